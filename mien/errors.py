@@ -1,0 +1,30 @@
+"""Errors that a user can act on: one line that says what is wrong, where, and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MienError(Exception):
+    """Base of every error that the command line prints as one line."""
+
+    exit_code = 1
+
+
+class UsageError(MienError):
+    """The command, recipe or argument is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(MienError):
+    """A file, folder or value on disk is wrong (exit code 1)."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
+    """Error for a name outside a table: the nearest valid name first, then all of them."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"unknown {kind} '{name}'.{hint} Valid: {', '.join(names)}.")

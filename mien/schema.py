@@ -1,0 +1,121 @@
+"""The four seams of the system and the names that cross them.
+
+disk -> Record -> prepared store -> Batch -> Cue -> model -> Output. Letters used everywhere: B batch, C channels,
+H W image, h w map, K expressions, A action units, L landmarks (68).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+EXPRESSIONS = ("Neutral", "Happiness", "Surprise", "Fear", "Anger", "Disgust", "Sadness", "Contempt")
+"""Every expression name that crosses a file or an API. Order = logit order of the schemes below."""
+
+SCHEMES: dict[str, dict[str, tuple[str, ...]]] = {
+    "basic-7": {name: (name,) for name in EXPRESSIONS[:7]},
+    "basic-8": {name: (name,) for name in EXPRESSIONS},
+    "polarity-3": {
+        "Neutral": ("Neutral",),
+        "Positive": ("Happiness",),
+        "Negative": ("Anger", "Disgust", "Fear", "Sadness", "Contempt"),
+    },
+}
+"""Label schemes: class name -> expressions that it gathers, in logit order. An expression in no class is left out
+(polarity-3 has no place for Surprise, which may be either; Luna-Jimenez et al. 2021 leave it out too)."""
+
+ACTION_UNITS = (
+    "AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU16", "AU17", "AU18",
+    "AU20", "AU22", "AU23", "AU24", "AU25", "AU26", "AU27", "AU28", "AU43", "AU45",
+)  # fmt: skip
+"""Columns of every AU intensity array (FACS numbers), intensities 0-5, NaN = unlabelled."""
+
+SPLITS = ("train", "valid", "test")
+LANDMARKS = 68
+
+
+class Record(NamedTuple):
+    """One face of a dataset, on its way from disk into a prepared store."""
+
+    id: str
+    """Unique inside the dataset; a relative path or a row name."""
+    image: Path | bytes | ByteArray
+    """File, encoded bytes, or RGB (H, W, 3) / grey (H, W) uint8 pixels."""
+    split: str = "train"
+    """One of SPLITS."""
+    subject: str | None = None
+    expression: str | None = None
+    """One of EXPRESSIONS, None when unlabelled."""
+    votes: FloatArray | None = None
+    """(8,) shares of annotator votes over EXPRESSIONS, sum 1; None without votes."""
+    action_units: FloatArray | None = None
+    """(A,) intensities 0-5 over ACTION_UNITS, NaN unlabelled."""
+    landmarks: FloatArray | None = None
+    """(68, 2) iBUG-68 (x, y) pixels of this image, NaN unknown, never clipped."""
+    visible: npt.NDArray[np.bool_] | None = None
+    """(68,) True where the point is not occluded."""
+    box: FloatArray | None = None
+    """(4,) face box x0, y0, x1, y1 in pixels."""
+    pose: FloatArray | None = None
+    """(3,) yaw, pitch, roll in degrees."""
+    attributes: dict[str, str | float] = {}
+    """Group labels and factors, e.g. {"skin": "IV", "light": 0.7}; strings make groups, numbers are factors."""
+
+
+class Batch(NamedTuple):
+    """A batch as the model and the cues see it, on one device."""
+
+    images: Tensor
+    """(B, 3, H, W) float, normalised."""
+    expressions: Tensor
+    """(B,) int64 class index in the run's scheme, -1 unknown; or (B, K) soft targets."""
+    action_units: Tensor
+    """(B, A) float 0-5, NaN unlabelled."""
+    landmarks: Tensor
+    """(B, 68, 2) xy pixels of `images`, NaN unknown."""
+    index: Tensor
+    """(B,) int64 row in the store."""
+
+
+class Cue(NamedTuple):
+    """Where the evidence should be."""
+
+    maps: Tensor
+    """(B, 1, h, w) in [0, 1]; zero where not valid."""
+    valid: Tensor
+    """(B,) bool; False rows (Neutral, no landmarks) are skipped by losses and scores, and counted."""
+
+
+class Output(NamedTuple):
+    """Everything that a model returns; nothing is kept on the module."""
+
+    logits: Tensor
+    """(B, K)."""
+    features: tuple[Tensor, ...]
+    """Layer 1 .. layer n, shallow to deep, each (B, C, h, w), on the autograd graph."""
+    maps: Tensor | None
+    """(B, K, h, w) class activation maps, raw; None where the head has none."""
+
+
+def scheme_classes(scheme: str) -> tuple[str, ...]:
+    """Class names of a label scheme in logit order; UsageError with the nearest name when unknown."""
+    if scheme not in SCHEMES:
+        raise unknown_name("label scheme", scheme, SCHEMES)
+    return tuple(SCHEMES[scheme])
+
+
+def class_index(scheme: str) -> dict[str, int]:
+    """Expression name -> class index in the scheme; expressions that the scheme leaves out are absent."""
+    scheme_classes(scheme)
+    return {name: k for k, names in enumerate(SCHEMES[scheme].values()) for name in names}
