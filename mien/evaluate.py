@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mien import checkpoint, maps
 from mien.config import Recipe
-from mien.cues import mean_cue, render_cue
+from mien.cues import render_cue
 from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError
@@ -25,7 +25,7 @@ from mien.metrics.classification import classification_scores
 from mien.models import Classifier
 from mien.progress import track
 from mien.schema import Batch, Cue, scheme_classes
-from mien.train import split_rows
+from mien.train import mean_of_cue, split_rows
 
 FLOORS = ("uniform", "centre", "mean")
 """Maps that never saw the face: what a score is worth begins here."""
@@ -71,7 +71,7 @@ def evaluate(
         raise DataError(f"{faces.path} has no labelled faces in split '{split}'.")
     labels = labels_of(faces, recipe.data.scheme)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
-    mean = mean_of_cues(recipe, faces, labels, parts.train)
+    mean = mean_of_cue(recipe, faces, labels, parts.train, recipe.model.size)
     collected = collect(model.to(device), recipe, faces, rows, labels, mean.to(device), device, seed, batch)
 
     classes = scheme_classes(recipe.data.scheme)
@@ -99,15 +99,6 @@ def evaluate(
     write_results(run, results, collected, faces, rows, labels)
     print_results(results)
     return results
-
-
-def mean_of_cues(recipe: Recipe, store: Store, labels: np.ndarray, rows: np.ndarray) -> Tensor:
-    """Dataset-mean cue (1, 1, H, W) of the training faces at input size: the strongest map that never saw the face."""
-    size = (recipe.model.size, recipe.model.size)
-    return mean_cue(
-        replace(recipe.cue, control="none"), torch.from_numpy(store.landmarks[rows].astype(np.float32)), torch.from_numpy(labels[rows]),
-        scheme=recipe.data.scheme, image_size=(store.info.size, store.info.size), size=size,
-    )  # fmt: skip
 
 
 @torch.no_grad()
