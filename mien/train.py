@@ -79,8 +79,9 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     if average is not None:
         average.to(fabric.device)
     class_weight = class_weights(labels[split.train], len(scheme_classes(recipe.data.scheme))).to(fabric.device)
-    means = [mean_of_cue(recipe, store, labels, split.train, model.backbone.sides[layer]) for layer in layers]
-    means = [mean if mean is None else mean.to(fabric.device) for mean in means]
+    means: list[Tensor | None] = [None for _ in layers]
+    if recipe.guidance.weight and recipe.cue.control == "mean":
+        means = [mean_of_cue(recipe, store, labels, split.train, model.backbone.sides[layer]).to(fabric.device) for layer in layers]
 
     for epoch in range(state["epoch"] + 1, recipe.optim.epochs + 1):
         if recipe.optim.patience and epoch - 1 - state["best_epoch"] >= recipe.optim.patience and epoch > 1:
@@ -164,15 +165,12 @@ def cues_for(
     return cues
 
 
-def mean_of_cue(recipe: Recipe, store: Store, labels: np.ndarray, rows: np.ndarray, side: int) -> Tensor | None:
-    """Dataset-mean cue (1, 1, side, side) over the training rows; None unless the recipe's control needs it."""
-    if recipe.cue.control != "mean" or not recipe.guidance.weight:
-        return None
+def mean_of_cue(recipe: Recipe, store: Store, labels: np.ndarray, rows: np.ndarray, side: int) -> Tensor:
+    """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
     landmarks = torch.from_numpy(store.landmarks[rows].astype(np.float32))
-    return mean_cue(
-        recipe.cue, landmarks, torch.from_numpy(labels[rows]), scheme=recipe.data.scheme,
-        image_size=(store.info.size, store.info.size), size=(side, side),
-    )  # fmt: skip
+    batches = zip(landmarks.split(256), torch.from_numpy(labels[rows]).split(256), strict=True)
+    frame = (store.info.size, store.info.size)
+    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
 
 
 def split_rows(store: Store, recipe: Recipe) -> Split:
