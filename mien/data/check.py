@@ -119,9 +119,8 @@ def _landmarks(store: Store) -> dict[str, Any]:
     known = np.asarray(np.isfinite(store.landmarks).all(axis=2))
     whole, none = np.asarray(known.all(axis=1)), ~np.asarray(known.any(axis=1))
     with np.errstate(invalid="ignore"):
-        outside: npt.NDArray[np.bool_] = known & (
-            (store.landmarks < -0.5) | (store.landmarks > store.info.size - 0.5)
-        ).any(axis=2)
+        beyond = (store.landmarks < -0.5) | (store.landmarks > store.info.size - 0.5)
+    outside = np.asarray((known & beyond.any(axis=2)).any(axis=1))
     names = _names(store)
     return {
         "all_68": int(whole.sum()),
