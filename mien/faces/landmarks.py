@@ -163,7 +163,9 @@ def read_landmarks(path: Path) -> dict[str, FloatArray]:
     readers = {".txt": _read_text, ".csv": _read_csv, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts}
     suffix = path.suffix.lower()
     if suffix not in readers:
-        raise DataError(f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted(readers))} or a folder.")
+        raise DataError(
+            f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted(readers))} or a folder."
+        )
     try:
         return readers[suffix](path)
     except (UnicodeDecodeError, OSError) as error:

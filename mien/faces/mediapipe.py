@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mien.errors import DataError
+from mien.faces.align import Matrix, invert, warp
 from mien.faces.detect import Face, Provider, check_image, installed_file, main_first
 from mien.faces.landmarks import MESH_TO_68
 from mien.schema import ByteArray, FloatArray
@@ -128,24 +128,13 @@ def search_plan(height: int, width: int) -> list[list[Square]]:
 
 def sample(image: ByteArray, region: Square, size: int, replicate: bool) -> ByteArray:
     """The region of the image as an upright (size, size, 3) view; outside is black or the replicated border."""
-    import cv2
-
-    factor = region.side / size
-    if factor >= 2:  # bilinear sampling alone would alias
-        small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-        sx, sy = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
-    else:
-        small, sx, sy = image, 1.0, 1.0
     matrix = to_image(region, size)
     # Continuous positions to pixel centres on both sides.
-    matrix = np.diag([sx, sy]) @ matrix
     matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(small, matrix, (size, size), flags=flags, borderMode=border), dtype=np.uint8)
+    return warp(image, invert(matrix), size, replicate)
 
 
-def to_image(region: Square, size: int) -> npt.NDArray[np.float64]:
+def to_image(region: Square, size: int) -> Matrix:
     """(2, 3) matrix from continuous positions in the (size, size) view to continuous positions in the image."""
     scale = region.side / size
     cos, sin = scale * np.cos(region.angle), scale * np.sin(region.angle)
