@@ -16,7 +16,7 @@ import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
 from mien.progress import ordered_map
-from mien.schema import ByteArray, Record
+from mien.schema import ByteArray, FloatArray, Record
 
 if TYPE_CHECKING:
     from mien.data import Reader
@@ -205,23 +205,28 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
     usable = points is not None and bool(np.isfinite(points).all(axis=1).any())
     if options.counted:
         attributes["face"] = "found" if usable else "not found"
-    if options.align and points is not None and np.isfinite(points).all():
-        from mien.faces.align import align
-
-        pixels, points = align(
-            image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2), points, options.size
-        )[:2]
-        attributes["crop"] = "aligned"
+    aligned = _align(image, points, options.size) if options.align and points is not None else None
+    if aligned is not None:
+        pixels, points = aligned
+        crop = "aligned"
     else:
         if box is not None and np.isfinite(box).all():
             square, crop = box_square(box), "box"
         else:
             square, crop = (centre_square if options.align else whole_square)(*image.shape[:2]), "centre"
-        if options.align:
-            attributes["crop"] = crop
         pixels, matrix = cut_square(image, square, options.size)
         points = None if points is None else move_points(points, matrix)
+    if options.align:
+        attributes["crop"] = crop
     return record._replace(image=pixels, landmarks=points, box=None, attributes=attributes)
+
+
+def _align(image: ByteArray, points: FloatArray, size: int) -> tuple[ByteArray, FloatArray] | None:
+    """Aligned pixels and points; None when a point that alignment needs is unknown."""
+    from mien.faces.align import align
+
+    found = align(image, points, size)
+    return None if found is None else (found[0], found[1])
 
 
 def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
