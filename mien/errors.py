@@ -27,4 +27,5 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UsageError(f"unknown {kind} '{name}'.{hint} Valid: {', '.join(names)}.")
+    listed = f" Valid: {', '.join(names)}." if len(names) <= 30 else ""
+    return UsageError(f"unknown {kind} '{name}'.{hint}{listed}")

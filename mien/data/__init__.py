@@ -1,0 +1,27 @@
+"""Datasets on disk -> records -> prepared store -> splits."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mien.data import fer2013, folder, table
+from mien.data.arrow import Skipped
+from mien.schema import Record
+
+
+class Reader(NamedTuple):
+    """How a dataset is read and prepared unless the user says otherwise."""
+
+    records: Callable[..., Iterator[Record | Skipped]]
+    """(root, *, options of this reader) -> faces, and what cannot be used."""
+    size: int = 224
+    channels: int = 3
+    notes: Callable[..., dict[str, str]] | None = None
+    """(root) -> licence, choices: what the store should remember."""
+
+
+DATASETS: dict[str, Reader] = {
+    "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
+    "folder": Reader(folder.records),
+    "table": Reader(table.records),
+}
+"""Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""

@@ -1,0 +1,1 @@
+"""(Output, Batch, Cue) -> scalar losses; plain functions of tensors."""

@@ -1,0 +1,154 @@
+"""Run folders and checkpoints: one safetensors file each, written atomically, read without unpickling."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from mien import __version__
+from mien.config import Recipe, as_dict, load_recipe
+from mien.errors import DataError, UsageError
+from mien.schema import scheme_classes
+
+RUN_VERSION = 1
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write to a temporary name beside `path`, then rename; a full disk leaves the old file as it was."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        raise DataError(f"cannot write {path}: {reason}; what was saved before is kept, the same command resumes.") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """One safetensors file with JSON metadata, written atomically."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(plain, metadata={"mien": json.dumps({"run_version": RUN_VERSION, **meta})}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of `save_tensors`; one clear line for a missing, damaged or foreign file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get("mien", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; train the run first (`mien train`).") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and run `mien train` again.") from error
+    if meta is None:
+        raise DataError(f"{path} was not written by mien.")
+    return tensors, meta
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of an optimiser as named tensors; settings are left out, the recipe has them."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer/{i}/{k}": torch.as_tensor(v) for i, s in state.items() for k, v in s.items() if v is not None}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` saved."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def environment(recipe: Recipe, fingerprint: str, device: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on beside its recipe: versions, data fingerprint, device."""
+    packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pyarrow")
+    return {
+        "run_version": RUN_VERSION,
+        "mien": __version__,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "device": device,
+        "seed": recipe.run.seed,
+        "store_fingerprint": fingerprint,
+        "classes": list(scheme_classes(recipe.data.scheme)),
+        **extra,
+    }
+
+
+def open_run(out: Path, recipe: Recipe) -> None:
+    """Create a run folder, or check that an existing one holds the same recipe so that it can be resumed."""
+    config = out / "config.yaml"
+    if config.exists():
+        old, _ = read_run(out)
+        before, now = _flat(as_dict(old)), _flat(as_dict(recipe))
+        harmless = {"run.workers", "run.accelerator", "data.store"}
+        changed = [key for key in now if before[key] != now[key] and key not in harmless]
+        if changed:
+            first = changed[0]
+            raise UsageError(
+                f"{out} holds a run with other settings ({first}: {before[first]} there, {now[first]} here); "
+                "choose another --out, or delete the folder."
+            )
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create {out}: {error}.") from error
+    write_atomic(config, yaml.safe_dump(as_dict(recipe), sort_keys=False))
+
+
+def read_run(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """Recipe and environment of a run folder; one clear line for a wrong folder or another version."""
+    if not (path / "config.yaml").is_file():
+        raise DataError(f"{path} is not a run folder (no config.yaml); give the folder that `mien train` wrote.")
+    file = path / "environment.json"
+    env: dict[str, Any] = {}
+    if file.is_file():
+        try:
+            env = json.loads(file.read_text())
+        except ValueError as error:
+            raise DataError(f"{file} is damaged: {error}.") from error
+        if env.get("run_version") != RUN_VERSION:
+            raise DataError(
+                f"{path} was written by a mien with run version {env.get('run_version')}; this one reads {RUN_VERSION}. "
+                f"Install mien {env.get('mien', '?')} or train again."
+            )
+    return load_recipe(path / "config.yaml"), env
+
+
+def load_model(path: Path, which: str = "best") -> tuple[nn.Module, Recipe, dict[str, Any]]:
+    """Model of a run folder in evaluation mode, its recipe and its environment. Weights come from `best.ckpt`."""
+    from dataclasses import replace
+
+    from mien.models import create_model
+
+    recipe, env = read_run(path)
+    tensors, meta = load_tensors(path / f"{which}.ckpt")
+    model = create_model(replace(recipe.model, pretrained=False, weights=None), len(scheme_classes(recipe.data.scheme)))
+    weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{path}/{which}.ckpt does not fit its config.yaml: {str(error).splitlines()[-1].strip()}") from error
+    return model.eval(), recipe, {**env, "checkpoint": meta}
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, content in tree.items() for key, value in content.items()}

@@ -1,0 +1,131 @@
+"""The command line: a verb is a function, its signature is the syntax. No logic lives here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mien import __version__
+from mien.errors import MienError, unknown_name
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("mien.demo", "synthesise faces, train unguided and guided, compare on unseen identities, write a report"),
+    "synthesize": ("mien.synthesize", "render synthetic faces with exact truth into a prepared store"),
+    "prepare": ("mien.prepare", "read a dataset (fer2013, folder, table) into a prepared store"),
+    "check": ("mien.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
+    "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
+    "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
+    "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
+    "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
+    "report": ("mien.report", "one self-contained HTML page that compares runs"),
+    "models": ("mien.faces.models", "get or list the landmark models that photos need"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is 0, 1 for data errors, 2 for usage errors."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        if words[0] == "--version":
+            print(f"mien {__version__}")
+            return 0
+        if words[0] not in VERBS:
+            raise unknown_name("command", words[0], VERBS)
+        module, summary = VERBS[words[0]]
+        function: Callable[..., Any] = getattr(importlib.import_module(module), words[0])
+        positional, named = _parse(words[0], summary, function, words[1:])
+        function(*positional, **named)
+    except MienError as error:
+        print(f"mien: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of a pipe went away
+        return 0
+    except KeyboardInterrupt:
+        print("mien: stopped; what was finished is kept, the same command resumes.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in VERBS.items())
+    return (
+        f"mien {__version__}: facial-expression models that look where a FACS expert would look.\n"
+        f"usage: mien COMMAND ... (mien COMMAND --help)\n\n{rows}\n\n"
+        "Mien recognises expressions, not what a person feels. Inferring emotions at work or in education is prohibited in the EU."
+    )
+
+
+def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Parse words by the function's signature: positionals before *, options after it, a `recipe_overrides` rest last."""
+    import jsonargparse
+    from docstring_parser import parse
+
+    parser = jsonargparse.ArgumentParser(prog=f"mien {verb}", description=summary, allow_abbrev=False)
+    hints = typing.get_type_hints(function)
+    helps = {p.arg_name.lstrip("*"): p.description or "" for p in parse(function.__doc__ or "").params}
+    positional, named, rest = [], [], None
+    for parameter in inspect.signature(function).parameters.values():
+        name, kind = parameter.name, hints[parameter.name]
+        text = " ".join(helps.get(name, "").split())
+        required = parameter.default is inspect.Parameter.empty
+        if name == "overrides":
+            rest = name
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            parser.add_argument(name, type=kind, nargs="+", help=text)
+            positional.append(name)
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            option = f"--{name.replace('_', '-')}"
+            if kind is bool:
+                parser.add_argument(option, action="store_true", help=text)
+            elif required:
+                parser.add_argument(option, type=kind, required=True, help=text)
+            else:
+                parser.add_argument(option, type=kind, default=parameter.default, help=text)
+            named.append(name)
+        else:
+            parser.add_argument(name, type=kind, help=text, **({} if required else {"nargs": "?", "default": parameter.default}))
+            positional.append(name)
+    own, extra = _split_overrides(words, [f"--{n.replace('_', '-')}" for n in named]) if rest else (words, [])
+    values = parser.parse_args(own)
+    flat: list[Any] = []
+    for name in positional:
+        value = values[name]
+        flat += value if isinstance(value, list) and _is_variadic(function, name) else [value]
+    options = {name: values[name] for name in named}
+    if rest:
+        options[rest] = extra
+    return flat, options
+
+
+def _is_variadic(function: Callable[..., Any], name: str) -> bool:
+    return inspect.signature(function).parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+
+
+def _split_overrides(words: list[str], known: list[str]) -> tuple[list[str], list[str]]:
+    """Separate `--section.key value` recipe overrides from a verb's own words."""
+    own: list[str] = []
+    extra: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        name = word.split("=")[0]
+        if word.startswith("--") and "." in name and name not in known:
+            take = 1 if "=" in word else 2
+            extra += words[position : position + take]
+            position += take
+        else:
+            own.append(word)
+            position += 1
+    return own, extra
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The whole of an experiment as one typed tree, read from one YAML recipe, overridden by --section.key value.
+
+No inheritance between files, no import paths in strings; an unknown key is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+
+from mien.cues.config import CueConfig
+from mien.errors import UsageError, unknown_name
+
+__all__ = [
+    "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "ModelConfig", "OptimConfig", "Recipe", "RunConfig",
+    "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which faces, with which labels, split how."""
+
+    store: Path = Path("stores/synthetic")
+    """Prepared store (`mien prepare`, `mien synthesize`)."""
+    scheme: str = "basic-7"
+    """Label scheme: basic-7, basic-8 or polarity-3."""
+    protocol: Literal["strict", "paper"] = "strict"
+    """strict: a validation split carved out of train selects the epoch; paper: the test split does (published habit)."""
+    valid_fraction: float = 0.1
+    """Share of train that becomes the validation split where the store has none."""
+    targets: Literal["label", "votes"] = "label"
+    """Train on the label, or on annotator votes (soft targets) where the store has them."""
+    balance: Literal["none", "weights", "sampler"] = "none"
+    """Class imbalance: nothing, weights N/(K n_c) in the cross-entropy, or sampling classes equally often."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training face; landmarks move with the pixels."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip (left and right landmarks swap their indices)."""
+    rotation: float = 10.0
+    """Largest rotation either way, degrees."""
+    translate: float = 0.06
+    """Largest shift as a fraction of the image side."""
+    scale: float = 0.1
+    """Largest relative change of size either way."""
+    jitter: float = 0.3
+    """Largest relative change of brightness and contrast; half of it for saturation."""
+    grayscale: float = 0.0
+    """Probability of dropping the colour."""
+    erase: float = 0.0
+    """Probability of random erasing (area 2-20 %, pixels only; cues stay)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Backbone and head."""
+
+    backbone: str = "resnet18"
+    """Any timm model name with `forward_intermediates` (CNN or ViT)."""
+    head: str = "gap"
+    """gap: global average pooling and a linear layer, whose class activation maps are the CAM of Zhou et al. 2016."""
+    size: int = 112
+    """Side of the square input in pixels; stored faces are resized to it."""
+    output_stride: int | None = None
+    """Stride of the last layer (8, 16 or 32) where the backbone supports dilation; None keeps its own."""
+    stem_pool: bool = True
+    """False drops the max-pooling of a ResNet stem, for faces under about 64 px."""
+    channels: list[int] | None = None
+    """Widths of the stages of a ResNet, None for its own; narrow nets train on a CPU."""
+    drop: float = 0.0
+    """Dropout before the linear layer."""
+    pretrained: bool = False
+    """Start from timm's published weights (needs the network)."""
+    weights: Path | None = None
+    """Backbone weights, .safetensors or a plain state dict .pth (read without unpickling code)."""
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """Alignment of layer attention with the cue: weight * mean over layers of (1 - similarity)."""
+
+    weight: float = 0.0
+    """lambda of Belharbi et al. 2024, eq. 1; 0 trains without guidance."""
+    layers: list[int] = field(default_factory=lambda: [-1])
+    """Layers counted from 1 (shallow); -1 is the last."""
+    similarity: Literal["cosine", "pearson"] = "cosine"
+    """cosine (published) or pearson (free of offset)."""
+    start_epoch: int = 1
+    """First epoch (from 1) with guidance."""
+    end_epoch: int | None = None
+    """Last epoch with guidance; None for all."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser, schedule and when to stop."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    epochs: int = 30
+    batch: int = 64
+    schedule: Literal["cosine", "step"] = "cosine"
+    """cosine: linear warm-up then cosine to zero, per step; step: lr * gamma every step_size epochs."""
+    warmup: float = 0.1
+    """Share of all steps with linear warm-up (cosine only)."""
+    step_size: int = 4
+    gamma: float = 0.9
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated; 0 for none."""
+    patience: int = 0
+    """Stop after this many epochs without a better validation score; 0 never stops early."""
+    select: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+    """Validation score that selects the best epoch."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and on what it runs."""
+
+    seed: int = 0
+    accelerator: str = "auto"
+    """lightning-fabric accelerator: auto, cpu, gpu, mps."""
+    devices: int = 1
+    strategy: str = "auto"
+    """lightning-fabric strategy: auto, ddp, fsdp."""
+    precision: str = "32-true"
+    """lightning-fabric precision: 32-true, bf16-mixed, 16-mixed."""
+    workers: int = 0
+    """Loader processes; results do not depend on their number."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    cue: CueConfig = field(default_factory=CueConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Mapping of a YAML file; one clear line for a missing file, bad syntax or a file that is no mapping."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"recipe not found: {path}. Shipped recipes lie in recipes/.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
+    return data
+
+
+def recipe_parser() -> jsonargparse.ArgumentParser:
+    """Parser of every recipe key as --section.key, typed and documented by the dataclasses above."""
+    parser = jsonargparse.ArgumentParser(prog="mien train", exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(Recipe, None)
+    return parser
+
+
+def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Recipe of a YAML file (defaults without one), overridden by ["--guidance.weight", "4", ...].
+
+    Raises:
+        UsageError: missing file, bad YAML, unknown key (with the nearest valid one) or a value of the wrong type.
+    """
+    data = read_yaml(path) if path is not None else {}
+    _refuse_unknown(data, str(path))
+    keys = [word[2:].split("=")[0] for word in overrides if word.startswith("--")]
+    for key in keys:
+        if key not in recipe_keys():
+            raise UsageError(f"command line: {unknown_name('key', key, recipe_keys())}")
+    parser = recipe_parser()
+    try:
+        settings = parser.parse_object(data)
+        if overrides:
+            settings = parser.parse_args(list(overrides), namespace=settings)
+        return Recipe(**parser.instantiate(settings).as_dict())
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise UsageError(f"{path or 'command line'}: {' '.join(str(error).split())}.") from error
+
+
+def recipe_keys() -> list[str]:
+    """Every key of a recipe as section.key."""
+    return [f"{s.name}.{f.name}" for s in dataclasses.fields(Recipe) for f in dataclasses.fields(_section(s))]
+
+
+def _section(field_: dataclasses.Field[Any]) -> type[Any]:
+    return typing.cast(type[Any], field_.default_factory)
+
+
+def _refuse_unknown(data: dict[str, Any], where: str) -> None:
+    """Unknown sections and keys are refused before parsing, so that the message can name the nearest valid one."""
+    sections = {s.name: [f.name for f in dataclasses.fields(_section(s))] for s in dataclasses.fields(Recipe)}
+    for name, content in data.items():
+        if name not in sections:
+            raise UsageError(f"{where}: {unknown_name('section', str(name), sections)}")
+        if not isinstance(content, dict):
+            raise UsageError(f"{where}: '{name}' is a section with keys of its own, got {content!r}.")
+        for key in content:
+            if key not in sections[name]:
+                raise UsageError(f"{where}: {unknown_name('key', f'{name}.{key}', recipe_keys())}")
+
+
+def as_dict(recipe: Any) -> dict[str, Any]:
+    """Plain data of a config dataclass, ready for YAML or JSON (paths as text)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return typing.cast(dict[str, Any], plain(dataclasses.asdict(recipe)))

@@ -1,0 +1,215 @@
+"""Action-unit ellipses from 68 landmarks, for a whole batch on its device.
+
+Two drawings. "face": sizes follow the face, axes follow the eye line, and a map cell holds the share of its area that
+is covered, so that a map at 7x7 is the area average of one at 224x224. "canvas": the published drawing, evaluated only
+at the pixels that its 28x28 resize reads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mien.cues.codebook import Choice, Geometry
+from mien.maps import min_max
+
+LEFT_EYE, RIGHT_EYE = 36, 45
+"""Outer eye corners."""
+STRIPS, COLUMNS = 56, 28
+"""Smaller maps are drawn on at least this many rows and columns and averaged, so that overlaps are counted once."""
+CACHE = 2**20
+"""Cells drawn at once on a CPU: what its cache holds."""
+NEAR_ONE = 1 - 1e-6
+"""Keeps the slope of the arc sine finite at the tips of an ellipse."""
+PAPER_GRID = 28
+PAPER_BACKGROUND = 1e-4
+
+
+class Ellipses(NamedTuple):
+    """Ellipses in image pixels, given by their horizontal chords. All (B, E).
+
+    At height y the chord is cx + skew (y - cy) +- half_x sqrt(1 - t^2), with t = (y - cy) / half_y.
+    """
+
+    cx: Tensor
+    cy: Tensor
+    half_x: Tensor
+    """Half length of the chord through the centre."""
+    half_y: Tensor
+    """Half height of the bounding box."""
+    skew: Tensor
+    """Shift of the chord's middle in x per pixel in y; 0 for a level ellipse."""
+
+
+def eye_distance(landmarks: Tensor) -> Tensor:
+    """Distance of the outer eye corners (points 36 and 45) in pixels, (B, 68, 2) -> (B,)."""
+    return (landmarks[:, RIGHT_EYE] - landmarks[:, LEFT_EYE]).norm(dim=-1)
+
+
+def face_ellipses(landmarks: Tensor, book: Geometry) -> Ellipses:
+    """Ellipses of a "face" codebook for finite landmarks (B, 68, 2), in pixels, turned with the eye line.
+
+    The landmarks are put into the head frame (origin between the outer eye corners, x along them, unit their distance);
+    there one matrix product gives every centre and semi-axis. Differentiable where the eye corners differ.
+    """
+    left, right = landmarks[:, LEFT_EYE], landmarks[:, RIGHT_EYE]
+    distance = (right - left).norm(dim=-1).clamp_min(1e-6)
+    cos, sin = ((right - left) / distance[:, None])[:, :, None].unbind(1)
+    origin = (left + right) / 2
+    moved = (landmarks - origin[:, None]) / distance[:, None, None]
+    head_x = moved[..., 0] * cos + moved[..., 1] * sin
+    head_y = moved[..., 1] * cos - moved[..., 0] * sin
+    count = len(book.offset)
+    x = head_x @ book.weights_x.T.to(head_x.dtype)
+    y = head_y @ book.weights_y.T.to(head_y.dtype)
+    cx, cy = x[:, :count] + book.offset[:, 0], y[:, :count] + book.offset[:, 1]
+    scale = distance[:, None]
+    a = scale * torch.maximum(x[:, count:] + book.plus[:, 0], book.least[:, 0]).clamp_min(1e-4)
+    b = scale * torch.maximum(y[:, count:] + book.plus[:, 1], book.least[:, 1]).clamp_min(1e-4)
+    half_y = (a.square() * sin.square() + b.square() * cos.square()).sqrt()
+    return Ellipses(
+        origin[:, :1] + scale * (cx * cos - cy * sin),
+        origin[:, 1:] + scale * (cx * sin + cy * cos),
+        a * b / half_y,
+        half_y,
+        (a.square() - b.square()) * sin * cos / half_y.square(),
+    )
+
+
+def coverage(ellipses: Ellipses, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Share of each cell of an (h, w) grid that the union of the ellipses covers, (B, 1, h, w) in [0, 1].
+
+    Pixel centres lie at whole numbers, so the canvas reaches from -0.5 to W - 0.5. Each row strip of the grid gets the
+    mean chord over its height in closed form, so that areas are exact; the chord is then cut by the cells. The union of
+    overlapping ellipses is taken on a grid of at least 56x28, then averaged.
+    """
+    (height, width), (h, w) = image_size, size
+    down, across = -(-STRIPS // h), -(-COLUMNS // w)
+    rows, columns = h * down, w * across
+    count = len(ellipses.cx)
+    part = max(1, CACHE // (rows * columns)) if ellipses.cx.device.type == "cpu" else count
+    if count > part:
+        split = zip(*(t.split(part) for t in ellipses), strict=True)
+        return torch.cat([coverage(Ellipses(*some), image_size, size) for some in split])
+    # samples come last: long contiguous runs, several times faster on a CPU than a last axis of a few cells
+    cx, cy, half_x, half_y, skew = (t.T[:, None] for t in ellipses)
+    borders = (torch.arange(rows + 1, device=cx.device, dtype=cx.dtype) * (height / rows) - 0.5)[:, None]
+    edges = (torch.arange(columns + 1, device=cx.device, dtype=cx.dtype) * (width / columns) - 0.5)[:, None]
+    t = ((borders - cy) / half_y).clamp(-NEAR_ONE, NEAR_ONE)
+    integral = (t * (1 - t.square()).sqrt() + t.asin()) / 2
+    chord = integral.diff(dim=1) * (half_x * half_y * (rows / height))
+    # the middle of the chord, taken where the ellipse reaches into the strip
+    middle = cx + (skew * half_y / 2) * (t[:, 1:] + t[:, :-1])
+    low, high = (middle - chord).flatten(1), (middle + chord).flatten(1)
+    best = cx.new_zeros(columns, low.shape[1])
+    for start, end in zip(low, high, strict=True):
+        best = torch.maximum(best, torch.maximum(torch.minimum(edges, end), start).diff(dim=0))
+    best = best.view(w, across, h, down, -1).mean((1, 3)) * (columns / width)
+    return best.permute(2, 1, 0)[:, None].clamp(0, 1).contiguous()
+
+
+def pick(ellipses: Ellipses, numbers: Tensor) -> Ellipses:
+    """Ellipses `numbers` (B, S) of each sample, out of (B, E)."""
+    return Ellipses(*(t.gather(1, numbers) for t in ellipses))
+
+
+def known(landmarks: Tensor, book: Geometry) -> tuple[Tensor, Tensor]:
+    """Landmarks with unknown points set to 0, and (B, E) bool: every point that the ellipse needs is known."""
+    finite = landmarks.isfinite().all(-1)
+    missing = (~finite).to(book.uses.dtype) @ book.uses.T
+    return torch.where(finite[..., None], landmarks, 0.0), missing < 0.5
+
+
+def draw_face(
+    landmarks: Tensor, rows: Tensor, book: Geometry, choice: Choice, image_size: tuple[int, int], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Maps (B, 1, h, w) and validity (B,) of a "face" codebook; `rows` (B,) are class rows of `choice`."""
+    clean, usable = known(landmarks, book)
+    numbers = choice.members[rows]
+    eyes = landmarks[:, (LEFT_EYE, RIGHT_EYE)].isfinite().all((1, 2))
+    maps = coverage(pick(face_ellipses(clean, book), numbers), image_size, size)
+    valid = choice.drawn[rows] & eyes & usable.gather(1, numbers).all(1) & (eye_distance(clean) >= 1)
+    return maps, valid & (maps.amax((1, 2, 3)) > 0)
+
+
+def draw_canvas(
+    landmarks: Tensor, rows: Tensor, book: Geometry, choice: Choice, image_size: tuple[int, int], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Maps and validity by the published recipe (Belharbi et al. 2024), its integer steps and defects included.
+
+    Landmarks truncated to integers; filled axis-aligned ellipses of value 255 on 1e-4; bilinear resize to 28x28 without
+    antialiasing; 3x3 box blur; bilinear resize back; maximum over action units; min-max per image; then, for another
+    `size`, bilinear with aligned corners and antialiasing, clamped to the map's own range.
+    """
+    height, width = image_size
+    clean, usable = known(landmarks, book)
+    numbers = choice.slots[rows]
+    count = len(book.offset)
+    whole = clean.trunc()
+    x, y = whole[..., 0] @ book.weights_x.T, whole[..., 1] @ book.weights_y.T
+    # the small constant keeps a product that should be a whole number from being truncated to the one below
+    cx = (x[:, :count] + 1e-3).trunc() + book.offset[:, 0]
+    cx = torch.where(book.keep_inside, cx.clamp(0, width), cx)
+    cy = (y[:, :count] + 1e-3).trunc() + book.offset[:, 1]
+    spans = torch.stack((x[:, count:], y[:, count:]), -1) + book.plus
+    axes = spans.trunc()
+    axes = torch.where(axes > 0, axes, book.least)
+    outside_x = (cx - cx.clamp(0, width - 1)) / axes[..., 0].clamp_min(0.5)
+    outside_y = (cy - cy.clamp(0, height - 1)) / axes[..., 1].clamp_min(0.5)
+    touches = (outside_x.square() + outside_y.square() <= 1) & usable
+    merged = torch.full((len(rows), 1, height, width), PAPER_BACKGROUND, device=cx.device, dtype=cx.dtype)
+    for s in range(numbers.shape[1]):
+        filled = _sampled(pick_axes(cx, cy, axes, numbers[:, s]), image_size)
+        blurred = F.avg_pool2d(F.pad(filled[:, None], (1, 1, 1, 1), mode="reflect"), 3, 1)
+        merged = torch.maximum(merged, F.interpolate(blurred, size=image_size, mode="bilinear", align_corners=False))
+    picked = numbers.flatten(1)
+    valid = choice.drawn[rows] & usable.gather(1, picked).all(1) & touches.gather(1, picked).any(1)
+    return paper_resize(min_max(merged), size), valid
+
+
+def pick_axes(cx: Tensor, cy: Tensor, axes: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+    """Centre x, y and semi-axes x, y of the ellipses `numbers` (B, P), each (B, P)."""
+    return cx.gather(1, numbers), cy.gather(1, numbers), *(axes[..., i].gather(1, numbers) for i in (0, 1))
+
+
+def _sampled(ellipses: tuple[Tensor, ...], image_size: tuple[int, int]) -> Tensor:
+    """The filled canvas after the bilinear resize to 28x28, (B, 28, 28), without ever drawing the canvas."""
+    dtype, device = ellipses[0].dtype, ellipses[0].device
+    (ys, weight_y), (xs, weight_x) = (_bilinear_taps(n, dtype, device) for n in image_size)
+    cx, cy, ax, ay = (t[:, :, None, None] for t in ellipses)
+    inside = _polygon(xs.flatten() - cx, ys.flatten()[:, None] - cy, ax, ay).any(1)
+    canvas = torch.where(inside, 255.0, PAPER_BACKGROUND).to(dtype).view(-1, PAPER_GRID, 2, PAPER_GRID, 2)
+    return torch.einsum("byixj,yi,xj->byx", canvas, weight_y, weight_x)
+
+
+def _bilinear_taps(length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The two source pixels of each of the 28 targets of OpenCV's bilinear resize, and their weights, each (28, 2)."""
+    source = (torch.arange(PAPER_GRID, device=device, dtype=dtype) + 0.5) * (length / PAPER_GRID) - 0.5
+    source = source.clamp(0, length - 1)
+    low = source.floor()
+    share = source - low
+    return torch.stack((low, (low + 1).clamp_max(length - 1)), 1), torch.stack((1 - share, share), 1)
+
+
+def _polygon(dx: Tensor, dy: Tensor, ax: Tensor, ay: Tensor) -> Tensor:
+    """Pixels that OpenCV fills: it draws an ellipse as a polygon whose corners are 5, 18, 30 or 90 degrees apart."""
+    longest = torch.maximum(ax, ay)
+    step = torch.where(longest < 3, 90.0, torch.where(longest < 10, 30.0, torch.where(longest < 15, 18.0, 5.0)))
+    step = step * (math.pi / 180)
+    u, v = dx / (ax + 0.5), dy / (ay + 0.5)
+    angle = torch.atan2(v, u)
+    turned = torch.remainder(angle, step) - step / 2
+    return (u.square() + v.square()).sqrt() * turned.cos() <= (step / 2).cos()
+
+
+def paper_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The paper's resize to an attention layer: bilinear, aligned corners, antialiased, clamped to the map's range."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    small = F.interpolate(maps, size=size, mode="bilinear", align_corners=True, antialias=True)
+    return torch.minimum(torch.maximum(small, low), high)

@@ -1,0 +1,50 @@
+"""Settings of a cue. Imports no torch, so that recipes and `--help` stay light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mien.errors import UsageError, unknown_name
+
+CUE_KINDS = ("au", "au_generic", "landmarks")
+CONTROL_KINDS = ("none", "uniform", "centre", "mean", "shuffled", "other_class", "inverted")
+CODEBOOKS = ("corrected", "paper")
+
+
+@dataclass(frozen=True)
+class CueConfig:
+    """Where the evidence should be, and which control replaces it.
+
+    Raises UsageError for an unknown name or a value out of range.
+    """
+
+    kind: str = "au"
+    """`au`: action units of the sample's label; `au_generic`: union of all action units; `landmarks`: Gaussians."""
+    codebook: str = "corrected"
+    """`corrected`, `paper` (Belharbi et al. 2024 with all its quirks) or the path of an own JSON file."""
+    sigma: float = 0.06
+    """Landmark heatmap: standard deviation as a fraction of the distance of the outer eye corners (points 36-45)."""
+    merge: Literal["max", "sum"] = "max"
+    """Landmark heatmap: pixel-wise maximum or sum over the points."""
+    jaw: bool = False
+    """Landmark heatmap: also draw the jaw line (points 0-16)."""
+    control: str = "none"
+    """`none`, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in CUE_KINDS:
+            raise unknown_name("cue", self.kind, CUE_KINDS)
+        if self.control not in CONTROL_KINDS:
+            raise unknown_name("control", self.control, CONTROL_KINDS)
+        if self.merge not in ("max", "sum"):
+            raise unknown_name("merge", self.merge, ("max", "sum"))
+        if self.codebook not in CODEBOOKS and not self.codebook.endswith(".json"):
+            error = unknown_name("codebook", self.codebook, CODEBOOKS)
+            raise UsageError(f"{error} Or give the path of an own .json file.")
+        if not 0 < self.sigma < 10:
+            raise UsageError(f"cue sigma {self.sigma} is out of range; give a share of the eye distance such as 0.06.")
+        if self.control == "other_class" and self.kind != "au":
+            raise UsageError(
+                f"control 'other_class' needs cue 'au': the cue '{self.kind}' is the same for every class."
+            )

@@ -1,0 +1,64 @@
+"""Gaussian landmark heatmaps, integrated exactly over the cells of the map."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mien.cues.action_units import LEFT_EYE, RIGHT_EYE, eye_distance
+
+JAW_POINTS = 17
+
+
+def cell_integral(centre: Tensor, sigma: Tensor, length: int, cells: int) -> Tensor:
+    """Integral of a 1-D normal density over each of `cells` equal cells of [-0.5, length - 0.5].
+
+    centre (...) and sigma (...) in pixels -> (..., cells); with z = (x - centre) / (sigma sqrt 2) at the cell's two
+    edges, the integral is (erf(z1) - erf(z0)) / 2.
+    """
+    edges = torch.arange(cells + 1, device=centre.device, dtype=centre.dtype) * (length / cells) - 0.5
+    z = (edges - centre[..., None]) / (sigma[..., None] * math.sqrt(2))
+    return 0.5 * torch.erf(z).diff(dim=-1)
+
+
+def gaussians(
+    points: Tensor, sigma: Tensor, image_size: tuple[int, int], size: tuple[int, int], merge: str = "max"
+) -> Tensor:
+    """One isotropic Gaussian per point, merged by pixel-wise `max` or `sum`, divided by its own maximum, (B, 1, h, w).
+
+    points (B, L, 2) xy pixels and finite, sigma (B,) pixels. Points outside the canvas contribute their tails. Both
+    merges are scaled alike (peak 1, no offset removed), so zero keeps meaning "far from every point". All zero if
+    nothing reaches the canvas.
+    """
+    spread = sigma[:, None].expand(points.shape[:2])
+    across = cell_integral(points[..., 0], spread, image_size[1], size[1])
+    down = cell_integral(points[..., 1], spread, image_size[0], size[0])
+    if merge == "sum":
+        maps = torch.einsum("bly,blx->byx", down, across)
+    else:
+        maps = down.new_zeros(len(points), *size)
+        for i in range(points.shape[1]):
+            maps = torch.maximum(maps, down[:, i, :, None] * across[:, i, None, :])
+    peak = maps.amax((1, 2), keepdim=True)
+    return (maps / torch.where(peak > 0, peak, 1.0))[:, None].clamp(0, 1)
+
+
+def draw_landmarks(
+    landmarks: Tensor, sigma: float, merge: str, jaw: bool, image_size: tuple[int, int], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Landmark heatmap (B, 1, h, w) and validity (B,); `sigma` is a fraction of the outer-eye-corner distance.
+
+    Invalid where a point that is drawn is unknown, the eyes coincide, or no point lies on the canvas.
+    """
+    finite = landmarks.isfinite().all(-1)
+    clean = torch.where(finite[..., None], landmarks, 0.0)
+    points = clean if jaw else clean[:, JAW_POINTS:]
+    distance = eye_distance(clean)
+    maps = gaussians(points, sigma * distance.clamp_min(1), image_size, size, merge)
+    limits = points.new_tensor((image_size[1], image_size[0])) - 0.5
+    inside = ((points >= -0.5) & (points <= limits)).all(-1).any(1)
+    needed = finite if jaw else finite[:, JAW_POINTS:]
+    eyes = finite[:, LEFT_EYE] & finite[:, RIGHT_EYE]
+    return maps, needed.all(1) & eyes & (distance >= 1) & inside

@@ -1,0 +1,368 @@
+"""The prepared store: every face of a dataset in one folder of memory-mapped Arrow files.
+
+A store is `part-00000.arrow` ... (Arrow IPC files, one record batch each), `store.json` (what it is) and `skipped.csv`
+(what was left out and why). Parts are finished one by one and listed in `progress.json` until the last is done, so a
+killed `mien prepare` continues where it stopped. Labels are read into arrays on first use; pictures stay on disk and
+are mapped, so memory does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mien import __version__
+from mien.data.arrow import (
+    STORE_VERSION,
+    Skipped,
+    StoreInfo,
+    decode,
+    difference_hash,
+    disk_full,
+    encode,
+    fingerprint,
+    intact,
+    intact_parts,
+    map_part,
+    read_info,
+    read_json,
+    row,
+    same_settings,
+    write_json,
+    write_part,
+)
+from mien.errors import DataError, UsageError
+from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
+
+__all__ = [
+    "Skipped",
+    "Store",
+    "StoreInfo",
+    "difference_hash",
+    "export_parquet",
+    "finished_ids",
+    "open_store",
+    "write_store",
+]
+
+PART_ROWS = 2048
+PART_BYTES = 128 * 2**20
+
+Encoding = Literal["raw", "png", "jpeg"]
+ObjectArray = npt.NDArray[np.object_]
+
+
+class Store:
+    """A finished store, open for reading. Picklable: a worker process reopens it by path.
+
+    Rows are numbered 0 .. len - 1 in the order in which the reader yielded them.
+    """
+
+    def __init__(self, path: Path, info: StoreInfo) -> None:
+        self.path = path
+        self.info = info
+        self._starts = np.cumsum([0] + [int(part["rows"]) for part in info.parts])
+        self._batches: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self.info.rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.path, self.info)
+
+    def __repr__(self) -> str:
+        return f"Store({self.info.dataset!r}, {len(self)} faces of {self.info.size} px, {str(self.path)!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over ids, pixels and labels."""
+        return self.info.fingerprint
+
+    def _batch(self, part: int) -> Any:
+        if part not in self._batches:
+            self._batches[part] = map_part(self.path / self.info.parts[part]["file"])
+        return self._batches[part]
+
+    def _column(self, name: str) -> list[Any]:
+        return [self._batch(part).column(name) for part in range(len(self.info.parts))]
+
+    def _objects(self, name: str) -> ObjectArray:
+        parts = [np.asarray(column.to_numpy(zero_copy_only=False), dtype=object) for column in self._column(name)]
+        return np.concatenate([*parts, np.empty(0, dtype=object)])
+
+    def _matrix(self, name: str, width: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        parts = [column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for column in self._column(name)]
+        return np.concatenate([*parts, np.empty((0, width), dtype=dtype)]).astype(dtype, copy=False)
+
+    @cached_property
+    def ids(self) -> ObjectArray:
+        """(N,) str, unique."""
+        return self._objects("id")
+
+    @cached_property
+    def split(self) -> ObjectArray:
+        """(N,) one of SPLITS."""
+        return self._objects("split")
+
+    @cached_property
+    def subject(self) -> ObjectArray:
+        """(N,) str or None."""
+        return self._objects("subject")
+
+    @cached_property
+    def expression(self) -> ObjectArray:
+        """(N,) one of EXPRESSIONS or None."""
+        return self._objects("expression")
+
+    @cached_property
+    def votes(self) -> FloatArray:
+        """(N, 8) shares of annotator votes over EXPRESSIONS; NaN rows without votes."""
+        return self._matrix("votes", len(EXPRESSIONS), np.float32)
+
+    @cached_property
+    def action_units(self) -> FloatArray:
+        """(N, A) intensities 0-5 over ACTION_UNITS, NaN unlabelled."""
+        stored = self._matrix("action_units", len(self.info.action_units), np.float32)
+        if self.info.action_units == ACTION_UNITS:
+            return stored
+        columns = np.full((len(stored), len(ACTION_UNITS)), np.nan, dtype=np.float32)
+        for k, name in enumerate(ACTION_UNITS):
+            if name in self.info.action_units:
+                columns[:, k] = stored[:, self.info.action_units.index(name)]
+        return columns
+
+    @cached_property
+    def landmarks(self) -> FloatArray:
+        """(N, 68, 2) iBUG-68 (x, y) pixels of the stored picture, NaN unknown."""
+        return self._matrix("landmarks", 2 * LANDMARKS, np.float32).reshape(-1, LANDMARKS, 2)
+
+    @cached_property
+    def visible(self) -> npt.NDArray[np.bool_]:
+        """(N, 68) True where the point is known and not occluded."""
+        return self._matrix("visible", LANDMARKS, np.bool_)
+
+    @cached_property
+    def pose(self) -> FloatArray:
+        """(N, 3) yaw, pitch, roll in degrees, NaN unknown."""
+        return self._matrix("pose", 3, np.float32)
+
+    @cached_property
+    def attributes(self) -> list[dict[str, str | float]]:
+        """One dict a row: strings make groups, numbers are factors."""
+        return [json.loads(text) for text in self._objects("attributes")]
+
+    @cached_property
+    def digest(self) -> npt.NDArray[np.bytes_]:
+        """(N,) sha1 of the pixels as 40 hex bytes; equal = identical picture."""
+        return np.array(self._objects("digest"), dtype="S40")
+
+    @cached_property
+    def dhash(self) -> npt.NDArray[np.uint64]:
+        """(N,) difference hash (see `difference_hash`); few differing bits = pictures that look alike."""
+        parts = [column.to_numpy() for column in self._column("dhash")]
+        return np.concatenate([*parts, np.empty(0, dtype=np.uint64)])
+
+    @cached_property
+    def skipped(self) -> list[Skipped]:
+        """What was left out, and why."""
+        with open(self.path / "skipped.csv", newline="", encoding="utf-8") as file:
+            return [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
+
+    def _pixels(self, index: int) -> ByteArray:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} is outside 0..{len(self) - 1} of {self.path}")
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        data = self._batch(part).column("image")[index - int(self._starts[part])].as_buffer()
+        return decode(data, self.info)
+
+    def image(self, index: int) -> ByteArray:
+        """RGB picture of one row, (H, W, 3) uint8; grey is repeated to three channels."""
+        return self.images([index])[0]
+
+    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
+        """RGB pictures of some rows, (B, H, W, 3) uint8."""
+        out = np.empty((len(indices), self.info.size, self.info.size, 3), dtype=np.uint8)
+        for k, index in enumerate(indices):
+            out[k] = self._pixels(int(index))  # (H, W, 1) broadcasts over RGB
+        return out
+
+
+def open_store(path: Path) -> Store:
+    """Open a finished store; DataError (one line) when it is missing, unfinished, of another version or damaged."""
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"no prepared store at '{path}': the folder does not exist. Make one with `mien prepare`.")
+    if not (path / "store.json").is_file():
+        if (path / "progress.json").is_file():
+            raise DataError(f"the store '{path}' is not finished: run the same `mien prepare` again, it continues.")
+        raise DataError(f"'{path}' is not a prepared store (no store.json). Make one with `mien prepare`.")
+    info = read_info(path)
+    for part in info.parts:
+        if not intact(path, part):
+            raise DataError(
+                f"part '{part['file']}' of the store '{path}' is missing or truncated (expected {part['bytes']} bytes):"
+                " delete the folder and run `mien prepare` again."
+            )
+    return Store(path, info)
+
+
+def finished_ids(out: Path) -> set[str]:
+    """Ids that a finished or interrupted store already holds or has skipped: work that need not be done again."""
+    out = Path(out)
+    if (out / "store.json").is_file():
+        store = open_store(out)
+        return {*store.ids, *(skipped.id for skipped in store.skipped)}
+    if not (out / "progress.json").is_file():
+        return set()
+    progress = read_json(out / "progress.json")
+    ids: set[str] = set()
+    for part in intact_parts(out, progress):
+        ids.update(map_part(out / part["file"]).column("id").to_pylist())
+        ids.update(name for name, _ in part["skipped"])
+    return ids
+
+
+def write_store(
+    records: Iterable[Record | Skipped],
+    out: Path,
+    *,
+    dataset: str,
+    size: int,
+    channels: int = 3,
+    encoding: Encoding = "raw",
+    notes: Mapping[str, str] = {},
+    total: int | None = None,
+) -> Store:
+    """Write records into a store, a part at a time; a rerun keeps the finished parts and continues after them.
+
+    `Record.image` is (size, size[, 3]) uint8 here; it becomes grey or RGB as `channels` (1 or 3) asks. Records whose id
+    a finished part already has are passed over, so the caller may yield all
+    again or leave out `finished_ids(out)`. `total` only serves the progress bar. UsageError when `out` holds something
+    else or a store with other settings; DataError for a malformed record, no records, or a full disk (finished parts
+    are kept).
+    """
+    from mien.progress import track
+
+    out = Path(out)
+    settings = {
+        "version": STORE_VERSION, "dataset": dataset, "size": size, "channels": channels, "encoding": encoding,
+        "action_units": list(ACTION_UNITS), "landmarks": "iBUG-68, 0-based, (x, y) pixels, pixel centres at .0",
+        "notes": dict(notes),
+    }  # fmt: skip
+    if channels not in (1, 3) or encoding not in ("raw", "png", "jpeg") or size < 8:
+        raise UsageError(
+            f"no store with size {size}, channels {channels}, encoding '{encoding}': size >= 8, 1 or 3, raw|png|jpeg."
+        )
+    if (out / "store.json").is_file():
+        same_settings(out, read_json(out / "store.json"), settings)
+        return open_store(out)
+    writer = _Writer(out, settings)
+    done = finished_ids(out)
+    try:
+        for record in track(records, f"writing {out.name}", total):
+            if record.id not in done:
+                writer.add(record)
+    finally:  # also on Ctrl-C or an error in a reader: what was computed is kept
+        writer.flush()
+    return writer.finish()
+
+
+class _Writer:
+    """Collects rows and flushes them as parts; `progress.json` lists the finished ones."""
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.out, self.settings = out, settings
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: list[Skipped] = []
+        self.bytes = 0
+        self.seen: set[str] = set()
+        self.parts: list[dict[str, Any]] = []
+        if (out / "progress.json").is_file():
+            progress = read_json(out / "progress.json")
+            same_settings(out, progress, settings)
+            self.parts = intact_parts(out, progress)
+        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"'{out}' exists and is no prepared store: choose a new or empty folder for --out.")
+        with disk_full(out):
+            out.mkdir(parents=True, exist_ok=True)
+            self._save_progress()
+
+    def _save_progress(self) -> None:
+        write_json(self.out / "progress.json", {**self.settings, "parts": self.parts})
+
+    def add(self, record: Record | Skipped) -> None:
+        if record.id in self.seen:
+            record = Skipped(record.id, "id occurs twice")
+        self.seen.add(record.id)
+        if isinstance(record, Skipped):
+            self.skipped.append(record)
+        else:
+            self.rows.append(row(record, self.settings))
+            self.bytes += len(self.rows[-1]["image"])
+        if len(self.rows) >= PART_ROWS or self.bytes >= PART_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.rows and not self.skipped:
+            return
+        rows, skipped = self.rows, self.skipped
+        self.rows, self.skipped, self.bytes = [], [], 0  # a failed write is not tried twice by the `finally` above
+        path = self.out / f"part-{len(self.parts):05d}.arrow"
+        with disk_full(self.out):
+            write_part(path, rows)
+            part = {"file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "skipped": skipped}
+            self.parts.append(part)
+            self._save_progress()
+
+    def finish(self) -> Store:
+        skipped = [entry for part in self.parts for entry in part["skipped"]]
+        rows = sum(part["rows"] for part in self.parts)
+        with disk_full(self.out):
+            temporary = self.out / "skipped.csv.tmp"
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("id", "reason"), *skipped])
+            os.replace(temporary, self.out / "skipped.csv")
+            if rows == 0:
+                for part in self.parts:  # nothing to keep: after the cause is cured, the same command starts afresh
+                    (self.out / part["file"]).unlink(missing_ok=True)
+                (self.out / "progress.json").unlink(missing_ok=True)
+                (self.out / "skipped.csv").unlink(missing_ok=True)
+                first = f" (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+                raise DataError(f"no usable picture for the store '{self.out}': {len(skipped)} were skipped{first}.")
+            parts = [{key: part[key] for key in ("file", "rows", "bytes")} for part in self.parts]
+            content = {**self.settings, "mien": __version__, "rows": rows, "skipped": len(skipped), "parts": parts}
+            content["fingerprint"] = fingerprint(map_part(self.out / part["file"]) for part in parts)
+            write_json(self.out / "store.json", content)
+        (self.out / "progress.json").unlink(missing_ok=True)
+        return open_store(self.out)
+
+
+def export_parquet(store: Store, path: Path) -> Path:
+    """Write the whole store, pictures as PNG, into one Parquet file for other tools; streams a part at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    with disk_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = None
+        for part in store.info.parts:
+            batch = map_part(store.path / part["file"])
+            pixels = [decode(value.as_buffer(), store.info) for value in batch.column("image")]
+            pictures = pa.array([encode(image, "png") for image in pixels], pa.large_binary())
+            batch = batch.set_column(batch.schema.get_field_index("image"), "image", pictures)
+            writer = writer or pq.ParquetWriter(temporary, batch.schema)
+            writer.write_batch(batch)
+        if writer is not None:
+            writer.close()
+            os.replace(temporary, path)
+    return path

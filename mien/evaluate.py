@@ -1,0 +1,200 @@
+"""Scores of a trained run on faces it never saw: classification, calibration, and alignment beside floors and controls."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien import checkpoint, maps
+from mien.config import Recipe
+from mien.cues import render_cue
+from mien.data.loader import Loader, labels_of
+from mien.data.store import Store, open_store
+from mien.errors import DataError
+from mien.explain import DEFAULT_METHODS, cam_family
+from mien.metrics.alignment import map_scores, summarise
+from mien.metrics.classification import classification_scores
+from mien.models import Classifier
+from mien.progress import track
+from mien.schema import Batch, Cue, scheme_classes
+from mien.train import mean_of_cue, split_rows
+
+FLOORS = ("uniform", "centre", "mean")
+"""Maps that never saw the face: what a score is worth begins here."""
+CONTROLS = ("other_class", "shuffled", "inverted")
+"""Wrong cues for the model's own attention: a high score here means that the right cue explains nothing."""
+
+
+class Collected(NamedTuple):
+    """Everything of one pass over the split, one row a face."""
+
+    probabilities: np.ndarray
+    valid: np.ndarray
+    scores: dict[str, dict[str, np.ndarray]]
+    """Map name -> score name -> (N,)."""
+    class_maps: dict[str, np.ndarray]
+    """Map name -> (K, H, W) mean over the faces of each class."""
+
+
+def evaluate(
+    run: Path,
+    *,
+    split: Literal["test", "valid", "train"] = "test",
+    store: Path | None = None,
+    seed: int = 0,
+    batch: int = 128,
+) -> dict[str, Any]:
+    """Score a run on one split and write results.json, maps/class_means.npz and maps/faces.npz into its folder.
+
+    Args:
+        run: run folder of `mien train`.
+        split: which part of the store; test unless said otherwise.
+        store: another store than the recipe's, for example a moved or a foreign one.
+        seed: of the random controls and the bootstrap.
+        batch: faces at a time.
+    """
+    model, recipe, env = checkpoint.load_model(run)
+    if store is not None:
+        recipe = replace(recipe, data=replace(recipe.data, store=store))
+    faces = open_store(recipe.data.store)
+    parts = split_rows(faces, recipe)
+    rows = getattr(parts, split)
+    if len(rows) == 0:
+        raise DataError(f"{faces.path} has no labelled faces in split '{split}'.")
+    labels = labels_of(faces, recipe.data.scheme)
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
+    mean = mean_of_cue(recipe, faces, labels, parts.train, recipe.model.size)
+    collected = collect(model.to(device), recipe, faces, rows, labels, mean.to(device), device, seed, batch)
+
+    classes = scheme_classes(recipe.data.scheme)
+    predicted = collected.probabilities.argmax(1)
+    alignment = {
+        name: summarise(scores, labels[rows], predicted, collected.valid, classes, seed=seed)
+        for name, scores in collected.scores.items()
+    }
+    results = {
+        "run_version": checkpoint.RUN_VERSION,
+        "run": run.name,
+        "split": split,
+        "protocol": recipe.data.protocol,
+        "store": faces.info.dataset,
+        "store_fingerprint": faces.fingerprint,
+        "classes": list(classes),
+        "faces": len(rows),
+        "faces_with_cue": int(collected.valid.sum()),
+        "guidance": {"weight": recipe.guidance.weight, "layers": recipe.guidance.layers, "similarity": recipe.guidance.similarity},
+        "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
+        "checkpoint": env["checkpoint"],
+        "classification": classification_scores(collected.probabilities, labels[rows], classes),
+        "alignment": alignment,
+    }
+    write_results(run, results, collected, faces, rows, labels)
+    print_results(results)
+    return results
+
+
+@torch.no_grad()
+def collect(
+    model: torch.nn.Module, recipe: Recipe, store: Store, rows: np.ndarray, labels: np.ndarray, mean: Tensor,
+    device: torch.device, seed: int, batch: int,
+) -> Collected:  # fmt: skip
+    """One batched pass: probabilities, scores of every layer's attention and of four CAMs, floors and controls."""
+    assert isinstance(model, Classifier)
+    classes = len(scheme_classes(recipe.data.scheme))
+    probabilities, valid = [], []
+    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    sums: dict[str, Tensor] = {}
+    generator = torch.Generator(device=device).manual_seed(seed)
+    loader = Loader(store, rows, labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers)
+    for part in track(loader, "evaluate", len(loader)):
+        output = model(part.images)
+        probabilities.append(output.logits.float().softmax(1).cpu())
+        size = (part.images.shape[-2], part.images.shape[-1])
+        cue = cue_of(recipe, part, size, "none", mean, generator)
+        valid.append(cue.valid.cpu())
+        attention = [maps.resize(maps.shift_to_zero(maps.channel_mean(f)), size) for f in output.features]
+        family = cam_family(output, model.head.weight, part.expressions)
+        seen = {f"layer-{i}": t for i, t in enumerate(attention, start=1)}
+        seen |= {name: maps.resize(maps.min_max(maps.relu(family[name]) if name != "cam" else family[name]), size) for name in DEFAULT_METHODS}
+        for name, map_ in seen.items():
+            add(scores[name], map_scores(map_, cue.maps))
+        for name in FLOORS:
+            add(scores[f"floor:{name}"], map_scores(cue_of(recipe, part, size, name, mean, generator).maps, cue.maps))
+        for name in CONTROLS:
+            if name != "other_class" or recipe.cue.kind == "au":
+                add(scores[f"control:{name}"], map_scores(attention[-1], cue_of(recipe, part, size, name, mean, generator).maps))
+        member = torch.nn.functional.one_hot(part.expressions, classes).float() 
+        for name, map_ in {"cue": cue.maps, "attention": maps.min_max(attention[-1]), "cam": seen["cam"]}.items():
+            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member, map_[:, 0])  # type: ignore[assignment]
+    counts = torch.from_numpy(np.bincount(labels[rows], minlength=classes)).clamp_min(1).view(-1, 1, 1)
+    return Collected(
+        torch.cat(probabilities).numpy(),
+        torch.cat(valid).numpy(),
+        {name: {kind: torch.cat(values).numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
+        {name: (total.cpu() / counts).numpy().astype(np.float32) for name, total in sums.items()},
+    )
+
+
+def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:
+    """Append one batch of per-face scores."""
+    for name, values in scores.items():
+        store[name].append(values.cpu())
+
+
+def cue_of(recipe: Recipe, batch: Batch, size: tuple[int, int], control: str, mean: Tensor, generator: torch.Generator) -> Cue:
+    """The run's cue (or a control in its place) at `size` for the true labels of a batch."""
+    return render_cue(
+        replace(recipe.cue, control=control), batch.landmarks, batch.expressions, scheme=recipe.data.scheme,
+        image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=size, generator=generator, mean=mean,
+    )  # fmt: skip
+
+
+def write_results(run: Path, results: dict[str, Any], collected: Collected, store: Store, rows: np.ndarray, labels: np.ndarray) -> None:
+    """results.json (all numbers), maps/class_means.npz (K, H, W) and maps/faces.npz (one row a face)."""
+    (run / "maps").mkdir(exist_ok=True)
+    split = results["split"]
+    suffix = "" if split == "test" else f"-{split}"
+    per_face = {f"{name}/{kind}": values for name, kinds in collected.scores.items() for kind, values in kinds.items()}
+    _save_npz(run / "maps" / f"class_means{suffix}.npz", collected.class_maps)
+    _save_npz(
+        run / "maps" / f"faces{suffix}.npz",
+        {
+            "row": rows,
+            "id": store.ids[rows].astype(str),
+            "label": labels[rows],
+            "probabilities": collected.probabilities,
+            "valid": collected.valid,
+            **per_face,
+        },
+    )
+    checkpoint.write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
+
+
+def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    checkpoint.write_atomic(path, buffer.getvalue())
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """The two tables that a person wants to see first."""
+    scores = results["classification"]
+    print(
+        f"{results['run']} on {results['split']} ({results['faces']} faces, protocol {results['protocol']}): "
+        f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
+        f"ECE {scores['ece']:.4f}"
+    )
+    print(f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)")
+    print(f"  {'map':<22}{'cosine':>8}{'pearson':>9}{'energy':>8}{'pointing':>10}")
+    for name, kinds in results["alignment"].items():
+        cells = [kinds[kind]["class_mean"] for kind in ("cosine", "pearson", "energy", "pointing")]
+        shown = [f"{value:.3f}" if value is not None else "-" for value in cells]
+        print(f"  {name:<22}{shown[0]:>8}{shown[1]:>9}{shown[2]:>8}{shown[3]:>10}")

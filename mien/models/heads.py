@@ -1,0 +1,29 @@
+"""Heads: last feature map -> logits and class activation maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GapHead(nn.Module):
+    """Global average pooling and a linear layer (CAM, Zhou et al. 2016, arXiv 1512.04150).
+
+    logits_c = sum_k W[c,k] mean_xy F_k + b_c; maps_c(x,y) = sum_k W[c,k] F_k(x,y), raw and without bias.
+    """
+
+    def __init__(self, channels: int, classes: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, channels))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.drop = nn.Dropout(drop)
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> logits (B, K), maps (B, K, h, w)."""
+        logits = F.linear(self.drop(features.mean(dim=(2, 3))), self.weight, self.bias)
+        return logits, torch.einsum("kc,bchw->bkhw", self.weight, features)
+
+
+HEADS: dict[str, type[GapHead]] = {"gap": GapHead}

@@ -1,0 +1,108 @@
+"""Model files that Mien does not ship: fetched from their publisher on request, checked by SHA-256, kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from mien.errors import DataError, unknown_name
+
+CHUNK = 1 << 20
+TIMEOUT = 60.0
+
+
+class ModelFile(NamedTuple):
+    """Where a model comes from and what it must be."""
+
+    url: str
+    sha256: str
+    name: str
+    """File name in the cache."""
+    terms: str
+    """Publisher and licence, printed after the download."""
+
+
+MODELS: dict[str, ModelFile] = {
+    "face_landmarker": ModelFile(
+        "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+        "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        "face_landmarker.task",
+        "MediaPipe Face Landmarker, Google, Apache-2.0",
+    ),
+}
+"""Model name -> file. Only models that some part of Mien can use."""
+
+
+def cache_folder() -> Path:
+    """$MIEN_CACHE, else the user's cache folder of the system, plus ``mien``."""
+    if os.environ.get("MIEN_CACHE"):
+        return Path(os.environ["MIEN_CACHE"])
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "mien"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mien"
+
+
+def cached_model(name: str) -> Path | None:
+    """The file that `get` has put into the cache; None when it was never fetched."""
+    path = cache_folder() / MODELS[name].name
+    return path if path.is_file() else None
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def get(name: str, *, url: str | None = None) -> Path:
+    """Fetch a model file from its publisher into the cache and check its SHA-256.
+
+    Nothing is fetched when the file is there and intact. A file with another hash is never kept.
+
+    Args:
+        name: Key of MODELS, e.g. face_landmarker.
+        url: Fetch from here instead (a mirror, or file:///path on a machine without internet); the hash must still match.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    model = MODELS[name]
+    target = cache_folder() / model.name
+    if target.is_file() and file_sha256(target) == model.sha256:
+        print(f"{target} is there already ({model.terms}).")
+        return target
+    fetch(url or model.url, target, model.sha256)
+    print(f"{target} ({model.terms}).")
+    return target
+
+
+def fetch(url: str, target: Path, sha256: str) -> None:
+    """Download `url` to `target` through a temporary name; DataError when out of reach or the hash differs."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    except OSError as error:
+        raise DataError(f"{target.parent}: cannot create the cache folder ({error}); set MIEN_CACHE.") from error
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as reply, part.open("wb") as file:
+            while piece := reply.read(CHUNK):
+                digest.update(piece)
+                file.write(piece)
+        if digest.hexdigest() != sha256:
+            raise DataError(f"{url}: SHA-256 is {digest.hexdigest()}, expected {sha256}; the file was not kept.")
+        os.replace(part, target)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise DataError(
+            f"{url}: cannot be fetched ({reason}); download it elsewhere and give 'mien models get ... --url file:///PATH'."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

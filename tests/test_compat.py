@@ -1,0 +1,47 @@
+"""The torchvision cure, and that importing mien stays cheap."""
+
+import subprocess
+import sys
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_torchvision_and_timm_import_after_the_cure() -> None:
+    code = (
+        "from mien.compat import ensure_torchvision; ensure_torchvision(); ensure_torchvision();"
+        "import timm, torch; from torchvision.transforms import v2;"
+        "print(timm.create_model('test_resnet', num_classes=2)(torch.zeros(1, 3, 64, 64)).shape[1], v2.Resize(8)(torch.zeros(3, 16, 16)).shape[-1])"
+    )
+    assert run(code) == "2 8"
+
+
+def test_other_import_errors_pass_through() -> None:
+    code = (
+        "import importlib, mien.compat as c\n"
+        "def broken(name): raise RuntimeError('something else')\n"
+        "c.importlib.import_module = broken\n"
+        "try: c.ensure_torchvision()\n"
+        "except RuntimeError as error: print(error)"
+    )
+    assert run(code) == "something else"
+
+
+def test_missing_operators_are_declared_when_the_import_fails() -> None:
+    code = (
+        "import importlib, mien.compat as c, torch\n"
+        "real, calls = importlib.import_module, []\n"
+        "def flaky(name):\n"
+        "    calls.append(name)\n"
+        "    if len(calls) == 1: raise RuntimeError('operator torchvision::nms does not exist')\n"
+        "c.importlib.import_module = flaky\n"
+        "c.ensure_torchvision()\n"
+        "print(len(calls), torch.ops.torchvision.nms.default._schema.name)"
+    )
+    assert run(code) == "2 torchvision::nms"
+
+
+def test_importing_mien_is_cheap() -> None:
+    code = "import sys, mien, mien.schema, mien.cli; print([m for m in ('torch', 'matplotlib', 'cv2', 'torchvision') if m in sys.modules])"
+    assert run(code) == "[]"

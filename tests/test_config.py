@@ -1,0 +1,61 @@
+"""Recipes: typed, overridable, and unknown keys are refused with the nearest valid one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mien.config import Recipe, as_dict, load_recipe, recipe_keys
+from mien.errors import UsageError
+
+
+def test_defaults_round_trip(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(as_dict(Recipe())))
+    assert load_recipe(file) == Recipe()
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("guidance: {weight: 1.0}\noptim: {lr: 1e-3}\n")
+    recipe = load_recipe(file, ["--guidance.weight", "4", "--model.channels", "[8, 16]", "--data.store=x"])
+    assert recipe.guidance.weight == 4.0
+    assert recipe.optim.lr == 1e-3
+    assert recipe.model.channels == [8, 16]
+    assert recipe.data.store == Path("x")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {backbon: x}", ["model.backbon", "Did you mean 'model.backbone'"]),
+        ("modell: {}", ["modell", "'model'"]),
+        ("optim: {lr: abc}", ["optim.lr", "abc"]),
+        ("optim: {schedule: foo}", ["optim.schedule", "foo"]),
+        ("model: 3", ["model"]),
+        ("- a", ["sections"]),
+        ("a: [", ["YAML"]),
+    ],
+)
+def test_bad_recipe_is_one_clear_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_recipe(file)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "r.yaml" in message
+    assert all(word in message for word in words)
+
+
+def test_missing_file_and_unknown_override() -> None:
+    with pytest.raises(UsageError, match="not found"):
+        load_recipe(Path("nowhere.yaml"))
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        load_recipe(None, ["--optim.lrr", "3"])
+
+
+def test_every_key_is_reachable() -> None:
+    keys = recipe_keys()
+    assert len(keys) == len(set(keys)) > 40
+    assert "guidance.layers" in keys

@@ -1,0 +1,288 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mien.compat import ensure_torchvision
+from mien.errors import UsageError
+from mien.explain import CAM_FAMILY, EXPLAINERS, GRADIENT_MAPS, cam, cam_family, explain, gap_weight, gradients
+from mien.maps import min_max
+from mien.schema import Output
+
+ensure_torchvision()
+import timm  # noqa: E402
+
+BACKBONES = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit")
+
+
+class Tiny(nn.Module):
+    """timm features, mean, linear: the model contract without the rest of the package."""
+
+    def __init__(self, backbone: str = "test_resnet", classes: int = 7, seed: int = 0, mlp: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.backbone = timm.create_model(backbone, num_classes=0, global_pool="")
+        self.channels = self.backbone.num_features
+        self.mlp = nn.Sequential(nn.Linear(self.channels, self.channels), nn.Tanh()) if mlp else None
+        self.head = nn.Linear(self.channels, classes)
+
+    def forward(self, images: Tensor) -> Output:
+        final, layers = self.backbone.forward_intermediates(images)
+        if final.dim() == 3:
+            h, w = layers[-1].shape[-2:]
+            final = final[:, final.shape[1] - h * w :].transpose(1, 2).unflatten(2, (h, w))
+        pooled = final.mean(dim=(2, 3))
+        logits = self.head(pooled if self.mlp is None else self.mlp(pooled))
+        maps = torch.einsum("kc,bchw->bkhw", self.head.weight, final) if self.mlp is None else None
+        return Output(logits, (*layers[:-1], final), maps)
+
+
+class Logits(nn.Module):
+    def __init__(self, model: Tiny) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).logits
+
+
+def size_of(backbone: str) -> int:
+    return 160 if "vit" in backbone else 96
+
+
+def setup(backbone: str = "test_resnet", batch: int = 3) -> tuple[Tiny, Tensor, Tensor]:
+    model = Tiny(backbone).eval()
+    images = torch.randn(batch, 3, size_of(backbone), size_of(backbone), generator=torch.Generator().manual_seed(1))
+    return model, images, torch.arange(batch) % 7
+
+
+def alike(first: Tensor, second: Tensor, tolerance: float = 1e-5) -> None:
+    scale = second.abs().amax().clamp_min(1e-12)
+    assert ((first - second).abs().amax() / scale).item() < tolerance
+
+
+# twins: loops, written from the papers
+
+
+def twin(name: str, features: Tensor, gradient: Tensor) -> Tensor:
+    batch, channels, height, width = features.shape
+    result = torch.zeros(batch, 1, height, width, dtype=features.dtype)
+    for b in range(batch):
+        for k in range(channels):
+            f, g = features[b, k], gradient[b, k]
+            weight = 0.0
+            for y in range(height):
+                for x in range(width):
+                    if name == "grad_cam":
+                        weight += g[y, x] / (height * width)
+                    elif name == "grad_cam_pp" and g[y, x] != 0:
+                        alpha = g[y, x] ** 2 / (2 * g[y, x] ** 2 + f.sum() * g[y, x] ** 3)
+                        weight += alpha * max(g[y, x], 0)
+                    elif name == "grad_cam_pp_as_coded":
+                        weight += g[y, x] ** 2 * max(g[y, x], 0)
+            for y in range(height):
+                for x in range(width):
+                    w = max(g[y, x], 0) if name == "layer_cam" else weight
+                    result[b, 0, y, x] += w * f[y, x]
+    return result
+
+
+@pytest.mark.parametrize("name", GRADIENT_MAPS)
+def test_loop_twin(name):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 4, 3, 2, generator=generator, dtype=torch.float64)
+    gradient = torch.randn(2, 4, 3, 2, generator=generator, dtype=torch.float64)
+    gradient[0, 1] = 0
+    torch.testing.assert_close(GRADIENT_MAPS[name](features, gradient), twin(name, features, gradient))
+
+
+def test_by_hand():
+    """2 channels of 1x2, W = (2, -1): answers computable on paper."""
+    features = torch.tensor([[[[1.0, 3.0]], [[4.0, 0.0]]]])
+    output = Output(torch.zeros(1, 1), (features,), None)
+    maps = cam_family(output, torch.tensor([[2.0, -1.0]]), torch.tensor([0]))
+    assert maps["cam"].flatten().tolist() == [-2, 6]
+    assert maps["grad_cam"].flatten().tolist() == [-1, 3]
+    assert maps["layer_cam"].flatten().tolist() == [1, 3]
+    torch.testing.assert_close(maps["grad_cam_pp"].flatten(), torch.tensor([1.0, 3.0]) * 2 / (2 + 2 * 2))
+
+
+# closed form == autograd
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_closed_form_is_autograd(backbone):
+    model, images, target = setup(backbone)
+    output = model(images)
+    gradient = gradients(output.logits.gather(1, target[:, None]), output.features[-1])
+    closed = cam_family(output, model.head.weight, target)
+    assert tuple(closed) == CAM_FAMILY
+    for name, function in GRADIENT_MAPS.items():
+        assert closed[name].shape == (3, 1, *output.features[-1].shape[-2:])
+        alike(closed[name], function(output.features[-1], gradient))
+    alike(closed["cam"], cam(output, target))
+    for name, maps in explain(model, images, target).items():
+        alike(maps, closed[name])
+
+
+def test_general_route_with_another_head():
+    """A head with a hidden layer: no closed form, autograd takes over; layers below too."""
+    model = Tiny(mlp=True).eval()
+    _, images, target = setup()
+    output = model(images)
+    assert gap_weight(model, output) is None
+    for layer in (-1, 1):
+        maps = explain(model, images, target, tuple(GRADIENT_MAPS), layer)
+        gradient = gradients(output.logits.gather(1, target[:, None]), output.features[layer])
+        for name, function in GRADIENT_MAPS.items():
+            alike(maps[name], function(output.features[layer], gradient))
+    with pytest.raises(UsageError, match="no class activation maps"):
+        explain(model, images, target, ("cam",))
+
+
+def test_closed_form_is_refused_where_it_does_not_hold():
+    model, images, _ = setup()
+    output = model(images)
+    assert gap_weight(model, output) is model.head.weight
+    assert gap_weight(model, output._replace(logits=output.logits + 1)) is None
+
+
+# other libraries
+
+
+@pytest.mark.parametrize("layer", [-1, -2])
+def test_captum(layer):
+    from captum.attr import LayerGradCam
+
+    model, images, target = setup()
+    wrapped = Logits(model)
+    module = model.backbone.layer4 if layer == -1 else model.backbone.layer3
+    theirs = LayerGradCam(wrapped, module).attribute(images, target)
+    alike(explain(model, images, target, ("grad_cam",), layer)["grad_cam"], theirs.detach())
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("grad_cam", "GradCAM"), ("grad_cam_pp_as_coded", "GradCAMpp"), ("layer_cam", "LayerCAM")],
+)
+def test_torchcam(name, theirs):
+    """torch-cam 0.5.0 loses the denominator of Grad-CAM++ (it divides an indexed copy), like the published FER code."""
+    import torchcam.methods
+
+    model, images, target = setup()
+    wrapped = Logits(model).eval()
+    with getattr(torchcam.methods, theirs)(wrapped, "model.backbone.layer4") as extractor:
+        scores = wrapped(images)
+        other = extractor(target.tolist(), scores, normalized=False)[0].unsqueeze(1)
+    ours = explain(model, images, target, (name,))[name].relu()
+    alike(min_max(ours), min_max(other.relu()), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("grad_cam", "GradCAM"), ("grad_cam_pp", "GradCAMPlusPlus"), ("layer_cam", "LayerCAM")]
+)
+def test_pytorch_grad_cam(name, theirs):
+    """Their raw map (`get_cam_image`) before ReLU, min-max and resize; logits are enlarged so that their fixed epsilon
+    1e-6, which is as large as g^2 itself at ordinary scales, does not decide the answer.
+    """
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, images, target = setup()
+    with torch.no_grad():
+        model.head.weight.mul_(100)
+    wrapped = Logits(model).eval()
+    with getattr(pytorch_grad_cam, theirs)(wrapped, [model.backbone.layer4]) as extractor:
+        targets = [ClassifierOutputTarget(int(k)) for k in target]
+        extractor(images, targets)
+        store = extractor.activations_and_grads
+        arrays = [store.activations[0].detach().cpu().numpy(), store.gradients[0].cpu().numpy()]
+        other = torch.from_numpy(extractor.get_cam_image(images, None, targets, *arrays, False)).unsqueeze(1)
+    alike(explain(model, images, target, (name,))[name], other, 1e-3)
+
+
+# properties of the whole table
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize("mlp", [False, True])
+def test_properties(name, mlp):
+    if mlp and name == "cam":
+        return
+    model = Tiny(mlp=mlp).eval()
+    _, images, target = setup()
+    maps = explain(model, images, target, (name,))[name]
+    assert maps.shape[:2] == (3, 1)
+    assert maps.isfinite().all()
+    assert not maps.requires_grad
+    single = torch.cat([explain(model, images[i : i + 1], target[i : i + 1], (name,))[name] for i in range(3)])
+    alike(maps, single)
+    with torch.inference_mode():
+        alike(explain(model, images.clone(), target, (name,))[name], maps)
+
+
+def test_model_is_left_as_found():
+    for mlp in (False, True):
+        model = Tiny(mlp=mlp).train()
+        model.backbone.layer4.eval()
+        model.head.weight.requires_grad_(False)
+        model.head.bias.grad = torch.full_like(model.head.bias, 3.0)
+        before = copy.deepcopy(model.state_dict())
+        modes = [m.training for m in model.modules()]
+        flags = [p.requires_grad for p in model.parameters()]
+        _, images, _ = setup()
+        methods = tuple(GRADIENT_MAPS)
+        explain(model, images, None, methods)
+        with pytest.raises(UsageError):
+            explain(model, images, 99, methods)
+        assert [m.training for m in model.modules()] == modes
+        assert [p.requires_grad for p in model.parameters()] == flags
+        assert all(p.grad is None for n, p in model.named_parameters() if n != "head.bias")
+        assert model.head.bias.grad.eq(3).all()
+        assert not images.requires_grad
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+        assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_frozen_model_still_explains():
+    model = Tiny(mlp=True).eval().requires_grad_(False)
+    _, images, target = setup()
+    assert explain(model, images, target, ("layer_cam",), 1)["layer_cam"].abs().sum() > 0
+
+
+def test_target():
+    model, images, _ = setup()
+    predicted = model(images).logits.argmax(1)
+    alike(explain(model, images)["cam"], explain(model, images, predicted)["cam"])
+    alike(explain(model, images, 2)["cam"], explain(model, images, torch.full((3,), 2))["cam"])
+    for bad in (7, -1, torch.tensor([0, 1]), torch.tensor([0, 1, 9])):
+        with pytest.raises(UsageError, match="target"):
+            explain(model, images, bad)
+
+
+def test_bad_input():
+    model, images, _ = setup()
+    with pytest.raises(UsageError, match="Did you mean 'grad_cam'"):
+        explain(model, images, 0, ("gradcam",))
+    with pytest.raises(UsageError, match="last layer only"):
+        explain(model, images, 0, ("cam",), 1)
+    with pytest.raises(UsageError, match="does not exist"):
+        explain(model, images, 0, ("grad_cam",), 9)
+    with torch.no_grad():
+        output = model(images)
+    with pytest.raises(UsageError, match="no gradient reaches"):
+        gradients(output.logits[:, 0], output.features[-1])
+
+
+def test_zero_denominator_is_finite():
+    """W mean(F) = -2 exactly: alpha is 0 by decision, in both routes."""
+    features = torch.full((1, 1, 2, 2), -1.0)
+    closed = cam_family(Output(torch.zeros(1, 1), (features,), None), torch.tensor([[2.0]]), torch.tensor([0]))
+    assert closed["grad_cam_pp"].abs().sum() == 0
+    assert GRADIENT_MAPS["grad_cam_pp"](features, torch.full_like(features, 0.5)).abs().sum() == 0
+
+
+def test_all_zero_features():
+    output = Output(torch.zeros(2, 3), (torch.zeros(2, 4, 3, 3),), None)
+    assert all(m.abs().sum() == 0 for m in cam_family(output, torch.randn(3, 4), torch.tensor([0, 1])).values())

@@ -1,0 +1,164 @@
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+
+import fake_datasets as fake
+import numpy as np
+import pytest
+
+from mien.data import fer2013, folder
+from mien.data.store import Skipped
+from mien.errors import DataError, UsageError
+from mien.schema import EXPRESSIONS, Record
+
+
+def split_up(items):
+    items = list(items)
+    return [x for x in items if isinstance(x, Record)], [x for x in items if isinstance(x, Skipped)]
+
+
+# --- FER-2013 ---
+
+
+@pytest.mark.parametrize("header", [("emotion", "pixels", "Usage"), ("emotion", " Usage", " pixels")])
+def test_fer2013_csv(tmp_path, header):
+    path = fake.fer2013_csv(tmp_path, header=header)
+    records, skipped = split_up(fer2013.records(path))
+    assert [record.id for record in records[:6]] == [f"row-{k:05d}" for k in (0, 1, 2, 3, 4, 6)]
+    assert skipped == [Skipped("row-00005", "100 pixels, expected 2304")]
+    words = [folder.find_expression(word) for word in fake.FER_WORDS]
+    for record in records:
+        row = int(record.id[4:])
+        assert record.expression == words[row % 7]
+        np.testing.assert_array_equal(record.image, fake.face(row))
+    assert Counter(record.split for record in records) == {"train": 13, "valid": 3, "test": 4}
+    assert records[-1].attributes == {"usage": "PrivateTest"}
+    assert records[0].votes is None
+
+
+def test_fer2013_public_test_is_test_without_private(tmp_path):
+    fake.fer2013_csv(tmp_path, private=False)
+    records, _ = split_up(fer2013.records(tmp_path))
+    assert {record.split for record in records} == {"train", "test"}
+    assert records[-1].attributes["usage"] == "PublicTest"
+    assert "PublicTest = test" in fer2013.notes(tmp_path)["splits"]
+
+
+def test_fer2013_votes(tmp_path):
+    fake.fer2013_csv(tmp_path)
+    fake.fer_plus_csv(tmp_path)
+    records, skipped = split_up(fer2013.records(tmp_path))  # found beside the CSV
+    assert skipped[0] == Skipped("row-00002", "not a face (10 of 10 FER+ votes)")
+    by_id = {record.id: record for record in records}
+    assert by_id["row-00003"].votes is None
+    assert by_id["row-00003"].attributes["ferplus"] == "unknown"
+    split = by_id["row-00004"]
+    assert split.expression == "Sadness"  # the dataset's own label stays
+    assert split.attributes["ferplus"] == "Happiness"
+    expected = {"Happiness": 0.6, "Fear": 0.4}
+    np.testing.assert_allclose(split.votes, [expected.get(name, 0) for name in EXPRESSIONS], rtol=1e-6)
+
+
+def test_fer2013_challenge_files(tmp_path):
+    fake.fer2013_csv(tmp_path, header=("emotion", "pixels"))
+    records, _ = split_up(fer2013.records(tmp_path))
+    assert {record.split for record in records} == {"train"}
+    fake.fer2013_csv(tmp_path / "b", header=("pixels",))
+    records, _ = split_up(fer2013.records(tmp_path / "b"))
+    assert {record.expression for record in records} == {None}
+
+
+def test_fer2013_folders(tmp_path):
+    fake.class_folders(tmp_path)
+    records, skipped = split_up(fer2013.records(tmp_path))
+    assert len(records) == 2 * 7 * 2 + 1  # the corrupt picture is found out when it is decoded
+    assert skipped == [Skipped("train/angry/readme.txt", "not a picture file ('.txt')")]
+    with pytest.raises(UsageError, match="go by row"):
+        list(fer2013.records(tmp_path, votes=tmp_path / "fer2013new.csv"))
+
+
+def test_fer2013_bad_files(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        list(fer2013.records(tmp_path / "nowhere"))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(DataError, match="is empty"):
+        list(fer2013.records(tmp_path / "empty.csv"))
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="no 'pixels' column"):
+        list(fer2013.records(tmp_path / "other.csv"))
+    path = fake.fer2013_csv(tmp_path)
+    with pytest.raises(DataError, match=r"votes file .* does not exist"):
+        list(fer2013.records(path, votes=tmp_path / "no.csv"))
+    with pytest.raises(DataError, match="no column 'Usage'"):
+        list(fer2013.records(path, votes=tmp_path / "other.csv"))
+    with pytest.raises(DataError, match="disagree at row 17"):  # another file's usage
+        list(fer2013.records(path, votes=fake.fer_plus_csv(tmp_path, private=False)))
+    more = fake.fer_plus_csv(tmp_path)
+    more.write_text(more.read_text() + "Training,fer0000021.png,10,0,0,0,0,0,0,0,0,0\n")
+    with pytest.raises(DataError, match="22 rows"):
+        list(fer2013.records(path, votes=more))
+
+
+def test_fer2013_bad_rows(tmp_path):
+    pixels = " ".join(["7"] * 2304)
+    bright, letters = pixels.replace("7", "300", 1), pixels.replace("7", "a", 1)
+    rows = [("9", pixels, "Training"), ("x", pixels, "Training"), ("0", bright, "Training")]
+    rows += [("0", letters, "Training"), ("0", pixels, "Nobody"), ("0",), ("0", pixels, "Training")]
+    with open(tmp_path / "fer2013.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("emotion", "pixels", "Usage"), *rows])
+    records, skipped = split_up(fer2013.records(tmp_path))
+    assert [record.id for record in records] == ["row-00006"]
+    words = ["'9' is no integer", "'x' is no integer", "outside 0..255", "no integers", "unknown Usage", "0 pixels"]
+    assert len(skipped) == len(words)
+    for entry, word in zip(skipped, words, strict=True):
+        assert word in entry.reason
+
+
+def test_fer2013_real_rows():
+    shared = os.environ.get("MIEN_SHARED_DATA")
+    if not shared or not (Path(shared) / "fer2013" / "fer2013.csv").is_file():
+        pytest.skip("MIEN_SHARED_DATA/fer2013/fer2013.csv is not there")
+    records, _ = split_up(fer2013.records(Path(shared) / "fer2013"))
+    assert len(records) > 30000
+
+
+# --- class folders ---
+
+
+def test_folder_names_and_splits(tmp_path):
+    words = ("Happy", "SAD", "angry", "disgusted", "fearful", "surprised", "03_neutral", "contempt")
+    fake.class_folders(tmp_path, words=words, splits=("training", "val", "Testing"))
+    records, _ = split_up(folder.records(tmp_path))
+    assert {record.expression for record in records} == set(EXPRESSIONS)
+    assert Counter(record.split for record in records) == {"train": 17, "valid": 16, "test": 16}
+    ids = [record.id for record in records]
+    assert len(set(ids)) == len(ids)
+    assert ids == [record.id for record in split_up(folder.records(tmp_path))[0]]
+
+
+def test_folder_without_splits_and_with_subjects(tmp_path):
+    fake.class_folders(tmp_path, splits=())
+    records, skipped = split_up(folder.records(tmp_path, subject_pattern=r"(S\d+)_"))
+    assert {record.split for record in records} == {"train"}
+    assert Counter(record.subject for record in records) == {"S00": 7, "S01": 7}
+    assert Skipped("angry/broken.png", "the subject pattern '(S\\d+)_' does not match") in skipped
+
+
+@pytest.mark.parametrize(
+    ("word", "message"), [("hapy", "did you mean 'happy'"), ("3", "is a number"), ("dogs", "names: Neutral")]
+)
+def test_folder_unknown_class(tmp_path, word, message):
+    fake.class_folders(tmp_path, words=("sad", word))
+    with pytest.raises(UsageError, match=message):
+        list(folder.records(tmp_path))
+
+
+def test_folder_bad_roots(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        list(folder.records(tmp_path / "no"))
+    with pytest.raises(DataError, match="no class folders"):
+        list(folder.records(tmp_path))
+    for pattern, word in (("(", "no regular expression"), ("S", "exactly one group")):
+        with pytest.raises(UsageError, match=word):
+            list(folder.records(tmp_path, subject_pattern=pattern))
