@@ -24,24 +24,22 @@ TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)
 Row = dict[str, Any]
 
 
-def records(
-    root: Path, *, columns: list[str] | None = None, labels: list[str] | None = None
-) -> Iterator[Record | Skipped]:
+def records(root: Path, *, columns: str | None = None, labels: str | None = None) -> Iterator[Record | Skipped]:
     """Rows of a CSV or Parquet file in order.
 
     `root` is the file, or a folder with exactly one .csv or .parquet file; relative picture paths start at its folder.
-    `columns` are ``target=column`` pairs, e.g. ``image=path expression=emotion AU12=AU12_r attr.skin=fitzpatrick
-    landmarks_x=x_{} landmarks_y=y_{}``; a target whose own name is a column needs no pair. Targets: image (a path, or
+    `columns` are ``target=column`` pairs, e.g. ``image=path,expression=emotion,AU12=AU12_r,attr.skin=tone,
+    landmarks_x=x_{},landmarks_y=y_{}``; a target whose own name is a column needs no pair. Targets: image (a path, or
     encoded bytes in Parquet), id, expression, subject, split, AU1 ... (0-5), x0 ... y67 (pixels of the picture), left
     top right bottom (face box, pixels), yaw pitch roll (degrees), attr.NAME. `labels` are ``value=expression`` pairs
-    for tables with numbers or foreign words, e.g. ``0=Anger 1=Disgust``.
+    for tables with numbers or foreign words, e.g. ``0=Anger,1=Disgust``.
 
     A row that cannot be used is skipped with the reason; empty cells mean unknown. UsageError when a column is missing.
     """
     path = _find(Path(root))
     names, rows = _open(path)
-    wanted = _resolve(columns or [], names, path)
-    words = _labels(labels or [])
+    wanted = _resolve(_pairs(columns), names, path)
+    words = _labels(_pairs(labels))
     seen: set[str] = set()
     for number, row in enumerate(rows, start=1):
         record = _record({target: row.get(column) for target, column in wanted.items()}, words, path.parent, number)
@@ -49,6 +47,10 @@ def records(
             record = record._replace(id=f"{record.id}#{number}")
         seen.add(record.id)
         yield record
+
+
+def _pairs(text: str | None) -> list[str]:
+    return [pair.strip() for pair in (text or "").split(",") if pair.strip()]
 
 
 def _find(root: Path) -> Path:
@@ -92,8 +94,8 @@ def _open(path: Path) -> tuple[list[str], Iterator[Row]]:
 def _resolve(columns: list[str], names: list[str], path: Path) -> dict[str, str]:
     """Target -> column name, explicit pairs over equal names."""
     wanted = {target: target for target in TARGETS if target in names}
-    for pair in (part for text in columns for part in text.split(",")):
-        target, sign, column = pair.strip().partition("=")
+    for pair in columns:
+        target, sign, column = pair.partition("=")
         if not sign or not column:
             raise UsageError(f"column pair '{pair}' is not target=column, e.g. image=path.")
         if target in ("landmarks_x", "landmarks_y") and "{}" in column:
@@ -121,8 +123,8 @@ def _resolve(columns: list[str], names: list[str], path: Path) -> dict[str, str]
 
 def _labels(pairs: list[str]) -> dict[str, str]:
     words = {}
-    for pair in (part for text in pairs for part in text.split(",")):
-        value, sign, word = pair.strip().partition("=")
+    for pair in pairs:
+        value, sign, word = pair.partition("=")
         name = find_expression(word)
         if not sign or name is None:
             raise UsageError(f"label pair '{pair}': {unknown_expression(word)}; write value=expression, e.g. 0=Anger.")
@@ -180,7 +182,7 @@ def _expression(value: Any, words: dict[str, str]) -> str | None:
     text = str(value).strip()
     name = words.get(text) or find_expression(text)
     if name is None:
-        hint = " (--labels 0=Anger ...)" if text.isdigit() else ""
+        hint = " (--labels 0=Anger,...)" if text.isdigit() else ""
         raise _BadCellError(f"expression {unknown_expression(text)}{hint}")
     return name
 
