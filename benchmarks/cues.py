@@ -2,9 +2,9 @@
 
     python benchmarks/cues.py [--device cuda] [--batch 256]
 
-The procedure is written anew from the facts of Belharbi et al. 2024: for each action unit of the label one canvas of the
-native image size, filled ellipses, resize to 28x28, 3x3 blur, resize back; maximum, min-max. It includes the resize to
-the attention layer that the loss makes.
+The procedure is written anew from the facts of Belharbi et al. 2024: for each action unit of the label one canvas of
+the native image size, filled ellipses, resize to 28x28, 3x3 blur, resize back; maximum, min-max. It includes the resize
+to the attention layer that the loss makes.
 """
 
 from __future__ import annotations

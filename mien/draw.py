@@ -40,11 +40,11 @@ def colour(values: Floats, name: str = "turbo") -> ByteArray:
     return np.asarray(rgb, dtype=np.uint8)
 
 
-def overlay(image: ByteArray, values: Floats, strength: float = 0.55, name: str = "turbo") -> ByteArray:
+def overlay(image: ByteArray, values: Floats, strength: float = 0.6, name: str = "turbo") -> ByteArray:
     """Map drawn over its picture, RGB (H, W, 3). The map is resized bilinearly to the picture.
 
-    `strength` is the share of colour where the map is 1; it fades to half of that where the map is 0, so that the face
-    stays readable and low evidence stays visible as such.
+    `strength` is the share of colour where the map is 1; it fades to a third of that where the map is 0, so that the
+    face stays readable and low evidence stays visible as such.
     """
     base = rgb(image)
     height, width = base.shape[:2]
@@ -52,7 +52,7 @@ def overlay(image: ByteArray, values: Floats, strength: float = 0.55, name: str 
     if data.ndim != 2:
         raise DataError(f"a map to draw has shape {data.shape}; expected (h, w).")
     large = np.clip(cv2.resize(data, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
-    share = strength * (0.5 + 0.5 * np.nan_to_num(large))[..., None]
+    share = (strength * (1 + 2 * np.nan_to_num(large)) / 3)[..., None]
     mixed = base * (1 - share) + colour(large, name) * share
     return np.rint(mixed).astype(np.uint8)
 
