@@ -10,17 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from mien.data import DATASETS, Reader
+from mien.data.check import label_table, text_table
+from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.errors import DataError, UsageError, unknown_name
 from mien.progress import ordered_map
 from mien.schema import ByteArray, FloatArray, Record
-
-if TYPE_CHECKING:
-    from mien.data import Reader
-    from mien.data.store import Skipped, Store
 
 CHUNK = 16
 """Pictures per task of a worker process."""
@@ -64,9 +63,6 @@ def prepare(
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
-    from mien.data import DATASETS
-    from mien.data.store import finished_ids, write_store
-
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
@@ -182,7 +178,6 @@ def _prepare_chunk(options: Options, items: list[Record | Skipped]) -> list[Reco
 
 def prepare_record(record: Record, options: Options) -> Record | Skipped:
     """Decode, find the face, cut or align, resize; what cannot be decoded becomes a Skipped."""
-    from mien.data.arrow import Skipped
     from mien.data.pictures import (
         PictureError,
         box_square,
@@ -249,8 +244,6 @@ def overlap(first: Any, second: Any) -> float:
 
 def summary(store: Store) -> str:
     """Counts per class and split, landmark coverage, and what was skipped and why."""
-    from mien.data.check import label_table, text_table
-
     known = np.isfinite(store.landmarks).all(axis=(1, 2))
     megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
     lines = [

@@ -285,3 +285,17 @@ def test_overlap():
     assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
     assert overlap((0, 0, 2, 2), (2, 2, 3, 3)) == 0
     assert overlap((0, 0, 2, 2), (0, 0, 2, 2)) == 1
+
+
+def test_command_line_can_read_the_signatures():
+    import inspect
+    import typing
+
+    from docstring_parser import parse
+
+    from mien.check import check
+
+    for verb in (prepare, check):
+        hints = typing.get_type_hints(verb)
+        told = {entry.arg_name for entry in parse(verb.__doc__).params}
+        assert told == set(inspect.signature(verb).parameters) <= set(hints)
