@@ -93,6 +93,12 @@ def test_fer2013_bad_files(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no 'pixels' column"):
         list(fer2013.records(tmp_path / "other.csv"))
+    (tmp_path / "binary.npz").write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(DataError, match=r"no 'pixels' column|not a readable CSV"):
+        list(fer2013.records(tmp_path / "binary.npz"))
+    (tmp_path / "long.csv").write_text("pixels\n" + "1 " * 100_000)
+    with pytest.raises(DataError, match="not a readable CSV"):
+        list(fer2013.records(tmp_path / "long.csv"))
     path = fake.fer2013_csv(tmp_path)
     with pytest.raises(DataError, match=r"votes file .* does not exist"):
         list(fer2013.records(path, votes=tmp_path / "no.csv"))
@@ -123,7 +129,7 @@ def test_fer2013_bad_rows(tmp_path):
 
 @pytest.mark.slow
 def test_fer2013_real_rows(tmp_path):
-    """The official layout of the public rows: pixels, labels, not-a-face rows, identical pictures, against the source."""
+    """The official layout of the public rows: pixels, labels, not-a-face rows, identical pictures."""
     folder_ = Path(os.environ.get("MIEN_SHARED_DATA", "")) / "fer2013"
     if not (folder_ / "unpack.py").is_file():
         pytest.skip("MIEN_SHARED_DATA/fer2013/unpack.py is not there")
