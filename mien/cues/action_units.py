@@ -21,7 +21,7 @@ LEFT_EYE, RIGHT_EYE = 36, 45
 """Outer eye corners."""
 STRIPS, COLUMNS = 56, 28
 """Smaller maps are drawn on at least this many rows and columns and averaged, so that overlaps are counted once."""
-CACHE = 2**20
+CACHE = 2**17
 """Cells drawn at once on a CPU: what its cache holds."""
 NEAR_ONE = 1 - 1e-6
 """Keeps the slope of the arc sine finite at the tips of an ellipse."""
@@ -130,7 +130,7 @@ def draw_face(
     """Maps (B, 1, h, w) and validity (B,) of a "face" codebook; `rows` (B,) are class rows of `choice`."""
     clean, usable = known(landmarks, book)
     numbers = choice.members[rows]
-    eyes = landmarks[:, (LEFT_EYE, RIGHT_EYE)].isfinite().all((1, 2))
+    eyes = landmarks[:, LEFT_EYE].isfinite().all(1) & landmarks[:, RIGHT_EYE].isfinite().all(1)
     maps = coverage(pick(face_ellipses(clean, book), numbers), image_size, size)
     valid = choice.drawn[rows] & eyes & usable.gather(1, numbers).all(1) & (eye_distance(clean) >= 1)
     return maps, valid & (maps.amax((1, 2, 3)) > 0)
