@@ -50,9 +50,9 @@ def explain(
 ) -> dict[str, Tensor]:
     """Raw maps of `methods` for one class an image, in eval mode; the model is left as it was found.
 
-    A GAP + linear head at its last layer takes the closed forms (one forward pass without a graph); every other case
-    takes one forward and one backward pass for all methods together. Modes, `.grad`, `requires_grad` and hooks stay
-    untouched, also when an error is raised.
+    A GAP + linear head at layer -1 takes the closed forms: one forward pass without a graph. Other layers take one
+    forward and one backward pass for all methods together, other heads one forward pass more. Modes, `.grad`,
+    `requires_grad` and hooks stay untouched, also when an error is raised.
 
     Args:
         model: images -> Output.
@@ -68,19 +68,24 @@ def explain(
     for name in methods:
         if name not in EXPLAINERS:
             raise unknown_name("explainer", name, EXPLAINERS)
-    with left_as_found(model):
-        with torch.no_grad():
-            output: Output = model(images)
+    slopes = [name for name in methods if name != "cam"]
+    with left_as_found(model), torch.inference_mode(False):
+        graph = layer != -1
+        output = _forward(model, images, graph)
         index, last = _layer_index(output, layer)
         if "cam" in methods and not last:
             raise UsageError(f"cam exists at the last layer only, not at layer {layer}; leave it out or use layer -1.")
         chosen = resolve_target(output, target)
         weight = gap_weight(model, output) if last else None
         if weight is not None:
-            family = cam_family(output, weight.detach(), chosen)
-            return {name: family[name] for name in methods}
-        maps = {"cam": cam(output, chosen)} if "cam" in methods else {}
-        maps |= _by_gradient(model, images, chosen, [name for name in methods if name != "cam"], index)
+            family = cam_family(output, weight, chosen)
+            return {name: family[name].detach() for name in methods}
+        maps = {"cam": cam(output, chosen).detach()} if "cam" in methods else {}
+        if slopes:
+            output = output if graph else _forward(model, images, True)
+            score, features = output.logits.gather(1, chosen[:, None]), output.features[index]
+            gradient = gradients(score, features)
+            maps |= {name: GRADIENT_MAPS[name](features.detach(), gradient) for name in slopes}
     return {name: maps[name] for name in methods}
 
 
@@ -89,7 +94,7 @@ def resolve_target(output: Output, target: Tensor | int | None) -> Tensor:
     batch, classes = output.logits.shape
     if target is None:
         return output.logits.argmax(dim=1)
-    chosen = torch.as_tensor(target, dtype=torch.int64, device=output.logits.device)
+    chosen = torch.as_tensor(target, device=output.logits.device).to(torch.int64, copy=True)
     if chosen.dim() == 0:
         chosen = chosen.expand(batch)
     if tuple(chosen.shape) != (batch,):
@@ -118,12 +123,8 @@ def _layer_index(output: Output, layer: int) -> tuple[int, bool]:
     return layer % count, layer % count == count - 1
 
 
-def _by_gradient(model: nn.Module, images: Tensor, target: Tensor, methods: list[str], layer: int) -> dict[str, Tensor]:
-    if not methods:
-        return {}
-    with torch.inference_mode(False), torch.enable_grad():
-        # A leaf of our own: a frozen model has a graph too, and the caller's tensor is not touched.
-        output: Output = model(images.detach().clone().requires_grad_(True))
-        gradient = gradients(output.logits.gather(1, target.clone()[:, None]).squeeze(1), output.features[layer])
-        features = output.features[layer].detach()
-    return {name: GRADIENT_MAPS[name](features, gradient) for name in methods}
+def _forward(model: nn.Module, images: Tensor, graph: bool) -> Output:
+    # A leaf of our own gives a frozen model a graph too, and the caller's tensor is not touched.
+    with torch.set_grad_enabled(graph):
+        output: Output = model(images.detach().clone().requires_grad_(graph))
+    return output

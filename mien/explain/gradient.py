@@ -26,8 +26,8 @@ def gradients(score: Tensor, layer: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(score.sum(), layer, retain_graph=True)
     except RuntimeError as error:
         raise UsageError(
-            f"no gradient reaches this layer of shape {tuple(layer.shape)} ({str(error).splitlines()[0]}); "
-            "run the forward pass with gradients enabled and choose a layer on the path to the logits, e.g. the last."
+            f"no gradient reaches this layer of shape {tuple(layer.shape)}: choose a layer on the path to the logits "
+            "(of a ViT only the last), with gradients enabled in the forward pass."
         ) from error
     return gradient
 

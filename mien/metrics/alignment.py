@@ -1,0 +1,162 @@
+"""Does the model look where the cue says? Per-sample scores between maps and cues, and their honest summary.
+
+The similarities are those of `mien.maps`, which the losses use too. A sample whose map holds NaN scores NaN here;
+`summarise` counts it and takes 0, as the published evaluation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from mien import maps as m
+from mien.errors import DataError
+from mien.metrics.intervals import bootstrap_class_mean
+
+MASK_THRESHOLD = 0.5
+"""A pixel belongs to the cue's region where the cue is at least this."""
+
+
+def pointing(maps: Tensor, cue: Tensor, threshold: float = MASK_THRESHOLD) -> Tensor:
+    """Pointing game (Zhang et al. 2018, arXiv 1608.00507): does the map's peak lie where cue >= threshold? (B,) 0..1.
+
+    Ties share: the score is the share of maximal pixels that lie inside, what breaking ties at random gives on average;
+    a constant map hence scores the region's share of the area. "Maximal" allows for rounding (a millionth). No margin
+    around the region. 0 where the region is empty. Higher is better.
+    """
+    flat = maps.float().flatten(1)
+    top = flat.amax(1, keepdim=True)
+    peak = (flat >= top - 1e-6 * top.abs()).float()
+    inside = (cue.flatten(1) >= threshold).float()
+    return (peak * inside).sum(1) / peak.sum(1)  # a NaN map has no peak: 0 / 0 = NaN
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": m.cosine,
+    "pearson": m.pearson,
+    "energy": m.energy_in_mask,
+    "pointing": pointing,
+}
+"""Name -> score of (maps, cue) of one size, (B,)."""
+
+HIGHER_IS_BETTER = dict.fromkeys(SCORES, True)
+
+
+def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
+    """All SCORES of prepared maps (B, 1, h, w), values >= 0, against cues (B, 1, H, W); maps are resized to the cue.
+
+    Prepare with a named call: `min_max` for CAMs, `shift_to_zero` for attention. Controls (uniform, centre prior, mean
+    cue) go through this same function in place of `maps`, which gives the floors.
+    """
+    if maps.shape[:2] != cue.shape[:2] or cue.dim() != 4:
+        raise DataError(f"maps {tuple(maps.shape)} and cues {tuple(cue.shape)} do not fit; expected (B, 1, h, w) each.")
+    resized = m.resize(maps.float(), (cue.shape[-2], cue.shape[-1]))
+    return {name: score(resized, cue) for name, score in SCORES.items()}
+
+
+def attention_scores(features: Tensor, cue: Tensor) -> dict[str, Tensor]:
+    """All SCORES of a layer's attention: channel mean, minimum shifted to zero where negative, resized to the cue."""
+    return alignment_scores(m.shift_to_zero(m.channel_mean(features)), cue)
+
+
+def cam_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
+    """All SCORES of a raw class activation map: min-max at its own resolution, then resized to the cue."""
+    return alignment_scores(m.min_max(maps), cue)
+
+
+def att_cos(features: Tensor, cue: Tensor) -> Tensor:
+    """ATT-COS of a layer (Belharbi et al. 2024): features (B, C, h, w), cue (B, 1, H, W) -> (B,) in [0, 1].
+
+    The published code resizes with aligned corners, clamps to the range before and shifts last; here corners are not
+    aligned, like everywhere in Mien. Bilinear values stay in range, so the clamp does nothing and is left out.
+    """
+    return attention_scores(features, cue)["cosine"]
+
+
+def cam_cos(maps: Tensor, cue: Tensor) -> Tensor:
+    """CAM-COS (Belharbi et al. 2024): raw CAM of the true class (B, 1, h, w), cue (B, 1, H, W) -> (B,) in [0, 1].
+
+    Min-max at low resolution, bilinear resize with corners not aligned, cosine, as published.
+    """
+    return cam_scores(maps, cue)["cosine"]
+
+
+def above_floor(score: float, floor: float) -> float:
+    """(score - floor) / (1 - floor): 1 perfect, 0 at the floor, negative below. Floor < 1. Higher is better."""
+    if floor >= 1:
+        raise DataError(f"floor {floor} leaves no room for a score; it must be below 1.")
+    return (score - floor) / (1 - floor)
+
+
+def summarise(
+    per_sample: Mapping[str, npt.ArrayLike],
+    labels: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    valid: npt.ArrayLike,
+    classes: Sequence[str],
+    *,
+    seed: int = 0,
+    draws: int = 2000,
+) -> dict[str, Any]:
+    """Aggregate per-sample scores (name -> (N,)) into a dict that `json.dumps` takes.
+
+    labels, predicted (N,) class indices, label -1 = unlabelled; valid (N,) bool of the cues (Neutral and faces without
+    landmarks are False). Result: counts (total, scored, not_valid, per class, correct, wrong) and, for every score,
+    class_mean (unweighted over classes with scored samples: the published number) with its 95 % bootstrap interval,
+    sample_mean, per_class, correct and wrong (sample means by the prediction), undefined (NaN, taken as 0),
+    higher_is_better where known. A number with no sample behind it is None.
+    """
+    truth, guess = np.asarray(labels), np.asarray(predicted)
+    scored = np.asarray(valid, dtype=bool) & (truth >= 0)
+    for name, values in {"predicted": guess, "valid": np.asarray(valid), **per_sample}.items():
+        if np.shape(values) != truth.shape or truth.ndim != 1:
+            raise DataError(f"'{name}' has shape {np.shape(values)}, labels {truth.shape}; expected (N,) for both.")
+    if (truth >= len(classes)).any():
+        raise DataError(f"label {truth.max()} is outside -1..{len(classes) - 1}.")
+    truth, right = truth[scored], (guess == truth)[scored]
+    counts = {
+        "total": len(scored),
+        "scored": int(scored.sum()),
+        "not_valid": int((~scored).sum()),
+        "correct": int(right.sum()),
+        "wrong": int((~right).sum()),
+        "per_class": {name: int((truth == k).sum()) for k, name in enumerate(classes)},
+    }
+    result: dict[str, Any] = {"counts": counts, "scores": {}}
+    for name, values in per_sample.items():
+        result["scores"][name] = _summary(
+            name, np.asarray(values, dtype=np.float64)[scored], truth, right, classes, seed, draws
+        )
+    return result
+
+
+def _summary(
+    name: str,
+    values: npt.NDArray[np.float64],
+    truth: npt.NDArray[Any],
+    right: npt.NDArray[np.bool_],
+    classes: Sequence[str],
+    seed: int,
+    draws: int,
+) -> dict[str, Any]:
+    undefined = ~np.isfinite(values)
+    values = np.where(undefined, 0, values)
+    interval = bootstrap_class_mean(values, truth, seed=seed, draws=draws) if len(values) else None
+    return {
+        "class_mean": interval.value if interval else None,
+        "interval": [interval.low, interval.high] if interval else None,
+        "sample_mean": _mean(values),
+        "per_class": {label: _mean(values[truth == k]) for k, label in enumerate(classes)},
+        "correct": _mean(values[right]),
+        "wrong": _mean(values[~right]),
+        "undefined": int(undefined.sum()),
+        "higher_is_better": HIGHER_IS_BETTER.get(name),
+    }
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,156 @@
+"""How well expressions are recognised: plain functions of whole-run arrays.
+
+probabilities (N, K) rows summing to 1, labels (N,) class index in logit order, -1 = unlabelled (left out, counted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import DataError
+from mien.metrics.intervals import bootstrap_class_mean, bootstrap_mean
+
+HIGHER_IS_BETTER = {
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "calibration_error": False,
+    "recall": True,
+    "precision": True,
+    "f1": True,
+}
+CALIBRATION_BINS = 15
+
+Labels = npt.NDArray[np.int64]
+
+
+def accuracy(predicted: Labels, labels: Labels) -> float:
+    """Share of samples predicted rightly, in [0, 1]. Higher is better."""
+    _same_length(predicted, labels)
+    return float((predicted == labels).mean())
+
+
+def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
+    """Mean recall over the classes present in `labels`, in [0, 1]; absent classes are left out. Higher is better."""
+    _same_length(predicted, labels)
+    return float(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
+
+
+def macro_f1(predicted: Labels, labels: Labels) -> float:
+    """Mean F1 over the classes present in `labels`, in [0, 1]. Higher is better.
+
+    A class that is absent but predicted costs the recall of the true classes; it gets no F1 of its own.
+    """
+    from sklearn.metrics import f1_score
+
+    _same_length(predicted, labels)
+    return float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0))
+
+
+def confusion_matrix(predicted: Labels, labels: Labels, classes: int) -> Labels:
+    """(K, K) counts: rows are true classes, columns predictions."""
+    from sklearn.metrics import confusion_matrix as counts
+
+    _same_length(predicted, labels)
+    return np.asarray(counts(labels, predicted, labels=range(classes)), dtype=np.int64)
+
+
+def calibration_error(probabilities: npt.ArrayLike, labels: Labels, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599): mean |confidence - accuracy| over equal-width
+    bins of the top probability, weighted by their share of samples; [0, 1], lower is better.
+    """
+    import torch
+
+    from mien.compat import ensure_torchvision
+
+    ensure_torchvision()
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    shares = torch.as_tensor(np.asarray(probabilities, dtype=np.float64))
+    target = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+    return float(multiclass_calibration_error(shares, target, num_classes=shares.shape[1], n_bins=bins, norm="l1"))
+
+
+def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Class name -> recall, precision, f1 in [0, 1] and count; None where undefined.
+
+    recall and f1 are None for a class without samples, precision for a class that is never predicted.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    _same_length(predicted, labels)
+    precision, recall, f1, count = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(classes)), zero_division=0
+    )
+    return {
+        name: {
+            "recall": float(recall[k]) if count[k] else None,
+            "precision": float(precision[k]) if (predicted == k).any() else None,
+            "f1": float(f1[k]) if count[k] else None,
+            "count": int(count[k]),
+        }
+        for k, name in enumerate(classes)
+    }
+
+
+def classification_scores(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str], *, seed: int = 0, draws: int = 2000
+) -> dict[str, Any]:
+    """Every classification score of a run as a dict that `json.dumps` takes.
+
+    Keys: count, unlabelled, absent (names), accuracy, accuracy_interval [low, high] (95 % bootstrap over samples),
+    balanced_accuracy and its interval (resampled inside classes), macro_f1, calibration_error, confusion (rows true),
+    per_class. DataError for wrong shapes, labels outside -1..K-1, rows that are no probabilities, no labelled sample.
+    """
+    shares, truth, unlabelled = _checked(probabilities, labels, classes)
+    predicted = shares.argmax(axis=1).astype(np.int64)
+    right = (predicted == truth).astype(np.float64)
+    plain = bootstrap_mean(right, seed=seed, draws=draws)
+    balanced = bootstrap_class_mean(right, truth, seed=seed, draws=draws)
+    return {
+        "count": len(truth),
+        "unlabelled": unlabelled,
+        "absent": [name for k, name in enumerate(classes) if not (truth == k).any()],
+        "accuracy": accuracy(predicted, truth),
+        "accuracy_interval": [plain.low, plain.high],
+        "balanced_accuracy": balanced_accuracy(predicted, truth),
+        "balanced_accuracy_interval": [balanced.low, balanced.high],
+        "macro_f1": macro_f1(predicted, truth),
+        "calibration_error": calibration_error(shares, truth),
+        "confusion": confusion_matrix(predicted, truth, len(classes)).tolist(),
+        "per_class": per_class(predicted, truth, classes),
+    }
+
+
+def _checked(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str]
+) -> tuple[npt.NDArray[np.float64], Labels, int]:
+    shares, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if shares.ndim != 2 or shares.shape[1] != len(classes) or truth.shape != shares.shape[:1]:
+        raise DataError(
+            f"probabilities {shares.shape} and labels {truth.shape} do not fit; "
+            f"expected (N, {len(classes)}) and (N,) for classes {', '.join(classes)}."
+        )
+    if not np.issubdtype(truth.dtype, np.integer):
+        raise DataError(f"labels are {truth.dtype}; expected integer class indices, -1 for unlabelled.")
+    wrong = np.flatnonzero((truth < -1) | (truth >= len(classes)))
+    if len(wrong):
+        raise DataError(f"label {truth[wrong[0]]} in row {wrong[0]} is outside -1..{len(classes) - 1}.")
+    valid = np.isfinite(shares).all(axis=1) & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < 1e-3)
+    if not valid.all():
+        raise DataError(
+            f"row {int(np.argmin(valid))} holds no probabilities (finite, >= 0, sum 1); apply softmax first."
+        )
+    known = truth >= 0
+    if not known.any():
+        raise DataError("no labelled sample; nothing to score.")
+    return shares[known], truth[known].astype(np.int64), int((~known).sum())
+
+
+def _same_length(predicted: Labels, labels: Labels) -> None:
+    if predicted.shape != labels.shape or labels.ndim != 1 or len(labels) == 0:
+        raise DataError(f"predictions {predicted.shape} and labels {labels.shape} must both be a non-empty (N,).")
