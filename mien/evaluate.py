@@ -20,7 +20,7 @@ from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError
 from mien.explain import DEFAULT_METHODS, cam_family
-from mien.metrics.alignment import map_scores, summarise
+from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores, summarise
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier
 from mien.progress import track
@@ -77,7 +77,7 @@ def evaluate(
     classes = scheme_classes(recipe.data.scheme)
     predicted = collected.probabilities.argmax(1)
     alignment = {
-        name: summarise(scores, labels[rows], predicted, collected.valid, classes, seed=seed)
+        name: summarise(scores, labels[rows], predicted, collected.valid, classes, seed=seed)["scores"]
         for name, scores in collected.scores.items()
     }
     results = {
@@ -120,20 +120,22 @@ def collect(
         size = (part.images.shape[-2], part.images.shape[-1])
         cue = cue_of(recipe, part, size, "none", mean, generator)
         valid.append(cue.valid.cpu())
-        attention = [maps.resize(maps.shift_to_zero(maps.channel_mean(f)), size) for f in output.features]
+        for number, feature in enumerate(output.features, start=1):
+            add(scores[f"layer-{number}"], attention_scores(feature, cue.maps))
         family = cam_family(output, model.head.weight, part.expressions)
-        seen = {f"layer-{i}": t for i, t in enumerate(attention, start=1)}
-        seen |= {name: maps.resize(maps.min_max(maps.relu(family[name]) if name != "cam" else family[name]), size) for name in DEFAULT_METHODS}
-        for name, map_ in seen.items():
-            add(scores[name], map_scores(map_, cue.maps))
+        for name in DEFAULT_METHODS:
+            raw = family[name] if name == "cam" else family[name].relu()
+            add(scores[name], cam_scores(raw, cue.maps))
         for name in FLOORS:
-            add(scores[f"floor:{name}"], map_scores(cue_of(recipe, part, size, name, mean, generator).maps, cue.maps))
+            add(scores[f"floor:{name}"], alignment_scores(cue_of(recipe, part, size, name, mean, generator).maps, cue.maps))
         for name in CONTROLS:
             if name != "other_class" or recipe.cue.kind == "au":
-                add(scores[f"control:{name}"], map_scores(attention[-1], cue_of(recipe, part, size, name, mean, generator).maps))
-        member = torch.nn.functional.one_hot(part.expressions, classes).float() 
-        for name, map_ in {"cue": cue.maps, "attention": maps.min_max(attention[-1]), "cam": seen["cam"]}.items():
-            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member, map_[:, 0])  # type: ignore[assignment]
+                wrong = cue_of(recipe, part, size, name, mean, generator)
+                add(scores[f"control:{name}"], attention_scores(output.features[-1], wrong.maps))
+        attention = maps.resize(maps.min_max(maps.channel_mean(output.features[-1])), size)
+        seen = {"cue": cue.maps, "attention": attention, "cam": maps.resize(maps.min_max(family["cam"]), size)}
+        for name, map_ in seen.items():
+            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])  # type: ignore[assignment]
     counts = torch.from_numpy(np.bincount(labels[rows], minlength=classes)).clamp_min(1).view(-1, 1, 1)
     return Collected(
         torch.cat(probabilities).numpy(),
@@ -141,6 +143,11 @@ def collect(
         {name: {kind: torch.cat(values).numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
         {name: (total.cpu() / counts).numpy().astype(np.float32) for name, total in sums.items()},
     )
+
+
+def member(batch: Batch, classes: int) -> Tensor:
+    """(B, K) one-hot class membership of a batch."""
+    return torch.nn.functional.one_hot(batch.expressions, classes).float()
 
 
 def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:

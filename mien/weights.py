@@ -69,7 +69,7 @@ def get(name: str, *, url: str | None = None) -> Path:
 
     Args:
         name: Key of MODELS, e.g. face_landmarker.
-        url: Fetch from here instead (a mirror, or file:///path on a machine without internet); the hash must still match.
+        url: Fetch from here instead (a mirror, or file:///path without internet); the hash must still match.
     """
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)

@@ -88,26 +88,23 @@ def test_fer2013_bad_files(tmp_path):
     with pytest.raises(DataError, match="no 'pixels' column"):
         list(fer2013.records(tmp_path / "other.csv"))
     path = fake.fer2013_csv(tmp_path)
-    with pytest.raises(DataError, match="votes file .* does not exist"):
+    with pytest.raises(DataError, match=r"votes file .* does not exist"):
         list(fer2013.records(path, votes=tmp_path / "no.csv"))
     with pytest.raises(DataError, match="no column 'Usage'"):
         list(fer2013.records(path, votes=tmp_path / "other.csv"))
     with pytest.raises(DataError, match="disagree at row 17"):  # another file's usage
         list(fer2013.records(path, votes=fake.fer_plus_csv(tmp_path, private=False)))
-    with pytest.raises(DataError, match="30 rows"):
-        (tmp_path / "fer2013new.csv").unlink()
-        more = fake.fer_plus_csv(tmp_path, rows=30)
-        text = more.read_text().splitlines()
-        usages = [fake.usage(row, 21, True) for row in range(21)] + ["Training"] * 9
-        rows = [",".join([u, *line.split(",")[1:]]) for u, line in zip(usages, text[1:], strict=True)]
-        more.write_text("\n".join([text[0], *rows]))
+    more = fake.fer_plus_csv(tmp_path)
+    more.write_text(more.read_text() + "Training,fer0000021.png,10,0,0,0,0,0,0,0,0,0\n")
+    with pytest.raises(DataError, match="22 rows"):
         list(fer2013.records(path, votes=more))
 
 
 def test_fer2013_bad_rows(tmp_path):
     pixels = " ".join(["7"] * 2304)
-    rows = [("9", pixels, "Training"), ("x", pixels, "Training"), ("0", pixels.replace("7", "300", 1), "Training"),
-            ("0", pixels.replace("7", "a", 1), "Training"), ("0", pixels, "Nobody"), ("0",), ("0", pixels, "Training")]  # fmt: skip
+    bright, letters = pixels.replace("7", "300", 1), pixels.replace("7", "a", 1)
+    rows = [("9", pixels, "Training"), ("x", pixels, "Training"), ("0", bright, "Training")]
+    rows += [("0", letters, "Training"), ("0", pixels, "Nobody"), ("0",), ("0", pixels, "Training")]
     with open(tmp_path / "fer2013.csv", "w", newline="") as file:
         csv.writer(file).writerows([("emotion", "pixels", "Usage"), *rows])
     records, skipped = split_up(fer2013.records(tmp_path))
@@ -132,11 +129,7 @@ def test_fer2013_real_rows():
 def test_folder_names_and_splits(tmp_path):
     words = ("Happy", "SAD", "angry", "disgusted", "fearful", "surprised", "03_neutral", "contempt")
     fake.class_folders(tmp_path, words=words, splits=("training", "val", "Testing"))
-    records, _ = (
-        split_up(folder.records(tmp_path, subject_pattern=r"(S\d+)_|broken()"))[0:2]
-        if False
-        else split_up(folder.records(tmp_path))
-    )
+    records, _ = split_up(folder.records(tmp_path))
     assert {record.expression for record in records} == set(EXPRESSIONS)
     assert Counter(record.split for record in records) == {"train": 17, "valid": 16, "test": 16}
     ids = [record.id for record in records]

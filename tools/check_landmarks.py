@@ -59,7 +59,8 @@ def portraits(folder: Path, provider: Provider, overlays: Path | None, scale: fl
         several = sum(count > 1 for count in counts)
         print(f"  {name}: found {sum(count > 0 for count in counts)}/{len(counts)}, more than one face in {several}")
     each = np.linalg.norm(np.array(gaps), axis=-1) / np.array(scales)[:, None] * 100
-    print(f"  NME % of outer-eye distance: mean {np.mean(errors):.2f} median {np.median(errors):.2f} worst {np.max(errors):.2f}")
+    mean, median, worst = np.mean(errors), np.median(errors), np.max(errors)
+    print(f"  NME % of outer-eye distance: mean {mean:.2f} median {median:.2f} worst {worst:.2f}")
     print("  by group: " + ", ".join(f"{name} {np.nanmean(each[:, list(i)]):.2f}" for name, i in GROUPS.items()))
     print(f"  {spent / len(paths) * 1000:.1f} ms an image")
     if overlays:
@@ -89,12 +90,16 @@ def small(file: Path, provider: Provider, rows: int, overlays: Path | None) -> N
         elif not faces and not bad[i] and len(missed) < 60:
             missed.append(draw(image, np.empty((0, 2), np.float32), scale=4))
     milliseconds = np.array(spent) * 1000
+    mean, median, high = milliseconds.mean(), np.median(milliseconds), np.percentile(milliseconds, 95)
     print(f"FER-2013: found {np.mean(found):.2%} of {len(found)}, and in {sum(false)}/{len(false)} of 'not a face'")
-    print(f"  {milliseconds.mean():.1f} ms a face, median {np.median(milliseconds):.1f}, 95 % {np.percentile(milliseconds, 95):.1f}")
+    print(f"  {mean:.1f} ms a face, median {median:.1f}, 95 % {high:.1f}")
     for name, tiles in (("fer_found", sheets), ("fer_missed", missed)):
         if overlays and tiles:
             tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 10)
-            cv2.imwrite(str(overlays / f"{name}.png"), np.vstack([np.hstack(tiles[i : i + 10]) for i in range(0, len(tiles), 10)]))
+            cv2.imwrite(
+                str(overlays / f"{name}.png"),
+                np.vstack([np.hstack(tiles[i : i + 10]) for i in range(0, len(tiles), 10)]),
+            )
 
 
 def main() -> None:

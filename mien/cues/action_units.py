@@ -21,6 +21,8 @@ LEFT_EYE, RIGHT_EYE = 36, 45
 """Outer eye corners."""
 STRIPS, COLUMNS = 56, 28
 """Smaller maps are drawn on at least this many rows and columns and averaged, so that overlaps are counted once."""
+CACHE = 2**20
+"""Cells drawn at once on a CPU: what its cache holds."""
 NEAR_ONE = 1 - 1e-6
 """Keeps the slope of the arc sine finite at the tips of an ellipse."""
 PAPER_GRID = 28
@@ -81,29 +83,33 @@ def face_ellipses(landmarks: Tensor, book: Geometry) -> Ellipses:
 def coverage(ellipses: Ellipses, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Share of each cell of an (h, w) grid that the union of the ellipses covers, (B, 1, h, w) in [0, 1].
 
-    Pixel centres lie at whole numbers, so the canvas reaches from -0.5 to W - 0.5. Each row strip of the grid gets the mean
-    chord over its height in closed form, so that areas are exact; the chord is then cut by the cells. The union of
-    overlapping ellipses is taken on a grid of at least 56 strips and 28 columns, then averaged.
+    Pixel centres lie at whole numbers, so the canvas reaches from -0.5 to W - 0.5. Each row strip of the grid gets the
+    mean chord over its height in closed form, so that areas are exact; the chord is then cut by the cells. The union of
+    overlapping ellipses is taken on a grid of at least 56x28, then averaged.
     """
     (height, width), (h, w) = image_size, size
-    across, down = -(-COLUMNS // w), -(-STRIPS // h)
-    device, dtype = ellipses.cx.device, ellipses.cx.dtype
+    down, across = -(-STRIPS // h), -(-COLUMNS // w)
     rows, columns = h * down, w * across
-    borders = torch.arange(rows + 1, device=device, dtype=dtype) * (height / rows) - 0.5
-    edges = torch.arange(columns + 1, device=device, dtype=dtype) * (width / columns) - 0.5
-    t = ((borders - ellipses.cy[..., None]) / ellipses.half_y[..., None]).clamp(-NEAR_ONE, NEAR_ONE)
+    count = len(ellipses.cx)
+    part = max(1, CACHE // (rows * columns)) if ellipses.cx.device.type == "cpu" else count
+    if count > part:
+        split = zip(*(t.split(part) for t in ellipses), strict=True)
+        return torch.cat([coverage(Ellipses(*some), image_size, size) for some in split])
+    # samples come last: long contiguous runs, several times faster on a CPU than a last axis of a few cells
+    cx, cy, half_x, half_y, skew = (t.T[:, None] for t in ellipses)
+    borders = (torch.arange(rows + 1, device=cx.device, dtype=cx.dtype) * (height / rows) - 0.5)[:, None]
+    edges = (torch.arange(columns + 1, device=cx.device, dtype=cx.dtype) * (width / columns) - 0.5)[:, None]
+    t = ((borders - cy) / half_y).clamp(-NEAR_ONE, NEAR_ONE)
     integral = (t * (1 - t.square()).sqrt() + t.asin()) / 2
-    strip = height / rows
-    chord = integral.diff(dim=-1) * (ellipses.half_y * ellipses.half_x / strip)[..., None]
+    chord = integral.diff(dim=1) * (half_x * half_y * (rows / height))
     # the middle of the chord, taken where the ellipse reaches into the strip
-    middle = ellipses.cx[..., None] + (ellipses.skew * ellipses.half_y / 2)[..., None] * (t[..., 1:] + t[..., :-1])
-    low, high = middle - chord, middle + chord
-    best = edges.new_zeros(len(ellipses.cx), rows, columns)
-    for e in range(ellipses.cx.shape[1]):
-        overlap = torch.minimum(high[:, e, :, None], edges[1:]) - torch.maximum(low[:, e, :, None], edges[:-1])
-        best = torch.maximum(best, overlap)
-    best = best * (columns / width)
-    return best.view(-1, h, down, w, across).mean((2, 4))[:, None].clamp(0, 1)
+    middle = cx + (skew * half_y / 2) * (t[:, 1:] + t[:, :-1])
+    low, high = (middle - chord).flatten(1), (middle + chord).flatten(1)
+    best = cx.new_zeros(columns, low.shape[1])
+    for start, end in zip(low, high, strict=True):
+        best = torch.maximum(best, torch.maximum(torch.minimum(edges, end), start).diff(dim=0))
+    best = best.view(w, across, h, down, -1).mean((1, 3)) * (columns / width)
+    return best.permute(2, 1, 0)[:, None].clamp(0, 1).contiguous()
 
 
 def pick(ellipses: Ellipses, numbers: Tensor) -> Ellipses:
@@ -123,7 +129,7 @@ def draw_face(
 ) -> tuple[Tensor, Tensor]:
     """Maps (B, 1, h, w) and validity (B,) of a "face" codebook; `rows` (B,) are class rows of `choice`."""
     clean, usable = known(landmarks, book)
-    numbers = choice.slots.flatten(1)[rows]
+    numbers = choice.members[rows]
     eyes = landmarks[:, (LEFT_EYE, RIGHT_EYE)].isfinite().all((1, 2))
     maps = coverage(pick(face_ellipses(clean, book), numbers), image_size, size)
     valid = choice.drawn[rows] & eyes & usable.gather(1, numbers).all(1) & (eye_distance(clean) >= 1)

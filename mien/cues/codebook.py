@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from mien.schema import EXPRESSIONS, LANDMARKS, SCHEMES, scheme_classes
 HERE = Path(__file__).parent
 Length = float | str
 Weights = tuple[tuple[int, float], ...]
+Item = TypeVar("Item")
 ELLIPSE_KEYS = {"x", "y", "dx", "dy", "ax", "ay", "keep_inside"}
 
 
@@ -87,6 +88,8 @@ class Choice(NamedTuple):
 
     slots: Tensor
     """(K + 1, S, P) int64 ellipse numbers: S distinct action units, P ellipses each; padded by repetition."""
+    members: Tensor
+    """(K + 1, M) int64: the distinct ellipses of the class, padded by repetition."""
     drawn: Tensor
     """(K + 1,) bool: the class has action units."""
 
@@ -234,17 +237,19 @@ def _choice(name: str, _modified: int, scheme: str, generic: bool, device: torch
     number = {e: i for i, e in enumerate(distinct_ellipses(codebook))}
     rows: list[list[tuple[int, ...]]] = []
     for label in scheme_classes(scheme):
-        members = [unit for part in SCHEMES[scheme][label] for unit in codebook.expressions.get(part, ())]
-        units = list(codebook.action_units) if generic else members
+        named = [unit for part in SCHEMES[scheme][label] for unit in codebook.expressions.get(part, ())]
+        units = list(codebook.action_units) if generic else named
         rows.append(list(dict.fromkeys(tuple(number[e] for e in codebook.action_units[u]) for u in units)))
     rows.append(list(rows[0]) if generic else [])
     drawn = torch.tensor([bool(row) for row in rows])
-    slots = max(1, max(len(row) for row in rows))
     width = max((len(unit) for row in rows for unit in row), default=1)
-    table = torch.zeros(len(rows), slots, width, dtype=torch.int64)
-    for k, row in enumerate(rows):
-        for s in range(slots if row else 0):
-            unit = row[min(s, len(row) - 1)]
-            for i in range(width):
-                table[k, s, i] = unit[min(i, len(unit) - 1)]
-    return Choice(table.to(device), drawn.to(device))
+    padded = [[unit + unit[:1] * (width - len(unit)) for unit in row] for row in rows]
+    slots = torch.tensor(_rectangle(padded, (0,) * width))
+    members = torch.tensor(_rectangle([list(dict.fromkeys(e for unit in row for e in unit)) for row in rows], 0))
+    return Choice(slots.to(device), members.to(device), drawn.to(device))
+
+
+def _rectangle(rows: list[list[Item]], empty: Item) -> list[list[Item]]:
+    """Rows of equal length, at least 1: shorter ones repeat their first item, empty ones get `empty`."""
+    length = max(1, *(len(row) for row in rows))
+    return [row + (row[:1] or [empty]) * (length - len(row)) for row in rows]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mien.data import fer2013, folder
+from mien.data import fer2013, folder, table
 from mien.data.arrow import Skipped
 from mien.schema import Record
 
@@ -22,5 +22,6 @@ class Reader(NamedTuple):
 DATASETS: dict[str, Reader] = {
     "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
     "folder": Reader(folder.records),
+    "table": Reader(table.records),
 }
 """Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""

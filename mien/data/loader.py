@@ -63,6 +63,7 @@ class Loader:
         size: side of the square input.
         augment: random changes; None for evaluation.
         drop_last: leave out a last batch that is smaller, as training does for batch statistics.
+
     """
 
     def __init__(

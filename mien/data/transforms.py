@@ -64,7 +64,11 @@ def _random_steps(augment: AugmentConfig) -> list[v2.Transform]:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 with ImageNet's mean and standard deviation, on the images' device."""
+    """(B, 3, H, W) uint8 -> float32 with ImageNet's mean and standard deviation, on the images' device.
+
+    The result lies in memory channel by channel of a pixel (channels_last), which convolutions on a CPU are several times
+    faster with.
+    """
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
-    return (images.float() / 255 - mean) / std
+    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)

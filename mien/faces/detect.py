@@ -1,14 +1,16 @@
 """Find faces in photographs: one small interface, and the table of providers behind it.
 
-A provider is a function: RGB uint8 (H, W, 3) -> faces, the main one first. No face found is an empty list, not an error.
-Opening one loads its nets on one thread; open it once per process.
+A provider is a function: RGB uint8 (H, W, 3) -> faces, the main one first. No face found is an empty list, not an
+error. Opening one loads its nets on one thread; open it once per process.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,7 +85,7 @@ def open_given(path: Path) -> Callable[[str], list[Face]]:
 
 
 def open_dlib(model: Path | None = None) -> Provider:
-    """dlib's HOG detector and 68-point shape predictor (Kazemi and Sullivan 2014), for upright near-frontal faces.
+    """HOG detector and 68-point shape predictor of dlib (Kazemi and Sullivan 2014), for upright near-frontal faces.
 
     The published 68-point model was trained on iBUG 300-W, whose terms exclude commercial use.
 
@@ -91,12 +93,14 @@ def open_dlib(model: Path | None = None) -> Provider:
         model: Path of a 68-point predictor (.dat); None takes the one in the package face-recognition-models.
     """
     try:
-        import dlib
+        dlib: Any = importlib.import_module("dlib")
     except ImportError as error:
         raise DataError("provider 'dlib' needs dlib: pip install dlib-bin face-recognition-models.") from error
     path = model or installed_file("face-recognition-models", "shape_predictor_68_face_landmarks.dat")
     if path is None or not path.is_file():
-        raise DataError("no 68-point dlib model: pip install face-recognition-models, or give --model PATH to a .dat file.")
+        raise DataError(
+            "no 68-point dlib model: pip install face-recognition-models, or give --model PATH to a .dat file."
+        )
     detector, predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
 
     def find(image: ByteArray) -> list[Face]:
@@ -124,8 +128,6 @@ def open_mediapipe(model: Path | None = None) -> Provider:
 
 def installed_file(package: str, name: str) -> Path | None:
     """A file shipped by an installed distribution, found through its metadata without importing it."""
-    import importlib.metadata
-
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:

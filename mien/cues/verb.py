@@ -1,0 +1,216 @@
+"""The command `mien cues`: draw cues for a file of landmarks, or a sheet of cues over the faces of a store."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.cues.config import CueConfig
+from mien.errors import DataError, UsageError, unknown_name
+from mien.schema import EXPRESSIONS, LANDMARKS, FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mien.data.store import Store
+    from mien.schema import Cue
+
+SCHEME = "basic-8"
+CHUNK = 256
+FACES_A_ROW = 2
+
+
+def cues(
+    source: Path,
+    *,
+    cue: str = "au",
+    codebook: str = "corrected",
+    expression: str | None = None,
+    image_size: int = 224,
+    size: int | None = None,
+    out: Path | None = None,
+    sheet: Path | None = None,
+    sigma: float = 0.06,
+    jaw: bool = False,
+    merge: Literal["max", "sum"] = "max",
+    control: str = "none",
+    seed: int = 0,
+) -> FloatArray | None:
+    """Draw where the evidence should be: maps from landmarks, or a sheet of cues over the faces of a prepared store.
+
+    Args:
+        source: prepared store folder, or .npz file with the array `landmarks` (N, 68, 2), xy pixels of a square image.
+        cue: what to draw: au (action units of the expression), au_generic (all of them) or landmarks (Gaussians).
+        codebook: corrected, paper, or the path of an own .json file.
+        expression: draw every face as this expression; a store uses its own labels when this is left out.
+        image_size: side in pixels of the image that the landmarks of an .npz file lie on.
+        size: side of the maps in cells; the image size when left out.
+        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,).
+        sheet: .png file to write: one row per expression with image, landmarks and cue.
+        sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
+        jaw: landmark heatmap, draw the jaw line too.
+        merge: landmark heatmap, max or sum over the points.
+        control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
+        seed: seed of the controls that draw lots.
+
+    """
+    config = CueConfig(cue, codebook, sigma, merge, jaw, control)
+    if out is None and sheet is None:
+        raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
+    if expression is not None and expression not in EXPRESSIONS:
+        raise unknown_name("expression", expression, EXPRESSIONS)
+    if image_size < 1 or (size is not None and size < 1):
+        raise UsageError("--image-size and --size must be at least 1.")
+    from mien.cues.codebook import load_codebook
+
+    if cue == "au" and expression is not None and not load_codebook(codebook).expressions.get(expression):
+        raise UsageError(f"{expression} has no action units in codebook {codebook}; use --cue au_generic or landmarks.")
+    names: list[str | None] | None = None
+    if source.is_dir():
+        from mien.data.store import open_store
+
+        store = open_store(source)
+        landmarks, names, image_size = store.landmarks, list(store.expression), store.info.size
+        if sheet is not None:
+            _write_sheet(sheet, store, config, expression, size or image_size, seed)
+            print(f"{sheet}: cue sheet of {source}")
+    else:
+        landmarks = _read_landmarks(source)
+        if sheet is not None:
+            raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
+        if cue == "au" and expression is None:
+            raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
+    if out is None:
+        return None
+    if names is None or expression is not None:
+        names = [expression] * len(landmarks)
+    maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed)
+    _save(out, maps, valid)
+    print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
+    return maps
+
+
+def _read_landmarks(source: Path) -> FloatArray:
+    if not source.is_file():
+        raise DataError(f"{source} does not exist; give a prepared store folder or an .npz file with 'landmarks'.")
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array, not an .npz archive")
+            if "landmarks" not in archive.files:
+                raise DataError(f"{source} has no array 'landmarks' (it has: {', '.join(archive.files) or 'nothing'}).")
+            landmarks = archive["landmarks"]
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{source} is no readable .npz file: {error}.") from None
+    if landmarks.ndim != 3 or landmarks.shape[1:] != (LANDMARKS, 2) or landmarks.dtype.kind not in "fiu":
+        found = f"{landmarks.dtype} {landmarks.shape}"
+        raise DataError(f"{source}: 'landmarks' is {found}; it must be numbers of shape (N, 68, 2), x before y.")
+    return landmarks.astype(np.float32)
+
+
+def _labels(names: list[str | None]) -> Tensor:
+    import torch
+
+    return torch.tensor([-1 if name is None else EXPRESSIONS.index(name) for name in names], dtype=torch.int64)
+
+
+def _draw(
+    config: CueConfig, landmarks: FloatArray, names: list[str | None], image_size: int, size: int, seed: int
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    import torch
+
+    from mien.cues.render import mean_cue, render_cue
+    from mien.progress import track
+
+    points, labels = torch.from_numpy(np.array(landmarks, np.float32)), _labels(names)
+    canvas, cells = (image_size, image_size), (size, size)
+    generator = torch.Generator().manual_seed(seed)
+    mean = None
+    # a shuffle goes through all faces, everything else is drawn in pieces
+    chunk = max(1, len(points)) if config.control == "shuffled" else CHUNK
+    pairs = list(zip(points.split(chunk), labels.split(chunk), strict=True))
+    if config.control == "mean":
+        mean, _ = mean_cue(config, pairs, scheme=SCHEME, image_size=canvas, size=cells)
+    drawn: list[Cue] = [
+        render_cue(config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean)
+        for p, k in track(pairs, "cues")
+    ]
+    if not drawn:
+        return np.zeros((0, size, size), np.float32), np.zeros(0, bool)
+    return torch.cat([c.maps for c in drawn])[:, 0].numpy(), torch.cat([c.valid for c in drawn]).numpy()
+
+
+def _save(out: Path, maps: FloatArray, valid: npt.NDArray[np.bool_]) -> None:
+    temporary = out.with_name(f".{out.name}.partial.npz")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(temporary, maps=maps, valid=valid)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}.") from None
+
+
+def _sheet_rows(store: Store, expression: str | None) -> list[tuple[str, list[int]]]:
+    """Expression -> the first faces that carry it and have landmarks."""
+    located = np.isfinite(store.landmarks).all((1, 2))
+    names = np.asarray(store.expression, dtype=object)
+    wanted = EXPRESSIONS if expression is None else (expression,)
+    rows = [(name, np.flatnonzero(located & (names == name))[:FACES_A_ROW].tolist()) for name in wanted]
+    if expression is not None and not rows[0][1]:
+        rows = [(expression, np.flatnonzero(located)[:FACES_A_ROW].tolist())]
+    return [(name, faces) for name, faces in rows if faces]
+
+
+def _write_sheet(sheet: Path, store: Store, config: CueConfig, expression: str | None, size: int, seed: int) -> None:
+    """One row per expression: two faces, each as image, landmarks, and cue over the image."""
+    from matplotlib.figure import Figure
+
+    rows = _sheet_rows(store, expression)
+    if not rows:
+        raise DataError(f"{store.path} has no labelled face with landmarks; prepare it with a landmark provider.")
+    columns = 3 * FACES_A_ROW
+    figure = Figure(figsize=(1.5 * columns, 1.65 * len(rows)))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line in axes:
+        for axis in line:
+            axis.set_axis_off()
+    picked = [i for _, faces in rows for i in faces]
+    names: list[str | None] = [name for name, faces in rows for _ in faces]
+    maps, valid = _draw(config, store.landmarks[picked], names, store.info.size, size, seed)
+    place = 0
+    for line, (name, faces) in zip(axes, rows, strict=True):
+        for column, face in enumerate(faces):
+            picture, points = store.image(face), store.landmarks[face]
+            plain, dotted, covered = line[3 * column : 3 * column + 3]
+            for axis in (plain, dotted, covered):
+                axis.imshow(picture)
+            plain.set_title(name, fontsize=8)
+            dotted.scatter(points[:, 0], points[:, 1], s=2, c="#00e5ff")
+            covered.set_title(config.kind if valid[place] else "no cue", fontsize=8)
+            edge = len(picture) - 0.5
+            covered.imshow(
+                maps[place],
+                extent=(-0.5, edge, edge, -0.5),
+                cmap="inferno",
+                vmin=0,
+                vmax=1,
+                alpha=0.55 * bool(valid[place]),
+            )
+            for axis in (plain, dotted, covered):
+                axis.set_xlim(-0.5, edge)
+                axis.set_ylim(edge, -0.5)
+            place += 1
+    figure.tight_layout(pad=0.3)
+    temporary = sheet.with_name(f".{sheet.name}.partial.png")
+    try:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary, dpi=110)
+        os.replace(temporary, sheet)
+    except OSError as error:
+        raise UsageError(f"cannot write {sheet}: {error.strerror or error}.") from None

@@ -1,0 +1,106 @@
+"""A picture as a dataset holds it -> decoded pixels -> the square that a store keeps, and its points moved along."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.schema import ByteArray, FloatArray
+
+BOX_MARGIN = 0.15
+"""Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
+
+MAX_PIXELS = 100_000_000
+
+
+class PictureError(Exception):
+    """A picture that cannot be used; its text becomes the reason in `skipped.csv`."""
+
+
+def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
+    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes or an array; PictureError when it cannot be.
+
+    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8, first frame of an animation. Pictures above 100
+    megapixels are refused, so that a small malicious file cannot fill the memory.
+    """
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or (image.ndim == 3 and image.shape[2] != 3)
+            or not image.size
+        ):
+            raise PictureError(f"pixels of type {image.dtype} and shape {image.shape} are no picture")
+        return image
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if isinstance(image, Path) and not image.is_file():
+        raise PictureError("picture file does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked right below
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise PictureError(f"{opened.width} x {opened.height} pixels are too many")
+                upright = ImageOps.exif_transpose(opened)
+                if upright.mode.startswith("I;16"):
+                    return (np.asarray(upright) >> 8).astype(np.uint8)
+                return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
+    except UnidentifiedImageError:
+        raise PictureError("not a picture, or a damaged one") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise PictureError(
+            f"damaged picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from None
+
+
+def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, int]:
+    """Left, top and side of the square around a box x0, y0, x1, y1, enlarged by `margin` a side; may leave the image."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    side = max(1, round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)))
+    return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
+
+
+def whole_square(height: int, width: int) -> tuple[int, int, int]:
+    """Left, top and side of the smallest square with the whole picture in its middle."""
+    side = max(height, width)
+    return -((side - width) // 2), -((side - height) // 2), side
+
+
+def centre_square(height: int, width: int) -> tuple[int, int, int]:
+    """Left, top and side of the largest square inside the picture, in its middle."""
+    side = min(height, width)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def cut_square(image: ByteArray, square: tuple[int, int, int], size: int) -> tuple[ByteArray, npt.NDArray[np.float32]]:
+    """Cut left, top, side out of a picture, black outside it, and resize to `size`.
+
+    Returns the pixels and the (2, 3) matrix that moves (x, y) points along: pixel centres at .0, so
+    x' = (x - left + 0.5) size / side - 0.5. Area interpolation when shrinking, cubic when enlarging.
+    """
+    import cv2
+
+    left, top, side = square
+    height, width = image.shape[:2]
+    y0, y1, x0, x1 = max(top, 0), min(top + side, height), max(left, 0), min(left + side, width)
+    if (y0, y1, x0, x1) == (top, top + side, left, left + side):
+        cut = image[y0:y1, x0:x1]
+    else:
+        cut = np.zeros((side, side, *image.shape[2:]), dtype=np.uint8)
+        if y1 > y0 and x1 > x0:
+            cut[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    if side != size:
+        cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC)
+    scale = size / side
+    shift = [(0.5 - start) * scale - 0.5 for start in (left, top)]
+    return np.ascontiguousarray(cut), np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], dtype=np.float32)
+
+
+def move_points(points: FloatArray, matrix: npt.NDArray[np.float32]) -> FloatArray:
+    """Apply a (2, 3) matrix to (..., 2) points; NaN stays NaN."""
+    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)

@@ -1,0 +1,268 @@
+"""`mien prepare`: read a dataset, find faces, cut and resize, and write a prepared store; resumable."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from mien.errors import DataError, UsageError, unknown_name
+from mien.progress import ordered_map
+from mien.schema import ByteArray, Record
+
+if TYPE_CHECKING:
+    from mien.data import Reader
+    from mien.data.store import Skipped, Store
+
+CHUNK = 16
+"""Pictures per task of a worker process."""
+
+
+def prepare(
+    dataset: str,
+    *,
+    root: Path,
+    out: Path,
+    size: int | None = None,
+    channels: int | None = None,
+    encoding: Literal["raw", "png", "jpeg"] = "raw",
+    faces: str = "none",
+    align: bool = False,
+    landmarks: Path | None = None,
+    landmark_model: Path | None = None,
+    votes: Path | None = None,
+    columns: str | None = None,
+    labels: str | None = None,
+    subject_pattern: str | None = None,
+    workers: int | None = None,
+) -> Store:
+    """Read a dataset into a prepared store; the same command continues an interrupted run.
+
+    Args:
+        dataset: Kind of dataset: fer2013, folder (class folders) or table (CSV or Parquet).
+        root: Where the dataset lies: its folder, or the CSV or Parquet file.
+        out: Folder of the store; new, empty, or one that this command began.
+        size: Side of the stored square pictures in pixels; 48 for fer2013, 224 otherwise.
+        channels: 1 grey or 3 colour; 1 for fer2013, 3 otherwise.
+        encoding: How pictures are kept: raw is fastest, png smaller, jpeg (quality 95) smallest.
+        faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
+        align: Turn and scale each face to the standard position; needs --faces. Without a face: its box or the centre.
+        landmarks: File with 68 points per picture id (.csv, .npz, .txt, .pts), for --faces given.
+        landmark_model: Model file of the face provider; found by itself where the provider is installed.
+        votes: fer2013 only: FER+ votes, fer2013new.csv; used by itself when beside fer2013.csv.
+        columns: table only: target=column pairs, e.g. image=path,expression=emotion,AU12=AU12_r,attr.skin=tone.
+        labels: table only: value=expression pairs, e.g. 0=Anger,1=Disgust.
+        subject_pattern: folder only: regular expression with one group that finds the subject in a relative path.
+        workers: Processes; all cores by default, 1 stays in this one.
+
+    """
+    from mien.data import DATASETS
+    from mien.data.store import finished_ids, write_store
+
+    if dataset not in DATASETS:
+        raise unknown_name("dataset", dataset, DATASETS)
+    reader = DATASETS[dataset]
+    wanted = {"votes": votes, "columns": columns, "labels": labels, "subject_pattern": subject_pattern}
+    read = _bind(dataset, reader, root, {name: value for name, value in wanted.items() if value is not None})
+    shape = (size or reader.size, channels or reader.channels)
+    options = _options(shape[0], faces, align, landmarks, landmark_model)
+    notes = {
+        **(reader.notes(root) if reader.notes else {}),
+        "faces": faces,
+        "align": str(align),
+        **{name: str(value) for name, value in wanted.items() if value is not None and name != "votes"},
+    }
+    done = finished_ids(out)
+    if done:
+        print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
+    slow = options.provider is not None or align
+    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
+    left = (item for item in _with_points(read(), landmarks) if item.id not in done)
+    processes = _processes(workers, options, read)
+    ready = ordered_map(functools.partial(_prepare_chunk, options), _chunks(left), processes, chunk=1)
+    store = write_store(
+        (item for chunk in ready for item in chunk),
+        out,
+        dataset=dataset,
+        size=shape[0],
+        channels=shape[1],
+        encoding=encoding,
+        notes=notes,
+        total=total,
+    )
+    print(summary(store))
+    return store
+
+
+class Options(NamedTuple):
+    """What a worker process has to know; picklable."""
+
+    size: int
+    align: bool
+    provider: str | None
+    model: Path | None
+    counted: bool
+    """Whether finding a face is part of the job and noted in the attributes."""
+
+
+def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Callable[[], Iterator[Record | Skipped]]:
+    accepted = inspect.signature(reader.records).parameters
+    for name in given:
+        if name not in accepted:
+            raise UsageError(f"--{name.replace('_', '-')} does not apply to dataset '{dataset}'.")
+    return functools.partial(reader.records, root, **given)
+
+
+def _options(size: int, faces: str, align: bool, landmarks: Path | None, model: Path | None) -> Options:
+    """Check the face options before any work starts."""
+    if align and faces == "none":
+        raise UsageError("--align needs landmarks: add --faces given or --faces mediapipe.")
+    if landmarks is not None and faces != "given":
+        raise UsageError("--landmarks goes with --faces given.")
+    if faces in ("none", "given"):
+        return Options(size, align, None, None, faces == "given")
+    from mien.faces.detect import PROVIDERS
+
+    if faces not in PROVIDERS:
+        raise unknown_name("face provider", faces, ("none", "given", *PROVIDERS))
+    _provider(faces, model)  # a missing model is told now, not by a worker
+    return Options(size, align, faces, model, True)
+
+
+@functools.lru_cache(maxsize=1)
+def _provider(name: str, model: Path | None) -> Callable[[ByteArray], list[Any]]:
+    """The face provider, opened once per process."""
+    from mien.faces.detect import open_provider
+
+    return open_provider(name, model)
+
+
+def _with_points(items: Iterable[Record | Skipped], landmarks: Path | None) -> Iterator[Record | Skipped]:
+    """Records with the landmarks of a user's file, looked up by id; an id that it lacks has no face."""
+    if landmarks is None:
+        yield from items
+        return
+    from mien.faces.detect import open_given
+
+    look_up = open_given(landmarks)
+    for item in items:
+        if isinstance(item, Record):
+            try:
+                found = look_up(item.id)
+            except DataError:
+                found = []
+            item = item._replace(landmarks=found[0].landmarks if found else None)
+        yield item
+
+
+def _processes(workers: int | None, options: Options, read: Callable[[], Iterator[Record | Skipped]]) -> int | None:
+    """Workers to use: pixels that need no decoding and no face search are faster in this process than on a journey."""
+    if workers is not None or options.provider is not None:
+        return workers
+    first = next((item for item in read() if isinstance(item, Record)), None)
+    return 1 if first is not None and isinstance(first.image, np.ndarray) else None
+
+
+def _chunks(items: Iterator[Record | Skipped]) -> Iterator[list[Record | Skipped]]:
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk
+
+
+def _prepare_chunk(options: Options, items: list[Record | Skipped]) -> list[Record | Skipped]:
+    return [prepare_record(item, options) if isinstance(item, Record) else item for item in items]
+
+
+def prepare_record(record: Record, options: Options) -> Record | Skipped:
+    """Decode, find the face, cut or align, resize; what cannot be decoded becomes a Skipped."""
+    from mien.data.arrow import Skipped
+    from mien.data.pictures import (
+        PictureError,
+        box_square,
+        centre_square,
+        cut_square,
+        load_picture,
+        move_points,
+        whole_square,
+    )
+
+    try:
+        image = load_picture(record.image)
+    except PictureError as error:
+        return Skipped(record.id, str(error))
+    points, box = record.landmarks, record.box
+    attributes = dict(record.attributes)
+    if options.provider is not None:
+        face = _main_face(image, options, box)
+        points = None if face is None else np.asarray(face.landmarks, dtype=np.float32)
+    usable = points is not None and bool(np.isfinite(points).all(axis=1).any())
+    if options.counted:
+        attributes["face"] = "found" if usable else "not found"
+    if options.align and points is not None and np.isfinite(points).all():
+        from mien.faces.align import align
+
+        pixels, points = align(
+            image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2), points, options.size
+        )[:2]
+        attributes["crop"] = "aligned"
+    else:
+        if box is not None and np.isfinite(box).all():
+            square, crop = box_square(box), "box"
+        else:
+            square, crop = (centre_square if options.align else whole_square)(*image.shape[:2]), "centre"
+        if options.align:
+            attributes["crop"] = crop
+        pixels, matrix = cut_square(image, square, options.size)
+        points = None if points is None else move_points(points, matrix)
+    return record._replace(image=pixels, landmarks=points, box=None, attributes=attributes)
+
+
+def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
+    """The provider's main face, or with a box from the dataset the one that overlaps it most (at least a tenth)."""
+    colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    found = _provider(str(options.provider), options.model)(colour)
+    if box is None or not np.isfinite(box).all():
+        return found[0] if found else None
+    overlaps = [overlap(face.box, box) for face in found]
+    return found[int(np.argmax(overlaps))] if overlaps and max(overlaps) >= 0.1 else None
+
+
+def overlap(first: Any, second: Any) -> float:
+    """Intersection over union of two boxes x0, y0, x1, y1."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    shared = float(np.prod(np.clip(high - low, 0, None)))
+    areas = [float(np.prod(np.clip(np.subtract(box[2:], box[:2]), 0, None))) for box in (first, second)]
+    return shared / (sum(areas) - shared) if shared > 0 else 0.0
+
+
+def summary(store: Store) -> str:
+    """Counts per class and split, landmark coverage, and what was skipped and why."""
+    from mien.data.check import label_table, text_table
+
+    known = np.isfinite(store.landmarks).all(axis=(1, 2))
+    megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
+    lines = [
+        f"{store.path}: {len(store)} faces, {store.info.size} px, {store.info.channels} channel(s), "
+        f"{store.info.encoding}, {megabytes:.0f} MiB",
+        text_table(*label_table(store)),
+        f"all 68 landmarks: {known.sum()} of {len(store)} faces ({known.mean():.1%})",
+    ]
+    for name in ("face", "crop"):
+        counts = Counter(str(row[name]) for row in store.attributes if name in row)
+        if counts:
+            lines.append(f"{name}: " + ", ".join(f"{word} {count}" for word, count in counts.most_common()))
+    if store.skipped:
+        lines.append(f"skipped {len(store.skipped)} (all in {store.path / 'skipped.csv'}):")
+        kinds: dict[str, list[Skipped]] = {}
+        for entry in store.skipped:
+            kinds.setdefault(re.sub(r"'[^']*'|\d+", "_", entry.reason), []).append(entry)
+        for entries in sorted(kinds.values(), key=len, reverse=True)[:10]:
+            lines.append(f"  {len(entries)} x {entries[0].reason} (first: {entries[0].id})")
+    return "\n".join(lines)
