@@ -128,18 +128,18 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
 def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
     """Intensities 0-5 of the units that cause a picture: prototype with drop-outs, plus distractors."""
     units: dict[str, float] = {}
-    strength = rng.uniform(0.55, 1.0)
+    strength = rng.uniform(0.7, 1.1)
     prototype = PROTOTYPES[expression]
     chosen = [name for name, chance in prototype.items() if rng.random() < chance]
     if expression in CORE and not any(name in chosen for name in CORE[expression]):
         chosen.append(CORE[expression][0])
     for name in chosen:
-        units[name] = 5 * float(np.clip(strength * rng.normal(1.0, 0.22), 0.15, 1))
+        units[name] = 5 * float(np.clip(strength * rng.normal(1.0, 0.18), 0.2, 1))
     for _ in range(rng.poisson(1.0 if expression == "Neutral" else 0.9)):
         name = DISTRACTORS[rng.integers(len(DISTRACTORS))]
         if name not in units:
-            units[name] = 5 * float(np.clip(rng.gamma(2.0, 0.11), 0.02, 0.45))
-    if rng.random() < 0.28:  # speech: a mouth shape that means nothing
+            units[name] = 5 * float(np.clip(rng.gamma(2.0, 0.09), 0.02, 0.4))
+    if rng.random() < 0.22:  # speech: a mouth shape that means nothing
         shape = pick(rng, {"AU26": 3, "AU18": 1, "AU22": 1, "AU24": 1, "AU16": 1})
         units[shape] = max(units.get(shape, 0.0), 5 * float(rng.uniform(0.15, 0.6)))
     if rng.random() < 0.06:
@@ -210,16 +210,21 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         gamma=float(rng.uniform(0.8, 1.25)),
         warmth=float(rng.normal(0, 0.5)),
         grey=bool(rng.random() < 0.1),
-        blur=float(max(0.0, rng.normal(0.001, 0.004))),
-        grain=float(abs(rng.normal(0, 0.014))),
+        blur=float(max(0.0, rng.normal(-0.001, 0.004))),
+        grain=float(abs(rng.normal(0, 0.010))),
         jpeg=int(rng.integers(45, 95)) if rng.random() < 0.6 else 100,
     )
 
 
+def face_id(index: int, subjects: int, classes: Sequence[str]) -> str:
+    """Name of face `index`: subject index % subjects, classes by turns inside the subject."""
+    subject, turn = index % subjects, index // subjects
+    return f"s{subject:04d}-{turn:03d}-{classes[(turn + subject) % len(classes)].lower()}"
+
+
 def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) -> FaceParameters:
-    """Parameters of face `index`: subject index % subjects, class by turns inside the subject."""
-    subject = index % subjects
-    turn = index // subjects
+    """Parameters of face `index` of a set with that many subjects."""
+    subject, turn = index % subjects, index // subjects
     expression = classes[(turn + subject) % len(classes)]
     identity_list, look = subject_look(seed, subject)
     identity = np.array(identity_list, np.float32)
@@ -227,8 +232,8 @@ def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) ->
     units = sample_units(rng, expression)
     actions = unit_actions(rng, units, one_sided=expression == "Contempt")
     add_gaze(rng, actions)
-    wide = 2.0 if rng.random() < 0.15 else 1.0
-    pose = (float(rng.normal(0, 11) * wide), float(rng.normal(0, 6) * wide), float(rng.normal(0, 5)))
+    wide = 2.0 if rng.random() < 0.12 else 1.0
+    pose = (float(rng.normal(0, 8.5) * wide), float(rng.normal(0, 5) * wide), float(rng.normal(0, 4)))
     if look.glasses == "yes" and rng.random() < 0.3:
         look = Look(**{**look.__dict__, "glasses": "dark" if rng.random() < 0.12 else "no"})
     return FaceParameters(
@@ -239,10 +244,10 @@ def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) ->
         scale=float(np.clip(rng.normal(0.305, 0.016), 0.26, 0.35)),
         centre=tuple(rng.normal(0, 0.015, 2).tolist()),
         distance=float(rng.uniform(8, 24)),
-        light=(float(rng.normal(0, 38)), float(rng.normal(25, 18))),
-        contrast=float(rng.uniform(0.35, 0.9)),
+        light=(float(rng.normal(0, 30)), float(rng.normal(25, 15))),
+        contrast=float(rng.uniform(0.35, 0.8)),
         scene=sample_scene(rng),
-        id=f"s{subject:04d}-{turn:03d}-{expression.lower()}",
+        id=face_id(index, subjects, classes),
         split=splits_of(subjects, seed)[subject],
         subject=f"s{subject:04d}",
         expression=expression,
