@@ -22,43 +22,44 @@ FACES_PER_SUBJECT = 15
 SPLIT_SHARES = (0.7, 0.1, 0.2)
 
 UNIT_ACTIONS: dict[str, dict[str, float]] = {
-    "AU1": {"browInnerUp": 1.0},
-    "AU2": {"browOuterUp": 1.0},
-    "AU4": {"browDown": 1.0},
-    "AU5": {"eyeWide": 1.0},
+    "AU1": {"browInnerUp": 1.2},
+    "AU2": {"browOuterUp": 1.2},
+    "AU4": {"browDown": 1.35},
+    "AU5": {"eyeWide": 1.2},
     "AU6": {"cheekSquint": 1.0},
-    "AU7": {"eyeSquint": 1.0},
-    "AU9": {"noseSneer": 1.0},
+    "AU7": {"eyeSquint": 1.2},
+    "AU9": {"noseSneer": 1.25},
     "AU10": {"mouthUpperUp": 1.0},
-    "AU12": {"mouthSmile": 0.85},
+    "AU12": {"mouthSmile": 0.95},
     "AU14": {"mouthDimple": 1.0},
-    "AU15": {"mouthFrown": 1.0},
+    "AU15": {"mouthFrown": 1.25},
     "AU16": {"mouthLowerDown": 1.0},
     "AU17": {"mouthShrugLower": 0.9, "mouthShrugUpper": 0.4},
     "AU18": {"mouthPucker": 0.9},
-    "AU20": {"mouthStretch": 1.0},
+    "AU20": {"mouthStretch": 1.25},
     "AU22": {"mouthFunnel": 0.9},
     "AU23": {"mouthPress": 0.4, "mouthRollLower": 0.3, "mouthPucker": 0.25},
     "AU24": {"mouthPress": 0.9, "mouthRollUpper": 0.25},
+    "AU25": {"mouthUpperUp": 0.45, "mouthLowerDown": 0.7, "jawOpen": 0.05},
     "AU26": {"jawOpen": 0.38},
     "AU27": {"jawOpen": 0.55},
     "AU28": {"mouthRollLower": 0.8, "mouthRollUpper": 0.8},
     "AU43": {"eyeBlink": 0.95},
     "AU45": {"eyeBlink": 0.95},
 }
-"""Action unit -> facial actions at intensity 5. AU25 is no cause but a result: it is measured on the open lips."""
+"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on the lips."""
 
 PROTOTYPES: dict[str, dict[str, float]] = {
     "Neutral": {},
-    "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU26": 0.3},
+    "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU25": 0.6, "AU26": 0.25},
     "Surprise": {"AU1": 0.9, "AU2": 0.9, "AU5": 0.85, "AU26": 0.85, "AU27": 0.4},
-    "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU26": 0.6, "AU27": 0.15},
-    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.6, "AU26": 0.15},
-    "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU26": 0.25, "AU4": 0.25},
+    "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU25": 0.5, "AU26": 0.6, "AU27": 0.15},
+    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.55, "AU25": 0.15, "AU26": 0.15},
+    "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU25": 0.3, "AU26": 0.25, "AU4": 0.25},
     "Sadness": {"AU1": 0.88, "AU4": 0.65, "AU6": 0.3, "AU15": 0.88, "AU17": 0.65},
     "Contempt": {"AU12": 0.9, "AU14": 0.9},
 }
-"""Expression -> probability that each unit of its prototype takes part in a sample. AU25 follows from the open lips."""
+"""Expression -> probability that each unit of its prototype takes part in a sample."""
 
 CORE: dict[str, tuple[str, ...]] = {
     "Happiness": ("AU12",), "Surprise": ("AU2", "AU26"), "Fear": ("AU1", "AU20"), "Anger": ("AU4",),
@@ -167,7 +168,7 @@ def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: b
                     share = 0.08
                 out[index[action + side]] += amount * share
     out[index["jawOpen"]] = min(out[index["jawOpen"]], 0.85)
-    return np.clip(out, 0, 1.25)
+    return np.clip(out, 0, 1.6)
 
 
 def add_gaze(rng: np.random.Generator, actions: FloatArray) -> None:
