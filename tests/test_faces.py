@@ -258,7 +258,7 @@ def test_align_puts_pixels_and_points_on_the_template():
     big = al.align(image, points, 224)
     np.testing.assert_allclose(big[1], (moved + 0.5) * 2 - 0.5, atol=1e-3)
     halved = cv2.resize(big[0], (112, 112), interpolation=cv2.INTER_AREA)
-    assert np.abs(halved.astype(int) - aligned).mean() < 1  # a shift of half a pixel gives 2 and more
+    assert np.abs(halved.astype(int) - aligned).mean() < 0.5  # 1.3 with the plain factor size / 112
     assert al.align(image[..., 0], points, 64)[0].shape == (64, 64)
 
 
