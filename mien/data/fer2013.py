@@ -85,9 +85,8 @@ def _rows(table: Path, votes: Path | None) -> Iterator[Record | Skipped]:
         reader = _lines(csv.reader(file), table)
         header = [name.strip().lower() for name in next(reader, [])]
         if "pixels" not in header:
-            raise DataError(
-                f"'{table}' has no 'pixels' column (found: {', '.join(filter(str.isprintable, header))[:60]}): not a fer2013.csv."
-            )
+            found = ", ".join(filter(str.isprintable, header))[:60]
+            raise DataError(f"'{table}' has no 'pixels' column (found: {found}): not a fer2013.csv.")
         row = -1
         for row, fields in enumerate(reader):
             values = {name: field.strip() for name, field in zip(header, fields, strict=False)}
