@@ -20,6 +20,7 @@ from mien.compat import ensure_torchvision
 from mien.config import OptimConfig, Recipe, load_recipe
 from mien.cues import mean_cue, render_cue
 from mien.data import folds
+from mien.data.framing import framing_of
 from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError
@@ -193,7 +194,10 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
     """Create or check the run folder and write what the run depends on."""
     checkpoint.open_run(out, recipe)
     sizes = {name: len(rows) for name, rows in split._asdict().items()}
-    facts = checkpoint.environment(recipe, store.fingerprint, device, {"dataset": store.info.dataset, "rows": sizes})
+    facts = checkpoint.environment(
+        recipe, store.fingerprint, device,
+        {"dataset": store.info.dataset, "rows": sizes, "framing": framing_of(store, split.train)._asdict()},
+    )  # fmt: skip
     before = out / "environment.json"
     if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
