@@ -293,7 +293,7 @@ def draw_strip(
 
     cells = {"face": picture}
     if entry["cue"] is not None:
-        cells[f"{entry['cue']} cue: {entry['explained_expression']}"] = draw.overlay(picture, cue)
+        cells[f"cue of {entry['explained_expression']}"] = draw.overlay(picture, cue)
     for name, map_ in raw.items():
         evidence = (
             map_ if name in ("attention", "cam") else np.maximum(map_, 0)

@@ -57,7 +57,7 @@ def framing_of(store: Store, rows: np.ndarray) -> Framing:
     notes = store.info.notes
     median = np.median(known, axis=0).round(3).tolist() if len(known) else None
     return Framing(
-        store.info.size, store.info.channels, notes.get("faces", "given"), notes.get("align") == "True", median
+        store.info.size, store.info.channels, notes.get("faces", "dataset"), notes.get("align") == "True", median
     )
 
 
