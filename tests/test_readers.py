@@ -1,16 +1,19 @@
 import csv
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
 import fake_datasets as fake
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mien.data import fer2013, folder
+from mien.data import fer2013, folder, table
 from mien.data.store import Skipped
 from mien.errors import DataError, UsageError
-from mien.schema import EXPRESSIONS, Record
+from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 
 
 def split_up(items):
@@ -162,3 +165,83 @@ def test_folder_bad_roots(tmp_path):
     for pattern, word in (("(", "no regular expression"), ("S", "exactly one group")):
         with pytest.raises(UsageError, match=word):
             list(folder.records(tmp_path, subject_pattern=pattern))
+
+
+def test_expression_words():
+    assert folder.find_expression(" Joy ") == "Happiness"
+    assert folder.find_expression("06-sad") == "Sadness"
+    assert folder.find_expression("4") is None
+
+
+# --- tables ---
+
+OWN_NAMES = "image=path,expression=label,subject=person,split=set,AU6=AU06_r,attr.skin=skin,attr.light=light"
+
+
+def test_table(tmp_path):
+    path = fake.table_csv(tmp_path)
+    records, skipped = split_up(table.records(path, columns=OWN_NAMES))
+    assert [record.id for record in records] == ["0.png", "1.png", "2.png", "gone.png", "5.png"]
+    assert skipped == [Skipped("3.png", "row 4: AU12 'strong' is no number")]
+    first = records[1]
+    assert (first.image, first.split, first.subject, first.expression) == (tmp_path / "1.png", "test", "p0", "Sadness")
+    assert records[2].expression is None
+    assert first.attributes == {"skin": "II", "light": 0.5}
+    assert first.action_units[ACTION_UNITS.index("AU12")] == 0.5
+    assert np.isnan(first.action_units[ACTION_UNITS.index("AU6")])  # an empty cell
+    np.testing.assert_allclose(first.landmarks[:, 0], np.linspace(10, 54, 68), atol=0.01)
+    np.testing.assert_allclose(first.landmarks[:, 1], np.linspace(5, 59, 68), atol=0.01)
+
+
+def test_table_parquet_with_bytes(tmp_path):
+    rows = [{"image": {"bytes": b"jpeg", "path": "a.jpg"}, "label": 3, "yaw": 10.0, "pitch": None, "roll": 1.0}]
+    rows += [{"image": {"bytes": None, "path": None}, "label": 3, "yaw": None, "pitch": None, "roll": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    records, skipped = split_up(table.records(tmp_path, columns="expression=label", labels="3=happy"))
+    assert records[0].image == b"jpeg"
+    assert records[0].expression == "Happiness"
+    np.testing.assert_array_equal(records[0].pose, [10, np.nan, 1])
+    assert skipped == [Skipped("row-2", "row 2: no picture")]
+
+
+def test_table_rows_that_cannot_be_used(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "image,expression,split,AU4,px0\na.png,hapy,,1,\nb.png,sad,later,1,\nc.png,sad,val,6,\nd.png,3,,1,\na.png,,,,\na.png,,,,\n"
+    )
+    records, skipped = split_up(table.records(tmp_path))
+    assert [record.id for record in records] == ["a.png#5", "a.png#6"]
+    words = ["did you mean 'happy'", "split 'later'", "AU4 6 is outside 0..5", "--labels 0=Anger"]
+    for entry, word in zip(skipped, words, strict=True):
+        assert word in entry.reason
+    assert skipped[0].reason.startswith("row 1:")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("image=pth", "no column 'pth' for image. Did you mean 'path'"),
+        ("expression=label", "no column 'image'"),
+        ("image=path,expresion=label", "Did you mean 'expression'"),
+        ("image", "not target=column"),
+        ("image=path,landmarks_x=lx_{}", "no column 'lx_0'"),
+        ("image=path,x0=path", "landmarks without 'x1'"),
+    ],
+)
+def test_table_bad_columns(tmp_path, columns, message):
+    (tmp_path / "t.csv").write_text("path,label\na.png,sad\n")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        list(table.records(tmp_path / "t.csv", columns=columns))
+
+
+def test_table_bad_files(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        list(table.records(tmp_path / "t.csv"))
+    with pytest.raises(UsageError, match="holds 0"):
+        list(table.records(tmp_path))
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match="not a readable Parquet"):
+        list(table.records(tmp_path))
+    (tmp_path / "t.parquet").unlink()
+    (tmp_path / "t.csv").write_text("image\na.png\n")
+    with pytest.raises(UsageError, match="label pair '0=rage'"):
+        list(table.records(tmp_path, labels="0=rage"))

@@ -193,7 +193,7 @@ def eye_colour(face: FaceParameters, surface: Surface, light: FloatArray, side: 
     upward = np.deg2rad(24) * (action[f"eyeLookUp{word}"] - action[f"eyeLookDown{word}"])
     gaze = np.array([np.sin(across) * np.cos(upward), np.sin(upward), np.cos(across) * np.cos(upward)], np.float32)
     angle = np.degrees(np.arccos(np.clip(away @ gaze, -1, 1)))[:, None]
-    white = np.array([0.86, 0.82, 0.79], np.float32) * (1 - 0.012 * np.clip(angle - 30, 0, 30) * 0.6)
+    white = np.array([0.80, 0.76, 0.73], np.float32) * (1 - 0.012 * np.clip(angle - 30, 0, 30) * 0.6)
     iris = np.array(face.look.iris, np.float32) / 255 * (0.75 + 0.6 * np.clip((angle - 12) / 16, 0, 1))
     in_iris = np.clip((30 - angle) / 3, 0, 1)
     limbus = np.clip(1 - np.abs(angle - 28.5) / 4, 0, 1) * 0.6
@@ -250,7 +250,7 @@ def add_hair(
     rig = load_rig()
     normals = vertex_normals(vertices)
     shell = shell_vertices(face.look, vertices, normals)
-    fragments = rasterise(project(shell, face, size), triangles, size)
+    fragments = rasterise(project(shell, face, size), triangles, size, two_sided=True)
     in_front = fragments.depth[fragments.pixel] >= depth[fragments.pixel] - 0.02
     fragments = Fragments(
         fragments.pixel[in_front], fragments.triangle[in_front], fragments.weights[in_front], fragments.depth

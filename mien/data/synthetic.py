@@ -22,43 +22,44 @@ FACES_PER_SUBJECT = 15
 SPLIT_SHARES = (0.7, 0.1, 0.2)
 
 UNIT_ACTIONS: dict[str, dict[str, float]] = {
-    "AU1": {"browInnerUp": 1.0},
-    "AU2": {"browOuterUp": 1.0},
-    "AU4": {"browDown": 1.0},
-    "AU5": {"eyeWide": 1.0},
+    "AU1": {"browInnerUp": 1.2},
+    "AU2": {"browOuterUp": 1.2},
+    "AU4": {"browDown": 1.35},
+    "AU5": {"eyeWide": 1.2},
     "AU6": {"cheekSquint": 1.0},
-    "AU7": {"eyeSquint": 1.0},
-    "AU9": {"noseSneer": 1.0},
+    "AU7": {"eyeSquint": 1.2},
+    "AU9": {"noseSneer": 1.25},
     "AU10": {"mouthUpperUp": 1.0},
-    "AU12": {"mouthSmile": 0.85},
+    "AU12": {"mouthSmile": 0.95},
     "AU14": {"mouthDimple": 1.0},
-    "AU15": {"mouthFrown": 1.0},
+    "AU15": {"mouthFrown": 1.25},
     "AU16": {"mouthLowerDown": 1.0},
     "AU17": {"mouthShrugLower": 0.9, "mouthShrugUpper": 0.4},
     "AU18": {"mouthPucker": 0.9},
-    "AU20": {"mouthStretch": 1.0},
+    "AU20": {"mouthStretch": 1.25},
     "AU22": {"mouthFunnel": 0.9},
     "AU23": {"mouthPress": 0.4, "mouthRollLower": 0.3, "mouthPucker": 0.25},
     "AU24": {"mouthPress": 0.9, "mouthRollUpper": 0.25},
+    "AU25": {"mouthUpperUp": 0.45, "mouthLowerDown": 0.7, "jawOpen": 0.05},
     "AU26": {"jawOpen": 0.38},
     "AU27": {"jawOpen": 0.55},
     "AU28": {"mouthRollLower": 0.8, "mouthRollUpper": 0.8},
     "AU43": {"eyeBlink": 0.95},
     "AU45": {"eyeBlink": 0.95},
 }
-"""Action unit -> facial actions at intensity 5. AU25 is no cause but a result: it is measured on the open lips."""
+"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on the lips."""
 
 PROTOTYPES: dict[str, dict[str, float]] = {
     "Neutral": {},
-    "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU26": 0.3},
+    "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU25": 0.6, "AU26": 0.25},
     "Surprise": {"AU1": 0.9, "AU2": 0.9, "AU5": 0.85, "AU26": 0.85, "AU27": 0.4},
-    "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU26": 0.6, "AU27": 0.15},
-    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.6, "AU26": 0.15},
-    "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU26": 0.25, "AU4": 0.25},
+    "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU25": 0.5, "AU26": 0.6, "AU27": 0.15},
+    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.55, "AU25": 0.15, "AU26": 0.15},
+    "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU25": 0.3, "AU26": 0.25, "AU4": 0.25},
     "Sadness": {"AU1": 0.88, "AU4": 0.65, "AU6": 0.3, "AU15": 0.88, "AU17": 0.65},
     "Contempt": {"AU12": 0.9, "AU14": 0.9},
 }
-"""Expression -> probability that each unit of its prototype takes part in a sample. AU25 follows from the open lips."""
+"""Expression -> probability that each unit of its prototype takes part in a sample."""
 
 CORE: dict[str, tuple[str, ...]] = {
     "Happiness": ("AU12",), "Surprise": ("AU2", "AU26"), "Fear": ("AU1", "AU20"), "Anger": ("AU4",),
@@ -128,18 +129,18 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
 def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
     """Intensities 0-5 of the units that cause a picture: prototype with drop-outs, plus distractors."""
     units: dict[str, float] = {}
-    strength = rng.uniform(0.55, 1.0)
+    strength = rng.uniform(0.7, 1.1)
     prototype = PROTOTYPES[expression]
     chosen = [name for name, chance in prototype.items() if rng.random() < chance]
     if expression in CORE and not any(name in chosen for name in CORE[expression]):
         chosen.append(CORE[expression][0])
     for name in chosen:
-        units[name] = 5 * float(np.clip(strength * rng.normal(1.0, 0.22), 0.15, 1))
+        units[name] = 5 * float(np.clip(strength * rng.normal(1.0, 0.18), 0.2, 1))
     for _ in range(rng.poisson(1.0 if expression == "Neutral" else 0.9)):
         name = DISTRACTORS[rng.integers(len(DISTRACTORS))]
         if name not in units:
-            units[name] = 5 * float(np.clip(rng.gamma(2.0, 0.11), 0.02, 0.45))
-    if rng.random() < 0.28:  # speech: a mouth shape that means nothing
+            units[name] = 5 * float(np.clip(rng.gamma(2.0, 0.09), 0.02, 0.4))
+    if rng.random() < 0.22:  # speech: a mouth shape that means nothing
         shape = pick(rng, {"AU26": 3, "AU18": 1, "AU22": 1, "AU24": 1, "AU16": 1})
         units[shape] = max(units.get(shape, 0.0), 5 * float(rng.uniform(0.15, 0.6)))
     if rng.random() < 0.06:
@@ -167,7 +168,7 @@ def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: b
                     share = 0.08
                 out[index[action + side]] += amount * share
     out[index["jawOpen"]] = min(out[index["jawOpen"]], 0.85)
-    return np.clip(out, 0, 1.25)
+    return np.clip(out, 0, 1.6)
 
 
 def add_gaze(rng: np.random.Generator, actions: FloatArray) -> None:
@@ -210,16 +211,21 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         gamma=float(rng.uniform(0.8, 1.25)),
         warmth=float(rng.normal(0, 0.5)),
         grey=bool(rng.random() < 0.1),
-        blur=float(max(0.0, rng.normal(0.001, 0.004))),
-        grain=float(abs(rng.normal(0, 0.014))),
+        blur=float(max(0.0, rng.normal(-0.001, 0.004))),
+        grain=float(abs(rng.normal(0, 0.010))),
         jpeg=int(rng.integers(45, 95)) if rng.random() < 0.6 else 100,
     )
 
 
+def face_id(index: int, subjects: int, classes: Sequence[str]) -> str:
+    """Name of face `index`: subject index % subjects, classes by turns inside the subject."""
+    subject, turn = index % subjects, index // subjects
+    return f"s{subject:04d}-{turn:03d}-{classes[(turn + subject) % len(classes)].lower()}"
+
+
 def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) -> FaceParameters:
-    """Parameters of face `index`: subject index % subjects, class by turns inside the subject."""
-    subject = index % subjects
-    turn = index // subjects
+    """Parameters of face `index` of a set with that many subjects."""
+    subject, turn = index % subjects, index // subjects
     expression = classes[(turn + subject) % len(classes)]
     identity_list, look = subject_look(seed, subject)
     identity = np.array(identity_list, np.float32)
@@ -227,8 +233,8 @@ def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) ->
     units = sample_units(rng, expression)
     actions = unit_actions(rng, units, one_sided=expression == "Contempt")
     add_gaze(rng, actions)
-    wide = 2.0 if rng.random() < 0.15 else 1.0
-    pose = (float(rng.normal(0, 11) * wide), float(rng.normal(0, 6) * wide), float(rng.normal(0, 5)))
+    wide = 2.0 if rng.random() < 0.12 else 1.0
+    pose = (float(rng.normal(0, 8.5) * wide), float(rng.normal(0, 5) * wide), float(rng.normal(0, 4)))
     if look.glasses == "yes" and rng.random() < 0.3:
         look = Look(**{**look.__dict__, "glasses": "dark" if rng.random() < 0.12 else "no"})
     return FaceParameters(
@@ -239,10 +245,10 @@ def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) ->
         scale=float(np.clip(rng.normal(0.305, 0.016), 0.26, 0.35)),
         centre=tuple(rng.normal(0, 0.015, 2).tolist()),
         distance=float(rng.uniform(8, 24)),
-        light=(float(rng.normal(0, 38)), float(rng.normal(25, 18))),
-        contrast=float(rng.uniform(0.35, 0.9)),
+        light=(float(rng.normal(0, 30)), float(rng.normal(25, 15))),
+        contrast=float(rng.uniform(0.35, 0.8)),
         scene=sample_scene(rng),
-        id=f"s{subject:04d}-{turn:03d}-{expression.lower()}",
+        id=face_id(index, subjects, classes),
         split=splits_of(subjects, seed)[subject],
         subject=f"s{subject:04d}",
         expression=expression,

@@ -160,6 +160,7 @@ def beard_map(kind: str, rng: np.random.Generator) -> FloatArray:
     mouth = np.exp(-((ax / 0.47) ** 4) - ((y + 1.2) / 0.21) ** 4)
     jaw = np.clip(jaw - 1.1 * mouth, 0, 1) + 0.6 * below_lip
     moustache = np.exp(-((ax / 0.42) ** 4) - ((y + 0.92 + 0.12 * ax) / 0.1) ** 2)
+    jaw *= np.clip((y + 2.12) / 0.15, 0, 1)  # not down the neck
     goatee = jaw * np.exp(-((ax / 0.42) ** 6))
     kinds = {"stubble": 0.35 * np.maximum(jaw, 0.8 * moustache), "moustache": 0.95 * moustache,
              "goatee": np.maximum(0.9 * goatee, 0.85 * moustache), "full": np.maximum(0.95 * jaw, 0.95 * moustache)}  # fmt: skip

@@ -91,7 +91,9 @@ def warp(image: ByteArray, matrix: Matrix, size: int, replicate: bool = False) -
 
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if 0 < scale <= 0.5:  # bilinear sampling would skip pixels, so areas are averaged first
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        # A size is given, not fx and fy: with those OpenCV keeps the unrounded factor and shifts the picture.
+        smaller = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        small = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
         # Pixel centres of the small image back to the large one: x = (x' + 0.5) / s - 0.5.
         factors = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
         turn = matrix[:, :2] * factors

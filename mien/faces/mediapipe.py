@@ -22,8 +22,8 @@ from mien.errors import DataError
 from mien.faces.align import Matrix, invert, warp
 from mien.faces.detect import Face, Provider, check_image, installed_file, main_first
 from mien.faces.landmarks import MESH_TO_68
+from mien.faces.models import cached_model
 from mien.schema import ByteArray, FloatArray
-from mien.weights import cached_model
 
 VIEW, CROP, POINTS = 128, 256, 478
 MIN_DETECTION, MIN_PRESENCE, MIN_OVERLAP = 0.5, 0.5, 0.3
