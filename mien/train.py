@@ -111,6 +111,9 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
                 average.update_parameters(model)
             for name, term in {**terms, "accuracy": batch_accuracy(output, batch)}.items():
                 totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + term.detach() / len(loader)
+        loss = float(fabric.all_reduce(torch.stack([totals[name] for name in terms]).sum()))  # before a net of NaN is scored
+        if not math.isfinite(loss):
+            raise DataError(f"{out}: the loss became {loss} in epoch {epoch}; lower --optim.lr or set --optim.clip 1.")
         seconds = time.perf_counter() - began
         scores = validate(average.module if average is not None else model, recipe, store, split.valid, labels, fabric.device)
         line = {
@@ -121,8 +124,6 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
             "seconds": round(seconds, 2),
             "images_per_second": round(len(rows) / seconds, 1),
         }
-        if not math.isfinite(line["train_classification"]):
-            raise DataError(f"{out}: the loss became {line['train_classification']} in epoch {epoch}; lower --optim.lr or set --optim.clip 1.")
         if fabric.is_global_zero:
             state = keep(out, recipe, model, average, optimizer, line, state)
         fabric.barrier()
