@@ -197,7 +197,7 @@ def print_results(results: dict[str, Any]) -> None:
     print(
         f"{results['run']} on {results['split']} ({results['faces']} faces, protocol {results['protocol']}): "
         f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
-        f"ECE {scores['ece']:.4f}"
+        f"ECE {scores['calibration_error']:.4f}"
     )
     print(f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)")
     print(f"  {'map':<22}{'cosine':>8}{'pearson':>9}{'energy':>8}{'pointing':>10}")

@@ -20,6 +20,7 @@ from mien.compat import ensure_torchvision
 from mien.config import OptimConfig, Recipe, load_recipe
 from mien.cues import mean_cue, render_cue
 from mien.data import folds
+from mien.data.framing import framing_of
 from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError
@@ -110,6 +111,9 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
                 average.update_parameters(model)
             for name, term in {**terms, "accuracy": batch_accuracy(output, batch)}.items():
                 totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + term.detach() / len(loader)
+        loss = float(fabric.all_reduce(torch.stack([totals[name] for name in terms]).sum()))  # before a net of NaN is scored
+        if not math.isfinite(loss):
+            raise DataError(f"{out}: the loss became {loss} in epoch {epoch}; lower --optim.lr or set --optim.clip 1.")
         seconds = time.perf_counter() - began
         scores = validate(average.module if average is not None else model, recipe, store, split.valid, labels, fabric.device)
         line = {
@@ -120,8 +124,6 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
             "seconds": round(seconds, 2),
             "images_per_second": round(len(rows) / seconds, 1),
         }
-        if not math.isfinite(line["train_classification"]):
-            raise DataError(f"{out}: the loss became {line['train_classification']} in epoch {epoch}; lower --optim.lr or set --optim.clip 1.")
         if fabric.is_global_zero:
             state = keep(out, recipe, model, average, optimizer, line, state)
         fabric.barrier()
@@ -193,7 +195,10 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
     """Create or check the run folder and write what the run depends on."""
     checkpoint.open_run(out, recipe)
     sizes = {name: len(rows) for name, rows in split._asdict().items()}
-    facts = checkpoint.environment(recipe, store.fingerprint, device, {"dataset": store.info.dataset, "rows": sizes})
+    facts = checkpoint.environment(
+        recipe, store.fingerprint, device,
+        {"dataset": store.info.dataset, "rows": sizes, "framing": framing_of(store, split.train)._asdict()},
+    )  # fmt: skip
     before = out / "environment.json"
     if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
