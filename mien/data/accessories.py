@@ -38,7 +38,10 @@ def draw_glasses(
     frame = rng.uniform(0.02, 0.25) + np.array([0.12, 0.05, 0.0]) * rng.random()
     thick = max(1, round(size * rng.uniform(0.006, 0.016)))
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    rim = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** (2 / square), np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** (2 / square)
+    rim = (
+        np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** (2 / square),
+        np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** (2 / square),
+    )
     lines, lenses = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     front = float(head[27, 2]) + 0.06
     for corners, ear, sign in ((slice(36, 42), head[0], -1), (slice(42, 48), head[16], 1)):

@@ -6,6 +6,7 @@ the picture), y up, z out of the face towards the viewer. Baked by ``tools/bake_
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -81,7 +82,7 @@ def load_rig() -> Rig:
     names = tuple(bytes(baked["action_names"]).decode().split("\n"))
     actions = np.zeros((len(names), vertices, 3), np.float32)
     starts = np.concatenate([[0], np.cumsum(baked["action_counts"].astype(np.int64))])
-    for n, (first, last) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for n, (first, last) in enumerate(itertools.pairwise(starts)):
         rows = baked["action_index"][first:last]
         actions[n, rows] = baked["action_offset"][first:last] * baked["action_scale"][n]
     modes = baked["modes"] * baked["modes_scale"][:, None, None]

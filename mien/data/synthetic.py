@@ -14,7 +14,7 @@ import numpy as np
 from mien.data.camera import Scene
 from mien.data.render import FaceParameters, render_face
 from mien.data.rig import load_rig
-from mien.data.textures import HAIR_COLOURS, SKIN_TONES, Look
+from mien.data.textures import SKIN_TONES, Look
 from mien.errors import UsageError, unknown_name
 from mien.schema import ACTION_UNITS, EXPRESSIONS, FloatArray, Record
 
@@ -54,7 +54,17 @@ PROTOTYPES: dict[str, dict[str, float]] = {
     "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU25": 0.6, "AU26": 0.25},
     "Surprise": {"AU1": 0.9, "AU2": 0.9, "AU5": 0.85, "AU26": 0.85, "AU27": 0.4},
     "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU25": 0.5, "AU26": 0.6, "AU27": 0.15},
-    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.55, "AU25": 0.15, "AU26": 0.15},
+    "Anger": {
+        "AU4": 0.92,
+        "AU5": 0.5,
+        "AU7": 0.8,
+        "AU10": 0.25,
+        "AU17": 0.4,
+        "AU23": 0.6,
+        "AU24": 0.55,
+        "AU25": 0.15,
+        "AU26": 0.15,
+    },
     "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU25": 0.3, "AU26": 0.25, "AU4": 0.25},
     "Sadness": {"AU1": 0.88, "AU4": 0.65, "AU6": 0.3, "AU15": 0.88, "AU17": 0.65},
     "Contempt": {"AU12": 0.9, "AU14": 0.9},
@@ -67,7 +77,23 @@ CORE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Never all dropped: if a draw lost every core unit, the first one is put back."""
 
-DISTRACTORS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU17", "AU18", "AU20", "AU24")
+DISTRACTORS = (
+    "AU1",
+    "AU2",
+    "AU4",
+    "AU5",
+    "AU6",
+    "AU7",
+    "AU9",
+    "AU10",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU17",
+    "AU18",
+    "AU20",
+    "AU24",
+)
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -101,7 +127,15 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
     identity = tuple((0.85 * rng.standard_normal(load_rig().identity_size)).tolist())
     skin = list(SKIN_TONES)[rng.integers(len(SKIN_TONES))]
     age = float(rng.beta(1.1, 1.7))
-    colours = {"black": 3.0, "dark brown": 3.0, "brown": 2.0, "blond": 1.5, "red": 0.7, "grey": 0.2 + 3 * age**2, "white": 2 * age**3}
+    colours = {
+        "black": 3.0,
+        "dark brown": 3.0,
+        "brown": 2.0,
+        "blond": 1.5,
+        "red": 0.7,
+        "grey": 0.2 + 3 * age**2,
+        "white": 2 * age**3,
+    }
     if skin in ("IV", "V", "VI"):
         colours |= {"blond": 0.2, "red": 0.1, "brown": 0.8}
     styles = {"bald": 0.7, "buzz": 1.0, "short": 2.2, "quiff": 1.0, "fringe": 1.2, "bob": 1.2, "long": 1.8,
@@ -119,7 +153,9 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
         brows=float(rng.uniform(0.4, 0.95)),
         beard=pick(rng, {"stubble": 1, "moustache": 0.7, "goatee": 0.8, "full": 1}) if bearded else "none",
         glasses="yes" if rng.random() < 0.2 else "no",
-        iris=tuple(int(c) for c in [(70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24)][rng.integers(5)]),
+        iris=tuple(
+            int(c) for c in [(70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24)][rng.integers(5)]
+        ),
         cloth=tuple(int(c) for c in rng.integers(25, 225, 3)),
         seed=int(rng.integers(2**31)),
     )
@@ -297,6 +333,7 @@ def faces(
 
     Raises:
         UsageError: count, size, subjects, classes or an index out of range.
+
     """
     people = check_request(count, size, subjects, classes)
     for index in range(count) if indices is None else indices:

@@ -92,7 +92,9 @@ def fetch(texture: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     padded = -(-len(column) // width) * width
     column, row = np.resize(column, padded), np.resize(row, padded)
     shape = (-1, width)
-    out = cv2.remap(texture, column.reshape(shape), row.reshape(shape), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    out = cv2.remap(
+        texture, column.reshape(shape), row.reshape(shape), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return out.reshape(padded, -1)[: len(x)]
 
 
@@ -146,7 +148,9 @@ def brow_map(rng: np.random.Generator) -> FloatArray:
     fine = np.linspace(0, 1, 24)
     at = np.linspace(0, 1, len(line))
     points = list(zip(np.interp(fine, at, line[:, 0]), np.interp(fine, at, line[:, 1]), strict=True))
-    thick = stroke([points[:14]], 0.07, 0.022) + stroke([points[12:20]], 0.045, 0.02) + stroke([points[18:]], 0.02, 0.02)
+    thick = (
+        stroke([points[:14]], 0.07, 0.022) + stroke([points[12:20]], 0.045, 0.02) + stroke([points[18:]], 0.02, 0.02)
+    )
     return np.clip(thick * (1.05 + 0.25 * noise(rng, (140, 140))), 0, 1)
 
 
@@ -181,7 +185,9 @@ def skin_texture(look: Look) -> FloatArray:
     socket = blob(0.48, -0.17, 0.26, 0.09) * (0.05 + 0.12 * rng.random() + 0.08 * look.age)
     albedo *= 1 - socket[..., None]
     if rng.random() < 0.15 and look.skin in ("I", "II", "III"):
-        spots = np.clip(noise(rng, (120, 120)) - 1.3, 0, 1) * (blob(0.5, -0.5, 0.5, 0.4) + blob(0, -0.4, 0.3, 0.3, False))
+        spots = np.clip(noise(rng, (120, 120)) - 1.3, 0, 1) * (
+            blob(0.5, -0.5, 0.5, 0.4) + blob(0, -0.4, 0.3, 0.3, False)
+        )
         albedo *= 1 - 0.35 * spots[..., None] * np.array([0.5, 0.8, 1], np.float32)
     for _ in range(rng.poisson(1.2)):
         mole = blob(rng.uniform(-0.9, 0.9), rng.uniform(-1.6, 0.9), 0.022, 0.022, False)
