@@ -42,6 +42,8 @@ class Collected(NamedTuple):
     """Map name -> score name -> (N,)."""
     class_maps: dict[str, np.ndarray]
     """Map name -> (K, H, W) mean over the faces of each class."""
+    face_maps: dict[str, np.ndarray]
+    """Map name -> (N, h, w) float16 in [0, 1] at the resolution of the last layer; for pictures in a report."""
 
 
 def evaluate(
@@ -112,6 +114,7 @@ def collect(
     probabilities, valid = [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
+    small: dict[str, list[Tensor]] = defaultdict(list)
     generator = torch.Generator(device=device).manual_seed(seed)
     loader = Loader(store, rows, labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers)
     for part in track(loader, "evaluate", len(loader)):
@@ -132,8 +135,10 @@ def collect(
             if name != "other_class" or recipe.cue.kind == "au":
                 wrong = cue_of(recipe, part, size, name, mean, generator)
                 add(scores[f"control:{name}"], attention_scores(output.features[-1], wrong.maps))
-        attention = maps.resize(maps.min_max(maps.channel_mean(output.features[-1])), size)
-        seen = {"cue": cue.maps, "attention": attention, "cam": maps.resize(maps.min_max(family["cam"]), size)}
+        looks = {"attention": maps.min_max(maps.channel_mean(output.features[-1])), "cam": maps.min_max(family["cam"])}
+        for name, map_ in looks.items():
+            small[name].append(map_[:, 0].half().cpu())
+        seen = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
         for name, map_ in seen.items():
             sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])  # type: ignore[assignment]
     counts = torch.from_numpy(np.bincount(labels[rows], minlength=classes)).clamp_min(1).view(-1, 1, 1)
@@ -142,6 +147,7 @@ def collect(
         torch.cat(valid).numpy(),
         {name: {kind: torch.cat(values).numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
         {name: (total.cpu() / counts).numpy().astype(np.float32) for name, total in sums.items()},
+        {name: torch.cat(parts).numpy() for name, parts in small.items()},
     )
 
 
@@ -176,10 +182,12 @@ def write_results(run: Path, results: dict[str, Any], collected: Collected, stor
         {
             "row": rows,
             "id": store.ids[rows].astype(str),
+            "subject": np.array([name or "" for name in store.subject[rows]], dtype=str),
             "label": labels[rows],
             "probabilities": collected.probabilities,
             "valid": collected.valid,
             **per_face,
+            **{f"map:{name}": values for name, values in collected.face_maps.items()},
         },
     )
     checkpoint.write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))

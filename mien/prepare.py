@@ -67,14 +67,19 @@ def prepare(
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
     wanted = {"votes": votes, "columns": columns, "labels": labels, "subject_pattern": subject_pattern}
-    read = _bind(dataset, reader, root, {name: value for name, value in wanted.items() if value is not None})
+    given = {name: value for name, value in wanted.items() if value is not None}
+    read = _bind(dataset, reader, root, given)
     shape = (size or reader.size, channels or reader.channels)
     options = _options(shape[0], faces, align, landmarks, landmark_model)
     notes = {
         **(reader.notes(root) if reader.notes else {}),
         "faces": faces,
         "align": str(align),
-        **{name: str(value) for name, value in wanted.items() if value is not None and name != "votes"},
+        **{
+            name: value.name if isinstance(value, Path) else value
+            for name, value in wanted.items()
+            if value is not None
+        },
     }
     done = finished_ids(out)
     if done:

@@ -124,6 +124,9 @@ def test_check_bad_input(store, tmp_path):
         check(store.path, bits=9)
     with pytest.raises(UsageError, match=r"must end in \.png"):
         check(store.path, sheet=tmp_path / "sheet.jpg")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"):
+        check(store.path, out=tmp_path / "file" / "out.json")
 
 
 def test_text_table():

@@ -256,6 +256,15 @@ def test_prepare_continues_without_redoing(tmp_path, monkeypatch):
     assert store.fingerprint == prepare("folder", root=root, out=tmp_path / "w", size=24, workers=0).fingerprint
 
 
+def test_a_corrected_command_may_use_the_same_folder(tmp_path):
+    path = fake.table_csv(tmp_path / "t")
+    for columns, error in (("image=pat", UsageError), ("image=label", DataError)):
+        with pytest.raises(error):
+            prepare("table", root=path, out=tmp_path / "s", size=32, columns=columns, workers=0)
+        assert not (tmp_path / "s").exists()
+    assert len(prepare("table", root=path, out=tmp_path / "s", size=32, columns="image=path", workers=0)) == 4
+
+
 @pytest.mark.slow
 def test_killed_process_continues(tmp_path):
     """SIGKILL in the middle of a parallel run; the rerun gives the same store as a whole run."""

@@ -1,6 +1,8 @@
 import csv
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mien.data import fer2013, folder, table
-from mien.data.store import Skipped
+from mien.data.duplicates import exact_groups
+from mien.data.store import Skipped, write_store
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 
@@ -90,6 +93,12 @@ def test_fer2013_bad_files(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no 'pixels' column"):
         list(fer2013.records(tmp_path / "other.csv"))
+    (tmp_path / "binary.npz").write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(DataError, match=r"no 'pixels' column|not a readable CSV"):
+        list(fer2013.records(tmp_path / "binary.npz"))
+    (tmp_path / "long.csv").write_text("pixels\n" + "1 " * 100_000)
+    with pytest.raises(DataError, match="not a readable CSV"):
+        list(fer2013.records(tmp_path / "long.csv"))
     path = fake.fer2013_csv(tmp_path)
     with pytest.raises(DataError, match=r"votes file .* does not exist"):
         list(fer2013.records(path, votes=tmp_path / "no.csv"))
@@ -118,12 +127,22 @@ def test_fer2013_bad_rows(tmp_path):
         assert word in entry.reason
 
 
-def test_fer2013_real_rows():
-    shared = os.environ.get("MIEN_SHARED_DATA")
-    if not shared or not (Path(shared) / "fer2013" / "fer2013.csv").is_file():
-        pytest.skip("MIEN_SHARED_DATA/fer2013/fer2013.csv is not there")
-    records, _ = split_up(fer2013.records(Path(shared) / "fer2013"))
-    assert len(records) > 30000
+@pytest.mark.slow
+def test_fer2013_real_rows(tmp_path):
+    """The official layout of the public rows: pixels, labels, not-a-face rows, identical pictures."""
+    folder_ = Path(os.environ.get("MIEN_SHARED_DATA", "")) / "fer2013"
+    if not (folder_ / "unpack.py").is_file():
+        pytest.skip("MIEN_SHARED_DATA/fer2013/unpack.py is not there")
+    subprocess.run([sys.executable, str(folder_ / "unpack.py"), str(tmp_path), "--no-folders"], check=True)
+    truth = np.load(folder_ / "fer2013_train_public.npz")
+    faces = ~truth["not_a_face"]
+    store = write_store(fer2013.records(tmp_path), tmp_path / "s", dataset="fer2013", size=48, channels=1)
+    assert len(store.skipped) == (~faces).sum()
+    assert [int(name[4:]) for name in store.ids] == np.flatnonzero(faces).tolist()
+    np.testing.assert_array_equal(store.images(range(len(store)))[:, :, :, 0], truth["images"][faces])
+    assert store.expression.tolist() == [fer2013.LABELS[k] for k in truth["label"][faces]]
+    groups = np.unique(np.stack([exact_groups(store.digest), truth["dup_group"][faces]]), axis=1)
+    assert groups.shape[1] == len(np.unique(groups[0])) == len(np.unique(groups[1]))
 
 
 # --- class folders ---

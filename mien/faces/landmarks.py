@@ -49,10 +49,11 @@ MESH_TO_68 = (
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
     78, 82, 13, 312, 308, 317, 14, 87,
 )  # fmt: skip
-"""Vertex of MediaPipe's 478-point face mesh nearest to each iBUG-68 point. On turned heads the mesh's jaw stays on the
-skin where iBUG follows the visible outline, so the jaw differs by definition. The list in common circulation has 162, 389
-at 0, 16, 148, 377 at 7, 9 and 71, 301 at 17, 26; those lie 16, 8 and 9 % of the eye distance off dlib's points on 60
-portraits, these 4, 7 and 5 %, and human-placed points agree."""
+"""Vertex of MediaPipe's 478-point face mesh nearest to each iBUG-68 point.
+
+The list in common circulation has 162, 389 at points 0, 16; 148, 377 at 7, 9; and 71, 301 at 17, 26. Those lie 16, 8
+and 9 % of the eye distance off dlib's points on 60 portraits, these 4, 7 and 5 %, and human-placed points agree. On
+turned heads the mesh's jaw stays on the skin where iBUG follows the visible outline: it differs by definition."""
 
 OUTER_EYE_CORNERS = (36, 45)
 

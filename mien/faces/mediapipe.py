@@ -27,6 +27,8 @@ from mien.schema import ByteArray, FloatArray
 
 VIEW, CROP, POINTS = 128, 256, 478
 MIN_DETECTION, MIN_PRESENCE, MIN_OVERLAP = 0.5, 0.5, 0.3
+MIN_IN_TILE = 0.65
+"""Detection score asked for in tiles: many views of a picture without people give many chances of a false face."""
 ROI_SCALE = 1.5
 MARGINS = (0.0, 0.3, 0.6)
 """Borders tried around the image, as a share of its longer side, until a face is found."""
@@ -90,6 +92,7 @@ def open_nets(model: Path | None = None) -> Provider:
         height, width = image.shape[:2]
         for views in search_plan(height, width):
             rows = np.concatenate([detect_view(image, view, detector, anchors) for view in views])
+            rows = rows[rows[:, 16] >= (MIN_IN_TILE if len(views) > 1 else MIN_DETECTION)]
             regions = [region_of(row) for row in suppress(rows)[:MAX_FACES]]
             faces = distinct([face for face in (fit_mesh(image, region, mesh) for region in regions) if face])
             if faces:
