@@ -298,6 +298,8 @@ def validate(
         valid.append(cue.valid.cpu())
     model.train(training)
     every = torch.cat(logits)
+    if not torch.isfinite(every).all():
+        raise DataError("the net no longer gives finite numbers; lower --optim.lr or set --optim.clip 1.")
     scores = classification_scores(every.softmax(1).numpy(), labels[rows], scheme_classes(recipe.data.scheme))
     kept = {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     kept["loss"] = float(F.cross_entropy(every, torch.from_numpy(labels[rows])))
