@@ -21,7 +21,7 @@ def report(
     no_faces: bool = False,
     seed: int = 0,
 ) -> Path:
-    """Compare evaluated runs on one HTML page, and write model-card.md into each run folder.
+    """Compare evaluated runs on one HTML page, and write model-card.md into each run folder (from test scores only).
 
     Runs whose recipes differ in nothing but the seed are taken together: their numbers are means over seeds.
 
@@ -44,7 +44,11 @@ def report(
     page = render(loaded, pictures=not no_faces, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
-    for run in loaded:
+    cards = loaded if split == "test" else []
+    for run in cards:
         write_card(run, seed)
-    print(f"{out}: {len(loaded)} run{'s' * (len(loaded) > 1)} compared; model-card.md written into each run folder.")
+    print(
+        f"{out}: {len(loaded)} run{'s' * (len(loaded) > 1)}"
+        + ("; model-card.md written into each run folder" * bool(cards))
+    )
     return out

@@ -9,17 +9,21 @@ from mien.report.words import CONTROLS, FLOORS, number
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
-- Emotion inference at work or in education: the EU AI Act (Regulation (EU) 2024/1689, Article 5(1)(f)) prohibits it, medical and safety reasons
-  excepted. Elsewhere emotion recognition counts as high-risk (Annex III) and people must be told of it (Article 50).
+- Emotion inference at work or in education: the EU AI Act (Regulation (EU) 2024/1689, Article 5(1)(f)) prohibits it,
+  medical and safety reasons excepted. Elsewhere emotion recognition counts as high-risk (Annex III) and people must be
+  told of it (Article 50).
 - Decisions about people: hiring, grading, credit, policing, health, lie detection.
 - Guessing identity, race, gender or age.
 - Watching people who have not agreed to it."""
 
 LIMITS = """\
-- Labels are judgements of posed or photographed expressions; people differ in how they express, and annotators disagree.
+- Labels are judgements of posed or photographed expressions; people differ in how they express, and
+  annotators disagree.
 - The maps show where activations are large. They do not prove what the decision rests on.
-- Alignment is measured against a cue that a codebook derives from the label and the landmarks, not against observed action units.
-- Numbers hold for the data named above. Other cameras, poses, ages, skin tones and cultures can differ; measure them before use."""
+- Alignment is measured against a cue that a codebook derives from the label and the landmarks, not against
+  observed action units.
+- Numbers hold for the data named above. Other cameras, poses, ages, skin tones and cultures can differ; measure them
+  before use."""
 
 
 def write_card(run: Run, seed: int = 0) -> None:
@@ -40,7 +44,7 @@ def card(run: Run, seed: int = 0) -> str:
     )
     sizes = run.env.get("rows", {})
     paper = (
-        "\n> Protocol `paper`: the epoch was chosen on the scored faces. These numbers are too good to expect on new faces.\n"
+        "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
         if recipe.data.protocol == "paper"
         else ""
     )
@@ -50,13 +54,15 @@ Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a
 {paper}
 ## Model
 
-`{recipe.model.backbone}` with head `{recipe.model.head}`, input {recipe.model.size} px, seed {recipe.run.seed}; training {training}.
+`{recipe.model.backbone}` with head `{recipe.model.head}`, input {recipe.model.size} px, seed {recipe.run.seed}.
+Training {training}.
 Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
 
 ## Data
 
-Store `{results["store"]}`, fingerprint `{results["store_fingerprint"][:16]}`; faces: train {sizes.get("train", "?")}, validation {sizes.get("valid", "?")}, \
-test {sizes.get("test", "?")}. Protocol `{results["protocol"]}`. The licence of the data may limit the use of the weights.
+Store `{results["store"]}`, fingerprint `{results["store_fingerprint"][:16]}`.
+Faces: train {sizes.get("train", "?")}, validation {sizes.get("valid", "?")}, test {sizes.get("test", "?")}.
+Protocol `{results["protocol"]}`. The licence of the data may limit the use of the weights.
 
 ## Intended use
 
@@ -74,8 +80,9 @@ On {results["faces"]} faces of split `{results["split"]}`; 95 % intervals in bra
 
 ## Alignment and its floors
 
-Cosine between map and cue, mean over classes, on {results["faces_with_cue"]} faces with a cue (`{results["cue"]["kind"]}`). A floor is a map that never
-saw the face; a control sets the model's attention against a wrong cue. A score is worth what it adds to the floors.
+Cosine between map and cue, mean over classes, on {results["faces_with_cue"]} faces with a cue
+(`{results["cue"]["kind"]}`). A floor is a map that never saw the face; a control sets the model's attention against a
+wrong cue. A score is worth what it adds to the floors.
 
 {_alignment(run)}
 

@@ -32,7 +32,6 @@ class Difference(NamedTuple):
     """Paired bootstrap over the faces (or people) that both scored."""
     seeds: Comparison | None
     """Paired t over seeds, where both recipes were trained with two or more common seeds."""
-    higher_is_better: bool
     mcnemar: list[float]
     """Exact McNemar p of each pair of runs; for accuracy only."""
 
@@ -140,9 +139,7 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
     labels, valid = anchor.faces["label"][rows[id(anchor)]], anchor.faces["valid"][rows[id(anchor)]]
     people = _people(anchor, rows[id(anchor)])
 
-    def difference(
-        title: str, score: Callable[[Run], np.ndarray], weight: np.ndarray, higher: bool = True
-    ) -> Difference:
+    def difference(title: str, score: Callable[[Run], np.ndarray], weight: np.ndarray) -> Difference:
         use = weight > 0
         sides = [
             np.mean([score(pair[k])[rows[id(pair[k])]] for pair in pairs], axis=0)[use] * weight[use] for k in (0, 1)
@@ -152,7 +149,7 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
         if len(pairs) > 1 and same_seed:
             means = [[(score(pair[k])[rows[id(pair[k])]] * weight)[use].mean() for pair in pairs] for k in (0, 1)]
             seeds = paired_seeds(means[0], means[1])
-        return Difference(title, test, seeds, higher, [])
+        return Difference(title, test, seeds, [])
 
     even, balanced = np.ones(len(labels)), class_weights(labels, np.ones(len(labels), dtype=bool))
     found = {

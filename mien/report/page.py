@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien import __version__
 from mien.report import pictures, plots
 from mien.report.numbers import Number, Paired, alignment, classification, compare, mean_of, right_and_wrong
@@ -62,6 +64,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "runs": runs_table(groups),
         "per_run": per_run_table(groups) if any(len(group.runs) > 1 for group in groups) else None,
         "classification": classification_table(groups, seed),
+        "majority": majority(groups[0].first),
         "alignment": alignment_table(groups),
         "scores": SCORES,
         "cue": results["cue"],
@@ -95,6 +98,10 @@ def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
             )
         elif why not in reason:
             notes.append(f"No pictures for {group.name}: {why.rstrip('.')}.")
+    if faces is not None and groups[0].first.results["store"] != "synthetic":
+        notes.append(
+            "Pictures of the dataset follow: mind its licence before you pass this page on (or use --no-faces)."
+        )
     if show and len(groups) > pictures.RECIPES:
         notes.append(f"Single faces are shown for the first {pictures.RECIPES} of {len(groups)} recipes.")
     return {"class_maps": maps, "mean_faces": faces is not None, "strips": strips, "face_notes": notes}
@@ -172,6 +179,14 @@ def classification_table(groups: Sequence[Group], seed: int) -> list[dict[str, A
     names = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
     scores = [classification(group, seed) for group in groups]
     return [{"name": g.name, "cells": [cell(s[name]) for name in names]} for g, s in zip(groups, scores, strict=True)]
+
+
+def majority(run: Run) -> dict[str, str]:
+    """What naming the most frequent class of these faces for every face scores: the floor of recognition."""
+    counts = np.sum(run.results["classification"]["confusion"], axis=1)
+    share, present = float(counts.max() / counts.sum()), int((counts > 0).sum())
+    scores = {"accuracy": share, "balanced": 1 / present, "f1": 2 * share / (1 + share) / present}
+    return {name: f"{value:.3f}" for name, value in scores.items()}
 
 
 def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -259,7 +274,7 @@ def tests_table(test: Paired) -> dict[str, Any]:
                 else None,
                 "p_seeds": p_value(seeds.p) if seeds else "",
                 "mcnemar": ", ".join(p_value(p) for p in difference.mcnemar),
-                "verdict": direction(seeds or faces, difference.higher_is_better),
+                "verdict": direction(seeds or faces),
             }
         )
     return {

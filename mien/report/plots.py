@@ -20,7 +20,8 @@ COLOURS = ("#0b6fa4", "#d1590a", "#2e8b57", "#7a4fa3", "#8c6d1f", "#5b6570")
 """Of the recipes, in order; apart also for colour-blind readers (and told by line style in one panel)."""
 INK, GRID = "#26282b", "#e3e5e8"
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
     "axes.edgecolor": "#8a8f96", "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "axes.axisbelow": True,
     "legend.frameon": False, "lines.linewidth": 1.6, "svg.fonttype": "path", "svg.hashsalt": "mien",

@@ -1,9 +1,8 @@
-"""Run folders as the report sees them: read, checked, gathered into recipes, and told apart where they do not compare."""
+"""Run folders as the report sees them: read, checked, gathered into recipes, told apart where they do not compare."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -68,7 +67,7 @@ class Group(NamedTuple):
 
     @property
     def guided(self) -> bool:
-        """Was it trained with guidance?"""
+        """True when it was trained with guidance."""
         return self.first.recipe.guidance.weight > 0
 
 
@@ -162,12 +161,17 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 def _group_name(runs: Sequence[Run]) -> str:
     if len(runs) == 1:
         return runs[0].name
-    shared = re.sub(r"[-_. ]*(seed|s)?[-_. ]*$", "", os.path.commonprefix([run.name for run in runs]))
+    shared = re.sub(r"[-_. ]*(seed|s)?[-_. ]*$", "", _common_start([run.name for run in runs]))
     return shared or runs[0].name
 
 
+def _common_start(names: Sequence[str]) -> str:
+    alike = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]
+    return names[0][: alike.index(False) if False in alike else len(alike)]
+
+
 def same_faces(first: Run, second: Run) -> bool:
-    """Were both scored on the same pictures with the same classes?"""
+    """True when both were scored on the same pictures with the same classes."""
     a, b = first.results, second.results
     return bool(a["store_fingerprint"] == b["store_fingerprint"] and a["classes"] == b["classes"]) and bool(
         np.isin(first.faces["id"], second.faces["id"]).any()
@@ -175,7 +179,7 @@ def same_faces(first: Run, second: Run) -> bool:
 
 
 def same_cue(first: Run, second: Run) -> bool:
-    """Is alignment measured against the same cue (controls aside: they change training, not the yardstick)?"""
+    """True when alignment is measured against the same cue; controls change the training, not the yardstick."""
     return all(getattr(first.recipe.cue, key) == getattr(second.recipe.cue, key) for key in CUE_KEYS)
 
 

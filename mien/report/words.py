@@ -44,7 +44,8 @@ CONTROLS = {
     ),
     "control:shuffled": (
         "another face's cue",
-        "Attention against the cue of another face. Close to the last layer's own score: the attention does not follow the face.",
+        "Attention against the cue of another face. Close to the last layer's own score: the attention does "
+        "not follow the face.",
     ),
     "control:inverted": (
         "inverted cue",
@@ -83,11 +84,10 @@ def number(value: Number) -> str:
     return f"{value.value:.3f}{between}"
 
 
-def direction(test: Comparison, higher_is_better: bool = True) -> str:
+def direction(test: Comparison) -> str:
     """What an interval allows to say."""
     if test.low > 0 or test.high < 0:
-        better = (test.difference > 0) == higher_is_better
-        return "better" if better else "worse"
+        return "higher" if test.difference > 0 else "lower"
     return "no difference shown"
 
 
@@ -129,7 +129,7 @@ def _part(difference: Difference) -> str:
     test = difference.seeds or difference.faces
     name = difference.title.replace(", last layer", "")
     text = f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)}"
-    return f"{text} ({direction(test, difference.higher_is_better)})"
+    return f"{text} ({direction(test)})"
 
 
 def strongest_floor(group: Group, kind: str) -> tuple[str, float] | None:
