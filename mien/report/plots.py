@@ -138,7 +138,7 @@ def reliability(groups: Sequence[Group]) -> str:
             full = count > 0
             mean = [np.bincount(bins, weights=v, minlength=CALIBRATION_BINS)[full] / count[full] for v in (top, right)]
             ece = np.mean([run.results["classification"]["calibration_error"] for run in group.runs])
-            upper.plot(*mean, "o-", ms=4, color=colour_of(number), label=f"{group.name}, ECE {ece:.3f}")
+            upper.plot(*mean, "o-", ms=4, clip_on=False, color=colour_of(number), label=f"{group.name}, ECE {ece:.3f}")
             lower.stairs(count / count.sum(), edges, color=colour_of(number), lw=1.4)
         upper.set(title="Reliability", ylabel="accuracy in the bin", xlim=(0, 1), ylim=(0, 1))
         upper.legend(loc="upper left", fontsize=8)

@@ -102,7 +102,10 @@ def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list
             f"(balanced {number(scores['balanced_accuracy'])})."
         )
     sentences.append(" ".join(_floor_sentence(group) for group in groups))
-    if tests and all(len(test.pairs) == 1 for test in tests):
+    pairs = {len(test.pairs) for test in tests}
+    if pairs == {2}:
+        sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
+    if pairs == {1}:
         sentences.append(
             "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; "
             "train more seeds (--run.seed 1, 2, …) and give all run folders to this command."
@@ -126,10 +129,12 @@ def _test_sentence(test: Paired) -> str:
 
 
 def _part(difference: Difference) -> str:
-    test = difference.seeds or difference.faces
+    test, seeds = difference.faces, difference.seeds
     name = difference.title.replace(", last layer", "")
     text = f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)}"
-    return f"{text} ({direction(test)})"
+    if seeds is not None:
+        text += f" over faces, {interval(seeds.low, seeds.high, sign=True)} over seeds"
+    return f"{text} ({direction(seeds or test)})"
 
 
 def strongest_floor(group: Group, kind: str) -> tuple[str, float] | None:
@@ -145,8 +150,17 @@ def _floor_sentence(group: Group) -> str:
     other = alignment(group, "control:other_class", "cosine").value
     if floor is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    place = "above" if own.value > floor[1] else "not above"
-    if own.low is not None and own.high is not None and own.low <= floor[1] <= own.high:
-        place = "level with"
-    text = f"Attention of {group.name} scores {own.value:.3f}, {place} the {floor[0]} ({floor[1]:.3f})"
+    text = (
+        f"Attention of {group.name} scores {own.value:.3f}, {_place(group, floor[1])} the {floor[0]} ({floor[1]:.3f})"
+    )
     return text + (f", and {other:.3f} against another expression's cue." if other is not None else ".")
+
+
+def _place(group: Group, floor: float) -> str:
+    """Above, below or level with a floor: by the interval over faces of one run, by all runs agreeing for several."""
+    bounds = [run.results["alignment"][run.last_layer]["cosine"] for run in group.runs]
+    if len(bounds) == 1:
+        low, high = bounds[0]["interval"]
+    else:
+        low, high = min(b["class_mean"] for b in bounds), max(b["class_mean"] for b in bounds)
+    return "above" if low > floor else "below" if high < floor else "level with"
