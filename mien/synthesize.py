@@ -23,7 +23,7 @@ def render_one(
 
 
 def draw_sheet(seed: int, classes: Sequence[str], rows: int = 6, size: int = 112) -> ByteArray:
-    """Contact sheet (RGB): a row a subject, a column an expression; right half the same with landmarks (red = hidden)."""
+    """Contact sheet (RGB): rows subjects, columns expressions; right half the same with landmarks (red: hidden)."""
     import cv2
     import numpy as np
 

@@ -21,6 +21,9 @@ from mien.schema import ACTION_UNITS, EXPRESSIONS, FloatArray, Record
 FACES_PER_SUBJECT = 15
 SPLIT_SHARES = (0.7, 0.1, 0.2)
 
+IRISES = ((70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24))
+"""sRGB of the irises."""
+
 UNIT_ACTIONS: dict[str, dict[str, float]] = {
     "AU1": {"browInnerUp": 1.2},
     "AU2": {"browOuterUp": 1.2},
@@ -44,10 +47,11 @@ UNIT_ACTIONS: dict[str, dict[str, float]] = {
     "AU26": {"jawOpen": 0.38},
     "AU27": {"jawOpen": 0.55},
     "AU28": {"mouthRollLower": 0.8, "mouthRollUpper": 0.8},
-    "AU43": {"eyeBlink": 0.95},
-    "AU45": {"eyeBlink": 0.95},
+    "AU43": {"eyeBlink": 0.72},
+    "AU45": {"eyeBlink": 0.72},
 }
-"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on the lips."""
+"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on
+the lips. The lids meet at eyeBlink 0.7; beyond it the upper lid would slide over the lower one."""
 
 PROTOTYPES: dict[str, dict[str, float]] = {
     "Neutral": {},
@@ -153,10 +157,8 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
         brows=float(rng.uniform(0.4, 0.95)),
         beard=pick(rng, {"stubble": 1, "moustache": 0.7, "goatee": 0.8, "full": 1}) if bearded else "none",
         glasses="yes" if rng.random() < 0.2 else "no",
-        iris=tuple(
-            int(c) for c in [(70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24)][rng.integers(5)]
-        ),
-        cloth=tuple(int(c) for c in rng.integers(25, 225, 3)),
+        iris=IRISES[rng.integers(len(IRISES))],
+        cloth=(int(rng.integers(25, 225)), int(rng.integers(25, 225)), int(rng.integers(25, 225))),
         seed=int(rng.integers(2**31)),
     )
     return identity, look
@@ -186,7 +188,7 @@ def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
 
 
 def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: bool = False) -> FloatArray:
-    """(52,) strengths of the rig for unit intensities 0-5, nearly symmetric; `one_sided` moves AU12 and AU14 on one side."""
+    """(52,) strengths for unit intensities 0-5, nearly symmetric; `one_sided` moves AU12 and AU14 on one side."""
     rig = load_rig()
     out = np.zeros(len(rig.action_names), np.float32)
     index = {name: n for n, name in enumerate(rig.action_names)}
