@@ -10,17 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from mien.data import DATASETS, Reader
+from mien.data.check import label_table, text_table
+from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.errors import DataError, UsageError, unknown_name
 from mien.progress import ordered_map
-from mien.schema import ByteArray, Record
-
-if TYPE_CHECKING:
-    from mien.data import Reader
-    from mien.data.store import Skipped, Store
+from mien.schema import ByteArray, FloatArray, Record
 
 CHUNK = 16
 """Pictures per task of a worker process."""
@@ -64,21 +63,23 @@ def prepare(
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
-    from mien.data import DATASETS
-    from mien.data.store import finished_ids, write_store
-
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
     wanted = {"votes": votes, "columns": columns, "labels": labels, "subject_pattern": subject_pattern}
-    read = _bind(dataset, reader, root, {name: value for name, value in wanted.items() if value is not None})
+    given = {name: value for name, value in wanted.items() if value is not None}
+    read = _bind(dataset, reader, root, given)
     shape = (size or reader.size, channels or reader.channels)
     options = _options(shape[0], faces, align, landmarks, landmark_model)
     notes = {
         **(reader.notes(root) if reader.notes else {}),
         "faces": faces,
         "align": str(align),
-        **{name: str(value) for name, value in wanted.items() if value is not None and name != "votes"},
+        **{
+            name: value.name if isinstance(value, Path) else value
+            for name, value in wanted.items()
+            if value is not None
+        },
     }
     done = finished_ids(out)
     if done:
@@ -182,7 +183,6 @@ def _prepare_chunk(options: Options, items: list[Record | Skipped]) -> list[Reco
 
 def prepare_record(record: Record, options: Options) -> Record | Skipped:
     """Decode, find the face, cut or align, resize; what cannot be decoded becomes a Skipped."""
-    from mien.data.arrow import Skipped
     from mien.data.pictures import (
         PictureError,
         box_square,
@@ -205,23 +205,28 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
     usable = points is not None and bool(np.isfinite(points).all(axis=1).any())
     if options.counted:
         attributes["face"] = "found" if usable else "not found"
-    if options.align and points is not None and np.isfinite(points).all():
-        from mien.faces.align import align
-
-        pixels, points = align(
-            image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2), points, options.size
-        )[:2]
-        attributes["crop"] = "aligned"
+    aligned = _align(image, points, options.size) if options.align and points is not None else None
+    if aligned is not None:
+        pixels, points = aligned
+        crop = "aligned"
     else:
         if box is not None and np.isfinite(box).all():
             square, crop = box_square(box), "box"
         else:
             square, crop = (centre_square if options.align else whole_square)(*image.shape[:2]), "centre"
-        if options.align:
-            attributes["crop"] = crop
         pixels, matrix = cut_square(image, square, options.size)
         points = None if points is None else move_points(points, matrix)
+    if options.align:
+        attributes["crop"] = crop
     return record._replace(image=pixels, landmarks=points, box=None, attributes=attributes)
+
+
+def _align(image: ByteArray, points: FloatArray, size: int) -> tuple[ByteArray, FloatArray] | None:
+    """Aligned pixels and points; None when a point that alignment needs is unknown."""
+    from mien.faces.align import align
+
+    found = align(image, points, size)
+    return None if found is None else (found[0], found[1])
 
 
 def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
@@ -244,8 +249,6 @@ def overlap(first: Any, second: Any) -> float:
 
 def summary(store: Store) -> str:
     """Counts per class and split, landmark coverage, and what was skipped and why."""
-    from mien.data.check import label_table, text_table
-
     known = np.isfinite(store.landmarks).all(axis=(1, 2))
     megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
     lines = [

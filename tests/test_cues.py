@@ -32,7 +32,7 @@ from mien.cues.config import CONTROL_KINDS, CUE_KINDS
 from mien.cues.heatmaps import gaussians
 from mien.cues.verb import cues
 from mien.errors import DataError, UsageError
-from mien.schema import EXPRESSIONS, Cue, scheme_classes
+from mien.schema import EXPRESSIONS, Cue, Record, scheme_classes
 
 
 def face(size: float = 224, roll: float = 0.0, zoom: float = 1.0) -> np.ndarray:
@@ -564,6 +564,25 @@ def test_verb_bad_files(tmp_path):
     refuse(tmp_path / "shape.npz", r"\(N, 68, 2\)")
     np.savez(tmp_path / "words.npz", landmarks=np.full((1, 68, 2), "a"))
     refuse(tmp_path / "words.npz", "numbers")
+
+
+def test_verb_sheet_of_a_store(tmp_path, capsys):
+    store = pytest.importorskip("mien.data.store")
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    points = face(64).astype(np.float32)
+    names = ["Happiness", "Neutral", "Fear", None]
+    records = [
+        Record(str(i), grey, expression=n, landmarks=points if i else points * np.nan) for i, n in enumerate(names)
+    ]
+    store.write_store(records, tmp_path / "toy", dataset="toy", size=64)
+    cues(tmp_path / "toy", sheet=tmp_path / "sheet.png", out=tmp_path / "maps.npz", size=16)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[2] == 3
+    with np.load(tmp_path / "maps.npz") as saved:
+        assert saved["valid"].tolist() == [False, False, True, False]
+        assert saved["maps"].shape == (4, 16, 16)
+    cues(tmp_path / "toy", sheet=tmp_path / "sheet.png", expression="Anger")
+    with pytest.raises(DataError, match="prepare"):
+        cues(tmp_path, sheet=tmp_path / "sheet.png")
 
 
 def test_import_stays_light():

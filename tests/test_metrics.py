@@ -257,6 +257,22 @@ def test_corners():
         al.alignment_scores(cue[:2], cue)
 
 
+def test_specificity_gap_twin():
+    cues = torch.cat([blobs(5, seed=s) for s in range(4)], dim=1)
+    cues[:, 0] = 0
+    maps, labels = blobs(5, seed=9), torch.tensor([1, 2, 3, 1, 0])
+    gap = al.specificity_gap(maps, cues, labels)
+    for b in range(4):
+        fits = [m.pearson(maps[b : b + 1], cues[b : b + 1, k : k + 1]).item() for k in range(4)]
+        rivals = [fits[k] for k in (1, 2, 3) if k != labels[b]]
+        assert gap[b].item() == pytest.approx(fits[labels[b]] - np.mean(rivals), abs=1e-6)
+    assert gap[4].isnan()
+    assert (al.specificity_gap(cues[:, 1:2], cues, torch.ones(5, dtype=torch.int64)) > 0).all()
+    assert al.specificity_gap(maps, cues[:, :2], torch.ones(5, dtype=torch.int64)).isnan().all()
+    with pytest.raises(DataError, match="do not fit"):
+        al.specificity_gap(maps[:2], cues, labels)
+
+
 def test_pointing_ties():
     cue = torch.tensor([[[[1.0, 0.4], [0.5, 0.0]]]])
     assert al.pointing(torch.tensor([[[[2.0, 2.0], [0.0, 0.0]]]]), cue).item() == 0.5

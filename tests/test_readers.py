@@ -1,16 +1,22 @@
 import csv
 import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import fake_datasets as fake
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mien.data import fer2013, folder
-from mien.data.store import Skipped
+from mien.data import fer2013, folder, table
+from mien.data.duplicates import exact_groups
+from mien.data.store import Skipped, write_store
 from mien.errors import DataError, UsageError
-from mien.schema import EXPRESSIONS, Record
+from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 
 
 def split_up(items):
@@ -87,6 +93,12 @@ def test_fer2013_bad_files(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no 'pixels' column"):
         list(fer2013.records(tmp_path / "other.csv"))
+    (tmp_path / "binary.npz").write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(DataError, match=r"no 'pixels' column|not a readable CSV"):
+        list(fer2013.records(tmp_path / "binary.npz"))
+    (tmp_path / "long.csv").write_text("pixels\n" + "1 " * 100_000)
+    with pytest.raises(DataError, match="not a readable CSV"):
+        list(fer2013.records(tmp_path / "long.csv"))
     path = fake.fer2013_csv(tmp_path)
     with pytest.raises(DataError, match=r"votes file .* does not exist"):
         list(fer2013.records(path, votes=tmp_path / "no.csv"))
@@ -115,12 +127,22 @@ def test_fer2013_bad_rows(tmp_path):
         assert word in entry.reason
 
 
-def test_fer2013_real_rows():
-    shared = os.environ.get("MIEN_SHARED_DATA")
-    if not shared or not (Path(shared) / "fer2013" / "fer2013.csv").is_file():
-        pytest.skip("MIEN_SHARED_DATA/fer2013/fer2013.csv is not there")
-    records, _ = split_up(fer2013.records(Path(shared) / "fer2013"))
-    assert len(records) > 30000
+@pytest.mark.slow
+def test_fer2013_real_rows(tmp_path):
+    """The official layout of the public rows: pixels, labels, not-a-face rows, identical pictures."""
+    folder_ = Path(os.environ.get("MIEN_SHARED_DATA", "")) / "fer2013"
+    if not (folder_ / "unpack.py").is_file():
+        pytest.skip("MIEN_SHARED_DATA/fer2013/unpack.py is not there")
+    subprocess.run([sys.executable, str(folder_ / "unpack.py"), str(tmp_path), "--no-folders"], check=True)
+    truth = np.load(folder_ / "fer2013_train_public.npz")
+    faces = ~truth["not_a_face"]
+    store = write_store(fer2013.records(tmp_path), tmp_path / "s", dataset="fer2013", size=48, channels=1)
+    assert len(store.skipped) == (~faces).sum()
+    assert [int(name[4:]) for name in store.ids] == np.flatnonzero(faces).tolist()
+    np.testing.assert_array_equal(store.images(range(len(store)))[:, :, :, 0], truth["images"][faces])
+    assert store.expression.tolist() == [fer2013.LABELS[k] for k in truth["label"][faces]]
+    groups = np.unique(np.stack([exact_groups(store.digest), truth["dup_group"][faces]]), axis=1)
+    assert groups.shape[1] == len(np.unique(groups[0])) == len(np.unique(groups[1]))
 
 
 # --- class folders ---
@@ -162,3 +184,83 @@ def test_folder_bad_roots(tmp_path):
     for pattern, word in (("(", "no regular expression"), ("S", "exactly one group")):
         with pytest.raises(UsageError, match=word):
             list(folder.records(tmp_path, subject_pattern=pattern))
+
+
+def test_expression_words():
+    assert folder.find_expression(" Joy ") == "Happiness"
+    assert folder.find_expression("06-sad") == "Sadness"
+    assert folder.find_expression("4") is None
+
+
+# --- tables ---
+
+OWN_NAMES = "image=path,expression=label,subject=person,split=set,AU6=AU06_r,attr.skin=skin,attr.light=light"
+
+
+def test_table(tmp_path):
+    path = fake.table_csv(tmp_path)
+    records, skipped = split_up(table.records(path, columns=OWN_NAMES))
+    assert [record.id for record in records] == ["0.png", "1.png", "2.png", "gone.png", "5.png"]
+    assert skipped == [Skipped("3.png", "row 4: AU12 'strong' is no number")]
+    first = records[1]
+    assert (first.image, first.split, first.subject, first.expression) == (tmp_path / "1.png", "test", "p0", "Sadness")
+    assert records[2].expression is None
+    assert first.attributes == {"skin": "II", "light": 0.5}
+    assert first.action_units[ACTION_UNITS.index("AU12")] == 0.5
+    assert np.isnan(first.action_units[ACTION_UNITS.index("AU6")])  # an empty cell
+    np.testing.assert_allclose(first.landmarks[:, 0], np.linspace(10, 54, 68), atol=0.01)
+    np.testing.assert_allclose(first.landmarks[:, 1], np.linspace(5, 59, 68), atol=0.01)
+
+
+def test_table_parquet_with_bytes(tmp_path):
+    rows = [{"image": {"bytes": b"jpeg", "path": "a.jpg"}, "label": 3, "yaw": 10.0, "pitch": None, "roll": 1.0}]
+    rows += [{"image": {"bytes": None, "path": None}, "label": 3, "yaw": None, "pitch": None, "roll": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    records, skipped = split_up(table.records(tmp_path, columns="expression=label", labels="3=happy"))
+    assert records[0].image == b"jpeg"
+    assert records[0].expression == "Happiness"
+    np.testing.assert_array_equal(records[0].pose, [10, np.nan, 1])
+    assert skipped == [Skipped("row-2", "row 2: no picture")]
+
+
+def test_table_rows_that_cannot_be_used(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "image,expression,split,AU4,px0\na.png,hapy,,1,\nb.png,sad,later,1,\nc.png,sad,val,6,\nd.png,3,,1,\na.png,,,,\na.png,,,,\n"
+    )
+    records, skipped = split_up(table.records(tmp_path))
+    assert [record.id for record in records] == ["a.png#5", "a.png#6"]
+    words = ["did you mean 'happy'", "split 'later'", "AU4 6 is outside 0..5", "--labels 0=Anger"]
+    for entry, word in zip(skipped, words, strict=True):
+        assert word in entry.reason
+    assert skipped[0].reason.startswith("row 1:")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("image=pth", "no column 'pth' for image. Did you mean 'path'"),
+        ("expression=label", "no column 'image'"),
+        ("image=path,expresion=label", "Did you mean 'expression'"),
+        ("image", "not target=column"),
+        ("image=path,landmarks_x=lx_{}", "no column 'lx_0'"),
+        ("image=path,x0=path", "landmarks without 'x1'"),
+    ],
+)
+def test_table_bad_columns(tmp_path, columns, message):
+    (tmp_path / "t.csv").write_text("path,label\na.png,sad\n")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        list(table.records(tmp_path / "t.csv", columns=columns))
+
+
+def test_table_bad_files(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        list(table.records(tmp_path / "t.csv"))
+    with pytest.raises(UsageError, match="holds 0"):
+        list(table.records(tmp_path))
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match="not a readable Parquet"):
+        list(table.records(tmp_path))
+    (tmp_path / "t.parquet").unlink()
+    (tmp_path / "t.csv").write_text("image\na.png\n")
+    with pytest.raises(UsageError, match="label pair '0=rage'"):
+        list(table.records(tmp_path, labels="0=rage"))

@@ -21,7 +21,7 @@ LEFT_EYE, RIGHT_EYE = 36, 45
 """Outer eye corners."""
 STRIPS, COLUMNS = 56, 28
 """Smaller maps are drawn on at least this many rows and columns and averaged, so that overlaps are counted once."""
-CACHE = 2**20
+CACHE = 2**17
 """Cells drawn at once on a CPU: what its cache holds."""
 NEAR_ONE = 1 - 1e-6
 """Keeps the slope of the arc sine finite at the tips of an ellipse."""
@@ -130,7 +130,7 @@ def draw_face(
     """Maps (B, 1, h, w) and validity (B,) of a "face" codebook; `rows` (B,) are class rows of `choice`."""
     clean, usable = known(landmarks, book)
     numbers = choice.members[rows]
-    eyes = landmarks[:, (LEFT_EYE, RIGHT_EYE)].isfinite().all((1, 2))
+    eyes = landmarks[:, LEFT_EYE].isfinite().all(1) & landmarks[:, RIGHT_EYE].isfinite().all(1)
     maps = coverage(pick(face_ellipses(clean, book), numbers), image_size, size)
     valid = choice.drawn[rows] & eyes & usable.gather(1, numbers).all(1) & (eye_distance(clean) >= 1)
     return maps, valid & (maps.amax((1, 2, 3)) > 0)
@@ -181,7 +181,7 @@ def _sampled(ellipses: tuple[Tensor, ...], image_size: tuple[int, int]) -> Tenso
     dtype, device = ellipses[0].dtype, ellipses[0].device
     (ys, weight_y), (xs, weight_x) = (_bilinear_taps(n, dtype, device) for n in image_size)
     cx, cy, ax, ay = (t[:, :, None, None] for t in ellipses)
-    inside = _polygon(xs.flatten() - cx, ys.flatten()[:, None] - cy, ax, ay).any(1)
+    inside = _filled(xs.flatten() - cx, ys.flatten()[:, None] - cy, ax, ay).any(1)
     canvas = torch.where(inside, 255.0, PAPER_BACKGROUND).to(dtype).view(-1, PAPER_GRID, 2, PAPER_GRID, 2)
     return torch.einsum("byixj,yi,xj->byx", canvas, weight_y, weight_x)
 
@@ -195,15 +195,18 @@ def _bilinear_taps(length: int, dtype: torch.dtype, device: torch.device) -> tup
     return torch.stack((low, (low + 1).clamp_max(length - 1)), 1), torch.stack((1 - share, share), 1)
 
 
-def _polygon(dx: Tensor, dy: Tensor, ax: Tensor, ay: Tensor) -> Tensor:
-    """Pixels that OpenCV fills: it draws an ellipse as a polygon whose corners are 5, 18, 30 or 90 degrees apart."""
+def _filled(dx: Tensor, dy: Tensor, ax: Tensor, ay: Tensor) -> Tensor:
+    """Pixels that OpenCV fills, up to a few on the rim.
+
+    It draws a polygon with corners 5, 18, 30 or 90 degrees apart, and its edges with a line one pixel wide. Here an
+    ellipse half a pixel larger, times the mean of the polygon's inner and outer radius.
+    """
     longest = torch.maximum(ax, ay)
-    step = torch.where(longest < 3, 90.0, torch.where(longest < 10, 30.0, torch.where(longest < 15, 18.0, 5.0)))
-    step = step * (math.pi / 180)
-    u, v = dx / (ax + 0.5), dy / (ay + 0.5)
-    angle = torch.atan2(v, u)
-    turned = torch.remainder(angle, step) - step / 2
-    return (u.square() + v.square()).sqrt() * turned.cos() <= (step / 2).cos()
+    inner = torch.where(longest < 10, math.cos(math.radians(15)), math.cos(math.radians(9)))
+    inner = torch.where(longest < 3, math.cos(math.radians(45)), inner)
+    radius = torch.where(longest < 15, (1 + inner) / 2, 1.0)
+    u, v = dx / ((ax + 0.5) * radius), dy / ((ay + 0.5) * radius)
+    return u.square() + v.square() <= 1
 
 
 def paper_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -31,8 +31,8 @@ def centre(maps: Tensor) -> Tensor:
     height, width = maps.shape[-2:]
     unit = 1000
     canvas = (unit * height // min(height, width), unit * width // min(height, width))
-    middle = torch.tensor([[[(canvas[1] - 1) / 2, (canvas[0] - 1) / 2]]], dtype=maps.dtype, device=maps.device)
-    sigma = torch.full((1,), CENTRE_SIGMA * unit, dtype=maps.dtype, device=maps.device)
+    middle = torch.stack([maps.new_full((1, 1), (side - 1) / 2) for side in (canvas[1], canvas[0])], -1)
+    sigma = maps.new_full((1,), CENTRE_SIGMA * unit)
     return gaussians(middle, sigma, canvas, (height, width)).expand_as(maps)
 
 

@@ -57,8 +57,8 @@ def draw_landmarks(
     points = clean if jaw else clean[:, JAW_POINTS:]
     distance = eye_distance(clean)
     maps = gaussians(points, sigma * distance.clamp_min(1), image_size, size, merge)
-    limits = points.new_tensor((image_size[1], image_size[0])) - 0.5
-    inside = ((points >= -0.5) & (points <= limits)).all(-1).any(1)
+    x, y = points.unbind(-1)
+    inside = ((x >= -0.5) & (x <= image_size[1] - 0.5) & (y >= -0.5) & (y <= image_size[0] - 0.5)).any(1)
     needed = finite if jaw else finite[:, JAW_POINTS:]
     eyes = finite[:, LEFT_EYE] & finite[:, RIGHT_EYE]
     return maps, needed.all(1) & eyes & (distance >= 1) & inside

@@ -116,19 +116,17 @@ def _subjects(store: Store) -> dict[str, Any]:
 
 def _landmarks(store: Store) -> dict[str, Any]:
     """Faces with all, some and no known points; points outside the picture; coverage per class."""
-    known: npt.NDArray[np.bool_] = np.isfinite(store.landmarks).all(axis=2)
-    whole: npt.NDArray[np.bool_] = known.all(axis=1)
-    none: npt.NDArray[np.bool_] = ~known.any(axis=1)
+    known = np.asarray(np.isfinite(store.landmarks).all(axis=2))
+    whole, none = np.asarray(known.all(axis=1)), ~np.asarray(known.any(axis=1))
     with np.errstate(invalid="ignore"):
-        outside: npt.NDArray[np.bool_] = known & (
-            (store.landmarks < -0.5) | (store.landmarks > store.info.size - 0.5)
-        ).any(axis=2)
+        beyond = (store.landmarks < -0.5) | (store.landmarks > store.info.size - 0.5)
+    outside = np.asarray((known & beyond.any(axis=2)).any(axis=1))
     names = _names(store)
     return {
         "all_68": int(whole.sum()),
         "some": int((~whole & ~none).sum()),
         "none": int(none.sum()),
-        "faces_with_points_outside": int(outside.any(axis=1).sum()),
+        "faces_with_points_outside": int(outside.sum()),
         "coverage_per_class": {name: round(float(whole[names == name].mean()), 4) for name in _counts(store)},
     }
 
@@ -188,11 +186,10 @@ def picture_sheet(store: Store, seed: int = 0, columns: int = 12, tile: int = 96
         rows = np.flatnonzero(names == name)
         rows = np.sort(generator.choice(rows, min(columns, len(rows)), replace=False))
         strips.append((f"{name} ({int((names == name).sum())})", [_tile(store, int(row), tile) for row in rows]))
-    examples = _example_rows(store)[: 3 * columns]
-    for start in range(0, len(examples), columns):
-        some = examples[start : start + columns]
-        tiles = [np.concatenate([_tile(store, row, tile, words=True) for row in pair]) for pair in some]
-        strips.append(("identical pictures in two splits, or with two labels", tiles))
+    for title, pairs in _example_pairs(store).items():
+        some = [np.concatenate([_tile(store, row, tile, words=True) for row in pair]) for pair in pairs[:columns]]
+        if some:
+            strips.append((f"identical pictures {title}", some))
     height = sum(22 + tiles[0].shape[0] for _, tiles in strips)
     sheet = np.full((height, columns * tile, 3), 255, dtype=np.uint8)
     top = 0
@@ -204,15 +201,18 @@ def picture_sheet(store: Store, seed: int = 0, columns: int = 12, tile: int = 96
     return sheet
 
 
-def _example_rows(store: Store) -> list[tuple[int, int]]:
-    """Pairs of identical pictures that disagree in split or label."""
+def _example_pairs(store: Store) -> dict[str, list[tuple[int, int]]]:
+    """Pairs of identical pictures that disagree in label or split."""
     first: dict[bytes, int] = {}
-    pairs = []
+    labels: list[tuple[int, int]] = []
+    splits: list[tuple[int, int]] = []
     for row, digest in enumerate(store.digest.tolist()):
         other = first.setdefault(digest, row)
-        if store.split[other] != store.split[row] or store.expression[other] != store.expression[row]:
-            pairs.append((other, row))
-    return pairs
+        if store.expression[other] != store.expression[row]:
+            labels.append((other, row))
+        if store.split[other] != store.split[row]:
+            splits.append((other, row))
+    return {"with two labels": labels, "in two splits": splits}
 
 
 def _tile(store: Store, row: int, tile: int, words: bool = False) -> ByteArray:
@@ -225,7 +225,7 @@ def _tile(store: Store, row: int, tile: int, words: bool = False) -> ByteArray:
             centre = (round((float(x) + 0.5) * scale - 0.5), round((float(y) + 0.5) * scale - 0.5))
             cv2.circle(image, centre, 1, (0, 230, 120), -1, cv2.LINE_AA)
     if words:
-        text = f"{store.split[row]} {str(store.expression[row])[:8]}"
+        text = f"{store.split[row]} {str(store.expression[row])[:9]}"
         cv2.rectangle(image, (0, tile - 13), (tile, tile), (0, 0, 0), -1)
         cv2.putText(image, text, (2, tile - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (255, 255, 255), 1, cv2.LINE_AA)
     return np.asarray(image, dtype=np.uint8)

@@ -81,11 +81,12 @@ def _find_csv(root: Path) -> Path | None:
 def _rows(table: Path, votes: Path | None) -> Iterator[Record | Skipped]:
     splits = split_map(table)
     ballots = _ballots(votes) if votes is not None else None
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
+    with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = _lines(csv.reader(file), table)
         header = [name.strip().lower() for name in next(reader, [])]
         if "pixels" not in header:
-            raise DataError(f"'{table}' has no 'pixels' column (found: {', '.join(header)[:80]}): not a fer2013.csv.")
+            found = ", ".join(filter(str.isprintable, header))[:60]
+            raise DataError(f"'{table}' has no 'pixels' column (found: {found}): not a fer2013.csv.")
         row = -1
         for row, fields in enumerate(reader):
             values = {name: field.strip() for name, field in zip(header, fields, strict=False)}
@@ -98,6 +99,13 @@ def _rows(table: Path, votes: Path | None) -> Iterator[Record | Skipped]:
         raise DataError(
             f"'{votes}' has {len(ballots)} rows and '{table}' {row + 1}: these two files do not belong together."
         )
+
+
+def _lines(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"'{path}' is not a readable CSV file ({error}).") from error
 
 
 def _record(
@@ -142,7 +150,7 @@ def _ballots(path: Path) -> list[tuple[str, FloatArray]]:
     """(usage, ten votes) of every row of `fer2013new.csv`."""
     if not path.is_file():
         raise DataError(f"votes file '{path}' does not exist.")
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
         missing = [name for name in ("Usage", *FER_PLUS) if name not in (reader.fieldnames or ())]
         if missing:

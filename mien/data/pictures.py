@@ -59,7 +59,7 @@ def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
 
 
 def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, int]:
-    """Left, top and side of the square around a box x0, y0, x1, y1, enlarged by `margin` a side; may leave the image."""
+    """Left, top, side of the square around a box x0, y0, x1, y1, enlarged by `margin` a side; may leave the image."""
     x0, y0, x1, y1 = (float(value) for value in box)
     side = max(1, round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)))
     return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side

@@ -25,11 +25,11 @@ class Fragments(NamedTuple):
     """(H * W,) z of the nearest surface, -inf where nothing is."""
 
 
-def rasterise(points: FloatArray, triangles: IntArray, size: int, front: npt.NDArray[np.bool_] | None = None) -> Fragments:
+def rasterise(points: FloatArray, triangles: IntArray, size: int, two_sided: bool = False) -> Fragments:
     """Z-buffer of points (V, 3): x right and y down in pixels (centres at .0), z towards the viewer.
 
-    Triangles are counter-clockwise seen from outside in a y-up world, so clockwise here; back faces are culled. All
-    pixels of all bounding boxes are tested at once, which suits meshes of many small triangles.
+    Triangles are counter-clockwise seen from outside in a y-up world, so clockwise here; back faces are culled
+    unless `two_sided`. All pixels of all bounding boxes are tested at once, which suits meshes of many small triangles.
     """
     corner = points[triangles]
     x, y, z = corner[..., 0], corner[..., 1], corner[..., 2]
@@ -38,9 +38,8 @@ def rasterise(points: FloatArray, triangles: IntArray, size: int, front: npt.NDA
     right = np.clip(np.floor(x.max(1)) + 1, 0, size).astype(np.int64)
     top = np.clip(np.ceil(y.min(1)), 0, size).astype(np.int64)
     bottom = np.clip(np.floor(y.max(1)) + 1, 0, size).astype(np.int64)
-    keep = (area < -1e-6) & (right > left) & (bottom > top)
-    if front is not None:
-        keep &= front
+    facing = np.abs(area) > 1e-6 if two_sided else area < -1e-6
+    keep = facing & (right > left) & (bottom > top)
     chosen = np.flatnonzero(keep)
     x, y, z, area = x[chosen], y[chosen], z[chosen], area[chosen]
     left, top = left[chosen], top[chosen]

@@ -193,7 +193,7 @@ def eye_colour(face: FaceParameters, surface: Surface, light: FloatArray, side: 
     upward = np.deg2rad(24) * (action[f"eyeLookUp{word}"] - action[f"eyeLookDown{word}"])
     gaze = np.array([np.sin(across) * np.cos(upward), np.sin(upward), np.cos(across) * np.cos(upward)], np.float32)
     angle = np.degrees(np.arccos(np.clip(away @ gaze, -1, 1)))[:, None]
-    white = np.array([0.86, 0.82, 0.79], np.float32) * (1 - 0.012 * np.clip(angle - 30, 0, 30) * 0.6)
+    white = np.array([0.80, 0.76, 0.73], np.float32) * (1 - 0.012 * np.clip(angle - 30, 0, 30) * 0.6)
     iris = np.array(face.look.iris, np.float32) / 255 * (0.75 + 0.6 * np.clip((angle - 12) / 16, 0, 1))
     in_iris = np.clip((30 - angle) / 3, 0, 1)
     limbus = np.clip(1 - np.abs(angle - 28.5) / 4, 0, 1) * 0.6
@@ -229,7 +229,7 @@ def shade(face: FaceParameters, fragments: Fragments, normals: FloatArray) -> Fl
         rows = np.flatnonzero(part == number)
         if not len(rows):
             continue
-        piece = Surface(*(column[rows] for column in surface))
+        piece = Surface(surface.rest[rows], surface.normal[rows], surface.masks[rows], part[rows])
         if number == SKIN:
             out[rows] = skin_colour(face, piece, light)
         elif number in (LEFT_EYE, RIGHT_EYE):
@@ -250,7 +250,7 @@ def add_hair(
     rig = load_rig()
     normals = vertex_normals(vertices)
     shell = shell_vertices(face.look, vertices, normals)
-    fragments = rasterise(project(shell, face, size), triangles, size)
+    fragments = rasterise(project(shell, face, size), triangles, size, two_sided=True)
     in_front = fragments.depth[fragments.pixel] >= depth[fragments.pixel] - 0.02
     fragments = Fragments(
         fragments.pixel[in_front], fragments.triangle[in_front], fragments.weights[in_front], fragments.depth
@@ -289,7 +289,7 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
     cover = np.zeros(big * big, np.float32)
     add_hair(canvas, cover, face, vertices, fragments.depth, big)
     points = rig.landmarks(projected)
-    picture = np.clip(canvas, 0, 1).reshape(big, big, 3)
+    picture = np.maximum(canvas, 0).reshape(big, big, 3)
     mask = cover.reshape(big, big)
     head = rig.landmarks(vertices)
     draw_glasses(picture, mask, face.look, head, lambda p: project(p, face, big))
@@ -306,7 +306,8 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
         attributes={
             "skin": face.look.skin, "hair": face.look.hair, "hair_colour": face.look.hair_colour,
             "beard": face.look.beard, "glasses": face.look.glasses, "occluder": face.scene.occluder,
-            "light": float(face.contrast), "light_azimuth": float(face.light[0]), "light_elevation": float(face.light[1]),
+            "light": float(face.contrast), "light_azimuth": float(face.light[0]),
+            "light_elevation": float(face.light[1]),
             "lines": float(face.look.age), "blur": float(face.scene.blur),
         },
     )  # fmt: skip

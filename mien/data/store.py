@@ -270,8 +270,11 @@ def write_store(
         for record in track(records, f"writing {out.name}", total):
             if record.id not in done:
                 writer.add(record)
-    finally:  # also on Ctrl-C or an error in a reader: what was computed is kept
+    except BaseException:  # Ctrl-C or an error in a reader: what was computed is kept
         writer.flush()
+        writer.tidy()
+        raise
+    writer.flush()
     return writer.finish()
 
 
@@ -322,6 +325,15 @@ class _Writer:
             self.parts.append(part)
             self._save_progress()
 
+    def tidy(self) -> None:
+        """Leave nothing behind when no row was written, so that a corrected command may use the same folder."""
+        if any(part["rows"] for part in self.parts):
+            return
+        for name in [part["file"] for part in self.parts] + ["progress.json"]:
+            (self.out / name).unlink(missing_ok=True)
+        if not any(self.out.iterdir()):
+            self.out.rmdir()
+
     def finish(self) -> Store:
         skipped = [entry for part in self.parts for entry in part["skipped"]]
         rows = sum(part["rows"] for part in self.parts)
@@ -331,10 +343,8 @@ class _Writer:
                 csv.writer(file).writerows([("id", "reason"), *skipped])
             os.replace(temporary, self.out / "skipped.csv")
             if rows == 0:
-                for part in self.parts:  # nothing to keep: after the cause is cured, the same command starts afresh
-                    (self.out / part["file"]).unlink(missing_ok=True)
-                (self.out / "progress.json").unlink(missing_ok=True)
                 (self.out / "skipped.csv").unlink(missing_ok=True)
+                self.tidy()
                 first = f" (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
                 raise DataError(f"no usable picture for the store '{self.out}': {len(skipped)} were skipped{first}.")
             parts = [{key: part[key] for key in ("file", "rows", "bytes")} for part in self.parts]

@@ -14,51 +14,66 @@ import numpy as np
 from mien.data.camera import Scene
 from mien.data.render import FaceParameters, render_face
 from mien.data.rig import load_rig
-from mien.data.textures import HAIR_COLOURS, SKIN_TONES, Look
+from mien.data.textures import SKIN_TONES, Look
 from mien.errors import UsageError, unknown_name
 from mien.schema import ACTION_UNITS, EXPRESSIONS, FloatArray, Record
 
 FACES_PER_SUBJECT = 15
 SPLIT_SHARES = (0.7, 0.1, 0.2)
 
+IRISES = ((70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24))
+"""sRGB of the irises."""
+
 UNIT_ACTIONS: dict[str, dict[str, float]] = {
-    "AU1": {"browInnerUp": 1.0},
-    "AU2": {"browOuterUp": 1.0},
-    "AU4": {"browDown": 1.0},
-    "AU5": {"eyeWide": 1.0},
+    "AU1": {"browInnerUp": 1.2},
+    "AU2": {"browOuterUp": 1.2},
+    "AU4": {"browDown": 1.35},
+    "AU5": {"eyeWide": 1.2},
     "AU6": {"cheekSquint": 1.0},
-    "AU7": {"eyeSquint": 1.0},
-    "AU9": {"noseSneer": 1.0},
+    "AU7": {"eyeSquint": 1.2},
+    "AU9": {"noseSneer": 1.25},
     "AU10": {"mouthUpperUp": 1.0},
-    "AU12": {"mouthSmile": 0.85},
+    "AU12": {"mouthSmile": 0.95},
     "AU14": {"mouthDimple": 1.0},
-    "AU15": {"mouthFrown": 1.0},
+    "AU15": {"mouthFrown": 1.25},
     "AU16": {"mouthLowerDown": 1.0},
     "AU17": {"mouthShrugLower": 0.9, "mouthShrugUpper": 0.4},
     "AU18": {"mouthPucker": 0.9},
-    "AU20": {"mouthStretch": 1.0},
+    "AU20": {"mouthStretch": 1.25},
     "AU22": {"mouthFunnel": 0.9},
     "AU23": {"mouthPress": 0.4, "mouthRollLower": 0.3, "mouthPucker": 0.25},
     "AU24": {"mouthPress": 0.9, "mouthRollUpper": 0.25},
+    "AU25": {"mouthUpperUp": 0.45, "mouthLowerDown": 0.7, "jawOpen": 0.05},
     "AU26": {"jawOpen": 0.38},
     "AU27": {"jawOpen": 0.55},
     "AU28": {"mouthRollLower": 0.8, "mouthRollUpper": 0.8},
-    "AU43": {"eyeBlink": 0.95},
-    "AU45": {"eyeBlink": 0.95},
+    "AU43": {"eyeBlink": 0.72},
+    "AU45": {"eyeBlink": 0.72},
 }
-"""Action unit -> facial actions at intensity 5. AU25 is no cause but a result: it is measured on the open lips."""
+"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on
+the lips. The lids meet at eyeBlink 0.7; beyond it the upper lid would slide over the lower one."""
 
 PROTOTYPES: dict[str, dict[str, float]] = {
     "Neutral": {},
-    "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU26": 0.3},
+    "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU25": 0.6, "AU26": 0.25},
     "Surprise": {"AU1": 0.9, "AU2": 0.9, "AU5": 0.85, "AU26": 0.85, "AU27": 0.4},
-    "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU26": 0.6, "AU27": 0.15},
-    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.6, "AU26": 0.15},
-    "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU26": 0.25, "AU4": 0.25},
+    "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU25": 0.5, "AU26": 0.6, "AU27": 0.15},
+    "Anger": {
+        "AU4": 0.92,
+        "AU5": 0.5,
+        "AU7": 0.8,
+        "AU10": 0.25,
+        "AU17": 0.4,
+        "AU23": 0.6,
+        "AU24": 0.55,
+        "AU25": 0.15,
+        "AU26": 0.15,
+    },
+    "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU25": 0.3, "AU26": 0.25, "AU4": 0.25},
     "Sadness": {"AU1": 0.88, "AU4": 0.65, "AU6": 0.3, "AU15": 0.88, "AU17": 0.65},
     "Contempt": {"AU12": 0.9, "AU14": 0.9},
 }
-"""Expression -> probability that each unit of its prototype takes part in a sample. AU25 follows from the open lips."""
+"""Expression -> probability that each unit of its prototype takes part in a sample."""
 
 CORE: dict[str, tuple[str, ...]] = {
     "Happiness": ("AU12",), "Surprise": ("AU2", "AU26"), "Fear": ("AU1", "AU20"), "Anger": ("AU4",),
@@ -66,7 +81,23 @@ CORE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Never all dropped: if a draw lost every core unit, the first one is put back."""
 
-DISTRACTORS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU17", "AU18", "AU20", "AU24")
+DISTRACTORS = (
+    "AU1",
+    "AU2",
+    "AU4",
+    "AU5",
+    "AU6",
+    "AU7",
+    "AU9",
+    "AU10",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU17",
+    "AU18",
+    "AU20",
+    "AU24",
+)
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -100,7 +131,15 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
     identity = tuple((0.85 * rng.standard_normal(load_rig().identity_size)).tolist())
     skin = list(SKIN_TONES)[rng.integers(len(SKIN_TONES))]
     age = float(rng.beta(1.1, 1.7))
-    colours = {"black": 3.0, "dark brown": 3.0, "brown": 2.0, "blond": 1.5, "red": 0.7, "grey": 0.2 + 3 * age**2, "white": 2 * age**3}
+    colours = {
+        "black": 3.0,
+        "dark brown": 3.0,
+        "brown": 2.0,
+        "blond": 1.5,
+        "red": 0.7,
+        "grey": 0.2 + 3 * age**2,
+        "white": 2 * age**3,
+    }
     if skin in ("IV", "V", "VI"):
         colours |= {"blond": 0.2, "red": 0.1, "brown": 0.8}
     styles = {"bald": 0.7, "buzz": 1.0, "short": 2.2, "quiff": 1.0, "fringe": 1.2, "bob": 1.2, "long": 1.8,
@@ -118,8 +157,8 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
         brows=float(rng.uniform(0.4, 0.95)),
         beard=pick(rng, {"stubble": 1, "moustache": 0.7, "goatee": 0.8, "full": 1}) if bearded else "none",
         glasses="yes" if rng.random() < 0.2 else "no",
-        iris=tuple(int(c) for c in [(70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24)][rng.integers(5)]),
-        cloth=tuple(int(c) for c in rng.integers(25, 225, 3)),
+        iris=IRISES[rng.integers(len(IRISES))],
+        cloth=(int(rng.integers(25, 225)), int(rng.integers(25, 225)), int(rng.integers(25, 225))),
         seed=int(rng.integers(2**31)),
     )
     return identity, look
@@ -128,18 +167,18 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
 def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
     """Intensities 0-5 of the units that cause a picture: prototype with drop-outs, plus distractors."""
     units: dict[str, float] = {}
-    strength = rng.uniform(0.55, 1.0)
+    strength = rng.uniform(0.7, 1.1)
     prototype = PROTOTYPES[expression]
     chosen = [name for name, chance in prototype.items() if rng.random() < chance]
     if expression in CORE and not any(name in chosen for name in CORE[expression]):
         chosen.append(CORE[expression][0])
     for name in chosen:
-        units[name] = 5 * float(np.clip(strength * rng.normal(1.0, 0.22), 0.15, 1))
+        units[name] = 5 * float(np.clip(strength * rng.normal(1.0, 0.18), 0.2, 1))
     for _ in range(rng.poisson(1.0 if expression == "Neutral" else 0.9)):
         name = DISTRACTORS[rng.integers(len(DISTRACTORS))]
         if name not in units:
-            units[name] = 5 * float(np.clip(rng.gamma(2.0, 0.11), 0.02, 0.45))
-    if rng.random() < 0.28:  # speech: a mouth shape that means nothing
+            units[name] = 5 * float(np.clip(rng.gamma(2.0, 0.09), 0.02, 0.4))
+    if rng.random() < 0.22:  # speech: a mouth shape that means nothing
         shape = pick(rng, {"AU26": 3, "AU18": 1, "AU22": 1, "AU24": 1, "AU16": 1})
         units[shape] = max(units.get(shape, 0.0), 5 * float(rng.uniform(0.15, 0.6)))
     if rng.random() < 0.06:
@@ -149,7 +188,7 @@ def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
 
 
 def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: bool = False) -> FloatArray:
-    """(52,) strengths of the rig for unit intensities 0-5, nearly symmetric; `one_sided` moves AU12 and AU14 on one side."""
+    """(52,) strengths for unit intensities 0-5, nearly symmetric; `one_sided` moves AU12 and AU14 on one side."""
     rig = load_rig()
     out = np.zeros(len(rig.action_names), np.float32)
     index = {name: n for n, name in enumerate(rig.action_names)}
@@ -167,7 +206,7 @@ def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: b
                     share = 0.08
                 out[index[action + side]] += amount * share
     out[index["jawOpen"]] = min(out[index["jawOpen"]], 0.85)
-    return np.clip(out, 0, 1.25)
+    return np.clip(out, 0, 1.6)
 
 
 def add_gaze(rng: np.random.Generator, actions: FloatArray) -> None:
@@ -210,16 +249,21 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         gamma=float(rng.uniform(0.8, 1.25)),
         warmth=float(rng.normal(0, 0.5)),
         grey=bool(rng.random() < 0.1),
-        blur=float(max(0.0, rng.normal(0.001, 0.004))),
-        grain=float(abs(rng.normal(0, 0.014))),
+        blur=float(max(0.0, rng.normal(-0.001, 0.004))),
+        grain=float(abs(rng.normal(0, 0.010))),
         jpeg=int(rng.integers(45, 95)) if rng.random() < 0.6 else 100,
     )
 
 
+def face_id(index: int, subjects: int, classes: Sequence[str]) -> str:
+    """Name of face `index`: subject index % subjects, classes by turns inside the subject."""
+    subject, turn = index % subjects, index // subjects
+    return f"s{subject:04d}-{turn:03d}-{classes[(turn + subject) % len(classes)].lower()}"
+
+
 def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) -> FaceParameters:
-    """Parameters of face `index`: subject index % subjects, class by turns inside the subject."""
-    subject = index % subjects
-    turn = index // subjects
+    """Parameters of face `index` of a set with that many subjects."""
+    subject, turn = index % subjects, index // subjects
     expression = classes[(turn + subject) % len(classes)]
     identity_list, look = subject_look(seed, subject)
     identity = np.array(identity_list, np.float32)
@@ -227,8 +271,8 @@ def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) ->
     units = sample_units(rng, expression)
     actions = unit_actions(rng, units, one_sided=expression == "Contempt")
     add_gaze(rng, actions)
-    wide = 2.0 if rng.random() < 0.15 else 1.0
-    pose = (float(rng.normal(0, 11) * wide), float(rng.normal(0, 6) * wide), float(rng.normal(0, 5)))
+    wide = 2.0 if rng.random() < 0.12 else 1.0
+    pose = (float(rng.normal(0, 8.5) * wide), float(rng.normal(0, 5) * wide), float(rng.normal(0, 4)))
     if look.glasses == "yes" and rng.random() < 0.3:
         look = Look(**{**look.__dict__, "glasses": "dark" if rng.random() < 0.12 else "no"})
     return FaceParameters(
@@ -239,10 +283,10 @@ def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) ->
         scale=float(np.clip(rng.normal(0.305, 0.016), 0.26, 0.35)),
         centre=tuple(rng.normal(0, 0.015, 2).tolist()),
         distance=float(rng.uniform(8, 24)),
-        light=(float(rng.normal(0, 38)), float(rng.normal(25, 18))),
-        contrast=float(rng.uniform(0.35, 0.9)),
+        light=(float(rng.normal(0, 30)), float(rng.normal(25, 15))),
+        contrast=float(rng.uniform(0.35, 0.8)),
         scene=sample_scene(rng),
-        id=f"s{subject:04d}-{turn:03d}-{expression.lower()}",
+        id=face_id(index, subjects, classes),
         split=splits_of(subjects, seed)[subject],
         subject=f"s{subject:04d}",
         expression=expression,
@@ -291,6 +335,7 @@ def faces(
 
     Raises:
         UsageError: count, size, subjects, classes or an index out of range.
+
     """
     people = check_request(count, size, subjects, classes)
     for index in range(count) if indices is None else indices:

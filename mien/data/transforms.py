@@ -32,6 +32,7 @@ class FaceTransform:
         if augment:
             steps += _random_steps(augment)
         self.steps = v2.Compose(steps)
+        self.erase = v2.RandomErasing(augment.erase, scale=(0.02, 0.2)) if augment and augment.erase else None
 
     def __call__(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
         """(3, H, W) uint8 and (68, 2) float -> (3, size, size) uint8 and (68, 2) float."""
@@ -40,6 +41,8 @@ class FaceTransform:
             landmarks = torch.stack([image.shape[-1] - 1 - landmarks[:, 0], landmarks[:, 1]], dim=1)[list(FLIP)]
         points = tv_tensors.KeyPoints(landmarks + _HALF_PIXEL, canvas_size=tuple(image.shape[-2:]))
         picture, points = self.steps(tv_tensors.Image(image), points)
+        if self.erase is not None:  # pixels only; in the Compose it would warn about the points
+            picture = self.erase(picture)
         return picture.as_subclass(Tensor), points.as_subclass(Tensor) - _HALF_PIXEL
 
 
@@ -58,8 +61,6 @@ def _random_steps(augment: AugmentConfig) -> list[v2.Transform]:
         steps.append(v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter / 2))
     if augment.grayscale:
         steps.append(v2.RandomGrayscale(augment.grayscale))
-    if augment.erase:
-        steps.append(v2.RandomErasing(augment.erase, scale=(0.02, 0.2)))
     return steps
 
 

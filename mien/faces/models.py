@@ -8,9 +8,9 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from mien.errors import DataError, unknown_name
+from mien.errors import DataError, UsageError, unknown_name
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
@@ -48,7 +48,7 @@ def cache_folder() -> Path:
 
 
 def cached_model(name: str) -> Path | None:
-    """The file that `get` has put into the cache; None when it was never fetched."""
+    """The file that `models get` has put into the cache; None when it was never fetched."""
     path = cache_folder() / MODELS[name].name
     return path if path.is_file() else None
 
@@ -62,15 +62,27 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def get(name: str, *, url: str | None = None) -> Path:
-    """Fetch a model file from its publisher into the cache and check its SHA-256.
+def models(action: Literal["get", "list"], name: str = "", *, url: str | None = None) -> Path | None:
+    """Get or list the landmark models that photos need.
 
-    Nothing is fetched when the file is there and intact. A file with another hash is never kept.
+    Fetched from the publisher into the user's cache and checked by SHA-256; a file with another hash is never kept, and
+    nothing is fetched when the file is there and intact.
 
     Args:
-        name: Key of MODELS, e.g. face_landmarker.
-        url: Fetch from here instead (a mirror, or file:///path without internet); the hash must still match.
+        action: get one model, or list all with where they lie.
+        name: model to get, e.g. face_landmarker.
+        url: fetch from here instead (a mirror, or file:///path without internet); the hash must still match.
+
+    Returns:
+        Path of the model after `get`, None after `list`.
+
     """
+    if action == "list":
+        for key, model in MODELS.items():
+            print(f"{key}: {cached_model(key) or 'not fetched'} ({model.terms}; {model.url})")
+        return None
+    if not name:
+        raise UsageError(f"mien models get needs a name. Valid: {', '.join(MODELS)}.")
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     model = MODELS[name]

@@ -1,0 +1,101 @@
+"""Cut the face of a photo the way the faces of a training store lie in their pictures.
+
+A run remembers in environment.json where eyes, nose and mouth of its training faces lie (the median of five points),
+the size and the channels of its store. A new photo's face is turned, scaled and shifted so that its own five points fit
+those, sampled at the store's size, then resized to the net's input: the same chain that training faces went through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mien.data.pictures import box_square, cut_square, whole_square
+from mien.data.pictures import move_points as move
+from mien.faces.align import move_points, similarity, warp
+from mien.faces.landmarks import five_points
+from mien.schema import ByteArray, FloatArray
+
+if TYPE_CHECKING:
+    from mien.data.store import Store
+
+
+class Framing(NamedTuple):
+    """How faces lie in the pictures of a store; plain data, kept as JSON in a run folder."""
+
+    size: int
+    """Side of the stored pictures, pixels."""
+    channels: int
+    """1 grey, 3 colour."""
+    faces: str
+    """Where the store's landmarks came from (`mien prepare --faces`)."""
+    aligned: bool
+    """Faces were aligned to the template: outside the photo is black; else border pixels are repeated."""
+    points: list[list[float]] | None
+    """Median (x, y) pixels of five points over the training faces (eyes, nose tip, mouth corners as seen in the
+    picture); None where the store has no landmarks."""
+
+
+class FramedFace(NamedTuple):
+    """One face, ready for a net of a run."""
+
+    pixels: ByteArray
+    """(S, S, 3) at the store's size, grey repeated where the store is grey."""
+    landmarks: FloatArray
+    """(68, 2) pixels of `pixels`, NaN unknown."""
+    display: ByteArray
+    """The same view sampled from the photo at a size for people, in colour."""
+    rule: str
+    """fitted: five points onto the training faces'; box: square around the face box; whole: the whole picture."""
+
+
+def framing_of(store: Store, rows: np.ndarray) -> Framing:
+    """Framing of the training faces `rows` of a store."""
+    points = five_points(store.landmarks[rows])
+    known = points[np.isfinite(points).all(axis=(1, 2))]
+    notes = store.info.notes
+    median = np.median(known, axis=0).round(3).tolist() if len(known) else None
+    return Framing(
+        store.info.size, store.info.channels, notes.get("faces", "dataset"), notes.get("align") == "True", median
+    )
+
+
+def frame_face(
+    image: ByteArray, landmarks: FloatArray | None, box: FloatArray | None, framing: Framing, display: int
+) -> FramedFace:
+    """Cut one face out of an RGB photo: by landmarks, else by its box, else the whole photo.
+
+    Args:
+        image: uint8 (H, W, 3).
+        landmarks: (68, 2) pixels of `image`, or None.
+        box: (4,) x0, y0, x1, y1 pixels of `image`, or None.
+        framing: of the run.
+        display: side of the view for people, pixels.
+
+    """
+    fitted = None
+    if landmarks is not None and framing.points is not None:
+        fitted = similarity(five_points(landmarks), np.array(framing.points, dtype=np.float32))
+    unknown = np.full((68, 2), np.nan, dtype=np.float32)
+    if fitted is not None and landmarks is not None:
+        pixels = warp(image, fitted, framing.size, replicate=not framing.aligned)
+        scale = display / framing.size  # about pixel centres: x -> (x + 0.5) scale - 0.5
+        larger = fitted * scale + np.array([[0, 0, 0.5 * scale - 0.5]] * 2)
+        shown = warp(image, larger, display, replicate=not framing.aligned)
+        points, rule = move_points(landmarks, fitted), "fitted"
+    else:
+        square = whole_square(*image.shape[:2]) if box is None else box_square(box)
+        pixels, matrix = cut_square(image, square, framing.size)
+        shown, _ = cut_square(image, square, display)
+        points = unknown if landmarks is None else move(landmarks, matrix)
+        rule = "whole" if box is None else "box"
+    if framing.channels == 1:
+        pixels = _grey(pixels)
+    return FramedFace(pixels, points, shown, rule)
+
+
+def _grey(pixels: ByteArray) -> ByteArray:
+    import cv2
+
+    return np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)

@@ -1,0 +1,333 @@
+"""`mien explain`: photos -> faces -> predicted expressions, where the model looked, overlays and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mien.errors import DataError, UsageError, unknown_name
+from mien.progress import track
+from mien.schema import ByteArray, FloatArray, scheme_classes
+
+if TYPE_CHECKING:
+    from mien.config import Recipe
+    from mien.data.framing import FramedFace, Framing
+    from mien.faces.detect import Face
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Files that count as photos when a folder is given; a file that is named itself is always tried."""
+
+
+class PhotoFace(NamedTuple):
+    """One face of one photo, cut for the net."""
+
+    file: Path
+    sha256: str
+    number: int
+    """Face number in its photo from 1, the main one first."""
+    face: Face | None
+    """As found in the photo; None where the whole picture was taken as a face."""
+    framed: FramedFace
+
+
+class Photos(NamedTuple):
+    """What the finder of faces needs, and what it could not use."""
+
+    provider: Callable[[ByteArray], list[Face]] | None
+    framing: Framing
+    display: int
+    skipped: list[dict[str, str]]
+
+
+def explain(
+    run: Path,
+    *photos: Path,
+    out: Path | None = None,
+    methods: str = "cam,grad_cam_pp,layer_cam",
+    expression: str | None = None,
+    faces: str = "auto",
+    landmark_model: Path | None = None,
+    size: int = 192,
+    batch: int = 32,
+) -> dict[str, Any]:
+    """Explain photos with a trained run: one strip and one .npz of raw maps a face, and one manifest.json for all.
+
+    A photo that is damaged or shows no face is listed under `skipped` in the manifest; DataError when none is left.
+    Returns the manifest.
+
+    Args:
+        run: run folder of `mien train`.
+        photos: pictures, or folders that are searched for pictures.
+        out: folder for the results (default RUN/explained).
+        methods: maps to draw beside the attention, separated by commas: cam, grad_cam, grad_cam_pp, layer_cam, ...
+        expression: explain this expression for every face instead of the predicted one.
+        faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
+        landmark_model: model file of the face provider; found by itself where the provider is installed.
+        size: side of each picture of a strip, pixels.
+        batch: faces at a time.
+
+    """
+    from mien import checkpoint
+
+    if size < 32 or batch < 1:
+        raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
+    names = method_names(methods)
+    files = find_photos(photos)
+    model, recipe, env = checkpoint.load_model(run)
+    classes = scheme_classes(recipe.data.scheme)
+    if expression is not None and expression not in classes:
+        raise unknown_name("expression", expression, classes)
+    provider, found_by = open_finder(faces, landmark_model)
+    finder = Photos(provider, framing_of_run(env, recipe), size, [])
+    folder = out or run / "explained"
+    entries: list[dict[str, Any]] = []
+    found = find_faces(files, finder)
+    while chunk := list(islice(found, batch)):
+        seen = look(model, recipe, [face.framed for face in chunk], names, expression)
+        entries += [write_face(face, k, seen, recipe, folder, size) for k, face in enumerate(chunk)]
+    manifest = {
+        **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
+        "run": run.name,
+        "run_version": checkpoint.RUN_VERSION,
+        "checkpoint": {**env["checkpoint"], "sha256": sha256(run / "best.ckpt")},
+        "framing": finder.framing._asdict(),
+        "faces_found_by": found_by,
+        "methods": ["attention", *names],
+        "photos": len(files),
+        "faces": entries,
+        "skipped": finder.skipped,
+    }
+    if not entries:
+        first = finder.skipped[0]
+        raise DataError(
+            f"none of {len(files)} photos shows a usable face; the first is {first['file']}: {first['reason']}."
+        )
+    checkpoint.write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
+    print_table(manifest, folder)
+    return manifest
+
+
+def method_names(methods: str) -> list[str]:
+    """Names of mien.explain.EXPLAINERS out of a comma list, each once; UsageError for an unknown one."""
+    from mien.explain import EXPLAINERS
+
+    names = list(dict.fromkeys(word.strip() for word in methods.split(",") if word.strip()))
+    for name in names:
+        if name not in EXPLAINERS:
+            raise unknown_name("explainer", name, EXPLAINERS)
+    return names
+
+
+def find_photos(paths: Sequence[Path]) -> list[Path]:
+    """Files as named, pictures inside folders in name order; DataError for a missing path or an empty folder."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            if not inside:
+                raise DataError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise DataError(f"photo not found: {path}.")
+    if not files:
+        raise UsageError("give at least one photo or folder of photos.")
+    return list(dict.fromkeys(files))
+
+
+def open_finder(faces: str, model: Path | None) -> tuple[Callable[[ByteArray], list[Face]] | None, str]:
+    """Face provider and its name; with `auto`, no provider and a notice where mediapipe cannot be opened."""
+    from mien.faces.detect import PROVIDERS, open_provider
+
+    if faces == "none":
+        return None, "none"
+    if faces != "auto":
+        if faces not in PROVIDERS:
+            raise unknown_name("face provider", faces, ("auto", "none", *PROVIDERS))
+        return open_provider(faces, model), faces
+    try:
+        return open_provider("mediapipe", model), "mediapipe"
+    except DataError as error:
+        if model is not None:
+            raise
+        print(f"mien: whole pictures are taken as faces: {error}", file=sys.stderr)
+        return None, f"none ({error})"
+
+
+def framing_of_run(env: dict[str, Any], recipe: Recipe) -> Framing:
+    """How the run's training faces lie in their pictures; runs from before this was kept get the box of the face."""
+    from mien.data.framing import Framing
+
+    kept = env.get("framing")
+    return Framing(**kept) if kept else Framing(recipe.model.size, 3, "unknown", False, None)
+
+
+def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
+    """Every face of every photo, cut for the net; what cannot be used goes into `photos.skipped` with its reason."""
+    from mien.data.framing import frame_face
+    from mien.data.pictures import PictureError, load_picture
+    from mien.draw import rgb
+
+    for file in track(files, "photos", len(files)):
+        try:
+            image = rgb(load_picture(file))
+        except PictureError as error:
+            photos.skipped.append({"file": str(file), "reason": str(error)})
+            continue
+        found: list[Face | None] = [None] if photos.provider is None else list(photos.provider(image))
+        if not found:
+            photos.skipped.append({"file": str(file), "reason": "no face found"})
+        digest = sha256(file)
+        for number, face in enumerate(found, start=1):
+            points, box = (None, None) if face is None else (face.landmarks, face.box)
+            yield PhotoFace(file, digest, number, face, frame_face(image, points, box, photos.framing, photos.display))
+
+
+class Looked(NamedTuple):
+    """What a model did with one batch of faces."""
+
+    pictures: ByteArray
+    """(B, S, S, 3) as the net saw them, before normalisation."""
+    landmarks: FloatArray
+    """(B, 68, 2) pixels of `pictures`."""
+    probabilities: FloatArray
+    """(B, K)."""
+    target: np.ndarray
+    """(B,) class that is explained."""
+    cue: FloatArray
+    """(B, S, S); zero where not valid."""
+    valid: np.ndarray
+    """(B,) bool."""
+    raw: dict[str, FloatArray]
+    """Map name -> (B, h, w)."""
+    scores: dict[str, dict[str, FloatArray]]
+    """Map name -> score name -> (B,), as in `mien evaluate`."""
+
+
+def look(
+    model: Any, recipe: Recipe, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None
+) -> Looked:
+    """One forward pass and the maps of a batch of faces."""
+    import torch
+
+    from mien import explain as explainers
+    from mien import maps
+    from mien.cues import control_cue
+    from mien.data.transforms import FaceTransform, normalise
+    from mien.metrics.alignment import attention_scores, cam_scores
+
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
+    transform, classes = FaceTransform(recipe.model.size), scheme_classes(recipe.data.scheme)
+    pixels = [torch.from_numpy(np.ascontiguousarray(face.pixels.transpose(2, 0, 1))) for face in faces]
+    pairs = [transform(image, torch.from_numpy(face.landmarks)) for image, face in zip(pixels, faces, strict=True)]
+    pictures, points = (torch.stack(part) for part in zip(*pairs, strict=True))
+    images = normalise(pictures.to(device))
+    with torch.no_grad():
+        output = model.to(device)(images)
+    target = output.logits.argmax(1)
+    if expression is not None:
+        target = torch.full_like(target, classes.index(expression))
+    frame = (recipe.model.size, recipe.model.size)
+    cue = control_cue(
+        "none", recipe.cue, points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame
+    )
+    raw = explainers.explain(model, images, target, methods)
+    scores = {"attention": attention_scores(output.features[-1], cue.maps)}
+    scores |= {name: cam_scores(map_ if name == "cam" else map_.relu(), cue.maps) for name, map_ in raw.items()}
+    raw = {"attention": maps.channel_mean(output.features[-1]), **raw}
+    return Looked(
+        pictures.permute(0, 2, 3, 1).numpy(),
+        points.numpy(),
+        output.logits.float().softmax(1).cpu().numpy(),
+        target.cpu().numpy(),
+        cue.maps[:, 0].cpu().numpy(),
+        cue.valid.cpu().numpy(),
+        {name: map_[:, 0].float().cpu().numpy() for name, map_ in raw.items()},
+        {name: {kind: values.cpu().numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
+    )
+
+
+def write_face(face: PhotoFace, k: int, seen: Looked, recipe: Recipe, folder: Path, size: int) -> dict[str, Any]:
+    """Strip and raw maps of face `k` of a batch; returns its entry of the manifest."""
+    classes, valid = scheme_classes(recipe.data.scheme), bool(seen.valid[k])
+    stem = f"{face.file.stem}-{hashlib.sha256(str(face.file).encode()).hexdigest()[:6]}-face{face.number}"
+    scores = {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in seen.scores.items()}
+    entry: dict[str, Any] = {
+        "file": str(face.file),
+        "sha256": face.sha256,
+        "face": face.number,
+        "box": None if face.face is None else [round(float(v), 2) for v in face.face.box],
+        "landmarks_found": face.face is not None,
+        "crop": face.framed.rule,
+        "expression": classes[int(seen.probabilities[k].argmax())],
+        "probabilities": {name: float(p) for name, p in zip(classes, seen.probabilities[k], strict=True)},
+        "explained_expression": classes[int(seen.target[k])],
+        "cue": recipe.cue.kind if valid else None,
+        "scores": scores if valid else None,
+        "strip": f"{stem}.png",
+        "maps": f"{stem}.npz",
+    }
+    raw = {name: values[k] for name, values in seen.raw.items()}
+    draw_strip(folder / f"{stem}.png", entry, face.framed.display, seen.cue[k], raw, size)
+    pixels = {"pixels": seen.pictures[k], "landmarks": seen.landmarks[k], "cue": seen.cue[k]}
+    save_npz(folder / f"{stem}.npz", {**pixels, **raw})
+    return entry
+
+
+def draw_strip(
+    path: Path, entry: dict[str, Any], picture: ByteArray, cue: FloatArray, raw: dict[str, FloatArray], size: int
+) -> None:
+    """Face | cue of the explained expression, where there is one | attention | one picture a method, as scored."""
+    import torch
+
+    from mien import draw, maps
+
+    cells = {"face": picture}
+    if entry["cue"] is not None:
+        cells[f"cue of {entry['explained_expression']}"] = draw.overlay(picture, cue)
+    for name, map_ in raw.items():
+        evidence = (
+            map_ if name in ("attention", "cam") else np.maximum(map_, 0)
+        )  # gradient maps: the part that speaks for
+        cells[name] = draw.overlay(picture, maps.min_max(torch.from_numpy(evidence)[None, None])[0, 0].numpy())
+    share = entry["probabilities"][entry["expression"]]
+    title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
+    draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raw maps at their own resolution beside the net's input picture, its landmarks and the cue."""
+    from mien import checkpoint
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    checkpoint.write_atomic(path, buffer.getvalue())
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def print_table(manifest: dict[str, Any], folder: Path) -> None:
+    """One line a face, then what was skipped."""
+    width = max(len(Path(e["file"]).name) for e in manifest["faces"])
+    print(f"{'photo':<{width}}  face  expression       p   cosine of attention with the cue")
+    for entry in manifest["faces"]:
+        score = f"{entry['scores']['attention']['cosine']:.2f}" if entry["scores"] else "-"
+        name, share = entry["expression"], entry["probabilities"][entry["expression"]]
+        print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {name:<10}  {share:>6.2f}   {score}")
+    for entry in manifest["skipped"]:
+        print(f"skipped {entry['file']}: {entry['reason']}")
+    counts = f"{len(manifest['faces'])} faces of {manifest['photos']} photos, {len(manifest['skipped'])} skipped"
+    print(f"{counts}: {folder / 'manifest.json'}")

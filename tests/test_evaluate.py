@@ -1,0 +1,142 @@
+"""Evaluation: floors and controls stand beside every score, and numbers do not depend on how they were batched."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from mien import checkpoint
+from mien.data.loader import labels_of
+from mien.data.store import open_store
+from mien.data.transforms import normalise
+from mien.errors import DataError
+from mien.evaluate import CONTROLS, FLOORS, evaluate
+from mien.explain import DEFAULT_METHODS
+from mien.metrics.alignment import SCORES
+from mien.train import fit
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return tiny.store(tmp_path_factory.mktemp("data") / "store").path
+
+
+@pytest.fixture(scope="module")
+def run(faces, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(faces, guidance={"weight": 2.0}, optim={"epochs": 3}), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return evaluate(run)
+
+
+def test_floors_controls_and_every_layer(results):
+    names = set(results["alignment"])
+    assert names >= {f"floor:{name}" for name in FLOORS} | {f"control:{name}" for name in CONTROLS}
+    assert names >= {f"layer-{k}" for k in range(1, 6)} | set(DEFAULT_METHODS)
+    for name, kinds in results["alignment"].items():
+        assert set(kinds) >= set(SCORES)
+        for kind in SCORES:
+            score = kinds[kind]
+            low = -1 if kind in ("cosine", "pearson") else 0
+            assert low - 1e-6 <= score["class_mean"] <= 1 + 1e-6, (name, kind)
+    uniform = results["alignment"]["floor:uniform"]
+    assert uniform["pearson"]["class_mean"] == pytest.approx(0, abs=1e-5)
+    assert uniform["cosine"]["class_mean"] > 0.2  # why a cosine without its floor says little
+    mean = results["alignment"]["floor:mean"]["cosine"]["class_mean"]
+    assert mean > uniform["cosine"]["class_mean"]
+
+
+def test_the_file_is_the_result(run, results):
+    read = json.loads((run / "results.json").read_text())
+    assert read == json.loads(json.dumps(results))
+    assert read["faces"] == 42
+    assert read["faces_with_cue"] == 36  # Neutral has no cue
+    assert read["classes"][0] == "Neutral"
+    assert read["store_fingerprint"] == json.loads((run / "environment.json").read_text())["store_fingerprint"]
+    for key in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"):
+        assert 0 <= read["classification"][key] <= 1
+
+
+def test_predictions_agree_with_a_direct_pass(run, faces, results):
+    store = open_store(faces)
+    saved = np.load(run / "maps" / "faces.npz")
+    assert list(saved["id"]) == [name for name, split in zip(store.ids, store.split, strict=True) if split == "test"]
+    model, recipe, _ = checkpoint.load_model(run)
+    images = normalise(torch.from_numpy(store.images(saved["row"])).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        direct = model(images).logits.softmax(1).numpy()
+    assert np.allclose(saved["probabilities"], direct, atol=1e-5)
+    labels = labels_of(store, recipe.data.scheme)[saved["row"]]
+    assert (saved["label"] == labels).all()
+    assert results["classification"]["accuracy"] == pytest.approx((direct.argmax(1) == labels).mean())
+    assert (saved["valid"] == (labels != 0)).all()
+
+
+def test_class_means(run):
+    means = np.load(run / "maps" / "class_means.npz")
+    assert set(means.files) == {"cue", "attention", "cam"}
+    for name in means.files:
+        assert means[name].shape == (7, tiny.SIZE, tiny.SIZE)
+        assert means[name].min() >= 0
+        assert means[name].max() <= 1 + 1e-6
+    assert (means["cue"][0] == 0).all()
+    assert (means["cue"][1:].max(axis=(1, 2)) > 0.5).all()
+
+
+def test_batch_size_does_not_matter(run, results, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    other = evaluate(copy, batch=5)
+    assert other["classification"]["confusion"] == results["classification"]["confusion"]
+    for name, kinds in results["alignment"].items():
+        if name in ("control:shuffled", "control:other_class"):
+            continue  # drawn batch by batch
+        for kind in SCORES:
+            assert other["alignment"][name][kind]["class_mean"] == pytest.approx(kinds[kind]["class_mean"], abs=1e-4), (name, kind)
+
+
+def test_other_splits_and_stores(run, faces, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    before = (copy / "results.json").read_bytes()
+    scores = evaluate(copy, split="train")
+    assert (copy / "results.json").read_bytes() == before
+    assert json.loads((copy / "results-train.json").read_text())["split"] == "train"
+    assert scores["faces"] + evaluate(copy, split="valid")["faces"] == 42
+    other = tiny.store(tmp_path / "other", seed=5)
+    assert evaluate(copy, store=other.path)["store_fingerprint"] == other.fingerprint
+
+
+def test_store_without_the_split(run, tmp_path):
+    other = tiny.store(tmp_path / "other", splits=("train", "valid"))
+    with pytest.raises(DataError, match="no labelled faces in split 'test'") as caught:
+        evaluate(run, store=other.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_guided_faces_of_a_store_without_landmarks(faces, tmp_path):
+    """No cue anywhere: scores are empty, not wrong, and classification stands."""
+    from mien.data.store import write_store
+
+    blind = [record._replace(landmarks=None) for record in tiny.records(each=4)]
+    store = write_store(blind, tmp_path / "blind", dataset="toy", size=tiny.SIZE)
+    fit(tiny.recipe(store.path, guidance={"weight": 1.0}, optim={"epochs": 1}), tmp_path / "run")
+    scores = evaluate(tmp_path / "run")
+    assert scores["faces_with_cue"] == 0
+    assert scores["alignment"]["layer-5"]["cosine"]["class_mean"] is None
+    assert 0 <= scores["classification"]["accuracy"] <= 1
+
+
+def test_landmark_cue_has_no_other_class(faces, tmp_path):
+    recipe = tiny.recipe(faces, optim={"epochs": 1})
+    fit(replace(recipe, cue=replace(recipe.cue, kind="landmarks")), tmp_path / "run")
+    scores = evaluate(tmp_path / "run")
+    assert "control:other_class" not in scores["alignment"]
+    assert scores["faces_with_cue"] == 42  # landmarks give Neutral a cue too
