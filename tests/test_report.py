@@ -20,7 +20,7 @@ from mien.metrics.intervals import paired_bootstrap
 from mien.models import create_model
 from mien.report import report
 from mien.report.card import card
-from mien.report.numbers import class_weights, classification, compare, f1_and_ece_intervals, right_and_wrong
+from mien.report.numbers import beyond, class_weights, classification, compare, f1_and_ece_intervals, right_and_wrong
 from mien.report.page import context
 from mien.report.runs import Group, choose_baseline, group_runs, load_run, load_runs
 from mien.schema import EXPRESSIONS, Record
@@ -102,8 +102,8 @@ def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.Ca
     assert bare.count("DATA") == 4 + 8  # curves, confusion, maps, reliability; four strips a recipe
     titles = re.findall(r'<h2 id="(\w+)"', bare)
     assert titles == [
-        "runs", "classification", "alignment", "classes", "tests", "curves", "confusion", "maps", "faces", "reliability",
-        "meaning", "again",
+        "runs", "classification", "alignment", "classes", "tests", "curves", "confusion", "maps", "faces",
+        "reliability", "meaning", "again",
     ]  # fmt: skip
     for phrase in (
         "led-s0 against plain-s0",
@@ -128,7 +128,7 @@ def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.Ca
 def test_same_input_same_page(runs: Path) -> None:
     first = report(runs / "plain-s0", out=runs / "a.html").read_text()
     assert first == report(runs / "plain-s0", out=runs / "b.html").read_text()
-    assert "nothing to compare" in first
+    assert "nothing to compare it with" in first
 
 
 def test_seeds_of_a_recipe_are_taken_together(runs: Path) -> None:
@@ -167,6 +167,16 @@ def test_differences_are_those_of_the_tables(made: Path) -> None:
     assert len(set(people)) == 12
     plain = paired_bootstrap(a.first.right.astype(float), b.first.right.astype(float), people, seed=3)
     assert found["accuracy"].faces == plain
+
+
+def test_beyond_the_floor_is_the_difference_of_the_table(made: Path) -> None:
+    run = load_run(made / "led-s0", "led")
+    for name in ("floor:mean", "control:other_class"):
+        test = beyond(Group("led", [run]), name, "cosine", 0)
+        assert test is not None
+        means = [run.results["alignment"][key]["cosine"]["class_mean"] for key in ("layer-5", name)]
+        assert test.difference == pytest.approx(means[0] - means[1], abs=1e-6)
+    assert beyond(Group("led", [run]), "floor:none", "cosine", 0) is None
 
 
 def test_class_weights_make_a_mean_over_classes() -> None:

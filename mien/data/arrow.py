@@ -121,7 +121,7 @@ def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:
         "landmarks": landmarks,
         "visible": visible,
         "pose": _floats(record, "pose", (3,)),
-        "attributes": json.dumps(record.attributes, sort_keys=True),
+        "attributes": json.dumps(dict(record.attributes), sort_keys=True),
         "digest": hashlib.sha1(image.tobytes(), usedforsecurity=False).hexdigest(),
         "dhash": difference_hash(image),
     }

@@ -171,6 +171,30 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
     return Paired(base, other, pairs, same_seed, len(ids), count, found)
 
 
+def beyond(group: Group, map_: str, kind: str, seed: int) -> Comparison | None:
+    """The last layer's score minus that of a floor or control on the same faces, as a mean over classes.
+
+    Averaged over the seeds of the recipe, on the faces that all of them scored; None without such scores.
+    """
+    runs = [run for run in group.runs if f"{map_}/{kind}" in run.faces]
+    if not runs:
+        return None
+    ids = runs[0].faces["id"]
+    for run in runs:
+        ids = ids[np.isin(ids, run.faces["id"])]
+    rows = [_rows(run, ids) for run in runs]
+    valid = runs[0].faces["valid"][rows[0]]
+    if not valid.any():
+        return None
+    weight = class_weights(runs[0].faces["label"][rows[0]], valid)[valid]
+    sides = [
+        np.mean([_score(name, kind)(run)[row][valid] for run, row in zip(runs, rows, strict=True)], axis=0) * weight
+        for name in (map_, "")
+    ]
+    people = _people(runs[0], rows[0])
+    return paired_bootstrap(sides[0], sides[1], people[valid] if people is not None else None, seed=seed)
+
+
 def _score(map_: str, kind: str) -> Callable[[Run], np.ndarray]:
     return lambda run: np.nan_to_num(run.faces[f"{map_ or run.last_layer}/{kind}"]).astype(float)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mien import __version__
 from mien.report import pictures, plots
-from mien.report.numbers import Number, Paired, alignment, classification, compare, mean_of, right_and_wrong
+from mien.report.numbers import Number, Paired, alignment, beyond, classification, compare, mean_of, right_and_wrong
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
 from mien.report.words import (
     CONTROLS,
@@ -72,6 +72,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "faces_with_cue": results["faces_with_cue"],
         "per_class": per_class_table(groups),
         "right_wrong": right_wrong_table(groups, seed),
+        "beyond": beyond_table(groups, seed),
         "tests": [tests_table(test) for test in tests],
         "curves": plots.curves(groups),
         "confusion": plots.confusion(groups),
@@ -256,6 +257,26 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
                     "cells": [{**cell(value), "count": count} for value, count in sides],
                 }
             )
+    return rows
+
+
+def beyond_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
+    """A row a floor or control that matters: how far the last layer's attention is beyond it, by recipe."""
+    names = {"floor:mean": FLOORS["floor:mean"][0]} | {
+        name: CONTROLS[name][0] for name in ("control:other_class", "control:shuffled")
+    }
+    rows = []
+    for name, title in names.items():
+        for kind in ("cosine", "pearson"):
+            found = [beyond(group, name, kind, seed) for group in groups]
+            cells = [
+                {"text": signed(f.difference), "note": interval(f.low, f.high, sign=True), "weak": f.low <= 0}
+                if f
+                else cell(None)
+                for f in found
+            ]
+            if any(found):
+                rows.append({"title": title, "kind": {"cosine": "cosine", "pearson": "Pearson"}[kind], "cells": cells})
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mien.metrics.intervals import Comparison
-from mien.report.numbers import Difference, Number, Paired, alignment, classification
+from mien.report.numbers import Difference, Number, Paired, alignment, beyond, classification
 from mien.report.runs import Group
 
 SCORES = (
@@ -101,7 +101,7 @@ def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list
             f"{groups[0].first.results['faces']} {groups[0].first.results['split']} faces "
             f"(balanced {number(scores['balanced_accuracy'])})."
         )
-    sentences.append(" ".join(_floor_sentence(group) for group in groups))
+    sentences.append(" ".join(_floor_sentence(group, seed) for group in groups))
     pairs = {len(test.pairs) for test in tests}
     if pairs == {2}:
         sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
@@ -138,29 +138,26 @@ def _part(difference: Difference) -> str:
 
 
 def strongest_floor(group: Group, kind: str) -> tuple[str, float] | None:
-    """Name and score of the floor that is hardest to beat."""
-    floors = [(title, alignment(group, name, kind).value) for name, (title, _) in FLOORS.items()]
+    """Key in FLOORS and score of the floor that is hardest to beat."""
+    floors = [(name, alignment(group, name, kind).value) for name in FLOORS]
     known = [(title, value) for title, value in floors if value is not None]
     return max(known, key=lambda entry: entry[1]) if known else None
 
 
-def _floor_sentence(group: Group) -> str:
+def _floor_sentence(group: Group, seed: int) -> str:
     floor = strongest_floor(group, "cosine")
     own = alignment(group, group.first.last_layer, "cosine")
     other = alignment(group, "control:other_class", "cosine").value
     if floor is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    text = (
-        f"Attention of {group.name} scores {own.value:.3f}, {_place(group, floor[1])} the {floor[0]} ({floor[1]:.3f})"
-    )
+    place = f"{_place(group, floor[0], seed)} the {FLOORS[floor[0]][0]} ({floor[1]:.3f})"
+    text = f"Attention of {group.name} scores {own.value:.3f}, {place}"
     return text + (f", and {other:.3f} against another expression's cue." if other is not None else ".")
 
 
-def _place(group: Group, floor: float) -> str:
-    """Above, below or level with a floor: by the interval over faces of one run, by all runs agreeing for several."""
-    bounds = [run.results["alignment"][run.last_layer]["cosine"] for run in group.runs]
-    if len(bounds) == 1:
-        low, high = bounds[0]["interval"]
-    else:
-        low, high = min(b["class_mean"] for b in bounds), max(b["class_mean"] for b in bounds)
-    return "above" if low > floor else "below" if high < floor else "level with"
+def _place(group: Group, floor: str, seed: int) -> str:
+    """Above, below or level with a floor, by the paired interval over faces."""
+    test = beyond(group, floor, "cosine", seed)
+    if test is None or (test.low <= 0 <= test.high):
+        return "level with"
+    return "above" if test.low > 0 else "below"
