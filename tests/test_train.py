@@ -1,5 +1,6 @@
 """Training: exact resume, independence of workers, every switch does what it says, clear errors."""
 
+import itertools
 import json
 import os
 import signal
@@ -106,7 +107,9 @@ train.fit(tiny.recipe(Path(sys.argv[1]), guidance={"weight": 2.0}), Path(sys.arg
 """
 
 
-def test_killed_in_the_second_epoch_and_resumed_equals_uninterrupted(finished: Path, faces: Path, tmp_path: Path) -> None:
+def test_killed_in_the_second_epoch_and_resumed_equals_uninterrupted(
+    finished: Path, faces: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     here = Path(__file__).parent
     path = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
@@ -143,7 +146,9 @@ def test_a_log_line_beyond_the_checkpoint_is_dropped_on_resume(faces: Path, fini
 
 
 @pytest.mark.parametrize("options", [{"ema": 0.9}, {"name": "adamw", "lr": 1e-3}], ids=["ema", "adamw"])
-def test_resume_is_exact_with_more_state(faces: Path, tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_is_exact_with_more_state(
+    faces: Path, tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mien import train as module
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -238,13 +243,17 @@ def test_load_model_needs_a_run_with_weights(finished: Path, tmp_path: Path) -> 
 
 
 def test_loss_that_is_no_number_is_told(faces: Path, tmp_path: Path) -> None:
-    one_line(DataError, tiny.recipe(faces, optim={"lr": 1e30, "warmup": 0.0}), tmp_path / "run", "loss became", "--optim.lr")
+    one_line(
+        DataError, tiny.recipe(faces, optim={"lr": 1e30, "warmup": 0.0}), tmp_path / "run", "loss became", "--optim.lr"
+    )
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
 def test_store_without_labels_of_a_split(tmp_path: Path) -> None:
     path = tiny.store(tmp_path / "s", splits=("train",)).path
-    one_line(DataError, tiny.recipe(path, data={"protocol": "paper"}), tmp_path / "run", "no labelled faces", "mien check")
+    one_line(
+        DataError, tiny.recipe(path, data={"protocol": "paper"}), tmp_path / "run", "no labelled faces", "mien check"
+    )
 
 
 def run_one(faces: Path, out: Path, **sections: dict) -> dict[str, torch.Tensor]:
@@ -321,13 +330,17 @@ def test_class_weights_and_sampler(faces: Path) -> None:
     drawn = many[epoch_rows(rows, many, balance=True, seed=0, epoch=1)]
     assert 0.4 < drawn.mean() < 0.6
     assert sorted(epoch_rows(rows, many, balance=False, seed=0, epoch=1)) == list(rows)
-    assert (epoch_rows(rows, many, balance=False, seed=0, epoch=1) != epoch_rows(rows, many, balance=False, seed=0, epoch=2)).any()
+    assert (
+        epoch_rows(rows, many, balance=False, seed=0, epoch=1) != epoch_rows(rows, many, balance=False, seed=0, epoch=2)
+    ).any()
 
 
 def test_balance_weights_enter_the_loss(faces: Path) -> None:
     recipe = tiny.recipe(faces, data={"balance": "weights"})
     store = open_store(faces)
-    batch = next(iter(Loader(store, np.arange(6), labels_of(store, "basic-7"), size=32, batch=6, device=torch.device("cpu"))))
+    batch = next(
+        iter(Loader(store, np.arange(6), labels_of(store, "basic-7"), size=32, batch=6, device=torch.device("cpu")))
+    )
     output = create_model(recipe.model, 7)(batch.images)
     weight = torch.tensor([1.0, 5, 1, 1, 1, 1, 1])
     term = loss_terms(recipe, output, batch, [], [], 1, 0, weight)["classification"]
@@ -353,9 +366,9 @@ def test_schedules() -> None:
     assert [lr_factor(steps, e, 0, 5) for e in (1, 4, 5, 9)] == pytest.approx([1, 1, 0.9, 0.81])
     cosine = OptimConfig(schedule="cosine", epochs=10, warmup=0.1)
     factors = [lr_factor(cosine, e, s, 10) for e in range(1, 11) for s in range(10)]
-    assert all(a < b for a, b in zip(factors[:10], factors[1:11], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(factors))
     assert max(factors) == 1 == factors[10]
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(factors))
     assert 0 < factors[-1] < 1e-3
 
 
@@ -389,7 +402,13 @@ def test_guidance_raises_alignment(faces: Path, tmp_path: Path) -> None:
 
 
 def test_layer_of_a_recipe_that_the_net_has_not(faces: Path, tmp_path: Path) -> None:
-    one_line(UsageError, guided(faces, guidance={"weight": 1.0, "layers": [6]}), tmp_path / "run", "guidance.layers", "1 to 5")
+    one_line(
+        UsageError,
+        guided(faces, guidance={"weight": 1.0, "layers": [6]}),
+        tmp_path / "run",
+        "guidance.layers",
+        "1 to 5",
+    )
     assert resolve_layers([1, -1, 5], 5) == [0, 4, 4]
 
 

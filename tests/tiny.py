@@ -31,7 +31,9 @@ def points(size: float = SIZE) -> np.ndarray:
     return ((np.array(jaw + brows + nose + eyes + lips + inner) + 0.5) * (size / 224) - 0.5).astype(np.float32)
 
 
-def records(each: int = 6, seed: int = 0, size: int = SIZE, splits: tuple[str, ...] = ("train", "test")) -> list[Record]:
+def records(
+    each: int = 6, seed: int = 0, size: int = SIZE, splits: tuple[str, ...] = ("train", "test")
+) -> list[Record]:
     """`each` noisy pictures a class and split; a class is a bright bar at its own height, points jitter by a pixel."""
     rng = np.random.default_rng(seed)
     made = []
