@@ -123,8 +123,10 @@ def test_numbers_are_those_of_a_direct_pass(run, provider, tmp_path):
 
 
 def test_batches_do_not_matter(run, provider, tmp_path):
-    files = [photo(tmp_path / f"{k}.png", (200, 90), k) for k in range(3)]
-    several, single = (explain_verb(run, *files, out=tmp_path / str(b), batch=b)["faces"] for b in (32, 1))
+    files = [photo(tmp_path / f"{k}.png", (200, 90), k) for k in range(2)]
+    several, single = (
+        explain_verb(run, *files, out=tmp_path / str(b), batch=b, methods="cam", size=32)["faces"] for b in (32, 1)
+    )
     assert [e["strip"] for e in several] == [e["strip"] for e in single]
     for first, second in zip(several, single, strict=True):
         assert list(first["probabilities"].values()) == pytest.approx(list(second["probabilities"].values()), abs=1e-5)
