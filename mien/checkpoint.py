@@ -32,7 +32,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        raise DataError(f"cannot write {path}: {reason}; what was saved before is kept, the same command resumes.") from error
+        raise DataError(
+            f"cannot write {path}: {reason}; what was saved before is kept, the same command resumes."
+        ) from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -146,7 +148,9 @@ def load_model(path: Path, which: str = "best") -> tuple[nn.Module, Recipe, dict
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise DataError(f"{path}/{which}.ckpt does not fit its config.yaml: {str(error).splitlines()[-1].strip()}") from error
+        raise DataError(
+            f"{path}/{which}.ckpt does not fit its config.yaml: {str(error).splitlines()[-1].strip()}"
+        ) from error
     return model.eval(), recipe, {**env, "checkpoint": meta}
 
 

@@ -95,7 +95,9 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
                 parser.add_argument(option, type=kind, default=parameter.default, help=text)
             named.append(name)
         else:
-            parser.add_argument(name, type=kind, help=text, **({} if required else {"nargs": "?", "default": parameter.default}))
+            parser.add_argument(
+                name, type=kind, help=text, **({} if required else {"nargs": "?", "default": parameter.default})
+            )
             positional.append(name)
     own, extra = _split_overrides(words, [f"--{n.replace('_', '-')}" for n in named]) if rest else (words, [])
     valid = ["--help", *(f"--{name.replace('_', '-')}" for name in named)]

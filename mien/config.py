@@ -186,6 +186,7 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
 
     Raises:
         UsageError: missing file, bad YAML, unknown key (with the nearest valid one) or a value of the wrong type.
+
     """
     data = read_yaml(path) if path is not None else {}
     _refuse_unknown(data, str(path))

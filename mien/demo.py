@@ -17,7 +17,9 @@ def demo_recipe(store: Path, *, size: int, epochs: int, seed: int, weight: float
     return Recipe(
         data=DataConfig(store=store),
         augment=AugmentConfig(jitter=0.2),
-        model=ModelConfig(backbone="resnet10t", size=size, stem_pool=False, output_stride=16, channels=[32, 64, 128, 256]),
+        model=ModelConfig(
+            backbone="resnet10t", size=size, stem_pool=False, output_stride=16, channels=[32, 64, 128, 256]
+        ),
         guidance=GuidanceConfig(weight=weight),
         optim=OptimConfig(epochs=epochs, batch=32, lr=0.05),
         run=RunConfig(seed=seed, accelerator="cpu"),
@@ -25,7 +27,13 @@ def demo_recipe(store: Path, *, size: int, epochs: int, seed: int, weight: float
 
 
 def demo(
-    *, out: Path = Path("mien-demo"), faces: int = 1400, size: int = 64, epochs: int = 14, weight: float = 4.0, seed: int = 0
+    *,
+    out: Path = Path("mien-demo"),
+    faces: int = 1400,
+    size: int = 64,
+    epochs: int = 14,
+    weight: float = 4.0,
+    seed: int = 0,
 ) -> Path:
     """Synthesise faces, train unguided and guided, compare on unseen identities, write a report.
 
@@ -36,6 +44,7 @@ def demo(
         epochs: epochs of both trainings.
         weight: lambda of the guided run.
         seed: of faces and trainings.
+
     """
     from mien.evaluate import evaluate
     from mien.report import report
@@ -64,7 +73,9 @@ def print_comparison(results: dict[str, dict[str, Any]]) -> None:
     unguided, guided = results[UNGUIDED], results[GUIDED]
     print(f"\nOn {guided['faces']} faces of unseen identities          unguided   guided")
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-        print(f"  {name.replace('_', ' '):<44}{unguided['classification'][name]:>8.3f} {guided['classification'][name]:>8.3f}")
+        print(
+            f"  {name.replace('_', ' '):<44}{unguided['classification'][name]:>8.3f} {guided['classification'][name]:>8.3f}"
+        )
     rows = {
         f"ATT-COS {last}": (last, "cosine"), "CAM-COS": ("cam", "cosine"), f"Pearson {last}": (last, "pearson"),
         f"energy in the AU map, {last}": (last, "energy"),
@@ -74,8 +85,12 @@ def print_comparison(results: dict[str, dict[str, Any]]) -> None:
     print("  floors and controls of ATT-COS")
     for name in guided["alignment"]:
         if ":" in name:
-            what = {"floor": "a map that never saw the face: ", "control": "attention against a wrong cue: "}[name.split(":")[0]]
-            print(f"    {what + name.split(':')[1]:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}")
+            what = {"floor": "a map that never saw the face: ", "control": "attention against a wrong cue: "}[
+                name.split(":")[0]
+            ]
+            print(
+                f"    {what + name.split(':')[1]:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}"
+            )
 
 
 def _mean(results: dict[str, Any], name: str, kind: str) -> float:

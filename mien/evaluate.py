@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from mien.metrics.alignment import alignment_scores, attention_scores, cam_score
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier
 from mien.progress import track
-from mien.schema import Batch, Cue, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, IntArray, scheme_classes
 from mien.train import mean_of_cue, split_rows
 
 FLOORS = ("uniform", "centre", "mean")
@@ -36,11 +37,11 @@ CONTROLS = ("other_class", "shuffled", "inverted")
 class Collected(NamedTuple):
     """Everything of one pass over the split, one row a face."""
 
-    probabilities: np.ndarray
-    valid: np.ndarray
-    scores: dict[str, dict[str, np.ndarray]]
+    probabilities: FloatArray
+    valid: npt.NDArray[np.bool_]
+    scores: dict[str, dict[str, FloatArray]]
     """Map name -> score name -> (N,)."""
-    class_maps: dict[str, np.ndarray]
+    class_maps: dict[str, FloatArray]
     """Map name -> (K, H, W) mean over the faces of each class."""
     face_maps: dict[str, np.ndarray]
     """Map name -> (N, h, w) float16 in [0, 1] at the resolution of the last layer; for pictures in a report."""
@@ -62,6 +63,7 @@ def evaluate(
         store: another store than the recipe's, for example a moved or a foreign one.
         seed: of the random controls and the bootstrap.
         batch: faces at a time.
+
     """
     model, recipe, env = checkpoint.load_model(run)
     if store is not None:
@@ -92,7 +94,11 @@ def evaluate(
         "classes": list(classes),
         "faces": len(rows),
         "faces_with_cue": int(collected.valid.sum()),
-        "guidance": {"weight": recipe.guidance.weight, "layers": recipe.guidance.layers, "similarity": recipe.guidance.similarity},
+        "guidance": {
+            "weight": recipe.guidance.weight,
+            "layers": recipe.guidance.layers,
+            "similarity": recipe.guidance.similarity,
+        },
         "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
         "checkpoint": env["checkpoint"],
         "classification": classification_scores(collected.probabilities, labels[rows], classes),
@@ -105,7 +111,7 @@ def evaluate(
 
 @torch.no_grad()
 def collect(
-    model: torch.nn.Module, recipe: Recipe, store: Store, rows: np.ndarray, labels: np.ndarray, mean: Tensor,
+    model: torch.nn.Module, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, mean: Tensor,
     device: torch.device, seed: int, batch: int,
 ) -> Collected:  # fmt: skip
     """One batched pass: probabilities, scores of every layer's attention and of four CAMs, floors and controls."""
@@ -130,7 +136,10 @@ def collect(
             raw = family[name] if name == "cam" else family[name].relu()
             add(scores[name], cam_scores(raw, cue.maps))
         for name in FLOORS:
-            add(scores[f"floor:{name}"], alignment_scores(cue_of(recipe, part, size, name, mean, generator).maps, cue.maps))
+            add(
+                scores[f"floor:{name}"],
+                alignment_scores(cue_of(recipe, part, size, name, mean, generator).maps, cue.maps),
+            )
         for name in CONTROLS:
             if name != "other_class" or recipe.cue.kind == "au":
                 wrong = cue_of(recipe, part, size, name, mean, generator)
@@ -140,7 +149,7 @@ def collect(
             small[name].append(map_[:, 0].half().cpu())
         seen = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
         for name, map_ in seen.items():
-            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])  # type: ignore[assignment]
+            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
     counts = torch.from_numpy(np.bincount(labels[rows], minlength=classes)).clamp_min(1).view(-1, 1, 1)
     return Collected(
         torch.cat(probabilities).numpy(),
@@ -162,7 +171,9 @@ def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:
         store[name].append(values.cpu())
 
 
-def cue_of(recipe: Recipe, batch: Batch, size: tuple[int, int], control: str, mean: Tensor, generator: torch.Generator) -> Cue:
+def cue_of(
+    recipe: Recipe, batch: Batch, size: tuple[int, int], control: str, mean: Tensor, generator: torch.Generator
+) -> Cue:
     """The run's cue (or a control in its place) at `size` for the true labels of a batch."""
     return render_cue(
         replace(recipe.cue, control=control), batch.landmarks, batch.expressions, scheme=recipe.data.scheme,
@@ -170,7 +181,9 @@ def cue_of(recipe: Recipe, batch: Batch, size: tuple[int, int], control: str, me
     )  # fmt: skip
 
 
-def write_results(run: Path, results: dict[str, Any], collected: Collected, store: Store, rows: np.ndarray, labels: np.ndarray) -> None:
+def write_results(
+    run: Path, results: dict[str, Any], collected: Collected, store: Store, rows: IntArray, labels: IntArray
+) -> None:
     """results.json (all numbers), maps/class_means.npz (K, H, W) and maps/faces.npz (one row a face)."""
     (run / "maps").mkdir(exist_ok=True)
     split = results["split"]
@@ -207,7 +220,9 @@ def print_results(results: dict[str, Any]) -> None:
         f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
         f"ECE {scores['calibration_error']:.4f}"
     )
-    print(f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)")
+    print(
+        f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
+    )
     print(f"  {'map':<22}{'cosine':>8}{'pearson':>9}{'energy':>8}{'pointing':>10}")
     for name, kinds in results["alignment"].items():
         cells = [kinds[kind]["class_mean"] for kind in ("cosine", "pearson", "energy", "pointing")]

@@ -6,6 +6,7 @@ H W image, h w map, K expressions, A action units, L landmarks (68).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
 
 EXPRESSIONS = ("Neutral", "Happiness", "Surprise", "Fear", "Anger", "Disgust", "Sadness", "Contempt")
 """Every expression name that crosses a file or an API. Order = logit order of the schemes below."""
@@ -69,7 +71,7 @@ class Record(NamedTuple):
     """(4,) face box x0, y0, x1, y1 in pixels."""
     pose: FloatArray | None = None
     """(3,) yaw, pitch, roll in degrees."""
-    attributes: dict[str, str | float] = {}
+    attributes: Mapping[str, str | float] = {}
     """Group labels and factors, e.g. {"skin": "IV", "light": 0.7}; strings make groups, numbers are factors."""
 
 
@@ -84,7 +86,7 @@ class Batch(NamedTuple):
     """(B, A) float 0-5, NaN unlabelled."""
     landmarks: Tensor
     """(B, 68, 2) xy pixels of `images`, NaN unknown."""
-    index: Tensor
+    rows: Tensor
     """(B,) int64 row in the store."""
 
 

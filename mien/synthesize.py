@@ -10,7 +10,9 @@ from mien.errors import UsageError
 from mien.schema import EXPRESSIONS, ByteArray, Record
 
 
-def render_one(index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...]) -> Record:
+def render_one(
+    index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...]
+) -> Record:
     """Face `index` of a set; the unit of work of a process."""
     import cv2
 
@@ -21,7 +23,7 @@ def render_one(index: int, *, count: int, size: int, seed: int, subjects: int | 
 
 
 def draw_sheet(seed: int, classes: Sequence[str], rows: int = 6, size: int = 112) -> ByteArray:
-    """Contact sheet (RGB): a row a subject, a column an expression; right half the same with landmarks (red = hidden)."""
+    """Contact sheet (RGB): rows subjects, columns expressions; right half the same with landmarks (red: hidden)."""
     import cv2
     import numpy as np
 
@@ -46,7 +48,9 @@ def draw_sheet(seed: int, classes: Sequence[str], rows: int = 6, size: int = 112
                 at = (round((float(x) + 0.5) * scale - 0.5), round((float(y) + 0.5) * scale - 0.5))
                 cv2.circle(large, at, 1, (0, 255, 0) if seen else (255, 0, 0), -1)
             points.append(large)
-        plain.append(np.hstack([cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for p in pictures]))
+        plain.append(
+            np.hstack([cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) for p in pictures])
+        )
         marked.append(np.hstack(points))
     return np.hstack([np.vstack(plain), np.vstack(marked)])
 
@@ -73,6 +77,7 @@ def synthesize(
         workers: processes; all cores when not given.
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
+
     """
     from mien.data.store import finished_ids, write_store
     from mien.data.synthetic import check_request, face_id

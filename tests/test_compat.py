@@ -12,7 +12,8 @@ def test_torchvision_and_timm_import_after_the_cure() -> None:
     code = (
         "from mien.compat import ensure_torchvision; ensure_torchvision(); ensure_torchvision();"
         "import timm, torch; from torchvision.transforms import v2;"
-        "print(timm.create_model('test_resnet', num_classes=2)(torch.zeros(1, 3, 64, 64)).shape[1], v2.Resize(8)(torch.zeros(3, 16, 16)).shape[-1])"
+        "net = timm.create_model('test_resnet', num_classes=2);"
+        "print(net(torch.zeros(1, 3, 64, 64)).shape[1], v2.Resize(8)(torch.zeros(3, 16, 16)).shape[-1])"
     )
     assert run(code) == "2 8"
 
@@ -43,5 +44,8 @@ def test_missing_operators_are_declared_when_the_import_fails() -> None:
 
 
 def test_importing_mien_is_cheap() -> None:
-    code = "import sys, mien, mien.schema, mien.cli; print([m for m in ('torch', 'matplotlib', 'cv2', 'torchvision') if m in sys.modules])"
+    code = (
+        "import sys, mien, mien.schema, mien.cli;"
+        "print([m for m in ('torch', 'matplotlib', 'cv2', 'torchvision') if m in sys.modules])"
+    )
     assert run(code) == "[]"

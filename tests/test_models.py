@@ -28,7 +28,9 @@ def test_output_contract(name: str) -> None:
     expected = model.head.weight[3].view(1, -1, 1, 1) / gradient[0, 0].numel()
     assert torch.allclose(gradient, expected.expand_as(gradient), atol=1e-6)
     for feature in output.features:  # guidance of any layer reaches the weights
-        reached = torch.autograd.grad(feature.sum(), list(model.backbone.parameters()), retain_graph=True, allow_unused=True)
+        reached = torch.autograd.grad(
+            feature.sum(), list(model.backbone.parameters()), retain_graph=True, allow_unused=True
+        )
         assert any(g is not None and g.abs().sum() > 0 for g in reached)
     singles = torch.cat([model(image[None]).logits for image in images])
     assert torch.allclose(singles, output.logits, atol=1e-4)
@@ -69,8 +71,8 @@ def test_backbone_weights_by_name(tmp_path: Path) -> None:
     torch.save({"state_dict": donor.backbone.net.state_dict()}, tmp_path / "w.pth")
     for file in ("w.safetensors", "w.pth"):
         model = create_model(ModelConfig(backbone="test_resnet", size=64, weights=tmp_path / file), 7)
-        assert torch.equal(model.backbone.net.conv1[0].weight if hasattr(model.backbone.net.conv1, "__len__") else model.backbone.net.conv1.weight,
-                           donor.backbone.net.conv1[0].weight if hasattr(donor.backbone.net.conv1, "__len__") else donor.backbone.net.conv1.weight)  # fmt: skip
+        for own, given in zip(model.backbone.net.parameters(), donor.backbone.net.parameters(), strict=True):
+            assert torch.equal(own, given)
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     with pytest.raises(DataError, match="cannot read"):
         create_model(ModelConfig(backbone="test_resnet", size=64, weights=tmp_path / "bad.safetensors"), 7)

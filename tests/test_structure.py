@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [
     {"schema", "maps", "__init__"},
     {"cues.config"},
     {"config", "draw"},
+    {"optim"},
     {"faces", "cues", "models", "losses", "explain", "metrics"},
     {"data"},
     {"checkpoint", "prepare", "check", "synthesize", "cues.verb"},

@@ -22,7 +22,8 @@ from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
 from mien.losses.alignment import resolve_layers
 from mien.models import create_model
-from mien.train import class_weights, cues_for, fit, loss_terms, lr_factor, make_optimizer, split_rows, train
+from mien.optim import class_weights, lr_factor, make_optimizer
+from mien.train import cues_for, fit, loss_terms, prepare_session, split_rows, train
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ import tiny
 from mien import train
 inner, calls = train.loss_terms, []
 def slow(*arguments):
-    if arguments[5] == 2:
+    if arguments[4] == 2:
         calls.append(1)
         if len(calls) == 2:
             Path(sys.argv[2], "in-epoch-2").touch()
@@ -157,7 +158,7 @@ def test_resume_is_exact_with_more_state(
     inner = module.loss_terms
 
     def stop_in_epoch_2(*arguments):
-        if arguments[5] == 2:
+        if arguments[4] == 2:
             raise KeyboardInterrupt
         return inner(*arguments)
 
@@ -335,7 +336,7 @@ def test_class_weights_and_sampler(faces: Path) -> None:
     ).any()
 
 
-def test_balance_weights_enter_the_loss(faces: Path) -> None:
+def test_balance_weights_enter_the_loss(faces: Path, tmp_path: Path) -> None:
     recipe = tiny.recipe(faces, data={"balance": "weights"})
     store = open_store(faces)
     batch = next(
@@ -343,7 +344,8 @@ def test_balance_weights_enter_the_loss(faces: Path) -> None:
     )
     output = create_model(recipe.model, 7)(batch.images)
     weight = torch.tensor([1.0, 5, 1, 1, 1, 1, 1])
-    term = loss_terms(recipe, output, batch, [], [], 1, 0, weight)["classification"]
+    session = prepare_session(recipe, tmp_path / "run")[0]._replace(class_weight=weight)
+    term = loss_terms(recipe, output, batch, session, 1, 0)["classification"]
     single = torch.nn.functional.cross_entropy(output.logits, batch.expressions, reduction="none")
     w = weight[batch.expressions]
     assert torch.allclose(term, (w * single).sum() / w.sum())

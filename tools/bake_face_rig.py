@@ -156,7 +156,9 @@ class Phenotypes:
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """One random adult head: macro phenotype plus about a third of the local targets, nearly symmetric."""
-        out = self.mean(rng.beta(0.5, 0.5), rng.beta(0.7, 1.6), rng.beta(2, 2), rng.beta(2, 2), rng.dirichlet([0.6] * 3))
+        out = self.mean(
+            rng.beta(0.5, 0.5), rng.beta(0.7, 1.6), rng.beta(2, 2), rng.beta(2, 2), rng.dirichlet([0.6] * 3)
+        )
         for name in sorted(self.local):
             if name.startswith("r-"):
                 continue

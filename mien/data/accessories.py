@@ -38,7 +38,8 @@ def draw_glasses(
     frame = rng.uniform(0.02, 0.25) + np.array([0.12, 0.05, 0.0]) * rng.random()
     thick = max(1, round(size * rng.uniform(0.006, 0.016)))
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    rim = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** (2 / square), np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** (2 / square)
+    cosine, sine = np.cos(turn), np.sin(turn)
+    rim = [np.sign(v) * np.abs(v) ** (2 / square) for v in (cosine, sine)]
     lines, lenses = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     front = float(head[27, 2]) + 0.06
     for corners, ear, sign in ((slice(36, 42), head[0], -1), (slice(42, 48), head[16], 1)):
@@ -58,12 +59,13 @@ def draw_glasses(
     cv2.polylines(lines, [fixed(bridge)], False, 255, thick, cv2.LINE_AA, SHIFT)
     lens = lenses.astype(np.float32) / 255
     if look.glasses == "dark":
-        blend(picture, 0.93 * lens, np.float32(0.05) + 0.05 * np.ones(3, np.float32))
+        blend(picture, (0.93 * lens).astype(np.float32), np.full(3, 0.06, np.float32))
         np.maximum(cover, lens, out=cover)
     else:
-        sheen = np.clip(np.linspace(-1, 1, size)[:, None] * -0.5 + np.linspace(-0.3, 0.3, size)[None], 0, 1)
-        blend(picture, lens * (0.04 + 0.12 * sheen.astype(np.float32)), np.full(3, 0.95, np.float32))
-    blend(picture, lines.astype(np.float32) / 255, frame.astype(np.float32))
+        ramp = np.linspace(-1, 1, size, dtype=np.float32)
+        sheen: FloatArray = np.clip(-0.5 * ramp[:, None] + 0.3 * ramp[None], 0, 1)
+        blend(picture, (lens * (0.04 + 0.12 * sheen)).astype(np.float32), np.full(3, 0.95, np.float32))
+    blend(picture, np.asarray(lines / 255, np.float32), np.asarray(frame, np.float32))
 
 
 def hand_shape(rng: np.random.Generator, points: FloatArray, size: int) -> npt.NDArray[np.uint8]:

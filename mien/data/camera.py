@@ -10,6 +10,9 @@ import numpy as np
 from mien.data.textures import Look, noise
 from mien.schema import ByteArray, FloatArray
 
+KNEE = 0.72
+"""Brightness from which highlights are compressed, as in a camera, rather than cut off."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -48,8 +51,8 @@ def background(scene: Scene, look: Look, size: int) -> FloatArray:
     out = cv2.GaussianBlur(out, (0, 0), size * rng.uniform(0.01, 0.06))
     out += 0.012 * noise(rng, (24, 24), (size, size))[..., None]
     middle = size * rng.uniform(0.42, 0.58)
-    shoulder = np.array([[middle - size * 0.75, size * 1.3], [middle - size * 0.45, size * 1.0],
-                         [middle, size * 0.86], [middle + size * 0.45, size * 1.0], [middle + size * 0.75, size * 1.3]])  # fmt: skip
+    across = np.array([-0.75, -0.45, 0.0, 0.45, 0.75]) * size + middle
+    shoulder = np.stack([across, np.array([1.3, 1.0, 0.86, 1.0, 1.3]) * size], 1)
     cv2.fillPoly(out, [np.rint(shoulder).astype(np.int32)], tuple(c / 255 * 0.7 for c in look.cloth), cv2.LINE_AA)
     return out
 
@@ -61,7 +64,9 @@ def finish(picture: FloatArray, scene: Scene, size: int) -> ByteArray:
     if scene.blur > 0:
         small = cv2.GaussianBlur(small, (0, 0), max(scene.blur * size, 0.05))
     cast = np.array([1 + 0.08 * scene.warmth, 1.0, 1 - 0.12 * scene.warmth], np.float32)
-    small = np.clip(small * cast * scene.gain, 0, 1) ** scene.gamma
+    small = small * cast * scene.gain
+    small = np.where(small > KNEE, KNEE + (1 - KNEE) * np.tanh((small - KNEE) / (1 - KNEE)), small)
+    small = np.clip(small, 0, 1) ** scene.gamma
     if scene.grain > 0:
         small = small + scene.grain * rng.standard_normal(small.shape).astype(np.float32)
     image = np.asarray(np.clip(small * 255 + 0.5, 0, 255), np.uint8)
@@ -69,5 +74,5 @@ def finish(picture: FloatArray, scene: Scene, size: int) -> ByteArray:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if scene.jpeg < 100:
         _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg])
-        image = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1]
+        image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
     return np.ascontiguousarray(image)

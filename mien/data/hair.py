@@ -86,6 +86,9 @@ def shell_vertices(look: Look, vertices: FloatArray, normals: FloatArray) -> Flo
         out[:, 1] -= below * (style.length - 1)
         out[:, 0] *= 1 + np.clip(below, 0, 0.5) * (0.25 if not style.cloth else 0.0)
         out[:, 2] -= np.clip(below, 0, 0.5) * 0.15
+        # Ears lie flat under long hair and scarves.
+        beyond = np.clip(np.abs(out[:, 0]) - 1.25, 0, None) * (rest[:, 1] > -0.75)
+        out[:, 0] -= np.sign(out[:, 0]) * 0.75 * beyond
     return out.astype(np.float32)
 
 

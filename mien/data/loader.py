@@ -12,18 +12,18 @@ from torch.utils.data import DataLoader, Dataset
 from mien.config import AugmentConfig
 from mien.data.store import Store
 from mien.data.transforms import FaceTransform, normalise
-from mien.schema import EXPRESSIONS, SCHEMES, Batch, class_index
+from mien.schema import EXPRESSIONS, SCHEMES, Batch, FloatArray, IntArray, class_index
 
 Item = tuple[Tensor, Tensor, int]
 
 
-def labels_of(store: Store, scheme: str) -> np.ndarray:
+def labels_of(store: Store, scheme: str) -> IntArray:
     """(N,) int64 class index in `scheme` of every row, -1 where unlabelled or left out by the scheme."""
     index = class_index(scheme)
     return np.array([index.get(name, -1) if name is not None else -1 for name in store.expression], dtype=np.int64)
 
 
-def targets_of(store: Store, scheme: str) -> np.ndarray:
+def targets_of(store: Store, scheme: str) -> FloatArray:
     """(N, K) soft targets from annotator votes gathered into the scheme's classes; one-hot label without votes."""
     gather = np.array([[name in group for group in SCHEMES[scheme].values()] for name in EXPRESSIONS], dtype=np.float32)
     votes = np.nan_to_num(store.votes) @ gather
@@ -69,8 +69,8 @@ class Loader:
     def __init__(
         self,
         store: Store,
-        rows: np.ndarray,
-        targets: np.ndarray,
+        rows: IntArray,
+        targets: IntArray | FloatArray,
         *,
         size: int,
         batch: int,
@@ -105,7 +105,7 @@ class Loader:
             yield Batch(normalise(images), targets, units, landmarks, index)
 
 
-def epoch_rows(rows: np.ndarray, labels: np.ndarray, *, balance: bool, seed: int, epoch: int) -> np.ndarray:
+def epoch_rows(rows: IntArray, labels: IntArray, *, balance: bool, seed: int, epoch: int) -> IntArray:
     """Rows of one training epoch in random order: each once, or as many drawn with every class equally likely."""
     random = np.random.default_rng((seed, epoch))
     if not balance:

@@ -229,7 +229,7 @@ def shade(face: FaceParameters, fragments: Fragments, normals: FloatArray) -> Fl
         rows = np.flatnonzero(part == number)
         if not len(rows):
             continue
-        piece = Surface(*(column[rows] for column in surface))
+        piece = Surface(surface.rest[rows], surface.normal[rows], surface.masks[rows], part[rows])
         if number == SKIN:
             out[rows] = skin_colour(face, piece, light)
         elif number in (LEFT_EYE, RIGHT_EYE):
@@ -289,7 +289,7 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
     cover = np.zeros(big * big, np.float32)
     add_hair(canvas, cover, face, vertices, fragments.depth, big)
     points = rig.landmarks(projected)
-    picture = np.clip(canvas, 0, 1).reshape(big, big, 3)
+    picture = np.maximum(canvas, 0).reshape(big, big, 3)
     mask = cover.reshape(big, big)
     head = rig.landmarks(vertices)
     draw_glasses(picture, mask, face.look, head, lambda p: project(p, face, big))
@@ -306,7 +306,8 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
         attributes={
             "skin": face.look.skin, "hair": face.look.hair, "hair_colour": face.look.hair_colour,
             "beard": face.look.beard, "glasses": face.look.glasses, "occluder": face.scene.occluder,
-            "light": float(face.contrast), "light_azimuth": float(face.light[0]), "light_elevation": float(face.light[1]),
+            "light": float(face.contrast), "light_azimuth": float(face.light[0]),
+            "light_elevation": float(face.light[1]),
             "lines": float(face.look.age), "blur": float(face.scene.blur),
         },
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """The face rig: identity modes and 52 facial actions -> vertices, the 68 iBUG points, and their visibility.
 
-Unit of length: the mean distance between the eye centres; origin between the eyes; x to the face's own left (the right of
-the picture), y up, z out of the face towards the viewer. Baked by ``tools/bake_face_rig.py``; see docs/synthetic-faces.md.
+Unit of length: the mean distance between the eye centres; origin between the eyes; x to the face's own left (the right
+of the picture), y up, z out of the face towards the viewer. Baked by ``tools/bake_face_rig.py``; see
+docs/synthetic-faces.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +83,7 @@ def load_rig() -> Rig:
     names = tuple(bytes(baked["action_names"]).decode().split("\n"))
     actions = np.zeros((len(names), vertices, 3), np.float32)
     starts = np.concatenate([[0], np.cumsum(baked["action_counts"].astype(np.int64))])
-    for n, (first, last) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for n, (first, last) in enumerate(pairwise(starts)):
         rows = baked["action_index"][first:last]
         actions[n, rows] = baked["action_offset"][first:last] * baked["action_scale"][n]
     modes = baked["modes"] * baked["modes_scale"][:, None, None]

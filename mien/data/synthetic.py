@@ -14,12 +14,15 @@ import numpy as np
 from mien.data.camera import Scene
 from mien.data.render import FaceParameters, render_face
 from mien.data.rig import load_rig
-from mien.data.textures import HAIR_COLOURS, SKIN_TONES, Look
+from mien.data.textures import SKIN_TONES, Look
 from mien.errors import UsageError, unknown_name
 from mien.schema import ACTION_UNITS, EXPRESSIONS, FloatArray, Record
 
 FACES_PER_SUBJECT = 15
 SPLIT_SHARES = (0.7, 0.1, 0.2)
+
+IRISES = ((70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24))
+"""sRGB of the irises."""
 
 UNIT_ACTIONS: dict[str, dict[str, float]] = {
     "AU1": {"browInnerUp": 1.2},
@@ -44,17 +47,28 @@ UNIT_ACTIONS: dict[str, dict[str, float]] = {
     "AU26": {"jawOpen": 0.38},
     "AU27": {"jawOpen": 0.55},
     "AU28": {"mouthRollLower": 0.8, "mouthRollUpper": 0.8},
-    "AU43": {"eyeBlink": 0.95},
-    "AU45": {"eyeBlink": 0.95},
+    "AU43": {"eyeBlink": 0.72},
+    "AU45": {"eyeBlink": 0.72},
 }
-"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on the lips."""
+"""Action unit -> facial actions at intensity 5. AU25 here is only a push: its truth is measured on
+the lips. The lids meet at eyeBlink 0.7; beyond it the upper lid would slide over the lower one."""
 
 PROTOTYPES: dict[str, dict[str, float]] = {
     "Neutral": {},
     "Happiness": {"AU6": 0.75, "AU12": 0.95, "AU25": 0.6, "AU26": 0.25},
     "Surprise": {"AU1": 0.9, "AU2": 0.9, "AU5": 0.85, "AU26": 0.85, "AU27": 0.4},
     "Fear": {"AU1": 0.9, "AU2": 0.6, "AU4": 0.75, "AU5": 0.8, "AU20": 0.85, "AU25": 0.5, "AU26": 0.6, "AU27": 0.15},
-    "Anger": {"AU4": 0.92, "AU5": 0.5, "AU7": 0.8, "AU10": 0.25, "AU17": 0.4, "AU23": 0.6, "AU24": 0.55, "AU25": 0.15, "AU26": 0.15},
+    "Anger": {
+        "AU4": 0.92,
+        "AU5": 0.5,
+        "AU7": 0.8,
+        "AU10": 0.25,
+        "AU17": 0.4,
+        "AU23": 0.6,
+        "AU24": 0.55,
+        "AU25": 0.15,
+        "AU26": 0.15,
+    },
     "Disgust": {"AU9": 0.85, "AU10": 0.8, "AU16": 0.45, "AU17": 0.5, "AU25": 0.3, "AU26": 0.25, "AU4": 0.25},
     "Sadness": {"AU1": 0.88, "AU4": 0.65, "AU6": 0.3, "AU15": 0.88, "AU17": 0.65},
     "Contempt": {"AU12": 0.9, "AU14": 0.9},
@@ -67,7 +81,23 @@ CORE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Never all dropped: if a draw lost every core unit, the first one is put back."""
 
-DISTRACTORS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU17", "AU18", "AU20", "AU24")
+DISTRACTORS = (
+    "AU1",
+    "AU2",
+    "AU4",
+    "AU5",
+    "AU6",
+    "AU7",
+    "AU9",
+    "AU10",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU17",
+    "AU18",
+    "AU20",
+    "AU24",
+)
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -101,7 +131,15 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
     identity = tuple((0.85 * rng.standard_normal(load_rig().identity_size)).tolist())
     skin = list(SKIN_TONES)[rng.integers(len(SKIN_TONES))]
     age = float(rng.beta(1.1, 1.7))
-    colours = {"black": 3.0, "dark brown": 3.0, "brown": 2.0, "blond": 1.5, "red": 0.7, "grey": 0.2 + 3 * age**2, "white": 2 * age**3}
+    colours = {
+        "black": 3.0,
+        "dark brown": 3.0,
+        "brown": 2.0,
+        "blond": 1.5,
+        "red": 0.7,
+        "grey": 0.2 + 3 * age**2,
+        "white": 2 * age**3,
+    }
     if skin in ("IV", "V", "VI"):
         colours |= {"blond": 0.2, "red": 0.1, "brown": 0.8}
     styles = {"bald": 0.7, "buzz": 1.0, "short": 2.2, "quiff": 1.0, "fringe": 1.2, "bob": 1.2, "long": 1.8,
@@ -119,8 +157,8 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
         brows=float(rng.uniform(0.4, 0.95)),
         beard=pick(rng, {"stubble": 1, "moustache": 0.7, "goatee": 0.8, "full": 1}) if bearded else "none",
         glasses="yes" if rng.random() < 0.2 else "no",
-        iris=tuple(int(c) for c in [(70, 46, 30), (96, 66, 40), (104, 112, 76), (98, 124, 146), (52, 34, 24)][rng.integers(5)]),
-        cloth=tuple(int(c) for c in rng.integers(25, 225, 3)),
+        iris=IRISES[rng.integers(len(IRISES))],
+        cloth=(int(rng.integers(25, 225)), int(rng.integers(25, 225)), int(rng.integers(25, 225))),
         seed=int(rng.integers(2**31)),
     )
     return identity, look
@@ -150,7 +188,7 @@ def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
 
 
 def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: bool = False) -> FloatArray:
-    """(52,) strengths of the rig for unit intensities 0-5, nearly symmetric; `one_sided` moves AU12 and AU14 on one side."""
+    """(52,) strengths for unit intensities 0-5, nearly symmetric; `one_sided` moves AU12 and AU14 on one side."""
     rig = load_rig()
     out = np.zeros(len(rig.action_names), np.float32)
     index = {name: n for n, name in enumerate(rig.action_names)}
@@ -297,6 +335,7 @@ def faces(
 
     Raises:
         UsageError: count, size, subjects, classes or an index out of range.
+
     """
     people = check_request(count, size, subjects, classes)
     for index in range(count) if indices is None else indices:

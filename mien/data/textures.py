@@ -1,6 +1,6 @@
 """Procedural textures of the synthetic faces, painted in the frontal projection of the rig's mean head.
 
-Texture space: x in [-X_HALF, X_HALF] to the face's own left, y in [Y_LOW, Y_HIGH] up, unit = distance of the eye centres.
+Texture space: x in [-X_HALF, X_HALF] to the face's own left, y in [Y_LOW, Y_HIGH] up; unit: distance of the eyes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def grid() -> tuple[FloatArray, FloatArray]:
     """Texture-space coordinates (SIDE, SIDE) of the texel centres; row 0 is the top."""
     x = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 * X_HALF - X_HALF
     y = Y_HIGH - (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * (Y_HIGH - Y_LOW)
-    return np.meshgrid(x, y)[0], np.meshgrid(x, y)[1]
+    gx, gy = np.meshgrid(x, y)
+    return gx.astype(np.float32), gy.astype(np.float32)
 
 
 def texel(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -92,12 +93,14 @@ def fetch(texture: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     padded = -(-len(column) // width) * width
     column, row = np.resize(column, padded), np.resize(row, padded)
     shape = (-1, width)
-    out = cv2.remap(texture, column.reshape(shape), row.reshape(shape), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    out = cv2.remap(
+        texture, column.reshape(shape), row.reshape(shape), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return out.reshape(padded, -1)[: len(x)]
 
 
 def noise(rng: np.random.Generator, cells: tuple[int, int], size: tuple[int, int] = (SIDE, SIDE)) -> FloatArray:
-    """Smooth noise of mean about 0 and spread about 1: random `cells` (rows, columns) enlarged to size (rows, columns)."""
+    """Smooth noise of mean 0 and spread about 1: random `cells` (rows, columns) enlarged to `size`."""
     field = rng.standard_normal(cells).astype(np.float32)
     return np.asarray(cv2.resize(field, size[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
@@ -118,8 +121,8 @@ def stroke(lines: list[list[tuple[float, float]]], width: float, soft: float, mi
 def blob(x: float, y: float, rx: float, ry: float, mirror: bool = True) -> FloatArray:
     """Gaussian spot (both sides when mirrored) of radii rx, ry in texture space."""
     gx, gy = grid()
-    out = np.exp(-(((gx - x) / rx) ** 2) - ((gy - y) / ry) ** 2)
-    return np.maximum(out, out[:, ::-1]) if mirror else out
+    out: FloatArray = np.exp(-(((gx - x) / rx) ** 2) - ((gy - y) / ry) ** 2).astype(np.float32)
+    return np.asarray(np.maximum(out, out[:, ::-1]) if mirror else out, np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +136,8 @@ def wrinkle_maps() -> tuple[tuple[str, ...], FloatArray]:
                         [(0.25, -0.24), (0.5, -0.32), (0.76, -0.24)]], 0.018, 0.02),
         "nose": stroke([[(0, 0.1), (0.14, 0.16)], [(0, 0.0), (0.15, 0.05)], [(0, -0.12), (0.16, -0.07)]], 0.02, 0.022),
         "nasolabial": stroke([[(0.3, -0.62), (0.45, -0.82), (0.56, -1.08)]], 0.03, 0.035),
-        "chin": stroke([[(-0.2, -1.5), (0, -1.45), (0.2, -1.5)]], 0.03, 0.04, False) + 0.7 * blob(0, -1.6, 0.2, 0.12, False),
+        "chin": stroke([[(-0.2, -1.5), (0, -1.45), (0.2, -1.5)]], 0.03, 0.04, False)
+        + 0.7 * blob(0, -1.6, 0.2, 0.12, False),
         "corner": stroke([[(0.5, -1.1), (0.56, -1.2), (0.58, -1.36)]], 0.025, 0.03),
         "dimple": stroke([[(0.58, -1.0), (0.63, -1.12), (0.6, -1.24)]], 0.03, 0.03),
     }  # fmt: skip
@@ -146,7 +150,9 @@ def brow_map(rng: np.random.Generator) -> FloatArray:
     fine = np.linspace(0, 1, 24)
     at = np.linspace(0, 1, len(line))
     points = list(zip(np.interp(fine, at, line[:, 0]), np.interp(fine, at, line[:, 1]), strict=True))
-    thick = stroke([points[:14]], 0.07, 0.022) + stroke([points[12:20]], 0.045, 0.02) + stroke([points[18:]], 0.02, 0.02)
+    thick = (
+        stroke([points[:14]], 0.07, 0.022) + stroke([points[12:20]], 0.045, 0.02) + stroke([points[18:]], 0.02, 0.02)
+    )
     return np.clip(thick * (1.05 + 0.25 * noise(rng, (140, 140))), 0, 1)
 
 
@@ -163,13 +169,14 @@ def beard_map(kind: str, rng: np.random.Generator) -> FloatArray:
     jaw *= np.clip((y + 2.12) / 0.15, 0, 1)  # not down the neck
     goatee = jaw * np.exp(-((ax / 0.42) ** 6))
     kinds = {"stubble": 0.35 * np.maximum(jaw, 0.8 * moustache), "moustache": 0.95 * moustache,
-             "goatee": np.maximum(0.9 * goatee, 0.85 * moustache), "full": np.maximum(0.95 * jaw, 0.95 * moustache)}  # fmt: skip
+             "goatee": np.maximum(0.9 * goatee, 0.85 * moustache),
+             "full": np.maximum(0.95 * jaw, 0.95 * moustache)}  # fmt: skip
     return np.clip(kinds[kind] * (1 + 0.3 * noise(rng, (130, 130))), 0, 1)
 
 
 @lru_cache(maxsize=96)
 def skin_texture(look: Look) -> FloatArray:
-    """Albedo (SIDE, SIDE, 3), about 0-1 sRGB, of a subject: tone, mottling, blush, freckles, static lines, brows, beard."""
+    """Albedo (SIDE, SIDE, 3), 0-1 sRGB, of a subject: tone, mottling, blush, freckles, lines, brows, beard."""
     rng = np.random.default_rng([look.seed, 77])
     light, red, yellow = look.tone
     base = np.array(SKIN_TONES[look.skin], np.float32) / 255
@@ -181,7 +188,9 @@ def skin_texture(look: Look) -> FloatArray:
     socket = blob(0.48, -0.17, 0.26, 0.09) * (0.05 + 0.12 * rng.random() + 0.08 * look.age)
     albedo *= 1 - socket[..., None]
     if rng.random() < 0.15 and look.skin in ("I", "II", "III"):
-        spots = np.clip(noise(rng, (120, 120)) - 1.3, 0, 1) * (blob(0.5, -0.5, 0.5, 0.4) + blob(0, -0.4, 0.3, 0.3, False))
+        spots = np.clip(noise(rng, (120, 120)) - 1.3, 0, 1) * (
+            blob(0.5, -0.5, 0.5, 0.4) + blob(0, -0.4, 0.3, 0.3, False)
+        )
         albedo *= 1 - 0.35 * spots[..., None] * np.array([0.5, 0.8, 1], np.float32)
     for _ in range(rng.poisson(1.2)):
         mole = blob(rng.uniform(-0.9, 0.9), rng.uniform(-1.6, 0.9), 0.022, 0.022, False)

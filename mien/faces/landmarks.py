@@ -64,6 +64,7 @@ def flip_landmarks(landmarks: FloatArray, width: float) -> FloatArray:
     Args:
         landmarks: (..., 68, 2) pixels of an image of `width` pixels.
         width: Width of the image.
+
     """
     mirrored = np.array(landmarks, dtype=np.float32)[..., list(FLIP), :]
     mirrored[..., 0] = width - 1 - mirrored[..., 0]
@@ -105,6 +106,7 @@ def suspicious(landmarks: FloatArray, threshold: float = 4.0) -> npt.NDArray[np.
 
     Returns:
         (N,) bool, True = look at it before training on it.
+
     """
     points = np.asarray(landmarks, dtype=np.float64)
     scale = eye_distance(points.astype(np.float32)).astype(np.float64)
@@ -157,6 +159,7 @@ def read_landmarks(path: Path) -> dict[str, FloatArray]:
 
     Raises:
         DataError: not found, unknown form, or a value that is no number, naming file and line.
+
     """
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (".pts", ".npy", ".txt")]

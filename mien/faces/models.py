@@ -75,6 +75,7 @@ def models(action: Literal["get", "list"], name: str = "", *, url: str | None = 
 
     Returns:
         Path of the model after `get`, None after `list`.
+
     """
     if action == "list":
         for key, model in MODELS.items():

@@ -23,6 +23,7 @@ def alignment_loss(attention: Tensor, cue: Cue, similarity: str = "cosine") -> T
         similarity: key of SIMILARITIES.
 
     Invalid rows (Neutral, landmarks unknown) have weight zero; nothing waits for the device.
+
     """
     loss = 1 - SIMILARITIES[similarity](attention, cue.maps)
     weight = cue.valid.to(loss.dtype)
@@ -33,7 +34,9 @@ def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
     """Layer numbers of a recipe (1 = shallowest, -1 = last) as indices into Output.features."""
     for layer in layers:
         if layer == 0 or abs(layer) > count:
-            raise UsageError(f"guidance.layers: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count}).")
+            raise UsageError(
+                f"guidance.layers: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count})."
+            )
     return [layer - 1 if layer > 0 else count + layer for layer in layers]
 
 

@@ -26,7 +26,9 @@ class Backbone(nn.Module):
         self.net = _create(config)
         if not config.stem_pool:
             if not isinstance(getattr(self.net, "maxpool", None), nn.Module):
-                raise UsageError(f"model.stem_pool: false needs a ResNet stem; '{config.backbone}' has no max-pooling to drop.")
+                raise UsageError(
+                    f"model.stem_pool: false needs a ResNet stem; '{config.backbone}' has no max-pooling to drop."
+                )
             self.net.maxpool = nn.Identity()
         if config.weights is not None:
             load_weights(self.net, config.weights)
@@ -68,13 +70,13 @@ def _create(config: ModelConfig) -> Any:
     if default is not None and default.fixed_input_size:
         options["img_size"] = config.size
     try:
-        net = timm.create_model(
-            config.backbone, pretrained=config.pretrained, num_classes=0, global_pool="", **options
-        )
+        net = timm.create_model(config.backbone, pretrained=config.pretrained, num_classes=0, global_pool="", **options)
     except (TypeError, NotImplementedError, AssertionError, ValueError) as error:
         raise UsageError(f"backbone '{config.backbone}' does not take {options}: {error}") from error
     if not hasattr(net, "forward_intermediates"):
-        raise UsageError(f"backbone '{config.backbone}' gives no feature maps (timm's forward_intermediates); choose another.")
+        raise UsageError(
+            f"backbone '{config.backbone}' gives no feature maps (timm's forward_intermediates); choose another."
+        )
     return net
 
 

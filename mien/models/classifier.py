@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from mien.config import ModelConfig
 from mien.errors import unknown_name
 from mien.models.backbone import Backbone
-from mien.models.heads import HEADS
+from mien.models.heads import HEADS, GapHead
 from mien.schema import Output
 
 
 class Classifier(nn.Module):
     """Images -> Output(logits, features, maps); nothing is kept on the module."""
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: GapHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -33,4 +33,5 @@ def create_model(config: ModelConfig, classes: int) -> Classifier:
         raise unknown_name("head", config.head, HEADS)
     backbone = Backbone(config)
     model = Classifier(backbone, HEADS[config.head](backbone.channels[-1], classes, config.drop))
-    return model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model

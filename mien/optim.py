@@ -1,0 +1,47 @@
+"""Optimiser, learning-rate schedule and class weights of a recipe; pure functions of its settings."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mien.config import OptimConfig
+from mien.schema import IntArray
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; no weight decay on biases and norms (one-dimensional parameters)."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def lr_factor(config: OptimConfig, epoch: int, step: int, steps: int) -> float:
+    """Learning rate as a share of optim.lr at a step (from 0) of an epoch (from 1) with `steps` steps."""
+    if config.schedule == "step":
+        return config.gamma ** ((epoch - 1) // config.step_size)
+    done, all_steps = (epoch - 1) * steps + step, config.epochs * steps
+    warm = config.warmup * all_steps
+    if done < warm:
+        return (done + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1.0, all_steps - warm)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, epoch: int, step: int, steps: int) -> None:
+    """Set the learning rate of every parameter group for one step."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * lr_factor(config, epoch, step, steps)
+
+
+def class_weights(labels: IntArray, classes: int) -> Tensor:
+    """Weights N / (K n_c), (K,); an absent class gets 0."""
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    weights = np.divide(counts.sum(), classes * counts, out=np.zeros(classes), where=counts > 0)
+    return torch.from_numpy(weights.astype(np.float32))

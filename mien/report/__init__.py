@@ -1,0 +1,54 @@
+"""Verb `mien report`: one self-contained HTML page that compares runs, and a model card for each of them.
+
+Reads run folders only (config.yaml, environment.json, results.json, log.jsonl, maps/*.npz) and, for pictures of single
+faces, the prepared store; no model is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from mien.errors import UsageError
+
+__all__ = ["report"]
+
+
+def report(
+    *runs: Path,
+    out: Path = Path("report.html"),
+    split: Literal["test", "valid", "train"] = "test",
+    no_faces: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Compare evaluated runs on one HTML page, and write model-card.md into each run folder (from test scores only).
+
+    Runs whose recipes differ in nothing but the seed are taken together: their numbers are means over seeds.
+
+    Args:
+        runs: run folders that `mien evaluate` has scored, unguided ones first.
+        out: the page; one file, no network needed to read it.
+        split: which scores to compare.
+        no_faces: leave out all pictures of faces, for datasets whose licence does not allow to show them.
+        seed: of the bootstrap.
+
+    """
+    from mien.checkpoint import write_atomic
+    from mien.report.card import write_card
+    from mien.report.page import render
+    from mien.report.runs import load_runs
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {out}: give a file name that ends in .html.")
+    loaded = load_runs(runs, split)
+    page = render(loaded, pictures=not no_faces, seed=seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, page)
+    cards = loaded if split == "test" else []
+    for run in cards:
+        write_card(run, seed)
+    print(
+        f"{out}: {len(loaded)} run{'s' * (len(loaded) > 1)}"
+        + ("; model-card.md written into each run folder" * bool(cards))
+    )
+    return out

@@ -1,0 +1,125 @@
+"""model-card.md of a run: what it is for, what it must not be used for, what it scores and where it ends."""
+
+from __future__ import annotations
+
+from mien.checkpoint import write_atomic
+from mien.report.numbers import alignment, classification
+from mien.report.runs import Group, Run
+from mien.report.words import CONTROLS, FLOORS, number
+
+OUT_OF_SCOPE = """\
+- Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
+- Emotion inference at work or in education: the EU AI Act (Regulation (EU) 2024/1689, Article 5(1)(f)) prohibits it,
+  medical and safety reasons excepted. Elsewhere emotion recognition counts as high-risk (Annex III) and people must be
+  told of it (Article 50).
+- Decisions about people: hiring, grading, credit, policing, health, lie detection.
+- Guessing identity, race, gender or age.
+- Watching people who have not agreed to it."""
+
+LIMITS = """\
+- Labels are judgements of posed or photographed expressions; people differ in how they express, and
+  annotators disagree.
+- The maps show where activations are large. They do not prove what the decision rests on.
+- Alignment is measured against a cue that a codebook derives from the label and the landmarks, not against
+  observed action units.
+- Numbers hold for the data named above. Other cameras, poses, ages, skin tones and cultures can differ; measure them
+  before use."""
+
+
+def write_card(run: Run, seed: int = 0) -> None:
+    """Write `model-card.md` into the run folder."""
+    write_atomic(run.path / "model-card.md", card(run, seed))
+
+
+def card(run: Run, seed: int = 0) -> str:
+    """The card as Markdown."""
+    results, recipe = run.results, run.recipe
+    guidance = recipe.guidance
+    layers = ", ".join("the last layer" if layer == -1 else f"layer {layer}" for layer in guidance.layers)
+    training = (
+        f"guided: weight {guidance.weight:g}, {guidance.similarity}, {layers}, cue `{recipe.cue.kind}`"
+        + (f" under control `{recipe.cue.control}`" if recipe.cue.control != "none" else "")
+        if guidance.weight
+        else "unguided"
+    )
+    sizes = run.env.get("rows", {})
+    paper = (
+        "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
+        if recipe.data.protocol == "paper"
+        else ""
+    )
+    return f"""# Model card: {run.name}
+
+Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a cropped face, and shows where it looks.
+{paper}
+## Model
+
+`{recipe.model.backbone}` with head `{recipe.model.head}`, input {recipe.model.size} px, seed {recipe.run.seed}.
+Training {training}.
+Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
+
+## Data
+
+Store `{results["store"]}`, fingerprint `{results["store_fingerprint"][:16]}`.
+Faces: train {sizes.get("train", "?")}, validation {sizes.get("valid", "?")}, test {sizes.get("test", "?")}.
+Protocol `{results["protocol"]}`. The licence of the data may limit the use of the weights.
+
+## Intended use
+
+Research on facial expressions and on the explanation of classifiers; teaching; a baseline for other models.
+
+## Out of scope
+
+{OUT_OF_SCOPE}
+
+## Scores
+
+On {results["faces"]} faces of split `{results["split"]}`; 95 % intervals in brackets.
+
+{_scores(run, seed)}
+
+## Alignment and its floors
+
+Cosine between map and cue, mean over classes, on {results["faces_with_cue"]} faces with a cue
+(`{results["cue"]["kind"]}`). A floor is a map that never saw the face; a control sets the model's attention against a
+wrong cue. A score is worth what it adds to the floors.
+
+{_alignment(run)}
+
+## Limits
+
+{LIMITS}
+"""
+
+
+def _scores(run: Run, seed: int) -> str:
+    names = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro-F1",
+        "calibration_error": "expected calibration error (lower is better)",
+    }
+    scores = classification(Group(run.name, [run]), seed)
+    rows = [f"| {title} | {number(scores[name])} |" for name, title in names.items()]
+    classes = run.results["classification"]["per_class"]
+    recalls = [f"| {name} | {_three(entry['recall'])} | {entry['count']} |" for name, entry in classes.items()]
+    return "\n".join(
+        ["| score | value |", "| --- | --- |", *rows, "", "| class | recall | faces |", "| --- | --- | --- |", *recalls]
+    )
+
+
+def _alignment(run: Run) -> str:
+    group = Group(run.name, [run])
+    names = {run.last_layer: "attention of the last layer (ATT-COS)", "cam": "CAM of the true class (CAM-COS)"}
+    names |= {key: f"floor: {title}" for key, (title, _) in FLOORS.items()}
+    names |= {key: f"control: {title}" for key, (title, _) in CONTROLS.items()}
+    rows = [
+        f"| {title} | {number(alignment(group, name, 'cosine'))} | {_three(alignment(group, name, 'pearson').value)} |"
+        for name, title in names.items()
+        if name in run.results["alignment"]
+    ]
+    return "\n".join(["| map | cosine | Pearson |", "| --- | --- | --- |", *rows])
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")

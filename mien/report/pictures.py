@@ -1,0 +1,160 @@
+"""Pictures of faces and maps: class means on the mean face, and the best and worst single faces."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mien import draw
+from mien.errors import DataError
+from mien.report.runs import Group, Run
+from mien.schema import ByteArray
+
+CELL = 104
+COLUMNS = 6
+MEAN_FACES = 60
+"""Faces of a class behind the mean maps; enough for a readable outline."""
+RECIPES = 4
+"""Single faces are shown for this many recipes at most; the rest would make the page hard to load."""
+
+
+class Selection(NamedTuple):
+    """One strip of single faces."""
+
+    title: str
+    picture: str
+    """Data URI."""
+
+
+class Faces:
+    """Pixels and landmarks of the faces that a run was scored on, read from its store."""
+
+    def __init__(self, run: Run) -> None:
+        from mien.data.store import open_store
+
+        self.run = run
+        self.store = open_store(Path(run.recipe.data.store))
+        if self.store.fingerprint != run.results["store_fingerprint"]:
+            raise DataError(f"the store '{self.store.path}' holds other faces than {run.name} was scored on")
+
+    def images(self, which: np.ndarray) -> ByteArray:
+        """(B, H, W, 3) RGB of faces by their place in maps/faces.npz."""
+        return self.store.images(self.run.faces["row"][which])
+
+    def cues(self, which: np.ndarray) -> np.ndarray:
+        """(B, H, W) the plain cue of these faces."""
+        from dataclasses import replace
+
+        import torch
+
+        from mien.cues import render_cue
+
+        side = self.store.info.size
+        cue = render_cue(
+            replace(self.run.recipe.cue, control="none"),
+            torch.from_numpy(self.store.landmarks[self.run.faces["row"][which]].astype(np.float32)),
+            torch.from_numpy(self.run.faces["label"][which]),
+            scheme=self.run.recipe.data.scheme, image_size=(side, side), size=(side, side),
+        )  # fmt: skip
+        return np.asarray(cue.maps[:, 0].numpy())
+
+
+def data_uri(sheet: ByteArray) -> str:
+    """A sheet of faces as JPEG: a fifth of the PNG, and no score is read from it."""
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "JPEG", quality=88, subsampling=0, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def open_faces(run: Run) -> tuple[Faces | None, str]:
+    """The faces of a run, or None and the reason in words."""
+    try:
+        return Faces(run), ""
+    except DataError as error:
+        return None, str(error)
+
+
+def class_maps(groups: Sequence[Group], faces: Faces | None) -> str:
+    """Grid: the mean cue, then attention and CAM of each recipe; columns are classes. Each map over its own maximum."""
+    names = groups[0].first.classes
+    backs = [_mean_face(faces, k) for k in range(len(names))] if faces else [None] * len(names)
+    rows, titles = [_row(groups[0].first.means["cue"], backs)], ["cue"]
+    for group in groups:
+        for kind, word in (("attention", "attention"), ("cam", "CAM")):
+            rows.append(_row(np.mean([run.means[kind] for run in group.runs], axis=0), backs))
+            titles.append(f"{group.name}: {word}")
+    return data_uri(draw.grid(rows, rows=titles, columns=names, cell=CELL, bar=True))
+
+
+def _mean_face(faces: Faces, label: int) -> ByteArray | None:
+    which = np.flatnonzero(faces.run.faces["label"] == label)[:MEAN_FACES]
+    return np.rint(faces.images(which).mean(0)).astype(np.uint8) if len(which) else None
+
+
+def _row(maps: np.ndarray, backs: Sequence[ByteArray | None]) -> list[ByteArray | None]:
+    cells: list[ByteArray | None] = []
+    for map_, back in zip(maps, backs, strict=True):
+        top = float(np.nanmax(map_))
+        if top <= 0:
+            cells.append(_grey(back) if back is not None else np.full((8, 8, 3), 238, np.uint8))
+        elif back is None:
+            cells.append(draw.colour(map_ / top))
+        else:
+            cells.append(draw.overlay(_grey(back), map_ / top))
+    return cells
+
+
+def _grey(image: ByteArray) -> ByteArray:
+    level = np.rint(image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
+    return np.repeat(level[..., None], 3, axis=2)
+
+
+def single_faces(group: Group, faces: Faces) -> list[Selection]:
+    """Best and worst aligned faces, and the most confident right and wrong predictions, of a recipe's first run."""
+    run = group.first
+    if "map:attention" not in run.faces:
+        return []
+    score = np.nan_to_num(run.faces[f"{run.last_layer}/cosine"])
+    valid, top = run.faces["valid"], run.faces["probabilities"].max(1)
+    choices = (
+        ("Attention agrees best with the cue", np.where(valid, -score, np.inf)),
+        ("Attention agrees least with the cue", np.where(valid, score, np.inf)),
+        ("Most confident and right", np.where(run.right, -top, np.inf)),
+        ("Most confident and wrong", np.where(run.right, np.inf, -top)),
+    )
+    selections = []
+    for title, order in choices:
+        which = np.argsort(order, kind="stable")[:COLUMNS]
+        which = which[np.isfinite(order[which])]
+        if len(which):
+            selections.append(Selection(title, data_uri(_faces_grid(run, faces, which, score))))
+    return selections
+
+
+def _faces_grid(run: Run, faces: Faces, which: np.ndarray, score: np.ndarray) -> ByteArray:
+    images, cues, names = faces.images(which), faces.cues(which), run.classes
+    share = run.faces["probabilities"][which]
+    rows = [
+        list(images),
+        [draw.overlay(image, cue) if cue.any() else image for image, cue in zip(images, cues, strict=True)],
+        *[
+            [
+                draw.overlay(i, m.astype(np.float32))
+                for i, m in zip(images, run.faces[f"map:{kind}"][which], strict=True)
+            ]
+            for kind in ("attention", "cam")
+        ],
+    ]
+    truth = [names[k] for k in run.faces["label"][which]]
+    said = [f"says {names[k]} {p:.2f}" for k, p in zip(share.argmax(1), share.max(1), strict=True)]
+    cosines = [f"cosine {score[k]:.2f}" if run.faces["valid"][k] else "no cue" for k in which]
+    cam = np.nan_to_num(run.faces["cam/cosine"][which])
+    cams = [f"cosine {c:.2f}" if run.faces["valid"][k] else "no cue" for k, c in zip(which, cam, strict=True)]
+    captions = [said, [""] * len(which), cosines, cams]
+    return draw.grid(rows, rows=["picture", "cue", "attention", "CAM"], columns=truth, captions=captions, cell=CELL)

@@ -1,0 +1,208 @@
+"""Run folders as the report sees them: read, checked, gathered into recipes, told apart where they do not compare."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mien.checkpoint import RUN_VERSION, read_run
+from mien.config import Recipe, as_dict
+from mien.errors import DataError, UsageError
+
+SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
+"""Settings that do not make another recipe."""
+CUE_KEYS = ("kind", "codebook", "sigma", "merge", "jaw")
+
+Arrays = dict[str, np.ndarray]
+
+
+class Run(NamedTuple):
+    """One evaluated run folder."""
+
+    path: Path
+    name: str
+    recipe: Recipe
+    env: dict[str, Any]
+    results: dict[str, Any]
+    log: list[dict[str, Any]]
+    """One entry an epoch; empty when the log is missing."""
+    faces: Arrays
+    """maps/faces.npz: one row a face of the split."""
+    means: Arrays
+    """maps/class_means.npz: map name -> (K, H, W)."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in logit order."""
+        return list(self.results["classes"])
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool: predicted rightly."""
+        return np.asarray(self.faces["probabilities"].argmax(1) == self.faces["label"])
+
+    @property
+    def last_layer(self) -> str:
+        """Name of the deepest layer, e.g. layer-5."""
+        layers = [name for name in self.results["alignment"] if name.startswith("layer-")]
+        return max(layers, key=lambda name: int(name.split("-")[1]))
+
+
+class Group(NamedTuple):
+    """Runs of one recipe that differ in their seed only: a column of the report."""
+
+    name: str
+    runs: list[Run]
+
+    @property
+    def first(self) -> Run:
+        """Stands for the group where only one run can be shown."""
+        return self.runs[0]
+
+    @property
+    def guided(self) -> bool:
+        """True when it was trained with guidance."""
+        return self.first.recipe.guidance.weight > 0
+
+
+def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
+    """Read run folders; one clear line for a folder that is no run, was not evaluated, is damaged or given twice."""
+    if not paths:
+        raise UsageError("no runs given; name one or more run folders of `mien train`.")
+    full = [Path(path).resolve() for path in paths]
+    for path in full:
+        if full.count(path) > 1:
+            raise UsageError(f"run {path.name} is given twice; name each run folder once.")
+    names = [path.name for path in full]
+    shown = [p.name if names.count(p.name) == 1 else f"{p.parent.name}/{p.name}" for p in full]
+    return [load_run(Path(path), name, split) for path, name in zip(paths, shown, strict=True)]
+
+
+def load_run(path: Path, name: str, split: str = "test") -> Run:
+    """Read one run folder scored on `split`."""
+    recipe, env = read_run(path)
+    suffix = "" if split == "test" else f"-{split}"
+    option = "" if split == "test" else f" --split {split}"
+    file = path / f"results{suffix}.json"
+    if not file.is_file():
+        raise DataError(f"{path} has no {file.name}; run `mien evaluate {path}{option}` first.")
+    results = _json(file, f"run `mien evaluate {path}{option}` again")
+    if results.get("run_version") != RUN_VERSION:
+        raise DataError(
+            f"{file} has run version {results.get('run_version')}; this mien reads {RUN_VERSION}. "
+            f"Run `mien evaluate {path}{option}` again."
+        )
+    again = f"run `mien evaluate {path}{option}` again"
+    faces = _arrays(path / "maps" / f"faces{suffix}.npz", again)
+    means = _arrays(path / "maps" / f"class_means{suffix}.npz", again)
+    if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:
+        raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
+    return Run(path, name, recipe, env, results, _log(path / "log.jsonl"), faces, means)
+
+
+def _json(file: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file} is damaged ({error}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file} holds no results; {remedy}.")
+    return content
+
+
+def _arrays(file: Path, remedy: str) -> Arrays:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive}
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is missing; {remedy}.") from error
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} is damaged ({error}); {remedy}.") from error
+
+
+def _log(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    lines = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
+    return lines
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every setting as section.key -> value."""
+    tree = as_dict(recipe)
+    return {f"{section}.{key}": value for section, content in tree.items() for key, value in content.items()}
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Gather runs whose recipes differ only in the seed (and where they ran), in the order given."""
+    gathered: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {key: value for key, value in flat(run.recipe).items() if key not in SEED_ONLY}
+        key = json.dumps([settings, run.results["store_fingerprint"], run.classes], sort_keys=True)
+        gathered.setdefault(key, []).append(run)
+    names = [_group_name(part) for part in gathered.values()]
+    return [
+        Group(name if names.count(name) == 1 else part[0].name, part)
+        for name, part in zip(names, gathered.values(), strict=True)
+    ]
+
+
+def _group_name(runs: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        return runs[0].name
+    shared = re.sub(r"[-_. ]*(seed|s)?[-_. ]*$", "", _common_start([run.name for run in runs]))
+    return shared or runs[0].name
+
+
+def _common_start(names: Sequence[str]) -> str:
+    alike = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]
+    return names[0][: alike.index(False) if False in alike else len(alike)]
+
+
+def same_faces(first: Run, second: Run) -> bool:
+    """True when both were scored on the same pictures with the same classes."""
+    a, b = first.results, second.results
+    return bool(a["store_fingerprint"] == b["store_fingerprint"] and a["classes"] == b["classes"]) and bool(
+        np.isin(first.faces["id"], second.faces["id"]).any()
+    )
+
+
+def same_cue(first: Run, second: Run) -> bool:
+    """True when alignment is measured against the same cue; controls change the training, not the yardstick."""
+    return all(getattr(first.recipe.cue, key) == getattr(second.recipe.cue, key) for key in CUE_KEYS)
+
+
+def choose_baseline(groups: Sequence[Group]) -> tuple[Group, list[Group]]:
+    """The recipe that others are compared with, and those that can be: unguided where there is one, else the first.
+
+    UsageError when several recipes are given and no two of them were scored on the same faces.
+    """
+    partners = [[g for g in groups if g is not base and same_faces(base.first, g.first)] for base in groups]
+    order = sorted(range(len(groups)), key=lambda k: (-len(partners[k]), groups[k].guided, k))
+    best = order[0]
+    if len(groups) > 1 and not partners[best]:
+        a, b = groups[0].first, groups[1].first
+        raise UsageError(f"nothing can be compared: {_difference(a, b)}. Evaluate runs of one store and label scheme.")
+    return groups[best], partners[best]
+
+
+def _difference(a: Run, b: Run) -> str:
+    if a.results["classes"] != b.results["classes"]:
+        return f"{a.name} has classes {', '.join(a.classes)}, {b.name} {', '.join(b.classes)}"
+    if a.results["store_fingerprint"] != b.results["store_fingerprint"]:
+        return (
+            f"{a.name} was scored on store '{a.results['store']}' {a.results['store_fingerprint'][:8]}, "
+            f"{b.name} on '{b.results['store']}' {b.results['store_fingerprint'][:8]}"
+        )
+    return f"{a.name} and {b.name} share no face of split '{a.results['split']}'"

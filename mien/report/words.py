@@ -1,0 +1,166 @@
+"""Sentences of the report that follow from its numbers, and the explanations beside its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mien.metrics.intervals import Comparison
+from mien.report.numbers import Difference, Number, Paired, alignment, classification
+from mien.report.runs import Group
+
+SCORES = (
+    (
+        "cosine",
+        "Cosine",
+        "The published score. It rewards any map that is bright everywhere, so read it beside the floors.",
+    ),
+    ("pearson", "Pearson", "Correlation over pixels: cosine after taking both means away. A constant map scores 0."),
+    ("energy", "Energy", "Share of the map's mass where the cue is at least 0.5."),
+    ("pointing", "Pointing", "Does the map's single highest point lie where the cue is at least 0.5?"),
+)
+MAPS = {
+    "cam": ("CAM", "Class activation map of the true class (Zhou et al. 2016); its cosine is the published CAM-COS."),
+    "grad_cam": ("Grad-CAM", "Selvaraju et al. 2017; for a pooled linear head the positive part of CAM."),
+    "grad_cam_pp": (
+        "Grad-CAM++",
+        "Chattopadhay et al. 2018: channels that speak for the class, weighted by their mean.",
+    ),
+    "layer_cam": ("LayerCAM", "Jiang et al. 2021: gradient and activation multiplied at every pixel."),
+}
+FLOORS = {
+    "floor:uniform": ("uniform map", "The same value everywhere: what a score gives away for nothing."),
+    "floor:centre": ("centre blob", "One fixed blob in the middle of every picture."),
+    "floor:mean": (
+        "dataset-mean cue",
+        "The mean cue of the training faces: the strongest map that never saw the face. A model at this level has "
+        "learnt where faces move, not where this face does.",
+    ),
+}
+CONTROLS = {
+    "control:other_class": (
+        "another expression's cue",
+        "Attention against the cue of another expression on the same face. Close to the last layer's own score: "
+        "the attention is not specific to the expression.",
+    ),
+    "control:shuffled": (
+        "another face's cue",
+        "Attention against the cue of another face. Close to the last layer's own score: the attention does "
+        "not follow the face.",
+    ),
+    "control:inverted": (
+        "inverted cue",
+        "Attention against one minus the cue. Cosine stays high, because an inverted cue is bright almost everywhere; "
+        "Pearson is exactly the opposite of the score against the right cue.",
+    ),
+}
+
+
+def explain_map(name: str, last: str) -> tuple[str, str]:
+    """Heading and explanation of a row of the alignment table."""
+    if name.startswith("layer-"):
+        number = name.split("-")[1]
+        if name == last:
+            return f"attention, layer {number}", "Last layer, mean over channels; its cosine is the published ATT-COS."
+        return f"attention, layer {number}", "Mean over channels." if number == "1" else ""
+    return {**MAPS, **FLOORS, **CONTROLS}.get(name, (name, ""))
+
+
+def signed(value: float) -> str:
+    """Three decimals with a sign, a true minus."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def interval(low: float, high: float, sign: bool = False) -> str:
+    """[low, high] with three decimals."""
+    one, two = (signed(low), signed(high)) if sign else (f"{low:.3f}", f"{high:.3f}")
+    return f"[{one}, {two}]".replace("[-", "[−").replace(" -", " −")
+
+
+def number(value: Number) -> str:
+    """Value and interval in one line."""
+    if value.value is None:
+        return "unknown"
+    between = f" {interval(value.low, value.high)}" if value.low is not None and value.high is not None else ""
+    return f"{value.value:.3f}{between}"
+
+
+def direction(test: Comparison) -> str:
+    """What an interval allows to say."""
+    if test.low > 0 or test.high < 0:
+        return "higher" if test.difference > 0 else "lower"
+    return "no difference shown"
+
+
+def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list[str]:
+    """The first paragraph: differences with intervals, then what the alignment is worth beside its floor."""
+    sentences = [_test_sentence(test) for test in tests]
+    if not tests:
+        scores = classification(groups[0], seed)
+        sentences.append(
+            f"{groups[0].name} recognises the expression of {number(scores['accuracy'])} of "
+            f"{groups[0].first.results['faces']} {groups[0].first.results['split']} faces "
+            f"(balanced {number(scores['balanced_accuracy'])})."
+        )
+    sentences.append(" ".join(_floor_sentence(group) for group in groups))
+    pairs = {len(test.pairs) for test in tests}
+    if pairs == {2}:
+        sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
+    if pairs == {1}:
+        sentences.append(
+            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; "
+            "train more seeds (--run.seed 1, 2, …) and give all run folders to this command."
+        )
+    return sentences
+
+
+def _test_sentence(test: Paired) -> str:
+    parts = [_part(test.differences["accuracy"])]
+    if "att_cos" in test.differences:
+        parts.append(_part(test.differences["att_cos"]))
+    seeds = f" over {len(test.pairs)} seeds" if len(test.pairs) > 1 else ""
+    tail = (
+        ""
+        if "att_cos" in test.differences
+        else " Their alignment is measured against different cues and is not compared."
+    )
+    return (
+        f"{test.other.name} against {test.base.name}{seeds}, on the same {test.faces} faces: {'; '.join(parts)}.{tail}"
+    )
+
+
+def _part(difference: Difference) -> str:
+    test, seeds = difference.faces, difference.seeds
+    name = difference.title.replace(", last layer", "")
+    text = f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)}"
+    if seeds is not None:
+        text += f" over faces, {interval(seeds.low, seeds.high, sign=True)} over seeds"
+    return f"{text} ({direction(seeds or test)})"
+
+
+def strongest_floor(group: Group, kind: str) -> tuple[str, float] | None:
+    """Name and score of the floor that is hardest to beat."""
+    floors = [(title, alignment(group, name, kind).value) for name, (title, _) in FLOORS.items()]
+    known = [(title, value) for title, value in floors if value is not None]
+    return max(known, key=lambda entry: entry[1]) if known else None
+
+
+def _floor_sentence(group: Group) -> str:
+    floor = strongest_floor(group, "cosine")
+    own = alignment(group, group.first.last_layer, "cosine")
+    other = alignment(group, "control:other_class", "cosine").value
+    if floor is None or own.value is None:
+        return f"{group.name}: no face has a cue, so there is no alignment."
+    text = (
+        f"Attention of {group.name} scores {own.value:.3f}, {_place(group, floor[1])} the {floor[0]} ({floor[1]:.3f})"
+    )
+    return text + (f", and {other:.3f} against another expression's cue." if other is not None else ".")
+
+
+def _place(group: Group, floor: float) -> str:
+    """Above, below or level with a floor: by the interval over faces of one run, by all runs agreeing for several."""
+    bounds = [run.results["alignment"][run.last_layer]["cosine"] for run in group.runs]
+    if len(bounds) == 1:
+        low, high = bounds[0]["interval"]
+    else:
+        low, high = min(b["class_mean"] for b in bounds), max(b["class_mean"] for b in bounds)
+    return "above" if low > floor else "below" if high < floor else "level with"

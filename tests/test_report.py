@@ -1,0 +1,309 @@
+"""The report: real run folders with untrained models in, one self-contained page and model cards out."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mien import checkpoint
+from mien.data.store import write_store
+from mien.demo import demo_recipe
+from mien.errors import DataError, UsageError
+from mien.evaluate import evaluate
+from mien.metrics.intervals import paired_bootstrap
+from mien.models import create_model
+from mien.report import report
+from mien.report.card import card
+from mien.report.numbers import class_weights, classification, compare, f1_and_ece_intervals, right_and_wrong
+from mien.report.page import context
+from mien.report.runs import Group, choose_baseline, group_runs, load_run, load_runs
+from mien.schema import EXPRESSIONS, Record
+from mien.train import split_rows, start_run
+
+SIDE = 32
+
+
+def make_store(path: Path, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.linspace(6, 26, 17), np.linspace(8, 26, 4))
+    points = np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)
+
+    def records():
+        for k in range(63):
+            split = "train" if k < 21 else "valid" if k < 28 else "test"
+            yield Record(
+                f"face-{k}", rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8), split, subject=f"{split}-{k % 12}",
+                expression=EXPRESSIONS[k % 7], landmarks=points + rng.normal(0, 0.5, points.shape).astype(np.float32),
+            )  # fmt: skip
+
+    return write_store(records(), path, dataset="synthetic", size=SIDE)
+
+
+def make_run(folder: Path, store, seed: int, weight: float, **data) -> Path:
+    recipe = demo_recipe(store.path, size=SIDE, epochs=2, seed=seed, weight=weight)
+    recipe = replace(recipe, model=replace(recipe.model, channels=[4, 4, 8, 8]), data=replace(recipe.data, **data))
+    start_run(folder, recipe, store, split_rows(store, recipe), "cpu")
+    torch.manual_seed(int(10 * seed + weight))
+    model = create_model(recipe.model, 7 if recipe.data.scheme == "basic-7" else 3)
+    weights = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    checkpoint.save_tensors(folder / "best.ckpt", weights, {"epoch": 2, "score": 0.5})
+    lines = [
+        {
+            "epoch": e,
+            "train_classification": 2 / e,
+            "valid_loss": 2.1 / e,
+            "train_accuracy": 0.2 * e,
+            "valid_accuracy": 0.3,
+        }
+        for e in (1, 2)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluate(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    torch.set_num_threads(1)
+    store = make_store(root / "store")
+    for name, seed, weight in (("plain-s0", 0, 0.0), ("plain-s1", 1, 0.0), ("led-s0", 0, 4.0), ("led-s1", 1, 4.0)):
+        make_run(root / name, store, seed, weight)
+    return root
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> Path:
+    """A copy whose files a test may spoil; the store is named by config.yaml and stays."""
+    for name in ("plain-s0", "plain-s1", "led-s0", "led-s1"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tmp_path
+
+
+def spoil(path: Path, section: str, **values) -> None:
+    file = path / "config.yaml"
+    tree = yaml.safe_load(file.read_text())
+    tree[section].update(values)
+    file.write_text(yaml.safe_dump(tree))
+
+
+def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = report(runs / "plain-s0", runs / "led-s0", out=runs / "new" / "page.html")
+    text = page.read_text()
+    bare = re.sub(r"data:[a-z/+]+;base64,[A-Za-z0-9+/=]+", "DATA", text)
+    assert "http" not in bare
+    assert "<script" not in bare
+    assert bare.count("DATA") == 4 + 8  # curves, confusion, maps, reliability; four strips a recipe
+    titles = re.findall(r'<h2 id="(\w+)"', bare)
+    assert titles == [
+        "runs", "classification", "alignment", "classes", "tests", "curves", "confusion", "maps", "faces", "reliability",
+        "meaning", "again",
+    ]  # fmt: skip
+    for phrase in (
+        "led-s0 against plain-s0",
+        "guidance.weight",
+        "Grad-CAM++",
+        "dataset-mean cue",
+        "another expression",
+        "McNemar",
+    ):
+        assert phrase in bare
+    assert "trained once" in bare
+    assert "not know what a person feels" in bare
+    assert len(text) < 3_000_000
+    assert "page.html" in capsys.readouterr().out
+    for name in ("plain-s0", "led-s0"):
+        words = (runs / name / "model-card.md").read_text()
+        assert "Article 5(1)(f)" in words
+        assert "dataset-mean cue" in words
+    assert not (runs / "led-s1" / "model-card.md").exists()
+
+
+def test_same_input_same_page(runs: Path) -> None:
+    first = report(runs / "plain-s0", out=runs / "a.html").read_text()
+    assert first == report(runs / "plain-s0", out=runs / "b.html").read_text()
+    assert "nothing to compare" in first
+
+
+def test_seeds_of_a_recipe_are_taken_together(runs: Path) -> None:
+    loaded = load_runs([runs / name for name in ("led-s0", "led-s1", "plain-s1", "plain-s0")])
+    groups = group_runs(loaded)
+    assert [(group.name, len(group.runs)) for group in groups] == [("led", 2), ("plain", 2)]
+    base, partners = choose_baseline(groups)
+    assert (base.name, [group.name for group in partners]) == ("plain", ["led"])
+    test = compare(base, partners[0], seed=0)
+    assert [(a.recipe.run.seed, b.recipe.run.seed) for a, b in test.pairs] == [(0, 0), (1, 1)]
+    means = [
+        np.mean([run.results["classification"]["accuracy"] for run in group.runs]) for group in (groups[1], groups[0])
+    ]
+    for shown in (test.differences["accuracy"].faces, test.differences["accuracy"].seeds):
+        assert shown is not None
+        assert shown.difference == pytest.approx(means[1] - means[0])
+    assert len(test.differences["accuracy"].mcnemar) == 2
+    page = context(loaded, False, 0)
+    assert len(page["per_run"]) == 4
+    assert any("over seeds" in sentence for sentence in page["verdict"])
+
+
+def test_differences_are_those_of_the_tables(made: Path) -> None:
+    a, b = (Group(name, [load_run(made / name, name)]) for name in ("plain-s0", "led-s0"))
+    found = compare(a, b, seed=3).differences
+    for key, map_, kind in (
+        ("att_cos", "layer-5", "cosine"),
+        ("att_pearson", "layer-5", "pearson"),
+        ("cam_cos", "cam", "cosine"),
+    ):
+        values = [group.first.results["alignment"][map_][kind]["class_mean"] for group in (a, b)]
+        assert found[key].faces.difference == pytest.approx(values[1] - values[0], abs=1e-6)
+    scores = [group.first.results["classification"]["balanced_accuracy"] for group in (a, b)]
+    assert found["balanced"].faces.difference == pytest.approx(scores[1] - scores[0])
+    people = a.first.faces["subject"]
+    assert len(set(people)) == 12
+    plain = paired_bootstrap(a.first.right.astype(float), b.first.right.astype(float), people, seed=3)
+    assert found["accuracy"].faces == plain
+
+
+def test_class_weights_make_a_mean_over_classes() -> None:
+    labels, valid = np.array([0, 1, 1, 1, 3, 3]), np.array([False, True, True, True, True, True])
+    values = np.array([9.0, 1, 2, 3, 10, 20])
+    weight = class_weights(labels, valid)
+    assert (values * weight)[valid].mean() == pytest.approx((2 + 15) / 2)
+    assert weight[0] == 0
+
+
+def test_intervals_enclose_their_values(made: Path) -> None:
+    run = load_run(made / "led-s0", "led")
+    scores = run.results["classification"]
+    for (low, high), name in zip(f1_and_ece_intervals(run, 0), ("macro_f1", "calibration_error"), strict=True):
+        assert 0 <= low <= scores[name] <= high <= 1
+    one = classification(Group("led", [run]), 0)["accuracy"]
+    assert [one.low, one.high] == scores["accuracy_interval"]
+
+
+def test_f1_bootstrap_like_its_slow_twin(made: Path) -> None:
+    from sklearn.metrics import f1_score
+
+    run = load_run(made / "plain-s0", "plain")
+    labels, guess = run.faces["label"], run.faces["probabilities"].argmax(1)
+    rng, slow = np.random.default_rng(0), []
+    for _ in range(50):
+        rows = rng.integers(len(labels), size=len(labels))
+        slow.append(
+            f1_score(labels[rows], guess[rows], labels=np.unique(labels[rows]), average="macro", zero_division=0)
+        )
+    assert f1_and_ece_intervals(run, 0, draws=50)[0] == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+
+
+def test_right_and_wrong_counts(made: Path) -> None:
+    run = load_run(made / "led-s0", "led")
+    (right, n_right), (wrong, n_wrong) = right_and_wrong(Group("led", [run]), "layer-5", 0)
+    summary = run.results["alignment"]["layer-5"]["cosine"]
+    assert n_right + n_wrong == run.results["faces_with_cue"]
+    for shown, expected in ((right.value, summary["correct"]), (wrong.value, summary["wrong"])):
+        assert (shown is None and expected is None) or shown == pytest.approx(expected)
+
+
+def test_paper_protocol_is_prominent(runs: Path) -> None:
+    spoil(runs / "led-s0", "data", protocol="paper")
+    text = report(runs / "led-s0", out=runs / "p.html").read_text()
+    assert "Protocol “paper”" in text[: text.index('id="runs"')]
+    assert "Protocol `paper`" in card(load_run(runs / "led-s0", "led"))
+
+
+def test_missing_or_other_store_is_said(runs: Path) -> None:
+    spoil(runs / "plain-s0", "data", store=str(runs / "gone"))
+    text = report(runs / "plain-s0", out=runs / "p.html").read_text()
+    assert "No pictures of faces: no prepared store" in text
+    other = make_store(runs / "other", seed=5)
+    spoil(runs / "plain-s0", "data", store=str(other.path))
+    assert "holds other faces" in report(runs / "plain-s0", out=runs / "p.html").read_text()
+
+
+def test_no_faces_and_no_log(runs: Path) -> None:
+    (runs / "plain-s0" / "log.jsonl").unlink()
+    (runs / "plain-s0" / "environment.json").unlink()
+    text = report(runs / "plain-s0", out=runs / "p.html", no_faces=True).read_text()
+    assert "left out on request" in text
+    assert "No log.jsonl" in text
+    assert "Most confident" not in text
+
+
+def test_hostile_names_are_escaped(runs: Path) -> None:
+    folder = runs / "<img src=x onerror=1>"
+    (runs / "led-s0").rename(folder)
+    assert "<img src=x" not in report(folder, out=runs / "p.html", no_faces=True).read_text()
+
+
+def test_runs_on_other_faces_stand_apart(runs: Path, made: Path) -> None:
+    foreign = make_run(runs / "foreign", make_store(runs / "store2", seed=9), 0, 4.0)
+    page = context(load_runs([runs / "plain-s0", runs / "led-s0", foreign]), False, 0)
+    assert page["apart"] == ["foreign"]
+    assert [test["other"] for test in page["tests"]] == ["led-s0"]
+    with pytest.raises(UsageError, match=r"nothing can be compared: plain-s0 was scored on store .* foreign on"):
+        report(runs / "plain-s0", foreign, out=runs / "p.html")
+
+
+def test_other_classes_do_not_compare(runs: Path, made: Path) -> None:
+    from mien.data.store import open_store
+
+    polar = make_run(runs / "polar", open_store(made / "store"), 0, 0.0, scheme="polarity-3")
+    with pytest.raises(UsageError, match="has classes"):
+        report(runs / "plain-s0", polar, out=runs / "p.html")
+
+
+def test_other_cues_compare_in_recognition_only(runs: Path) -> None:
+    spoil(runs / "led-s0", "cue", codebook="paper")
+    page = context(load_runs([runs / "plain-s0", runs / "led-s0"]), False, 0)
+    assert page["cues_differ"]
+    assert [row["title"] for row in page["tests"][0]["rows"]] == ["accuracy", "balanced accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: (run / "results.json").unlink(), ["no results.json", "mien evaluate"]),
+        (lambda run: (run / "results.json").write_text("{"), ["results.json is damaged", "mien evaluate"]),
+        (lambda run: (run / "results.json").write_text("[]"), ["results.json holds no results"]),
+        (lambda run: (run / "results.json").write_text('{"run_version": 99}'), ["run version 99", "reads 1"]),
+        (lambda run: (run / "environment.json").write_text('{"run_version": 99}'), ["run version 99"]),
+        (lambda run: (run / "maps" / "faces.npz").unlink(), ["faces.npz is missing", "mien evaluate"]),
+        (lambda run: (run / "maps" / "faces.npz").write_bytes(b"PK??"), ["faces.npz is damaged"]),
+        (lambda run: np.savez(run / "maps" / "faces.npz", a=np.zeros(2)), ["does not belong to results.json"]),
+        (lambda run: np.savez(run / "maps" / "class_means.npz", a=np.array([{}])), ["class_means.npz is damaged"]),
+        (lambda run: (run / "log.jsonl").write_text('{"epoch": 1}\n{"ep'), ["log.jsonl line 2", "damaged"]),
+        (lambda run: (run / "config.yaml").unlink(), ["not a run folder"]),
+    ],
+)
+def test_bad_run_folder_is_one_clear_line(runs: Path, damage, words: list[str]) -> None:
+    damage(runs / "led-s0")
+    with pytest.raises(DataError) as caught:
+        report(runs / "led-s0", out=runs / "p.html")
+    assert "\n" not in str(caught.value)
+    assert "led-s0" in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+    assert not (runs / "p.html").exists()
+
+
+def test_bad_arguments(runs: Path) -> None:
+    with pytest.raises(UsageError, match="no runs"):
+        report(out=runs / "p.html")
+    with pytest.raises(UsageError, match="given twice"):
+        report(runs / "led-s0", runs / "plain-s0" / ".." / "led-s0", out=runs / "p.html")
+    with pytest.raises(UsageError, match=r"\.html"):
+        report(runs / "led-s0", out=runs / "p.pdf")
+    with pytest.raises(DataError, match=r"no results-valid\.json.*--split valid"):
+        report(runs / "led-s0", out=runs / "p.html", split="valid")
+
+
+def test_folders_of_one_name_are_told_apart(runs: Path) -> None:
+    (runs / "a").mkdir()
+    shutil.move(runs / "led-s0", runs / "a" / "run")
+    (runs / "b").mkdir()
+    shutil.move(runs / "plain-s0", runs / "b" / "run")
+    assert [run.name for run in load_runs([runs / "a" / "run", runs / "b" / "run"])] == ["a/run", "b/run"]
