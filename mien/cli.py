@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mien import __version__
-from mien.errors import MienError, unknown_name
+from mien.errors import MienError, UsageError, unknown_name
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("mien.demo", "synthesise faces, train unguided and guided, compare on unseen identities, write a report"),
@@ -68,7 +70,9 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
     import jsonargparse
     from docstring_parser import parse
 
-    parser = jsonargparse.ArgumentParser(prog=f"mien {verb}", description=summary, allow_abbrev=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"mien {verb}", description=summary, allow_abbrev=False, exit_on_error=False
+    )
     hints = typing.get_type_hints(function)
     helps = {p.arg_name.lstrip("*"): p.description or "" for p in parse(function.__doc__ or "").params}
     positional, named, rest = [], [], None
@@ -96,7 +100,15 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
             )
             positional.append(name)
     own, extra = _split_overrides(words, [f"--{n.replace('_', '-')}" for n in named]) if rest else (words, [])
-    values = parser.parse_args(own)
+    valid = ["--help", *(f"--{name.replace('_', '-')}" for name in named)]
+    for word in own:
+        if word.startswith("--") and len(word) > 2 and word.split("=")[0] not in valid:
+            raise unknown_name(f"option of 'mien {verb}'", word.split("=")[0], valid)
+    try:
+        values = parser.parse_args(own)
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        reason = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", " ".join(str(error).split())).rstrip(".")
+        raise UsageError(f"{reason}. See `mien {verb} --help`.") from error
     flat: list[Any] = []
     for name in positional:
         value = values[name]

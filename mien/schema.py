@@ -6,6 +6,7 @@ H W image, h w map, K expressions, A action units, L landmarks (68).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,7 +71,7 @@ class Record(NamedTuple):
     """(4,) face box x0, y0, x1, y1 in pixels."""
     pose: FloatArray | None = None
     """(3,) yaw, pitch, roll in degrees."""
-    attributes: dict[str, str | float] = {}  # noqa: RUF012 - a NamedTuple default, never changed in place
+    attributes: Mapping[str, str | float] = {}
     """Group labels and factors, e.g. {"skin": "IV", "light": 0.7}; strings make groups, numbers are factors."""
 
 

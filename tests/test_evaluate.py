@@ -100,7 +100,10 @@ def test_batch_size_does_not_matter(run, results, tmp_path):
         if name in ("control:shuffled", "control:other_class"):
             continue  # drawn batch by batch
         for kind in SCORES:
-            assert other["alignment"][name][kind]["class_mean"] == pytest.approx(kinds[kind]["class_mean"], abs=1e-4), (name, kind)
+            assert other["alignment"][name][kind]["class_mean"] == pytest.approx(kinds[kind]["class_mean"], abs=1e-4), (
+                name,
+                kind,
+            )
 
 
 def test_other_splits_and_stores(run, faces, tmp_path):

@@ -70,7 +70,11 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
     manifest = explain_verb(run, folder, out=out, methods="cam,grad_cam_pp", batch=2)
     assert manifest == json.loads((out / "manifest.json").read_text())
     assert provider == ["mediapipe"]
-    assert [(Path(e["file"]).name, e["face"]) for e in manifest["faces"]] == [("two.PNG", 1), ("two.PNG", 2), ("one.jpg", 1)]
+    assert [(Path(e["file"]).name, e["face"]) for e in manifest["faces"]] == [
+        ("two.PNG", 1),
+        ("two.PNG", 2),
+        ("one.jpg", 1),
+    ]
     assert {Path(e["file"]).name: e["reason"] for e in manifest["skipped"]} == {
         "broken.jpg": "not a picture, or a damaged one",
         "square.png": "no face found",
@@ -101,7 +105,9 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
 
 
 def test_numbers_are_those_of_a_direct_pass(run, provider, tmp_path):
-    entry = explain_verb(run, photo(tmp_path / "a.png"), out=tmp_path, expression="Happiness", methods="cam,layer_cam")["faces"][0]
+    entry = explain_verb(run, photo(tmp_path / "a.png"), out=tmp_path, expression="Happiness", methods="cam,layer_cam")[
+        "faces"
+    ][0]
     saved = np.load(tmp_path / entry["maps"])
     model, _, _ = checkpoint.load_model(run)
     images = normalise(torch.from_numpy(saved["pixels"]).permute(2, 0, 1)[None])
@@ -117,8 +123,10 @@ def test_numbers_are_those_of_a_direct_pass(run, provider, tmp_path):
 
 
 def test_batches_do_not_matter(run, provider, tmp_path):
-    files = [photo(tmp_path / f"{k}.png", (200, 90), k) for k in range(3)]
-    several, single = (explain_verb(run, *files, out=tmp_path / str(b), batch=b)["faces"] for b in (32, 1))
+    files = [photo(tmp_path / f"{k}.png", (200, 90), k) for k in range(2)]
+    several, single = (
+        explain_verb(run, *files, out=tmp_path / str(b), batch=b, methods="cam", size=32)["faces"] for b in (32, 1)
+    )
     assert [e["strip"] for e in several] == [e["strip"] for e in single]
     for first, second in zip(several, single, strict=True):
         assert list(first["probabilities"].values()) == pytest.approx(list(second["probabilities"].values()), abs=1e-5)

@@ -41,11 +41,13 @@ def twin(features: Tensor, cue: Cue, similarity: str) -> float:
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_twin(similarity):
     features, cue = setup()
-    assert alignment_loss(maps.channel_mean(features), cue, similarity).item() == pytest.approx(twin(features, cue, similarity), abs=1e-6)
+    assert alignment_loss(maps.channel_mean(features), cue, similarity).item() == pytest.approx(
+        twin(features, cue, similarity), abs=1e-6
+    )
 
 
 def test_what_is_trained_is_what_is_measured():
-    assert SIMILARITIES == {"cosine": maps.cosine, "pearson": maps.pearson}
+    assert {"cosine": maps.cosine, "pearson": maps.pearson} == SIMILARITIES
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

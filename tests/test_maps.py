@@ -28,7 +28,9 @@ def test_channel_mean_twin():
     for b in range(2):
         for y in range(4):
             for x in range(5):
-                assert mean[b, 0, y, x] == pytest.approx(sum(float(features[b, c, y, x]) for c in range(3)) / 3, abs=1e-6)
+                assert mean[b, 0, y, x] == pytest.approx(
+                    sum(float(features[b, c, y, x]) for c in range(3)) / 3, abs=1e-6
+                )
 
 
 def test_min_max():
@@ -90,7 +92,11 @@ def test_twins():
         assert float(maps.cosine(first, second)[k]) == pytest.approx(twin_cosine(first[k], second[k]), abs=1e-6)
         centred = twin_cosine(first[k] - first[k].mean(), second[k] - second[k].mean())
         assert float(maps.pearson(first, second)[k]) == pytest.approx(centred, abs=1e-6)
-        inside = sum(max(0.0, v) for v, c in zip(first[k].flatten().tolist(), second[k].flatten().tolist(), strict=True) if c >= 0.5)
+        inside = sum(
+            max(0.0, v)
+            for v, c in zip(first[k].flatten().tolist(), second[k].flatten().tolist(), strict=True)
+            if c >= 0.5
+        )
         total = sum(max(0.0, v) for v in first[k].flatten().tolist())
         assert float(maps.energy_in_mask(first, second)[k]) == pytest.approx(inside / total, abs=1e-6)
 

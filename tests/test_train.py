@@ -368,9 +368,9 @@ def test_schedules() -> None:
     assert [lr_factor(steps, e, 0, 5) for e in (1, 4, 5, 9)] == pytest.approx([1, 1, 0.9, 0.81])
     cosine = OptimConfig(schedule="cosine", epochs=10, warmup=0.1)
     factors = [lr_factor(cosine, e, s, 10) for e in range(1, 11) for s in range(10)]
-    assert all(a < b for a, b in itertools.pairwise(factors))
+    assert all(a < b for a, b in itertools.pairwise(factors[:11]))
     assert max(factors) == 1 == factors[10]
-    assert all(a > b for a, b in itertools.pairwise(factors))
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
     assert 0 < factors[-1] < 1e-3
 
 

@@ -100,7 +100,9 @@ def test_erasing_changes_pixels_only(recwarn):
 def test_grey_and_jitter_keep_points():
     torch.manual_seed(0)
     colour = torch.randint(0, 255, (3, 96, 96), dtype=torch.uint8)
-    picture, points = FaceTransform(96, AugmentConfig(**{**STILL, "grayscale": 1.0, "jitter": 0.4}))(colour, at(3.0, 4.0))
+    picture, points = FaceTransform(96, AugmentConfig(**{**STILL, "grayscale": 1.0, "jitter": 0.4}))(
+        colour, at(3.0, 4.0)
+    )
     assert torch.equal(picture[0], picture[2])
     assert points[30].tolist() == pytest.approx([3, 4], abs=1e-4)
 

@@ -29,7 +29,7 @@ class Split(NamedTuple):
 def official(store: Store) -> Split:
     """The splits that the dataset came with, untouched; `valid` is empty where the dataset has none."""
     parts = {name: np.flatnonzero(store.split == name) for name in ("train", "valid", "test")}
-    return _split("official", store, parts["train"], parts["valid"], parts["test"])
+    return _split("official", store, parts["train"], parts["valid"], parts["test"], {})
 
 
 def strict(store: Store, seed: int = 0, fraction: float = 0.1, near: bool = True) -> Split:
@@ -56,9 +56,10 @@ def strict(store: Store, seed: int = 0, fraction: float = 0.1, near: bool = True
     }
     if len(valid):
         fresh = valid[~np.isin(pictures[valid], pictures[test])]
-        return _split("strict", store, kept, fresh, test, validation="official", **notes)
+        return _split("strict", store, kept, fresh, test, {"validation": "official", **notes})
     rest, fresh = carve(kept, _labels(store), _join_subjects(store, pictures), seed, fraction)
-    return _split("strict", store, rest, fresh, test, validation=f"carved, seed {seed}, fraction {fraction:g}", **notes)
+    carved = {"validation": f"carved, seed {seed}, fraction {fraction:g}", **notes}
+    return _split("strict", store, rest, fresh, test, carved)
 
 
 def k_folds(
@@ -87,7 +88,7 @@ def k_folds(
         if fraction > 0:
             train, valid = carve(train, labels, groups, seed, fraction)
         notes = {"fold": fold, "k": k, "seed": seed, "grouped": grouped, "left_out_of_scheme": len(store) - len(rows)}
-        splits.append(_split("k-folds", store, train, valid, rows[folds == fold], **notes))
+        splits.append(_split("k-folds", store, train, valid, rows[folds == fold], notes))
     return splits
 
 
@@ -161,7 +162,9 @@ def _labels(store: Store) -> Labels:
     return np.array([name or "" for name in store.expression])
 
 
-def _split(protocol: str, store: Store, train: IntArray, valid: IntArray, test: IntArray, **notes: Any) -> Split:
+def _split(
+    protocol: str, store: Store, train: IntArray, valid: IntArray, test: IntArray, notes: dict[str, Any]
+) -> Split:
     """Sorted rows with a report of sizes and of the leaks that remain."""
     parts = {"train": np.sort(train), "valid": np.sort(valid), "test": np.sort(test)}
     seen = set(store.subject[np.concatenate([parts["train"], parts["valid"]])]) - {None}
