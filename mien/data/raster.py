@@ -65,7 +65,9 @@ def rasterise(points: FloatArray, triangles: IntArray, size: int, two_sided: boo
     depth = np.full(size * size, -np.inf, np.float32)
     np.maximum.at(depth, pixel, near)
     won = np.flatnonzero(near == depth[pixel])
-    pixel, first = np.unique(pixel[won], return_index=True)
-    won = won[first]
+    owner = np.full(size * size, -1)
+    owner[pixel[won]] = won  # of equally near candidates the last one stays
+    pixel = np.flatnonzero(owner >= 0)
+    won = owner[pixel]
     weights = np.stack([w0[won], w1[won], w2[won]], 1)
     return Fragments(pixel, chosen[row[won]], weights, depth)

@@ -245,7 +245,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     return Scene(
         seed=int(rng.integers(2**31)),
         occluder=pick(rng, {"no": 0.92, "hand": 0.03, "mask": 0.005, "bar": 0.02}),
-        gain=float(rng.uniform(0.75, 1.2)),
+        gain=float(rng.uniform(0.75, 1.1)),
         gamma=float(rng.uniform(0.8, 1.25)),
         warmth=float(rng.normal(0, 0.5)),
         grey=bool(rng.random() < 0.1),

@@ -17,9 +17,9 @@ SIDE = 288
 X_HALF, Y_LOW, Y_HIGH = 1.5, -2.3, 2.1
 
 SKIN_TONES: dict[str, tuple[int, int, int]] = {
-    "I": (244, 213, 194),
-    "II": (233, 190, 164),
-    "III": (215, 164, 130),
+    "I": (230, 197, 177),
+    "II": (219, 176, 149),
+    "III": (203, 154, 121),
     "IV": (181, 127, 92),
     "V": (132, 86, 60),
     "VI": (84, 54, 40),
@@ -115,7 +115,7 @@ def stroke(lines: list[list[tuple[float, float]]], width: float, soft: float, mi
             column, row = texel(points[:, 0] * sign, points[:, 1])
             fixed = np.rint(np.stack([column, row], 1) * 16).astype(np.int32)[:, None]
             cv2.polylines(canvas, [fixed], False, 255, max(1, round(width * per_unit)), cv2.LINE_AA, 4)
-    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), soft * per_unit), np.float32) / 255
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), soft * per_unit) / 255, np.float32)
 
 
 def blob(x: float, y: float, rx: float, ry: float, mirror: bool = True) -> FloatArray:
