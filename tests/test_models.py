@@ -67,7 +67,8 @@ def test_backbone_weights_by_name(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     donor = create_model(ModelConfig(backbone="test_resnet", size=64), 7)
-    save_file(donor.backbone.net.state_dict(), tmp_path / "w.safetensors")
+    state = {name: tensor.contiguous() for name, tensor in donor.backbone.net.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
     torch.save({"state_dict": donor.backbone.net.state_dict()}, tmp_path / "w.pth")
     for file in ("w.safetensors", "w.pth"):
         model = create_model(ModelConfig(backbone="test_resnet", size=64, weights=tmp_path / file), 7)

@@ -150,7 +150,7 @@ def test_batches_follow_the_rows(store):
     rows = np.array([5, 2, 9])
     targets = np.arange(len(store)) * 10
     (batch,) = Loader(store, rows, targets, size=32, batch=8, device=torch.device("cpu"))
-    assert batch.index.tolist() == rows.tolist()
+    assert batch.rows.tolist() == rows.tolist()
     assert batch.expressions.tolist() == [50, 20, 90]
     assert np.allclose(batch.landmarks, store.landmarks[rows], atol=1e-4)
     first = torch.from_numpy(store.images(rows)).permute(0, 3, 1, 2)
@@ -160,7 +160,7 @@ def test_batches_follow_the_rows(store):
 def test_last_small_batch_is_dropped_only_when_there_is_another(store):
     def sizes(count):
         options = {"size": 32, "batch": 8, "device": torch.device("cpu"), "drop_last": True}
-        return [len(b.index) for b in Loader(store, np.arange(count), np.zeros(len(store), np.int64), **options)]
+        return [len(b.rows) for b in Loader(store, np.arange(count), np.zeros(len(store), np.int64), **options)]
 
     assert sizes(17) == [8, 8]
     assert sizes(5) == [5]
