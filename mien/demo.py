@@ -18,7 +18,7 @@ def demo_recipe(store: Path, *, size: int, epochs: int, seed: int, weight: float
         data=DataConfig(store=store),
         augment=AugmentConfig(jitter=0.2),
         model=ModelConfig(
-            backbone="resnet10t", size=size, stem_pool=False, output_stride=16, channels=[32, 64, 128, 256]
+            backbone="resnet10t", size=size, stem_pool=False, output_stride=8, channels=[32, 64, 96, 128]
         ),
         guidance=GuidanceConfig(weight=weight),
         optim=OptimConfig(epochs=epochs, batch=32, lr=0.05),
