@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"evaluate", "predict", "crossval", "explain_photos", "export"},
     {"report"},
     {"demo", "web", "cli"},
+    {"__main__"},
 ]
 
 
