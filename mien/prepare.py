@@ -53,7 +53,7 @@ def prepare(
         channels: 1 grey or 3 colour; 1 for fer2013, 3 otherwise.
         encoding: How pictures are kept: raw is fastest, png smaller, jpeg (quality 95) smallest.
         faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
-        align: Turn and scale each face to the standard position; needs --faces (synthetic has its own points). Without a face: its box or the centre.
+        align: Turn and scale each face to the standard position; needs --faces (not synthetic). Without a face: its box or centre.
         landmarks: File with 68 points per picture id (.csv, .npz, .txt, .pts), for --faces given.
         landmark_model: Model file of the face provider; found by itself where the provider is installed.
         votes: fer2013 only: FER+ votes, fer2013new.csv; used by itself when beside fer2013.csv.
