@@ -85,3 +85,18 @@ FORBIDDEN = r"(?<![\w.])/(work|root|home|tmp)/"
 @pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
 def test_no_path_of_one_machine(page):
     assert not re.search(FORBIDDEN, TEXTS[page])
+
+
+def test_project_files_agree():
+    import tomllib
+
+    from mien import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"] == __version__
+    assert citation["license"] == project["license"] == "Apache-2.0"
+    assert citation["authors"] == project["authors"]
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert f"[{__version__}]" in TEXTS[ROOT / "CHANGELOG.md"]
+    assert all(f"`mien {verb}`" in TEXTS[ROOT / "CHANGELOG.md"] for verb in VERBS)
