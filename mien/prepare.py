@@ -46,14 +46,14 @@ def prepare(
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
     Args:
-        dataset: Kind of dataset: fer2013, folder (class folders) or table (CSV or Parquet).
-        root: Where the dataset lies: its folder, or the CSV or Parquet file.
+        dataset: Kind of dataset: fer2013, folder (class folders), table (CSV or Parquet), synthetic (of mien synthesize).
+        root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic the store to read.
         out: Folder of the store; new, empty, or one that this command began.
-        size: Side of the stored square pictures in pixels; 48 for fer2013, 224 otherwise.
+        size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, 224 otherwise.
         channels: 1 grey or 3 colour; 1 for fer2013, 3 otherwise.
         encoding: How pictures are kept: raw is fastest, png smaller, jpeg (quality 95) smallest.
         faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
-        align: Turn and scale each face to the standard position; needs --faces. Without a face: its box or the centre.
+        align: Turn and scale each face to the standard position; needs --faces (not synthetic). Without a face: its box or centre.
         landmarks: File with 68 points per picture id (.csv, .npz, .txt, .pts), for --faces given.
         landmark_model: Model file of the face provider; found by itself where the provider is installed.
         votes: fer2013 only: FER+ votes, fer2013new.csv; used by itself when beside fer2013.csv.
@@ -70,7 +70,7 @@ def prepare(
     given = {name: value for name, value in wanted.items() if value is not None}
     read = _bind(dataset, reader, root, given)
     shape = (size or reader.size, channels or reader.channels)
-    options = _options(shape[0], faces, align, landmarks, landmark_model)
+    options = _options(shape[0], faces, align, reader.landmarks, landmarks, landmark_model)
     notes = {
         **(reader.notes(root) if reader.notes else {}),
         "faces": faces,
@@ -122,9 +122,11 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
     return functools.partial(reader.records, root, **given)
 
 
-def _options(size: int, faces: str, align: bool, landmarks: Path | None, model: Path | None) -> Options:
+def _options(
+    size: int, faces: str, align: bool, own_points: bool, landmarks: Path | None, model: Path | None
+) -> Options:
     """Check the face options before any work starts."""
-    if align and faces == "none":
+    if align and faces == "none" and not own_points:
         raise UsageError("--align needs landmarks: add --faces given or --faces mediapipe.")
     if landmarks is not None and faces != "given":
         raise UsageError("--landmarks goes with --faces given.")

@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"evaluate", "predict", "crossval", "explain_photos", "export"},
     {"report"},
     {"demo", "web", "cli"},
+    {"__main__"},
 ]
 
 
@@ -258,9 +259,6 @@ def tables() -> dict[str, list[str]]:
 
 def test_every_key_of_every_table_is_in_the_docs():
     pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
-    if not (ROOT / "README.md").is_file():
-        pytest.skip("the documentation is being written: no README yet")
-    pages += (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [
         f"{table}: {key}"
         for table, keys in tables().items()

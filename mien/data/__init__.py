@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mien.data import fer2013, folder, table
+from mien.data import fer2013, folder, synthetic_store, table
 from mien.data.arrow import Skipped
 from mien.schema import Record
 
@@ -17,11 +17,14 @@ class Reader(NamedTuple):
     channels: int = 3
     notes: Callable[..., dict[str, str]] | None = None
     """(root) -> licence, choices: what the store should remember."""
+    landmarks: bool = False
+    """Every face comes with its 68 landmarks: `--align` needs no `--faces`."""
 
 
 DATASETS: dict[str, Reader] = {
     "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
     "folder": Reader(folder.records),
     "table": Reader(table.records),
+    "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),
 }
 """Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""

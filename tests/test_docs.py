@@ -1,0 +1,102 @@
+"""The documentation: snippets run, commands and their options exist, links lead somewhere, every recipe key is listed."""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mien.cli import VERBS
+from mien.config import Recipe, as_dict, recipe_keys
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = {page: page.read_text(encoding="utf-8") for page in [*PAGES, *ROOT.glob("*.md")]}
+SNIPPETS = [
+    pytest.param(code, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", TEXTS[page], re.M | re.S))
+]
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_snippet(code, tmp_path, monkeypatch):
+    ast.parse(code)
+    if code.startswith("# not run"):
+        return
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def commands(text: str) -> list[list[str]]:
+    """Words of every command line that starts with `mien`, in blocks, indented lines and inline code."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    lines = re.findall(r"^\s*(?:#\s)?(mien [a-z].*)$", joined, re.M) + re.findall(r"`(mien [a-z][^`\n]*)`", joined)
+    parts = [part.strip() for line in lines for part in line.split("#")[0].split("&&")]
+    return [shlex.split(part) for part in parts if part.startswith("mien ")]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_commands_exist(page):
+    for words in commands(TEXTS[page]):
+        if words[1].isupper():
+            continue
+        assert words[1] in VERBS, words
+        module, _ = VERBS[words[1]]
+        parameters = inspect.signature(getattr(importlib.import_module(module), words[1])).parameters
+        for word in words[2:]:
+            option = word.split("=")[0]
+            if not option.startswith("--"):
+                assert not re.match(r"recipes/.*[^$]\.yaml$", word) or "$" in word or (ROOT / word).is_file(), words
+            elif "." in option:
+                assert "overrides" in parameters, words
+                assert option[2:] in recipe_keys(), words
+            else:
+                assert option == "--help" or option[2:].replace("-", "_") in parameters, words
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[page]):
+        assert re.match(r"https?://|mailto:", target) or (page.parent / target).exists(), target
+
+
+def test_the_index_lists_every_page():
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS[ROOT / "docs" / "index.md"]))
+    assert {page.name for page in PAGES} - {"index.md"} - listed <= {"results.md", "benchmarks.md"}
+
+
+def test_every_recipe_key_is_listed_with_its_default():
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", TEXTS[ROOT / "docs" / "training.md"], re.M))
+    defaults = {f"{s}.{k}": v for s, content in as_dict(Recipe()).items() for k, v in content.items()}
+    assert set(rows) == set(recipe_keys())
+    assert {key: yaml.safe_load(text) for key, text in rows.items()} == defaults
+
+
+FORBIDDEN = r"(?<![\w.])/(work|root|home|tmp)/"
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_no_path_of_one_machine(page):
+    assert not re.search(FORBIDDEN, TEXTS[page])
+
+
+def test_project_files_agree():
+    import tomllib
+
+    from mien import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"] == __version__
+    assert citation["license"] == project["license"] == "Apache-2.0"
+    assert citation["authors"] == project["authors"]
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert f"[{__version__}]" in TEXTS[ROOT / "CHANGELOG.md"]
+    assert all(f"`mien {verb}`" in TEXTS[ROOT / "CHANGELOG.md"] for verb in VERBS)

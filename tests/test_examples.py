@@ -1,0 +1,61 @@
+"""Every script in examples/ is short, says what it does, and runs."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent.parent / "examples"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+
+torch.set_num_threads(1)
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_short_and_described(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 60
+    assert len((ast.get_docstring(ast.parse(text)) or "").splitlines()) == 1
+    assert path.name in (FOLDER.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8")
+
+
+def test_train_on_synthetic(tmp_path):
+    results = load("train_on_synthetic").main(tmp_path, faces=42, size=32, epochs=1)
+    assert results["faces"] >= 7
+    assert 0 < results["alignment"]["layer-5"]["cosine"]["class_mean"] <= 1
+
+
+def test_render_cues(tmp_path):
+    picture = load("render_cues").main(tmp_path / "cues.png", size=48)
+    assert picture.stat().st_size > 1000
+
+
+def test_explain_a_batch():
+    shown = load("explain_a_batch").main(size=48, count=2)
+    assert {tuple(maps.shape) for maps in shown.values()} == {(2, 1, 48, 48)}
+    assert all(maps.min() >= 0 and maps.max() <= 1 for maps in shown.values())
+
+
+def test_compare_explainers():
+    from mien.explain import EXPLAINERS
+
+    means = load("compare_explainers").main(size=48, count=7)
+    assert set(means) == {*EXPLAINERS, "floor: uniform"}
+    assert means["floor: uniform"]["pearson"] == pytest.approx(0, abs=1e-6)
+
+
+def test_own_faces_table(tmp_path):
+    store = load("own_faces_table").main(tmp_path, count=7, size=48)
+    assert len(store) == 7
+    assert set(store.subject) == {"synthetic-000000"} or len(set(store.subject)) == 2
+    assert {row["crop"] for row in store.attributes} == {"aligned"}

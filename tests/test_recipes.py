@@ -1,0 +1,72 @@
+"""Every shipped recipe says what it promises and with which commands, and trains and evaluates."""
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from mien.cli import VERBS
+from mien.config import load_recipe
+from mien.evaluate import evaluate
+from mien.train import fit
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny.store(tmp_path_factory.mktemp("recipes") / "store", each=5).path
+
+
+def named(path: Path) -> str:
+    return path.relative_to(FOLDER).as_posix()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_header(path):
+    """A promise first, then commands that exist and name this very file and its store."""
+    head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert head[0].startswith("# Promise: ")
+    commands = [
+        part.strip() for line in head for part in line.lstrip("# ").split("&&") if part.strip().startswith("mien ")
+    ]
+    assert any(command.startswith(f"mien train recipes/{named(path)}") for command in commands)
+    assert all(command.split()[1] in VERBS for command in commands)
+    out = re.search(r"mien train \S+ --out (\S+)", "\n".join(head))
+    wrote = out.group(1) if out else f"runs/{path.stem}-seed0"
+    assert all(command.split()[2] == wrote for command in commands if command.startswith("mien evaluate"))
+    assert any(f"--out {load_recipe(path).data.store}" in command for command in commands)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_two_steps(path, store, tmp_path):
+    small = ["--data.store", str(store), "--model.size", "32", "--optim.epochs", "1", "--optim.batch", "14"]
+    recipe = load_recipe(path, [*small, "--run.accelerator", "cpu", "--data.valid_fraction", "0.2"])
+    torch.set_num_threads(1)
+    best = fit(recipe, tmp_path / "run")
+    assert best["epoch"] == 1
+    results = evaluate(tmp_path / "run")
+    assert results["faces"] == 35
+    assert results["guidance"]["weight"] == recipe.guidance.weight
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in RECIPES}), ids=lambda p: p.name)
+def test_a_pair_differs_in_guidance_only(folder):
+    from mien.config import as_dict
+
+    guided, unguided = (as_dict(load_recipe(folder / f"{name}.yaml")) for name in ("guided", "unguided"))
+    assert {key for key in guided if guided[key] != unguided[key]} == {"guidance"}
+
+
+@pytest.mark.parametrize("name", ["guided", "unguided"])
+def test_synthetic_recipes_are_those_of_the_demo(name):
+    from dataclasses import replace
+
+    from mien.demo import demo_recipe
+
+    recipe = load_recipe(FOLDER / "synthetic" / f"{name}.yaml", ["--run.accelerator", "cpu"])
+    demo = demo_recipe(recipe.data.store, size=64, epochs=14, seed=0, weight=recipe.guidance.weight)
+    assert recipe == replace(demo, data=recipe.data)
