@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe went away
         return 0
+    except OSError as error:  # no permission, disk full: a person's matter, not a defect
+        print(f"mien: {error}; what was finished is kept.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mien: stopped; what was finished is kept, the same command resumes.", file=sys.stderr)
         return 130

@@ -199,9 +199,11 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
         settings = parser.parse_object(data)
         if overrides:
             settings = parser.parse_args(list(overrides), namespace=settings)
-        return Recipe(**parser.instantiate(settings).as_dict())
+        recipe = Recipe(**parser.instantiate(settings).as_dict())
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
         raise UsageError(f"{path or 'command line'}: {' '.join(str(error).split())}.") from error
+    _refuse_out_of_range(recipe, str(path or "command line"))
+    return recipe
 
 
 def recipe_keys() -> list[str]:
@@ -224,6 +226,32 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
         for key in content:
             if key not in sections[name]:
                 raise UsageError(f"{where}: {unknown_name('key', f'{name}.{key}', recipe_keys())}")
+
+
+LEAST = {
+    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.clip": 0,
+    "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
+    "guidance.weight": 0, "guidance.start_epoch": 1, "augment.rotation": 0, "augment.jitter": 0,
+}  # fmt: skip
+"""Recipe key -> smallest value that makes sense."""
+SHARES = (
+    "optim.ema", "optim.momentum", "optim.warmup", "optim.label_smoothing", "model.drop", "augment.flip",
+    "augment.translate", "augment.scale", "augment.grayscale", "augment.erase",
+)  # fmt: skip
+"""Recipe keys that lie between 0 and 1."""
+
+
+def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
+    """Numbers that no training can run with, told by key before anything is read or written."""
+    tree = as_dict(recipe)
+    for key in (*LEAST, *SHARES):
+        section, name = key.split(".")
+        value = tree[section][name]
+        if not LEAST.get(key, 0) <= value <= (1 if key in SHARES else float("inf")):  # NaN is refused too
+            range_ = "between 0 and 1" if key in SHARES else f"at least {LEAST[key]}"
+            raise UsageError(f"{where}: {key} is {value}; it must be {range_}.")
+    if not recipe.guidance.layers:
+        raise UsageError(f"{where}: guidance.layers is empty; name at least one layer, for example [-1].")
 
 
 def as_dict(recipe: Any) -> dict[str, Any]:

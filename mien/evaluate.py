@@ -122,7 +122,11 @@ def collect(
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
     generator = torch.Generator(device=device).manual_seed(seed)
-    loader = Loader(store, rows, labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers)
+    # A store that is sorted by class would shuffle cues inside one class: the control needs mixed batches.
+    order = np.random.default_rng(seed).permutation(len(rows))
+    loader = Loader(
+        store, rows[order], labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers
+    )
     for part in track(loader, "evaluate", len(loader)):
         output = model(part.images)
         probabilities.append(output.logits.float().softmax(1).cpu())
@@ -150,13 +154,22 @@ def collect(
         seen = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
         for name, map_ in seen.items():
             sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
-    counts = torch.from_numpy(np.bincount(labels[rows], minlength=classes)).clamp_min(1).view(-1, 1, 1)
+    back = np.argsort(order)
+    known = torch.cat(valid).numpy()[back]
+
+    def joined(parts: list[Tensor]) -> np.ndarray:
+        return np.asarray(torch.cat(parts).numpy()[back])
+
+    def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
+        seen = labels[rows][known] if name == "cue" else labels[rows]
+        return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
+
     return Collected(
-        torch.cat(probabilities).numpy(),
-        torch.cat(valid).numpy(),
-        {name: {kind: torch.cat(values).numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
-        {name: (total.cpu() / counts).numpy().astype(np.float32) for name, total in sums.items()},
-        {name: torch.cat(parts).numpy() for name, parts in small.items()},
+        joined(probabilities),
+        known,
+        {name: {kind: joined(values) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
+        {name: joined(parts) for name, parts in small.items()},
     )
 
 

@@ -24,7 +24,7 @@ from mien.data import folds
 from mien.data.framing import framing_of
 from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
 from mien.data.store import Store, open_store
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.losses.alignment import guidance_loss, resolve_layers
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier, create_model
@@ -110,6 +110,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
         if not math.isfinite(loss):  # told before a net of NaN is scored
             raise DataError(f"{out}: the loss became {loss} in epoch {epoch}; lower --optim.lr or set --optim.clip 1.")
         scores = validate(session.evaluated, recipe, session.store, session.split.valid, session.labels, fabric.device)
+        scores = fabric.broadcast(scores)  # batch statistics differ between processes; all must stop at the same epoch
         line = {
             "epoch": epoch,
             "lr": session.optimizer.param_groups[0]["lr"],
@@ -128,7 +129,12 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
 def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
     run = recipe.run
-    fabric = Fabric(accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision)
+    try:
+        fabric = Fabric(
+            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()
     store = open_store(recipe.data.store)
     split = split_rows(store, recipe)
@@ -141,14 +147,22 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     average = None
     if recipe.optim.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
+    for layer in layers:
+        if recipe.guidance.weight and model.backbone.sides[layer] == 1:
+            raise UsageError(
+                f"guidance.layers: layer {layer + 1} is a single cell at model.size {recipe.model.size}, which aligns with "
+                "everything; choose a shallower layer, a larger model.size or model.output_stride 16."
+            )
     optimizer = make_optimizer(model, recipe.optim)
     if fabric.is_global_zero:
         start_run(out, recipe, store, split, str(fabric.device))
     fabric.barrier()
-    state = resume(out, model, optimizer, average)
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
         average.to(fabric.device)
+    state = resume(out, model, optimizer, average)  # after the move, so that the optimiser's state is on its device
+    if fabric.is_global_zero:
+        trim_log(out, state["epoch"])
     means: list[Tensor | None] = [None for _ in layers]
     if recipe.guidance.weight and recipe.cue.control == "mean":
         sides = [model.backbone.sides[layer] for layer in layers]
@@ -167,6 +181,7 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float
     torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch)).generate_state(1)[0]))
     balance = recipe.data.balance == "sampler"
     rows = epoch_rows(session.split.train, session.labels, balance=balance, seed=run.seed, epoch=epoch)
+    rows = rows[: len(rows) // fabric.world_size * fabric.world_size]  # equal shares, or processes wait for each other
     loader = Loader(
         session.store, rows[fabric.global_rank :: fabric.world_size], session.targets, size=recipe.model.size,
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
@@ -322,10 +337,15 @@ def resume(
     checkpoint.restore_optimizer(optimizer, tensors)
     if average is not None:
         average.load_state_dict(_part(tensors, "average/"))
+    return {key: meta[key] for key in ("epoch", "best_epoch", "best_score")}
+
+
+def trim_log(out: Path, epochs: int) -> None:
+    """Drop log lines beyond the last finished epoch: those of a run that was stopped between log and checkpoint."""
     log = out / "log.jsonl"
     lines = log.read_text().splitlines() if log.exists() else []
-    checkpoint.write_atomic(log, "".join(f"{line}\n" for line in lines[: meta["epoch"]]))
-    return {key: meta[key] for key in ("epoch", "best_epoch", "best_score")}
+    if len(lines) > epochs:
+        checkpoint.write_atomic(log, "".join(f"{line}\n" for line in lines[:epochs]))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -59,3 +59,12 @@ def test_every_key_is_reachable() -> None:
     keys = recipe_keys()
     assert len(keys) == len(set(keys)) > 40
     assert "guidance.layers" in keys
+
+
+@pytest.mark.parametrize("change", [
+    ("optim.epochs", "0"), ("optim.batch", "-4"), ("optim.lr", "-1"), ("optim.ema", "1.5"), ("model.size", "0"),
+    ("augment.translate", "3"), ("optim.lr", ".nan"), ("guidance.layers", "[]"),
+])  # fmt: skip
+def test_numbers_out_of_range_are_refused_by_key(change):
+    with pytest.raises(UsageError, match=change[0]):
+        load_recipe(None, [f"--{change[0]}", change[1]])

@@ -588,3 +588,18 @@ def test_verb_sheet_of_a_store(tmp_path, capsys):
 def test_import_stays_light():
     code = "import sys, mien.cues.verb, mien.cues; assert not {'torch', 'cv2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_corrected_codebook_is_its_own_mirror_image():
+    from mien.faces.landmarks import FLIP
+
+    def mirrored(ellipse):
+        def swap(weights, sign=1.0):
+            return tuple(sorted((FLIP[k], sign * w) for k, w in weights))
+
+        ax = ellipse.ax._replace(span=swap(ellipse.ax.span, -1.0))
+        ay = ellipse.ay._replace(span=swap(ellipse.ay.span))
+        return ellipse._replace(x=swap(ellipse.x), y=swap(ellipse.y), dx=-ellipse.dx + 0.0, ax=ax, ay=ay)
+
+    for unit, ellipses in load_codebook("corrected").action_units.items():
+        assert {mirrored(e) for e in ellipses} == set(ellipses), unit

@@ -153,7 +153,8 @@ def _save(out: Path, maps: FloatArray, valid: npt.NDArray[np.bool_]) -> None:
         np.savez_compressed(temporary, maps=maps, valid=valid)
         os.replace(temporary, out)
     except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}.") from None
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot write {out}: {error.strerror or error}; nothing was changed.") from None
 
 
 def _sheet_rows(store: Store, expression: str | None) -> list[tuple[str, list[int]]]:
@@ -213,4 +214,5 @@ def _write_sheet(sheet: Path, store: Store, config: CueConfig, expression: str |
         figure.savefig(temporary, dpi=110)
         os.replace(temporary, sheet)
     except OSError as error:
-        raise UsageError(f"cannot write {sheet}: {error.strerror or error}.") from None
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot write {sheet}: {error.strerror or error}; nothing was changed.") from None
