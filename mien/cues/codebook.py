@@ -89,7 +89,7 @@ class Choice(NamedTuple):
     slots: Tensor
     """(K + 1, S, P) int64 ellipse numbers: S distinct action units, P ellipses each; padded by repetition."""
     members: Tensor
-    """(K + 1, M) int64: the distinct ellipses of the class, padded by repetition."""
+    """(K + 1, M) int64: the distinct ellipses of the class that no other always covers, padded by repetition."""
     drawn: Tensor
     """(K + 1,) bool: the class has action units."""
 
@@ -245,8 +245,22 @@ def _choice(name: str, _modified: int, scheme: str, generic: bool, device: torch
     width = max((len(unit) for row in rows for unit in row), default=1)
     padded = [[unit + unit[:1] * (width - len(unit)) for unit in row] for row in rows]
     slots = torch.tensor(_rectangle(padded, (0,) * width))
-    members = torch.tensor(_rectangle([list(dict.fromkeys(e for unit in row for e in unit)) for row in rows], 0))
+    ellipses = distinct_ellipses(codebook)
+    every = [list(dict.fromkeys(e for unit in row for e in unit)) for row in rows]
+    if codebook.drawing == "face":
+        every = [[e for e in row if not any(_inside(ellipses[e], ellipses[f]) for f in row)] for row in every]
+    members = torch.tensor(_rectangle(every, 0))
     return Choice(slots.to(device), members.to(device), drawn.to(device))
+
+
+def _inside(small: Ellipse, large: Ellipse) -> bool:
+    """Whether `large` always covers `small`, another ellipse of a "face" codebook (as AU7 covers AU5)."""
+
+    def shorter(one: Axis, other: Axis) -> bool:
+        return one.span == other.span and float(one.plus) <= float(other.plus) and one.least <= other.least
+
+    same_place = small[:4] == large[:4] and small != large
+    return same_place and shorter(small.ax, large.ax) and shorter(small.ay, large.ay)
 
 
 def _rectangle(rows: list[list[Item]], empty: Item) -> list[list[Item]]:
