@@ -11,63 +11,86 @@ Prints milliseconds per image for all of the maps, and the ratio to ours.
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.rows import Row, best_times
 from mien.compat import ensure_torchvision
+from mien.config import ModelConfig
+from mien.data.transforms import normalise
 from mien.explain import explain
-from mien.schema import Output
+from mien.models import Classifier, create_model
 
 ensure_torchvision()
 import pytorch_grad_cam  # noqa: E402
-import timm  # noqa: E402
 import torchcam.methods  # noqa: E402
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
 
 
-class Classifier(nn.Module):
-    """The contract of `mien.models` around the very timm net that the other libraries explain."""
+class Logits(nn.Module):
+    """The same model as other libraries take it: images -> logits."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.net = net
-        self.head = net.fc
+        self.model = model
 
-    def forward(self, images: Tensor) -> Output:
-        final = self.net.forward_features(images)
-        maps = torch.einsum("kc,bchw->bkhw", self.head.weight, final)
-        return Output(self.head(final.mean(dim=(2, 3))), (final,), maps)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).logits
 
 
-def grad_cam_library(net: nn.Module, images: Tensor, target: Tensor, step: int) -> None:
+def grad_cam_library(net: Logits, images: Tensor, target: Tensor, step: int) -> None:
     for name in ("GradCAM", "GradCAMPlusPlus", "LayerCAM"):
-        with getattr(pytorch_grad_cam, name)(model=net, target_layers=[net.layer4]) as extractor:
+        with getattr(pytorch_grad_cam, name)(model=net, target_layers=[net.model.backbone.net.layer4]) as extractor:
             for i in range(0, len(images), step):
                 extractor(images[i : i + step], [ClassifierOutputTarget(int(k)) for k in target[i : i + step]])
 
 
-def torch_cam_library(net: nn.Module, images: Tensor, target: Tensor, step: int) -> None:
+def torch_cam_library(net: Logits, images: Tensor, target: Tensor, step: int) -> None:
     for name in ("CAM", "GradCAM", "GradCAMpp", "LayerCAM"):
-        options = {"fc_layer": "fc"} if name == "CAM" else {}
-        with getattr(torchcam.methods, name)(net, "layer4", **options) as extractor:
+        options = {"fc_layer": "model.head"} if name == "CAM" else {}
+        with getattr(torchcam.methods, name)(net, "model.backbone.net.layer4", **options) as extractor:
             for i in range(0, len(images), step):
                 extractor(target[i : i + step].tolist(), net(images[i : i + step]))
 
 
-def best_times(rows: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Least seconds of each row; rounds go through all rows, so that a busy moment of the machine hits them alike."""
-    for function in rows.values():
-        function()
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(repeats):
-        for name, function in rows.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(values) for name, values in times.items()}
+def calls(backbone: str, batch: int, size: int) -> dict[str, Callable[[], object]]:
+    """What is timed: the same model, images and classes for all, images and model in channels_last."""
+    generator = torch.Generator().manual_seed(0)
+    model = create_model(ModelConfig(backbone=backbone, size=size), classes=7).eval()
+    net = Logits(model).eval()
+    images = normalise(torch.randint(256, (batch, 3, size, size), generator=generator, dtype=torch.uint8))
+    target = torch.randint(7, (batch,), generator=generator)
+
+    def forward() -> None:
+        with torch.no_grad():
+            net(images)
+
+    return {
+        "forward pass only": forward,
+        "mien, 4 maps, batch": lambda: explain(model, images, target),
+        "pytorch-grad-cam, 3 maps, image by image": lambda: grad_cam_library(net, images, target, 1),
+        "torch-cam, 4 maps, image by image": lambda: torch_cam_library(net, images, target, 1),
+        "pytorch-grad-cam, 3 maps, batch": lambda: grad_cam_library(net, images, target, batch),
+        "torch-cam, 4 maps, batch": lambda: torch_cam_library(net, images, target, batch),
+    }
+
+
+def measure(quick: bool = False) -> list[Row]:
+    """Four CAMs of a batch against two libraries image by image, wall-clock, all cores for all."""
+    batch, size, repeats = (2, 64, 1) if quick else (16, 112, 3)
+    kept = {name: call for name, call in calls("resnet18", batch, size).items() if "image" in name or "mien" in name}
+    seconds = best_times(kept, repeats)
+    ours = seconds.pop("mien, 4 maps, batch") / batch * 1e3
+    each = {name.removesuffix(", image by image"): value / batch * 1e3 for name, value in seconds.items()}
+    return [
+        Row(f"4 CAMs, ms an image, against {name}", ours, value, value / ours, ">= 10", 1)
+        for name, value in each.items()
+    ]
 
 
 def main() -> None:
@@ -79,24 +102,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    generator = torch.Generator().manual_seed(0)
-    net = timm.create_model(args.backbone, num_classes=7).eval()
-    images = torch.randn(args.batch, 3, args.size, args.size, generator=generator)
-    target = torch.randint(7, (args.batch,), generator=generator)
-    model = Classifier(net)
-
-    def forward() -> None:
-        with torch.no_grad():
-            net(images)
-
-    rows = {
-        "forward pass only": forward,
-        "mien, 4 maps, batch": lambda: explain(model, images, target),
-        "pytorch-grad-cam, 3 maps, image by image": lambda: grad_cam_library(net, images, target, 1),
-        "torch-cam, 4 maps, image by image": lambda: torch_cam_library(net, images, target, 1),
-        "pytorch-grad-cam, 3 maps, batch": lambda: grad_cam_library(net, images, target, args.batch),
-        "torch-cam, 4 maps, batch": lambda: torch_cam_library(net, images, target, args.batch),
-    }
+    rows = calls(args.backbone, args.batch, args.size)
     seconds = best_times(rows, args.repeats)
     ours = seconds["mien, 4 maps, batch"]
     print(f"{args.backbone}, {args.size} px, batch {args.batch}, {args.threads} thread(s), best of {args.repeats}")

@@ -112,12 +112,19 @@ PAPER_UNITS = {
 
 def paper_twin(points: np.ndarray, expression: str, image_size: tuple[int, int], low: bool = True) -> np.ndarray:
     """The published drawing with OpenCV, one image; without `low`, the plain union of the filled ellipses."""
+    ellipses = paper_ellipses(points, *image_size)
+    return paper_drawing([ellipses[unit] for unit in PAPER_UNITS.get(expression, tuple(ellipses))], image_size, low)
+
+
+def paper_drawing(
+    units: list[list[tuple[int, int, int, int]]], image_size: tuple[int, int], low: bool = True
+) -> np.ndarray:
+    """The drawing alone: `units` holds the ellipses of each action unit."""
     h, w = image_size
-    ellipses = paper_ellipses(points, h, w)
     maps = []
-    for unit in PAPER_UNITS.get(expression, tuple(ellipses)):
+    for ellipses in units:
         canvas = np.full((h, w), 1e-4, np.float32)
-        for cx, cy, ax, ay in ellipses[unit]:
+        for cx, cy, ax, ay in ellipses:
             cv2.ellipse(canvas, (int(cx), int(cy)), (int(ax), int(ay)), 0, 0, 360, 255, -1)
         if canvas.max() < 1:
             continue

@@ -144,12 +144,12 @@ def _windows(
     starts = list(itertools.accumulate((count for count, _ in groups[:-1]), initial=0))
     edge = reach.nan_to_num().numpy() + 0.5
     scale = np.array([rows / height, rows / height, columns / width, columns / width])[:, None, None]
-    first = np.floor(np.minimum.reduceat(edge[::2], starts, axis=2) * scale[::2]).clip(0, max(grid)).astype(int)
-    last = np.ceil(np.maximum.reduceat(edge[1::2], starts, axis=2) * scale[1::2]).clip(0, max(grid)).astype(int)
-    for i, (start, (count, used)) in enumerate(zip(starts, groups, strict=True)):
-        for slot in range(used):
-            y0, x0, y1, x1 = *first[:, slot, i].tolist(), *last[:, slot, i].tolist()
-            y1, x1 = min(y1, rows), min(x1, columns)
+    first = np.floor(np.minimum.reduceat(edge[::2], starts, axis=2) * scale[::2])
+    last = np.ceil(np.maximum.reduceat(edge[1::2], starts, axis=2) * scale[1::2])
+    limit = np.array([rows, columns])[:, None, None]
+    cells = np.concatenate((first, last)).clip(0, np.concatenate((limit, limit))).astype(int).transpose(2, 1, 0).tolist()
+    for start, (count, used), windows in zip(starts, groups, cells, strict=True):
+        for slot, (y0, x0, y1, x1) in enumerate(windows[:used]):
             if y0 < y1 and x0 < x1:
                 yield slot, slice(start, start + count), slice(y0, y1), slice(x0, x1)
 

@@ -1,0 +1,96 @@
+"""Faces a second: the loader on a prepared store against torchvision's ImageFolder of PNG files and a DataLoader.
+
+Both resize, augment alike and normalise. The peer does so in one torchvision v2 Compose on each image and has no
+landmarks; ours moves 68 landmarks with each face, draws its randomness from (seed, epoch, row), and normalises a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.rows import Row
+from mien.config import AugmentConfig
+from mien.data.loader import Loader, labels_of
+from mien.data.store import Store, write_store
+from mien.data.synthetic import faces
+from mien.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from mien.schema import Record
+
+from torch.utils.data import DataLoader  # isort: skip
+from torchvision.datasets import ImageFolder  # isort: skip  (after mien, which mends torchvision)
+from torchvision.transforms import v2  # isort: skip
+
+SIZE, BATCH = 112, 32
+
+
+def write_both(folder: Path, count: int) -> tuple[Store, Path]:
+    """The same faces as a store and as class folders of PNG files; 28 rendered faces, repeated with other noise."""
+    rendered, rng, records = list(faces(28, size=SIZE)), np.random.default_rng(0), []
+    for i in range(count):
+        face = rendered[i % len(rendered)]
+        noise = rng.integers(-6, 7, face.image.shape)
+        image = np.clip(face.image + noise, 0, 255).astype(np.uint8)
+        records.append(Record(str(i), image, "train", str(i), face.expression, landmarks=face.landmarks))
+        path = folder / "png" / str(face.expression) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return write_store(records, folder / "store", dataset="benchmark", size=SIZE), folder / "png"
+
+
+def steps(augment: AugmentConfig | None) -> v2.Compose:
+    """The peer's steps: those of `mien.data.transforms` on an image alone, then ToDtype and Normalize."""
+    random: list[Any] = []
+    if augment is not None:
+        shift, zoom = (augment.translate, augment.translate), (1 - augment.scale, 1 + augment.scale)
+        bilinear = v2.InterpolationMode.BILINEAR
+        random = [
+            v2.RandomHorizontalFlip(augment.flip),
+            v2.RandomAffine(augment.rotation, translate=shift, scale=zoom, interpolation=bilinear),
+            v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter / 2),
+        ]
+    last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    return v2.Compose([v2.ToImage(), v2.Resize((SIZE, SIZE), antialias=True), *random, *last])
+
+
+def rate(batches: Iterable[Any], count: int, batch: int) -> float:
+    """Faces a second from the first batch on: starting a process is left out."""
+    iterator = iter(batches)
+    next(iterator)
+    start = time.perf_counter()
+    for _ in iterator:
+        pass
+    return (count - batch) / (time.perf_counter() - start)
+
+
+def measure(quick: bool = False) -> list[Row]:
+    """Training (augmented) with 0 and 1 workers, evaluation with 0; the best of several passes, in turns."""
+    count, batch, repeats = (24, 8, 1) if quick else (1024, BATCH, 3)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        store, pngs = write_both(Path(folder), count)
+        labels, order = labels_of(store, "basic-7"), np.random.default_rng(0).permutation(count)
+        cases = [("training", AugmentConfig(), 0), ("evaluation", None, 0)]
+        for name, augment, workers in cases if quick else [*cases, ("training", AugmentConfig(), 1)]:
+            peer_data = ImageFolder(str(pngs), steps(augment))
+            ours, peer = 0.0, -math.inf
+            for _ in range(repeats):
+                mine = Loader(
+                    store, order, labels, size=SIZE, batch=batch, device=torch.device("cpu"), augment=augment,
+                    workers=workers,
+                )  # fmt: skip
+                context = "spawn" if workers else None
+                theirs = DataLoader(
+                    peer_data, batch, sampler=order.tolist(), num_workers=workers, multiprocessing_context=context
+                )
+                ours, peer = max(ours, rate(mine, count, batch)), max(peer, rate(theirs, count, batch))
+            rows.append(Row(f"loader, {name}, {workers} workers, faces a second", ours, peer, ours / peer, "> 1", 0))
+    return rows

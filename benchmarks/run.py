@@ -1,0 +1,39 @@
+"""Every ratio of one run, as one Markdown table: under five minutes on two idle cores.
+
+    python benchmarks/run.py [--quick]
+
+`--quick` takes sizes that only show that everything runs. docs/benchmarks.md says what each row compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+
+    import torch
+
+    from benchmarks import cams, cues, guidance, loading, memory, startup
+    from benchmarks.rows import table
+
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    rows = []
+    for part in (startup, cues, cams, guidance, loading, memory):
+        print(f"{part.__name__} ...", file=sys.stderr, flush=True)
+        rows += part.measure(quick)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load before {load}\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The benchmarks run; what they measure is not judged here."""
+
+import importlib
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = {"cues": 3, "cams": 2, "guidance": 1, "loading": 2, "startup": 2, "memory": 2}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_gives_numbers(part, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    if part == "cams":
+        pytest.importorskip("pytorch_grad_cam")
+        pytest.importorskip("torchcam")
+    rows = importlib.import_module(f"benchmarks.{part}").measure(quick=True)
+    assert len(rows) == PARTS[part] or (part == "memory" and not Path("/proc/self/status").exists())
+    for row in rows:
+        assert all(value is None or math.isfinite(value) for value in row[1:4])
+        assert part == "memory" or all(value > 0 for value in row[1:4])
+        assert row.what
+        assert row.aim
+
+
+def test_the_table_is_markdown(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    rows = importlib.import_module("benchmarks.rows")
+    lines = rows.table([rows.Row("a", 1.0, 2.0, 2.0, "> 1"), rows.Row("b", 0.123, None, None, "-", 1)]).splitlines()
+    assert lines[2:] == ["| a | 1.00 | 2.00 | 2 | > 1 |", "| b | 0.1 | - | - | - |"]
+
+
+def test_help():
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--help"]
+    assert "--quick" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
