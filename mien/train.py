@@ -383,4 +383,4 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
     checkpoint.save_tensors(out / "last.ckpt", tensors, state)
     shown = ("train_classification", "train_guidance", "train_accuracy", "valid_accuracy", "valid_att_cos")
     values = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
-    print(f"epoch {line['epoch']:>3}  {values}  {line['seconds']:.0f} s", flush=True)
+    print(f"{out.name} epoch {line['epoch']:>3}  {values}  {line['seconds']:.0f} s", flush=True)
