@@ -27,9 +27,9 @@ from mien.explain import explain
 from mien.models import Classifier, create_model
 
 ensure_torchvision()
-import pytorch_grad_cam  # noqa: E402
-import torchcam.methods  # noqa: E402
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
+import pytorch_grad_cam
+import torchcam.methods
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 
 class Logits(nn.Module):

@@ -76,6 +76,8 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
     parser = jsonargparse.ArgumentParser(
         prog=f"mien {verb}", description=summary, allow_abbrev=False, exit_on_error=False
     )
+    if "overrides" in inspect.signature(function).parameters and {"-h", "--help"} & set(words):
+        parser.epilog = _recipe_help()
     hints = typing.get_type_hints(function)
     helps = {p.arg_name.lstrip("*"): p.description or "" for p in parse(function.__doc__ or "").params}
     positional, named, rest = [], [], None
@@ -120,6 +122,13 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
     if rest:
         options[rest] = extra
     return flat, options
+
+
+def _recipe_help() -> str:
+    """Every recipe key, for the help of verbs that take overrides."""
+    from mien.config import recipe_keys
+
+    return f"Recipe keys, each also --section.key VALUE (docs/training.md): {', '.join(recipe_keys())}."
 
 
 def _is_variadic(function: Callable[..., Any], name: str) -> bool:

@@ -69,7 +69,7 @@ def demo(
 
 def print_comparison(results: dict[str, dict[str, Any]]) -> None:
     """One row a score, unguided beside guided, floors below."""
-    last = max(name for name in results[GUIDED]["alignment"] if name.startswith("layer-"))
+    last = [name for name in results[GUIDED]["alignment"] if name.startswith("layer-")][-1]
     unguided, guided = results[UNGUIDED], results[GUIDED]
     print(f"\nOn {guided['faces']} faces of unseen identities          unguided   guided")
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):

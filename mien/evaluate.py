@@ -60,7 +60,8 @@ def evaluate(
     Args:
         run: run folder of `mien train`.
         split: which part of the store; test unless said otherwise.
-        store: another store than the recipe's, for example a moved or a foreign one.
+        store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
+            the floor of the mean cue is that of the scored faces themselves.
         seed: of the random controls and the bootstrap.
         batch: faces at a time.
 
@@ -69,13 +70,10 @@ def evaluate(
     if store is not None:
         recipe = replace(recipe, data=replace(recipe.data, store=store))
     faces = open_store(recipe.data.store)
-    parts = split_rows(faces, recipe)
-    rows = getattr(parts, split)
-    if len(rows) == 0:
-        raise DataError(f"{faces.path} has no labelled faces in split '{split}'.")
     labels = labels_of(faces, recipe.data.scheme)
+    rows, reference = rows_to_score(faces, recipe, split, labels)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
-    mean = mean_of_cue(recipe, faces, labels, parts.train, recipe.model.size)
+    mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size)
     collected = collect(model.to(device), recipe, faces, rows, labels, mean.to(device), device, seed, batch)
 
     classes = scheme_classes(recipe.data.scheme)
@@ -107,6 +105,18 @@ def evaluate(
     write_results(run, results, collected, faces, rows, labels)
     print_results(results)
     return results
+
+
+def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
+    """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any."""
+    if (store.split == "train").any():
+        parts = split_rows(store, recipe)
+        rows, reference = getattr(parts, split), parts.train
+    else:
+        rows = reference = np.flatnonzero((store.split == split) & (labels >= 0))
+    if len(rows) == 0:
+        raise DataError(f"{store.path} has no labelled faces in split '{split}'; see `mien check {store.path}`.")
+    return rows, reference
 
 
 @torch.no_grad()

