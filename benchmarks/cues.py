@@ -23,11 +23,11 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT))
-from test_cues import PAPER_UNITS, face, paper_drawing, paper_ellipses
+from test_cues import PAPER_UNITS, face, paper_drawing, paper_ellipses  # noqa: E402
 
-from benchmarks.rows import Row, best_times
-from mien.cues import CueConfig, render_cue
-from mien.schema import scheme_classes
+from benchmarks.rows import Row, best_times  # noqa: E402
+from mien.cues import CueConfig, render_cue  # noqa: E402
+from mien.schema import scheme_classes  # noqa: E402
 
 
 def seconds(call, at_least: float = 1.0, device: str = "cpu") -> float:
@@ -89,21 +89,22 @@ def original(faces: list[list[list[tuple[int, int, int, int]]]], size: int) -> N
 
 def measure(quick: bool = False) -> list[Row]:
     """Cues of a batch at the layer's size against the published drawing, wall-clock, all cores for both."""
-    count, repeats = (12, 1) if quick else (252, 15)
+    repeats = 1 if quick else 15
+    cases = [(12, size) for size in (7, 14, 28)] if quick else [(252, 7), (252, 14), (252, 28), (1008, 14)]
     rng = np.random.default_rng(0)
-    faces = np.stack([face() + rng.normal(0, 1.5, (68, 2)) for _ in range(count)])
-    labels = torch.arange(count) % 6 + 1
-    some = max(12, count // 7)
+    faces = np.stack([face() + rng.normal(0, 1.5, (68, 2)) for _ in range(cases[-1][0])])
+    labels = torch.arange(len(faces)) % 6 + 1
+    some = min(36, len(faces))
     landmarks, units = torch.from_numpy(faces).float(), ellipses_of(faces[:some], labels[:some])
     rows = []
-    for size in (7, 14, 28):
+    for count, size in cases:
 
-        def ours(size: int = size) -> None:
-            render_cue(CueConfig(), landmarks, labels, image_size=(224, 224), size=(size, size))
+        def ours(count: int = count, size: int = size) -> None:
+            render_cue(CueConfig(), landmarks[:count], labels[:count], image_size=(224, 224), size=(size, size))
 
         seconds = best_times({"ours": ours, "peer": lambda size=size: original(units, size)}, repeats)
         mine, theirs = seconds["ours"] / count * 1e3, seconds["peer"] / some * 1e3
-        rows.append(Row(f"cue at {size}x{size}, ms a face", mine, theirs, theirs / mine, ">= 50", digits=3))
+        rows.append(Row(f"cue {size}x{size}, batch {count}, ms a face", mine, theirs, theirs / mine, ">= 50", digits=3))
     return rows
 
 

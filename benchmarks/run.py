@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,8 +30,9 @@ def main() -> None:
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     rows = []
     for part in (startup, cues, cams, guidance, loading, memory):
-        print(f"{part.__name__} ...", file=sys.stderr, flush=True)
+        start = time.perf_counter()
         rows += part.measure(quick)
+        print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load before {load}\n")
     print(table(rows))
 

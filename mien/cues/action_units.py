@@ -129,8 +129,9 @@ def coverage(
             window = merged[x, y, samples]
             np.maximum(window, cut[1:] - cut[:-1], out=window)
     # one axis at a time: several times faster than one mean over two axes that lie apart
-    mean = best.view(w, across, rows, count).mean(1).view(w, h, down, count).mean(2) * (columns / width)
-    return mean.clamp_(0, 1).flatten(0, 1).T.contiguous().view(count, w, h).transpose(1, 2)[:, None].contiguous()
+    wide = best if across == 1 else best.view(w, across, rows, count).mean(1)
+    mean = (wide if down == 1 else wide.view(w, h, down, count).mean(2)) * (columns / width)
+    return mean.clamp(0, 1).permute(2, 1, 0)[:, None].contiguous()
 
 
 def _windows(
@@ -163,6 +164,8 @@ def pick(ellipses: Ellipses, numbers: Tensor) -> Ellipses:
 
 def known(landmarks: Tensor, book: Geometry) -> tuple[Tensor, Tensor]:
     """Landmarks with unknown points set to 0, and (B, E) bool: every point that the ellipse needs is known."""
+    if landmarks.device.type == "cpu" and landmarks.isfinite().all():  # the usual case; elsewhere the device would wait
+        return landmarks, torch.ones(len(landmarks), len(book.uses), dtype=torch.bool)
     finite = landmarks.isfinite().all(-1)
     missing = (~finite).to(book.uses.dtype) @ book.uses.T
     return torch.where(finite[..., None], landmarks, 0.0), missing < 0.5
