@@ -1,5 +1,6 @@
 """Every shipped recipe says what it promises and with which commands, and trains and evaluates."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -65,8 +66,11 @@ def test_a_pair_differs_in_guidance_only(folder):
 def test_synthetic_recipes_are_those_of_the_demo(name):
     from dataclasses import replace
 
-    from mien.demo import demo_recipe
+    from mien.demo import demo, demo_recipe
 
     recipe = load_recipe(FOLDER / "synthetic" / f"{name}.yaml", ["--run.accelerator", "cpu"])
-    demo = demo_recipe(recipe.data.store, size=64, epochs=14, seed=0, weight=recipe.guidance.weight)
-    assert recipe == replace(demo, data=recipe.data)
+    usual = {name: value.default for name, value in inspect.signature(demo).parameters.items()}
+    weight = recipe.guidance.weight
+    expected = demo_recipe(recipe.data.store, size=usual["size"], epochs=usual["epochs"], seed=0, weight=weight)
+    assert recipe == replace(expected, data=recipe.data)
+    assert weight == (usual["weight"] if name == "guided" else 0)
