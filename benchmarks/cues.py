@@ -23,11 +23,11 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT))
-from test_cues import PAPER_UNITS, face, paper_drawing, paper_ellipses  # noqa: E402
+from test_cues import PAPER_UNITS, face, paper_drawing, paper_ellipses
 
-from benchmarks.rows import Row, best_times  # noqa: E402
-from mien.cues import CueConfig, render_cue  # noqa: E402
-from mien.schema import scheme_classes  # noqa: E402
+from benchmarks.rows import Row, best_times
+from mien.cues import CueConfig, render_cue
+from mien.schema import scheme_classes
 
 
 def seconds(call, at_least: float = 1.0, device: str = "cpu") -> float:
