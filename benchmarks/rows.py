@@ -24,7 +24,7 @@ def table(rows: list[Row]) -> str:
     lines = ["| what | ours | peer | ratio | aim |", "| --- | ---: | ---: | ---: | ---: |"]
     for row in rows:
         peer = "-" if row.peer is None else f"{row.peer:.{row.digits}f}"
-        ratio = "-" if row.ratio is None else f"{row.ratio:.3g}"
+        ratio = "-" if row.ratio is None else f"{row.ratio:.{1 if row.ratio >= 10 else 2}f}"
         lines.append(f"| {row.what} | {row.ours:.{row.digits}f} | {peer} | {ratio} | {row.aim} |")
     return "\n".join(lines)
 

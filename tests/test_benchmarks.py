@@ -31,7 +31,7 @@ def test_the_table_is_markdown(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     rows = importlib.import_module("benchmarks.rows")
     lines = rows.table([rows.Row("a", 1.0, 2.0, 2.0, "> 1"), rows.Row("b", 0.123, None, None, "-", 1)]).splitlines()
-    assert lines[2:] == ["| a | 1.00 | 2.00 | 2 | > 1 |", "| b | 0.1 | - | - | - |"]
+    assert lines[2:] == ["| a | 1.00 | 2.00 | 2.00 | > 1 |", "| b | 0.1 | - | - | - |"]
 
 
 def test_help():
