@@ -32,7 +32,12 @@ def main(folders: list[Path]) -> None:
     for key in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"):
         print(f"| {key.replace('_', ' ')} | " + " | ".join(classification(r, key) for r in runs.values()) + " |")
     for kind, title in SCORES.items():
-        print(f"\n| {title}, {first['faces_with_cue']} faces | " + " | ".join(runs) + " |\n| --- |" + " ---: |" * len(runs))
+        print(
+            f"\n| {title}, {first['faces_with_cue']} faces | "
+            + " | ".join(runs)
+            + " |\n| --- |"
+            + " ---: |" * len(runs)
+        )
         for name in first["alignment"]:
             print(f"| {name} | " + " | ".join(alignment(r, name, kind) for r in runs.values()) + " |")
 
