@@ -71,6 +71,8 @@ class ModelConfig:
     """Any timm model name with `forward_intermediates` (CNN or ViT)."""
     head: str = "gap"
     """gap: global average pooling and a linear layer, whose class activation maps are the CAM of Zhou et al. 2016."""
+    head_options: dict[str, bool | int | float] = field(default_factory=dict)
+    """Numbers of the head, by name, for example {maps: 5} for wildcat; docs/models.md lists them."""
     size: int = 112
     """Side of the square input in pixels; stored faces are resized to it."""
     output_stride: int | None = None

@@ -126,6 +126,8 @@ def collect(
 ) -> Collected:  # fmt: skip
     """One batched pass: probabilities, scores of every layer's attention and of four CAMs, floors and controls."""
     assert isinstance(model, Classifier)
+    weight = model.head.weight
+    assert isinstance(weight, Tensor)
     classes = len(scheme_classes(recipe.data.scheme))
     probabilities, valid = [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
@@ -145,7 +147,7 @@ def collect(
         valid.append(cue.valid.cpu())
         for number, feature in enumerate(output.features, start=1):
             add(scores[f"layer-{number}"], attention_scores(feature, cue.maps))
-        family = cam_family(output, model.head.weight, part.expressions)
+        family = cam_family(output, weight, part.expressions)
         for name in DEFAULT_METHODS:
             raw = family[name] if name == "cam" else family[name].relu()
             add(scores[name], cam_scores(raw, cue.maps))

@@ -108,6 +108,38 @@ class Output(NamedTuple):
     """Layer 1 .. layer n, shallow to deep, each (B, C, h, w), on the autograd graph."""
     maps: Tensor | None
     """(B, K, h, w) class activation maps, raw; None where the head has none."""
+    branches: tuple[Tensor, ...] = ()
+    """Logits of further branches, each (B, K), that the classification loss also sees (ACoL)."""
+    attention: Tensor | None = None
+    """(B, 1, h, w) attention that the net itself computes for no class in particular (TS-CAM, APViT); else None."""
+    token_attention: tuple[Tensor, ...] = ()
+    """Attention between tokens of every block, averaged over heads, each (B, N, N), class token first; () without."""
+    segmentation: Tensor | None = None
+    """(B, 1, h, w) logits of the cue's region, where the model has a segmentation head; else None."""
+
+
+class Layers(NamedTuple):
+    """What a backbone hands to its head."""
+
+    features: tuple[Tensor, ...]
+    """Layer 1 .. layer n, shallow to deep, each (B, C, h, w); the head sees the last."""
+    class_token: Tensor | None = None
+    """(B, C) after the final norm, where the net has one."""
+    attention: Tensor | None = None
+    """As in Output."""
+    token_attention: tuple[Tensor, ...] = ()
+    """As in Output."""
+
+
+class HeadOutput(NamedTuple):
+    """What a head makes of the layers."""
+
+    logits: Tensor
+    """(B, K)."""
+    maps: Tensor | None
+    """(B, K, h, w) raw class activation maps, or None."""
+    branches: tuple[Tensor, ...] = ()
+    """As in Output."""
 
 
 def scheme_classes(scheme: str) -> tuple[str, ...]:

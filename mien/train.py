@@ -191,7 +191,7 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float
     totals: dict[str, Tensor] = {}
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{recipe.optim.epochs}", len(loader))):
         set_lr(session.optimizer, recipe.optim, epoch, step, len(loader))
-        output = session.wrapped(batch.images)
+        output = session.wrapped(batch.images, hard_labels(batch))
         terms = loss_terms(recipe, output, batch, session, epoch, step)
         fabric.backward(torch.stack(list(terms.values())).sum())
         if recipe.optim.clip:
@@ -211,8 +211,11 @@ def loss_terms(
     """Weighted terms of the loss: cross-entropy, and guidance while it is switched on."""
     weight = session.class_weight if recipe.data.balance == "weights" else None
     smoothing = recipe.optim.label_smoothing
-    entropy = F.cross_entropy(output.logits.float(), batch.expressions, weight=weight, label_smoothing=smoothing)
-    terms = {"classification": entropy}
+    terms = {"classification": torch.zeros((), device=output.logits.device)}
+    for logits in (output.logits, *output.branches):
+        terms["classification"] = terms["classification"] + F.cross_entropy(
+            logits.float(), batch.expressions, weight=weight, label_smoothing=smoothing
+        )
     guidance = recipe.guidance
     if guidance.weight and guidance.start_epoch <= epoch <= (guidance.end_epoch or epoch):
         features = [output.features[layer] for layer in session.layers]
@@ -225,7 +228,7 @@ def cues_for(
     recipe: Recipe, batch: Batch, sizes: Sequence[Sequence[int]], means: Sequence[Tensor | None], epoch: int, step: int
 ) -> list[Cue]:
     """The recipe's cue at each layer's resolution; random controls depend on (seed, epoch, step) only."""
-    labels = batch.expressions if batch.expressions.dim() == 1 else batch.expressions.argmax(1)
+    labels = hard_labels(batch)
     cues = []
     for (h, w), mean in zip(sizes, means, strict=True):
         generator = torch.Generator(device=batch.landmarks.device)
@@ -290,8 +293,12 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
 
 def batch_accuracy(output: Output, batch: Batch) -> Tensor:
     """Share of right predictions in a batch; soft targets count by their largest class."""
-    labels = batch.expressions if batch.expressions.dim() == 1 else batch.expressions.argmax(1)
-    return (output.logits.argmax(1) == labels).float().mean()
+    return (output.logits.argmax(1) == hard_labels(batch)).float().mean()
+
+
+def hard_labels(batch: Batch) -> Tensor:
+    """(B,) class index of every face; soft targets count by their largest class."""
+    return batch.expressions if batch.expressions.dim() == 1 else batch.expressions.argmax(1)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig
 from mien.errors import DataError, UsageError, unknown_name
+from mien.schema import Layers
 
 
 class Backbone(nn.Module):
@@ -34,22 +35,22 @@ class Backbone(nn.Module):
             load_weights(self.net, config.weights)
         self.channels, self.sides = self._probe(config.size)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) normalised -> tuple of (B, C, h, w)."""
+    def forward(self, images: Tensor) -> Layers:
+        """(B, 3, H, W) normalised -> Layers."""
         final, layers = self.net.forward_intermediates(images)
         if final.dim() == 3:  # tokens: drop class and register tokens, then back to the grid
             grid = layers[-1].shape[-2:]
             final = final[:, final.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
         elif final.shape[-2:] != layers[-1].shape[-2:]:  # channels-last nets such as Swin
             final = final.permute(0, 3, 1, 2)
-        return (*layers[:-1], final)
+        return Layers((*layers[:-1], final))
 
     @torch.no_grad()
     def _probe(self, size: int) -> tuple[list[int], list[int]]:
         """Channels and map sides of every layer, read off one forward pass."""
         training = self.net.training
         self.net.eval()
-        features = self(torch.zeros(1, 3, size, size))
+        features = self(torch.zeros(1, 3, size, size)).features
         self.net.train(training)
         return [f.shape[1] for f in features], [f.shape[-1] for f in features]
 

@@ -1,10 +1,12 @@
-"""Heads: last feature map -> logits and class activation maps."""
+"""Heads: layers of a backbone -> logits and class activation maps."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mien.schema import HeadOutput, Layers
 
 
 class GapHead(nn.Module):
@@ -20,10 +22,12 @@ class GapHead(nn.Module):
         self.drop = nn.Dropout(drop)
         nn.init.xavier_uniform_(self.weight)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> logits (B, K), maps (B, K, h, w)."""
+    def forward(self, layers: Layers, labels: Tensor | None = None) -> HeadOutput:
+        """Last layer (B, C, h, w) -> logits (B, K), maps (B, K, h, w); labels are not needed."""
+        features = layers.features[-1]
         logits = F.linear(self.drop(features.mean(dim=(2, 3))), self.weight, self.bias)
-        return logits, torch.einsum("kc,bchw->bkhw", self.weight, features)
+        return HeadOutput(logits, torch.einsum("kc,bchw->bkhw", self.weight, features))
 
 
-HEADS: dict[str, type[GapHead]] = {"gap": GapHead}
+HEADS: dict[str, type[nn.Module]] = {"gap": GapHead}
+"""Name -> head, made as head(channels, classes, drop, **model.head_options), called as head(layers, labels)."""
