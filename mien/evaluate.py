@@ -20,12 +20,11 @@ from mien.cues import render_cue
 from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError
-from mien.explain import DEFAULT_METHODS, cam_family
+from mien.explain import DEFAULT_METHODS, cam_family, gap_weight
 from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores, summarise
 from mien.metrics.classification import classification_scores
-from mien.models import Classifier
 from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, IntArray, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
 from mien.train import mean_of_cue, split_rows
 
 FLOORS = ("uniform", "centre", "mean")
@@ -125,9 +124,6 @@ def collect(
     device: torch.device, seed: int, batch: int,
 ) -> Collected:  # fmt: skip
     """One batched pass: probabilities, scores of every layer's attention and of four CAMs, floors and controls."""
-    assert isinstance(model, Classifier)
-    weight = model.head.weight
-    assert isinstance(weight, Tensor)
     classes = len(scheme_classes(recipe.data.scheme))
     probabilities, valid = [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
@@ -140,31 +136,18 @@ def collect(
         store, rows[order], labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers
     )
     for part in track(loader, "evaluate", len(loader)):
-        output = model(part.images)
+        output: Output = model(part.images)
         probabilities.append(output.logits.float().softmax(1).cpu())
         size = (part.images.shape[-2], part.images.shape[-1])
         cue = cue_of(recipe, part, size, "none", mean, generator)
         valid.append(cue.valid.cpu())
-        for number, feature in enumerate(output.features, start=1):
-            add(scores[f"layer-{number}"], attention_scores(feature, cue.maps))
-        family = cam_family(output, weight, part.expressions)
-        for name in DEFAULT_METHODS:
-            raw = family[name] if name == "cam" else family[name].relu()
-            add(scores[name], cam_scores(raw, cue.maps))
-        for name in FLOORS:
-            add(
-                scores[f"floor:{name}"],
-                alignment_scores(cue_of(recipe, part, size, name, mean, generator).maps, cue.maps),
-            )
-        for name in CONTROLS:
-            if name != "other_class" or recipe.cue.kind == "au":
-                wrong = cue_of(recipe, part, size, name, mean, generator)
-                add(scores[f"control:{name}"], attention_scores(output.features[-1], wrong.maps))
-        looks = {"attention": maps.min_max(maps.channel_mean(output.features[-1])), "cam": maps.min_max(family["cam"])}
+        raw = raw_maps(model, output, part)
+        for name, values in batch_scores(recipe, part, output, raw, cue, mean, generator).items():
+            add(scores[name], values)
+        looks = {"attention": maps.min_max(maps.channel_mean(output.features[-1])), "cam": maps.min_max(raw["cam"])}
         for name, map_ in looks.items():
             small[name].append(map_[:, 0].half().cpu())
-        seen = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
-        for name, map_ in seen.items():
+        for name, map_ in {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}.items():
             sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
     back = np.argsort(order)
     known = torch.cat(valid).numpy()[back]
@@ -183,6 +166,35 @@ def collect(
         {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
         {name: joined(parts) for name, parts in small.items()},
     )
+
+
+def raw_maps(model: torch.nn.Module, output: Output, batch: Batch) -> dict[str, Tensor]:
+    """Raw map of the true class by every one of DEFAULT_METHODS."""
+    weight = gap_weight(model, output)
+    assert weight is not None
+    family = cam_family(output, weight, batch.expressions)
+    return {name: family[name] for name in DEFAULT_METHODS}
+
+
+def batch_scores(
+    recipe: Recipe, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, mean: Tensor,
+    generator: torch.Generator,
+) -> dict[str, dict[str, Tensor]]:  # fmt: skip
+    """Map name -> score name -> (B,): attention of every layer, class maps, floors and controls."""
+    scores = {
+        f"layer-{number}": attention_scores(feature, cue.maps) for number, feature in enumerate(output.features, 1)
+    }
+    for name, map_ in raw.items():
+        scores[name] = cam_scores(map_ if name == "cam" else map_.relu(), cue.maps)
+    size = (cue.maps.shape[-2], cue.maps.shape[-1])
+    for name in FLOORS:
+        floor = cue_of(recipe, batch, size, name, mean, generator)
+        scores[f"floor:{name}"] = alignment_scores(floor.maps, cue.maps)
+    for name in CONTROLS:
+        if name != "other_class" or recipe.cue.kind == "au":
+            wrong = cue_of(recipe, batch, size, name, mean, generator)
+            scores[f"control:{name}"] = attention_scores(output.features[-1], wrong.maps)
+    return scores
 
 
 def member(batch: Batch, classes: int) -> Tensor:
