@@ -1,0 +1,38 @@
+"""Inequality constraints as a loss: the extended log barrier (Kervadec et al. 2022, arXiv 1904.04205)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_barrier(z: Tensor, t: float = 1.0) -> Tensor:
+    """Penalty for the constraint z <= 0, elementwise; finite and with a gradient for every z, also a broken constraint.
+
+        psi_t(z) = -(1/t) log(-z)                       where z <= -1/t^2
+                 = t z - (1/t) log(1/t^2) + 1/t         elsewhere
+
+    Both pieces meet with equal slope. Rising t brings it near the hard constraint: 0 where it holds, slope t where it is
+    broken. A constraint that holds with room gives negative values, so this is no distance. At t = 1, psi(-c) = 1 - c for
+    every c <= 1.
+
+    Args:
+        z: left sides of the constraints, any shape.
+        t: sharpness > 0; see `barrier_t`.
+
+    """
+    border = -1 / t**2
+    inside = -torch.log(-z.clamp(max=border)) / t
+    outside = t * z + 2 * math.log(t) / t + 1 / t
+    return torch.where(z <= border, inside, outside)
+
+
+def barrier_t(epoch: int, start: float = 1.0, factor: float = 1.01, most: float = 10.0) -> float:
+    """Sharpness t of an epoch (from 1): start * factor^(epoch - 1), at most `most`.
+
+    The defaults are the published ones of Belharbi et al. 2024 (`elb_init_t`, `elb_mulcoef`, `elb_max_t`). It depends on
+    the epoch alone, so a resumed run continues with the same t.
+    """
+    return min(start * factor ** (epoch - 1), most)
