@@ -18,6 +18,7 @@ import yaml
 
 from mien.cues.config import CueConfig
 from mien.errors import UsageError, unknown_name
+from mien.losses.config import GuidanceConfig, check_guidance
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "ModelConfig", "OptimConfig", "Recipe", "RunConfig",
@@ -90,22 +91,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class GuidanceConfig:
-    """Alignment of layer attention with the cue: weight * mean over layers of (1 - similarity)."""
-
-    weight: float = 0.0
-    """lambda of Belharbi et al. 2024, eq. 1; 0 trains without guidance."""
-    layers: list[int] = field(default_factory=lambda: [-1])
-    """Layers counted from 1 (shallow); -1 is the last."""
-    similarity: Literal["cosine", "pearson"] = "cosine"
-    """cosine (published) or pearson (free of offset)."""
-    start_epoch: int = 1
-    """First epoch (from 1) with guidance."""
-    end_epoch: int | None = None
-    """Last epoch with guidance; None for all."""
-
-
-@dataclass(frozen=True)
 class OptimConfig:
     """Optimiser, schedule and when to stop."""
 
@@ -157,8 +142,14 @@ class Recipe:
     cue: CueConfig = field(default_factory=CueConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    second: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """Another guidance beside the first, for example of an attribution beside the activation; weight 0 for none."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def guidances(self) -> dict[str, GuidanceConfig]:
+        """Section name -> guidance."""
+        return {"guidance": self.guidance, "second": self.second}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -233,7 +224,8 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
 LEAST = {
     "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.clip": 0,
     "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
-    "guidance.weight": 0, "guidance.start_epoch": 1, "augment.rotation": 0, "augment.jitter": 0,
+    "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
+    "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,
 }  # fmt: skip
 """Recipe key -> smallest value that makes sense."""
 SHARES = (
@@ -252,8 +244,10 @@ def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
         if not LEAST.get(key, 0) <= value <= (1 if key in SHARES else float("inf")):  # NaN is refused too
             range_ = "between 0 and 1" if key in SHARES else f"at least {LEAST[key]}"
             raise UsageError(f"{where}: {key} is {value}; it must be {range_}.")
-    if not recipe.guidance.layers:
-        raise UsageError(f"{where}: guidance.layers is empty; name at least one layer, for example [-1].")
+    for section, guidance in recipe.guidances().items():
+        check_guidance(guidance, section, where)
+        if guidance.cue is not None and guidance.weight:
+            dataclasses.replace(recipe.cue, kind=guidance.cue)  # its own checks, for example of the control
 
 
 def as_dict(recipe: Any) -> dict[str, Any]:

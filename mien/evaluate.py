@@ -21,11 +21,13 @@ from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError
 from mien.explain import DEFAULT_METHODS, cam_family, gap_weight
+from mien.guidance import cues_for, guides_of, look, mean_of_cue
 from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores, summarise
 from mien.metrics.classification import classification_scores
+from mien.models import Classifier
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
-from mien.train import mean_of_cue, split_rows
+from mien.train import split_rows
 
 FLOORS = ("uniform", "centre", "mean")
 """Maps that never saw the face: what a score is worth begins here."""
@@ -74,6 +76,7 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size)
     collected = collect(model.to(device), recipe, faces, rows, labels, mean.to(device), device, seed, batch)
+    collected.scores.update(guided_scores(model, recipe, faces, rows, labels, device, batch))
 
     classes = scheme_classes(recipe.data.scheme)
     predicted = collected.probabilities.argmax(1)
@@ -95,6 +98,7 @@ def evaluate(
             "weight": recipe.guidance.weight,
             "layers": recipe.guidance.layers,
             "similarity": recipe.guidance.similarity,
+            "attribution": recipe.guidance.attribution,
         },
         "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
         "checkpoint": env["checkpoint"],
@@ -195,6 +199,23 @@ def batch_scores(
             wrong = cue_of(recipe, batch, size, name, mean, generator)
             scores[f"control:{name}"] = attention_scores(output.features[-1], wrong.maps)
     return scores
+
+
+def guided_scores(
+    model: torch.nn.Module, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, device: torch.device,
+    batch: int,
+) -> dict[str, dict[str, FloatArray]]:  # fmt: skip
+    """Scores of the attributions by gradients that a run was trained with, each against its own cue; else nothing."""
+    assert isinstance(model, Classifier)
+    guides = [guide for guide in guides_of(recipe, model) if guide.by_gradient]
+    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    loader = Loader(store, rows, labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers)
+    for part in track(loader, "attributions", len(loader)) if guides else ():
+        size = (part.images.shape[-2], part.images.shape[-1])
+        for seen in look(model, guides, part.images, part.expressions)[1]:
+            cue = cues_for(replace(recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
+            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+    return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
 
 
 def member(batch: Batch, classes: int) -> Tensor:

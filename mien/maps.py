@@ -1,7 +1,8 @@
 """The only place where a map changes scale, and the similarities between maps.
 
 Losses and metrics call the same functions, so what is trained is what is measured. Maps are (B, 1, h, w) unless said
-otherwise; scores are (B,). Similarities are computed in float32 whatever the input, and are finite for every input.
+otherwise; scores are (B,). Similarities are computed in float32 (float64 stays) and are finite for every finite input.
+They flatten all axes but the first, so (B, C, h, w) against (B, C, h, w) compares all channels at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-8
+EPS_FLAT = 1e-6
+"""A map whose values differ from their mean by less than this share of its peak is constant up to rounding."""
 
 
 def channel_mean(features: Tensor) -> Tensor:
@@ -40,20 +43,94 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
+def spatial_softmax(maps: Tensor) -> Tensor:
+    """exp(map) / sum over its cells of exp(map), of every (h, w) map on its own; the largest value is subtracted first."""
+    return rows(maps, -2).softmax(-1).reshape(maps.shape)
+
+
+def peak_one(maps: Tensor) -> Tensor:
+    """Divide by the largest absolute value of each sample, taken as a constant; an all-zero map stays zero.
+
+    Attributions can be as small as 1e-6. Similarities do not see a scale, but their epsilons and half precision would.
+    """
+    return _peak_one(rows(maps)).reshape(maps.shape)
+
+
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine similarity over pixels, (B,) in [-1, 1]; 0 when either map is all zero. Higher is more alike.
 
     Offset-sensitive: a constant map scores about 0.47 against AU maps, so always report floors beside it.
     """
-    a, b = first.float().flatten(1), second.float().flatten(1)
-    norms = a.norm(dim=1).clamp_min(EPS) * b.norm(dim=1).clamp_min(EPS)
-    return (a * b).sum(1) / norms
+    return _cosine(_peak_one(rows(first)), _peak_one(rows(second)))
 
 
 def pearson(first: Tensor, second: Tensor) -> Tensor:
     """Pearson correlation over pixels, (B,) in [-1, 1]; 0 when either map is constant. Free of offset and scale."""
-    a, b = first.float().flatten(1), second.float().flatten(1)
-    return cosine(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
+    return _cosine(_centred(rows(first)), _centred(rows(second)))
+
+
+def standardised_cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of the standardised first map with the second as it is (`std_cosine` of Belharbi et al. 2024), (B,).
+
+    Equals pearson * |M - mean M| / |M| of the second map M, so it cannot reach 1. 0 when the first map is constant.
+    """
+    return _cosine(_centred(rows(first)), _peak_one(rows(second)))
+
+
+def paper(first: Tensor, second: Tensor) -> Tensor:
+    """(1/N) sum over pixels of ((m - mean m) / std m) * h: the privileged attribution loss, negated and divided by N.
+
+    With population statistics it equals std(h) * pearson (Bonnard et al. 2022, arXiv 2203.12905), (B,). Peaked cues count
+    more. 0 when either map is constant.
+    """
+    target = rows(second)
+    return pearson(first, second) * (target - target.mean(1, keepdim=True)).square().mean(1).clamp_min(EPS).sqrt()
+
+
+def l1(first: Tensor, second: Tensor) -> Tensor:
+    """Mean absolute difference over pixels, (B,). Lower is more alike; sees offset and scale."""
+    return (rows(first) - rows(second)).abs().mean(1)
+
+
+def l2(first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared difference over pixels, (B,). Lower is more alike; sees offset and scale."""
+    return (rows(first) - rows(second)).square().mean(1)
+
+
+def kl(first: Tensor, second: Tensor) -> Tensor:
+    """Mean over pixels of KL((M, 1 - M) || (T, 1 - T)) with T the spatial softmax of the first map, (B,). Lower is better.
+
+    The published form (Belharbi et al. 2024) takes each pixel as a coin, though T sums to 1 over the map and M does not.
+    """
+    log_share = rows(first, -2).log_softmax(-1).flatten(1)
+    rest = torch.log1p(-log_share.exp().clamp(max=1 - EPS_FLAT))
+    target = rows(second).clamp(0, 1)
+    entropy = torch.xlogy(target, target) + torch.xlogy(1 - target, 1 - target)
+    return (entropy - target * log_share - (1 - target) * rest).mean(1)
+
+
+def rows(maps: Tensor, start: int = 1) -> Tensor:
+    """Flatten from axis `start` on, in float32 or better: half precision would lose small maps."""
+    return maps.flatten(start).to(torch.promote_types(maps.dtype, torch.float32))
+
+
+def _peak_one(flat: Tensor) -> Tensor:
+    peak = flat.detach().abs().amax(1, keepdim=True)
+    return flat / torch.where(peak > 0, peak, torch.ones_like(peak))
+
+
+def _centred(flat: Tensor) -> Tensor:
+    """Mean removed. What is left of a constant map is rounding, which becomes zero."""
+    scaled = _peak_one(flat)
+    centred = scaled - scaled.mean(1, keepdim=True)
+    constant = centred.detach().abs().amax(1, keepdim=True) <= EPS_FLAT
+    return torch.where(constant, torch.zeros_like(centred), centred)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    squares = a.square().sum(1) * b.square().sum(1)
+    zero = squares == 0
+    return torch.where(zero, 0, (a * b).sum(1) * torch.where(zero, 1, squares).rsqrt())
 
 
 def energy_in_mask(maps: Tensor, cue: Tensor, threshold: float = 0.5) -> Tensor:

@@ -116,6 +116,8 @@ class Output(NamedTuple):
     """Attention between tokens of every block, averaged over heads, each (B, N, N), class token first; () without."""
     segmentation: Tensor | None = None
     """(B, 1, h, w) logits of the cue's region, where the model has a segmentation head; else None."""
+    attributions: tuple[Tensor, ...] = ()
+    """What the `attribute` function of the forward pass returned, each (B, C, h, w), on the graph; () without one."""
 
 
 class Layers(NamedTuple):
@@ -140,6 +142,17 @@ class HeadOutput(NamedTuple):
     """(B, K, h, w) raw class activation maps, or None."""
     branches: tuple[Tensor, ...] = ()
     """As in Output."""
+
+
+class LinearChain(NamedTuple):
+    """A head that is nothing but linear layers with a ReLU between them, so that its gradient can be written down."""
+
+    pooled: bool
+    """True: the layer is averaged over its cells first; False: it is flattened (C, h, w)."""
+    weights: tuple[Tensor, ...]
+    """First to last, each (out, in)."""
+    biases: tuple[Tensor | None, ...]
+    """First to last, each (out,) or None."""
 
 
 def scheme_classes(scheme: str) -> tuple[str, ...]:

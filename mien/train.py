@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,18 +20,28 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mien import checkpoint, maps
 from mien.compat import ensure_torchvision
 from mien.config import Recipe, load_recipe
-from mien.cues import mean_cue, render_cue
 from mien.data import folds
 from mien.data.framing import framing_of
 from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
-from mien.losses.alignment import guidance_loss, resolve_layers
+from mien.guidance import (
+    Guide,
+    Look,
+    active,
+    cues_for,
+    describe,
+    guidance_terms,
+    guided_forward,
+    guides_of,
+    look,
+    prepare_guides,
+)
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier, create_model
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
+from mien.schema import Batch, FloatArray, IntArray, Output, scheme_classes
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -84,16 +95,14 @@ class Session(NamedTuple):
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
     """Moving average of the weights; where it exists it is what is validated and kept."""
-    layers: list[int]
-    means: list[Tensor | None]
-    """Dataset-mean cue for each guided layer, for the control `mean`."""
+    guides: list[Guide]
     class_weight: Tensor
     """(K,) weights of the cross-entropy with data.balance weights."""
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Classifier:
         """The weights that are validated and kept."""
-        return self.average.module if self.average is not None else self.model
+        return cast(Classifier, self.average.module) if self.average is not None else self.model
 
 
 def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -143,18 +152,14 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
 
     torch.manual_seed(run.seed)
     model = create_model(recipe.model, classes)
-    layers = resolve_layers(recipe.guidance.layers, len(model.backbone.channels))
+    guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
     average = None
     if recipe.optim.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
-    for layer in layers:
-        if recipe.guidance.weight and model.backbone.sides[layer] == 1:
-            raise UsageError(
-                f"guidance.layers: layer {layer + 1} is a single cell at model.size {recipe.model.size}, which aligns with "
-                "everything; choose a shallower layer, a larger model.size or model.output_stride 16."
-            )
     optimizer = make_optimizer(model, recipe.optim)
     if fabric.is_global_zero:
+        for guide in guides:
+            print(describe(guide, model), flush=True)
         start_run(out, recipe, store, split, str(fabric.device))
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
@@ -163,15 +168,9 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     state = resume(out, model, optimizer, average)  # after the move, so that the optimiser's state is on its device
     if fabric.is_global_zero:
         trim_log(out, state["epoch"])
-    means: list[Tensor | None] = [None for _ in layers]
-    if recipe.guidance.weight and recipe.cue.control == "mean":
-        sides = [model.backbone.sides[layer] for layer in layers]
-        means = [mean_of_cue(recipe, store, labels, split.train, side).to(fabric.device) for side in sides]
     targets = targets_of(store, recipe.data.scheme) if recipe.data.targets == "votes" else labels
     weight = class_weights(labels[split.train], classes).to(fabric.device)
-    return Session(
-        fabric, store, split, labels, targets, model, wrapped, optimizer, average, layers, means, weight
-    ), state
+    return Session(fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, weight), state
 
 
 def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float]:
@@ -188,10 +187,11 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float
         workers=run.workers, drop_last=True,
     )  # fmt: skip
     session.wrapped.train()
+    guides = active(session.guides, epoch)
     totals: dict[str, Tensor] = {}
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{recipe.optim.epochs}", len(loader))):
         set_lr(session.optimizer, recipe.optim, epoch, step, len(loader))
-        output = session.wrapped(batch.images, hard_labels(batch))
+        output = guided_forward(session.wrapped, guides, batch.images, hard_labels(batch))
         terms = loss_terms(recipe, output, batch, session, epoch, step)
         fabric.backward(torch.stack(list(terms.values())).sum())
         if recipe.optim.clip:
@@ -216,44 +216,8 @@ def loss_terms(
         terms["classification"] = terms["classification"] + F.cross_entropy(
             logits.float(), batch.expressions, weight=weight, label_smoothing=smoothing
         )
-    guidance = recipe.guidance
-    if guidance.weight and guidance.start_epoch <= epoch <= (guidance.end_epoch or epoch):
-        features = [output.features[layer] for layer in session.layers]
-        cues = cues_for(recipe, batch, [f.shape[-2:] for f in features], session.means, epoch, step)
-        terms["guidance"] = guidance.weight * guidance_loss(features, cues, guidance.similarity)
+    terms |= guidance_terms(recipe, active(session.guides, epoch), output, batch, epoch, step)
     return terms
-
-
-def cues_for(
-    recipe: Recipe, batch: Batch, sizes: Sequence[Sequence[int]], means: Sequence[Tensor | None], epoch: int, step: int
-) -> list[Cue]:
-    """The recipe's cue at each layer's resolution; random controls depend on (seed, epoch, step) only."""
-    labels = hard_labels(batch)
-    cues = []
-    for (h, w), mean in zip(sizes, means, strict=True):
-        generator = torch.Generator(device=batch.landmarks.device)
-        generator.manual_seed(int(np.random.SeedSequence((recipe.run.seed, epoch, step)).generate_state(1)[0]))
-        cues.append(
-            render_cue(
-                recipe.cue,
-                batch.landmarks,
-                labels,
-                scheme=recipe.data.scheme,
-                image_size=(batch.images.shape[-2], batch.images.shape[-1]),
-                size=(h, w),
-                generator=generator,
-                mean=mean,
-            )
-        )
-    return cues
-
-
-def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
-    """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
-    landmarks = torch.from_numpy(store.landmarks[rows].astype(np.float32))
-    batches = zip(landmarks.split(256), torch.from_numpy(labels[rows]).split(256), strict=True)
-    frame = (store.info.size, store.info.size)
-    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
 
 
 def split_rows(store: Store, recipe: Recipe) -> Split:
@@ -303,21 +267,24 @@ def hard_labels(batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, device: torch.device
+    model: Classifier, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, device: torch.device
 ) -> dict[str, float]:
-    """Classification scores and last-layer alignment on `rows`; the model goes back to its mode."""
+    """Classification scores, last-layer alignment (cosine) and that of trained attributions (Pearson) on `rows`; the model
+    goes back to its mode.
+    """
     plain = replace(recipe, cue=replace(recipe.cue, control="none"))  # a control is scored against the real cue
     training = model.training
     model.eval()
-    logits, alignment, valid = [], [], []
+    guides, logits, aligned = guides_of(plain, model), [], defaultdict(list)
     loader = Loader(store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers)
     for batch in loader:
-        output: Output = model(batch.images)
+        output, looks = look(model, guides, batch.images, batch.expressions)
         logits.append(output.logits.float().cpu())
-        attention = maps.channel_mean(output.features[-1])
-        cue = cues_for(plain, batch, [attention.shape[-2:]], [None], 0, 0)[0]
-        alignment.append(maps.cosine(attention, cue.maps).cpu())
-        valid.append(cue.valid.cpu())
+        attention = Look("att_cos", maps.channel_mean(output.features[-1]), plain.cue)
+        for seen in (attention, *looks):
+            cue = cues_for(replace(plain, cue=seen.cue), batch, [seen.maps.shape[-2:]], [None], 0, 0)[0]
+            score = maps.cosine if seen is attention else maps.pearson
+            aligned[seen.name].append(score(seen.maps, cue.maps)[cue.valid].cpu())
     model.train(training)
     every = torch.cat(logits)
     if not torch.isfinite(every).all():
@@ -325,8 +292,9 @@ def validate(
     scores = classification_scores(every.softmax(1).numpy(), labels[rows], scheme_classes(recipe.data.scheme))
     kept = {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
     kept["loss"] = float(F.cross_entropy(every, torch.from_numpy(labels[rows])))
-    if torch.cat(valid).any():
-        kept["att_cos"] = float(torch.cat(alignment)[torch.cat(valid)].mean())
+    for name, parts in aligned.items():
+        if len(torch.cat(parts)):
+            kept[name] = float(torch.cat(parts).mean())
     return kept
 
 
@@ -388,6 +356,13 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
     if session.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in session.average.state_dict().items()}
     checkpoint.save_tensors(out / "last.ckpt", tensors, state)
-    shown = ("train_classification", "train_guidance", "train_accuracy", "valid_accuracy", "valid_att_cos")
+    shown = [
+        "train_classification",
+        "train_guidance",
+        "train_second",
+        "train_accuracy",
+        "valid_accuracy",
+        "valid_att_cos",
+    ]
     values = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)
     print(f"{out.name} epoch {line['epoch']:>3}  {values}  {line['seconds']:.0f} s", flush=True)

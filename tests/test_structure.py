@@ -21,11 +21,13 @@ LAYERS: list[set[str]] = [
     {"errors", "compat", "progress"},
     {"schema", "maps", "__init__"},
     {"cues.config"},
+    {"losses.config"},
     {"config", "draw"},
     {"optim"},
     {"faces", "cues", "models", "losses", "explain", "metrics"},
     {"data"},
     {"checkpoint", "prepare", "check", "synthesize", "cues.verb"},
+    {"guidance"},
     {"train"},
     {"evaluate", "predict", "crossval", "explain_photos", "export"},
     {"report"},
@@ -249,12 +251,14 @@ def tables() -> dict[str, list[str]]:
     from mien.data import DATASETS
     from mien.explain import EXPLAINERS
     from mien.faces.detect import PROVIDERS
-    from mien.losses.alignment import SIMILARITIES
+    from mien.losses.alignment import CHANNELS, SIMILARITIES
+    from mien.losses.attribution import ATTRIBUTIONS
     from mien.metrics.alignment import SCORES
     from mien.models import HEADS
     from mien.schema import SCHEMES
 
     named = {"CUES": CUES, "CONTROLS": CONTROLS, "DATASETS": DATASETS, "EXPLAINERS": EXPLAINERS, "HEADS": HEADS}
+    named |= {"ATTRIBUTIONS": ATTRIBUTIONS, "CHANNELS": CHANNELS}
     named |= {"PROVIDERS": PROVIDERS, "SCHEMES": SCHEMES, "SCORES": SCORES, "SIMILARITIES": SIMILARITIES}
     return {"VERBS": [f"mien {verb}" for verb in VERBS], **{table: list(keys) for table, keys in named.items()}}
 

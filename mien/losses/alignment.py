@@ -1,4 +1,4 @@
-"""Guidance: layer attention is pulled towards the cue (Belharbi et al. 2024, arXiv 2402.00281, eq. 1-3)."""
+"""Guidance: a map of the model is pulled towards the cue (Belharbi et al. 2024, arXiv 2402.00281, eq. 1-3)."""
 
 from __future__ import annotations
 
@@ -9,38 +9,141 @@ from torch import Tensor
 
 from mien import maps
 from mien.errors import UsageError
+from mien.losses.barrier import barrier_t, log_barrier
+from mien.losses.config import GuidanceConfig
 from mien.schema import Cue
 
-SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": maps.cosine, "pearson": maps.pearson}
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": maps.cosine,
+    "pearson": maps.pearson,
+    "standardised_cosine": maps.standardised_cosine,
+    "paper": maps.paper,
+    "l1": maps.l1,
+    "l2": maps.l2,
+    "kl": maps.kl,
+}
+"""Name -> score of (map, cue), (B,). DISTANCES are better when lower, the others when higher."""
+
+DISTANCES = ("l1", "l2", "kl")
 
 
-def alignment_loss(attention: Tensor, cue: Cue, similarity: str = "cosine") -> Tensor:
-    """Mean over valid faces of 1 - similarity(attention, cue); 0 with gradient when no face is valid.
+def half(channels: int) -> int:
+    """Channels of the first half: C // 2, at least 1."""
+    return max(channels // 2, 1)
+
+
+def mean(features: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+    """(1/C) sum_c a_c."""
+    return maps.channel_mean(features)
+
+
+def first_half(features: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+    """Mean of the first C // 2 channels; the others stay free."""
+    return maps.channel_mean(features[:, : half(features.shape[1])])
+
+
+def second_half(features: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+    """Mean of the last C - C // 2 channels."""
+    return maps.channel_mean(features[:, features.shape[1] // 2 :])
+
+
+def first_fraction(features: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+    """Mean of the first int(q C) channels, at least one (`avg_fixed_q`)."""
+    return maps.channel_mean(features[:, : max(int(fraction * features.shape[1]), 1)])
+
+
+def random(features: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+    """Mean of channels drawn with chance p, anew for every face and step (`random_avg`); zero where none is drawn."""
+    draws = torch.rand(features.shape[:2], generator=generator, device=features.device)
+    chosen = (draws < fraction).to(features.dtype)[:, :, None, None]
+    return (features * chosen).sum(1, keepdim=True) / chosen.sum(1, keepdim=True).clamp_min(1)
+
+
+def every(features: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
+    """All channels, side by side."""
+    return features
+
+
+CHANNELS: dict[str, Callable[[Tensor, float, torch.Generator | None], Tensor]] = {
+    "mean": mean,
+    "all_joint": every,
+    "all_per_channel": every,
+    "first_half": first_half,
+    "second_half": second_half,
+    "fraction": first_fraction,
+    "random": random,
+}
+"""Name -> maps to compare, (B, 1, h, w) or (B, C, h, w), of (attribution, fraction, generator)."""
+
+
+def alignment_loss(
+    attention: Tensor, cue: Cue, similarity: str = "cosine", *, per_channel: bool = False, t: float | None = None
+) -> Tensor:
+    """Mean over valid faces of 1 - similarity(attention, cue), or of the distance; 0 with gradient when no face is valid.
 
     Args:
-        attention: (B, 1, h, w), e.g. `maps.channel_mean` of a layer.
+        attention: (B, 1, h, w), e.g. `maps.channel_mean` of a layer, or (B, C, h, w): all channels are compared with the
+            cue at once, with statistics over channels and cells together.
         cue: maps (B, 1, h, w) at the same resolution.
         similarity: key of SIMILARITIES.
+        per_channel: compare each channel with the cue by itself, then take the mean over channels.
+        t: sharpness of the extended log barrier of similarity >= 0, which then takes the place of 1 - similarity.
 
     Invalid rows (Neutral, landmarks unknown) have weight zero; nothing waits for the device.
 
     """
-    loss = 1 - SIMILARITIES[similarity](attention, cue.maps)
+    faces, channels = attention.shape[:2]
+    target = cue.maps.expand_as(attention)
+    if per_channel:
+        attention, target = attention.flatten(0, 1)[:, None], target.flatten(0, 1)[:, None]
+    score = SIMILARITIES[similarity](attention, target)
+    if per_channel:
+        score = score.view(faces, channels).mean(1)
+    loss = score if similarity in DISTANCES else 1 - score
+    if t is not None:
+        loss = log_barrier(-score, t)
     weight = cue.valid.to(loss.dtype)
     return (loss * weight).sum() / weight.sum().clamp_min(1)
 
 
-def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
+def resolve_layers(layers: Sequence[int], count: int, section: str = "guidance") -> list[int]:
     """Layer numbers of a recipe (1 = shallowest, -1 = last) as indices into Output.features."""
     for layer in layers:
         if layer == 0 or abs(layer) > count:
             raise UsageError(
-                f"guidance.layers: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count})."
+                f"{section}.layers: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count})."
             )
     return [layer - 1 if layer > 0 else count + layer for layer in layers]
 
 
-def guidance_loss(features: Sequence[Tensor], cues: Sequence[Cue], similarity: str) -> Tensor:
-    """Arithmetic mean over layers of the alignment of their channel mean with the cue of the same resolution."""
-    losses = [alignment_loss(maps.channel_mean(f), cue, similarity) for f, cue in zip(features, cues, strict=True)]
+def compared_map(
+    attribution: Tensor, config: GuidanceConfig, size: Sequence[int], generator: torch.Generator | None = None
+) -> Tensor:
+    """What is compared with a cue of `size` (h, w): channels chosen, resized, normalised; (B, 1 or C, h, w).
+
+    Gradients are as small as 1 / (h w C), so attributions by gradients are divided by their largest value (a constant),
+    which puts them into [-1, 1]; activations stay as they are.
+    """
+    chosen = CHANNELS[config.channels](attribution, config.fraction, generator)
+    if config.attribution != "activation":
+        chosen = maps.peak_one(chosen)
+    chosen = maps.resize(chosen, (size[0], size[1]))
+    return maps.spatial_softmax(chosen) if config.normalise == "softmax" else chosen
+
+
+def guidance_loss(
+    attributions: Sequence[Tensor], cues: Sequence[Cue], config: GuidanceConfig, epoch: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Arithmetic mean over layers of the alignment of their attribution (B, C, h, w) with the cue, without the weight.
+
+    `epoch` sets the sharpness of the barrier, `generator` draws the channels of `random`.
+    """
+    losses = [
+        alignment_loss(
+            compared_map(a, config, cue.maps.shape[-2:], generator), cue, config.similarity,
+            per_channel=config.channels == "all_per_channel", t=barrier_t(epoch) if config.barrier else None,
+        )
+        for a, cue in zip(attributions, cues, strict=True)
+    ]  # fmt: skip
     return torch.stack(losses).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from mien.models.backbone import Backbone
 from mien.models.heads import HEADS
 from mien.schema import HeadOutput, Layers, Output
 
+Attribute = Callable[[nn.Module, Layers, Tensor, Tensor | None], tuple[Tensor, ...]]
+"""(head, layers, logits, labels) -> Output.attributions."""
+
 
 class Classifier(nn.Module):
     """Images -> Output; nothing is kept on the module."""
@@ -22,11 +26,21 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Output:
-        """(B, 3, H, W) normalised images -> Output. `labels` (B,) are for heads that train with them, never needed."""
+    def forward(self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None) -> Output:
+        """(B, 3, H, W) normalised images -> Output. `labels` (B,) are for heads that train with them, never needed.
+
+        `attribute(head, layers, logits, labels)` runs inside the forward pass, where wrappers for mixed precision or
+        several processes have not yet replaced any tensor; `mien.losses.attribution` makes one.
+        """
         layers: Layers = self.backbone(images)
+        if attribute is not None and not layers.features[-1].requires_grad:
+            layers.features[-1].requires_grad_()  # frozen backbone: gradients of the head need a leaf
         out: HeadOutput = self.head(layers, labels)
-        return Output(out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention)
+        attributions = () if attribute is None else attribute(self.head, layers, out.logits, labels)
+        return Output(
+            out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
+            attributions=attributions,
+        )  # fmt: skip
 
 
 def create_model(config: ModelConfig, classes: int) -> Classifier:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mien.schema import HeadOutput, Layers
+from mien.schema import HeadOutput, Layers, LinearChain
 
 
 class GapHead(nn.Module):
@@ -27,6 +27,10 @@ class GapHead(nn.Module):
         features = layers.features[-1]
         logits = F.linear(self.drop(features.mean(dim=(2, 3))), self.weight, self.bias)
         return HeadOutput(logits, torch.einsum("kc,bchw->bkhw", self.weight, features))
+
+    def chain(self, features: Tensor) -> LinearChain | None:
+        """One linear layer after pooling; None while dropout changes it."""
+        return None if self.training and self.drop.p else LinearChain(True, (self.weight,), (self.bias,))
 
 
 HEADS: dict[str, type[nn.Module]] = {"gap": GapHead}
