@@ -21,7 +21,7 @@ from mien.explain import left_as_found
 from mien.losses.alignment import alignment_loss, compared_map, guidance_loss, resolve_layers
 from mien.losses.attribution import Request, attribute, route, target_slope
 from mien.models import Classifier
-from mien.schema import Batch, Cue, IntArray, Output
+from mien.schema import Batch, Cue, IntArray, Layers, Output
 
 CHOSEN_CHANNELS = ("first_half", "second_half", "fraction")
 """Channels that stay the same for the whole run, so that a score can tell them from the others."""
@@ -209,7 +209,9 @@ def describe(guide: Guide, model: Classifier) -> str:
     )
     if not guide.by_gradient:
         return line
-    way = route(Request(guide.config, guide.layers), model.head, count)
+    sizes = zip(model.backbone.channels, model.backbone.sides, strict=True)
+    shapes = Layers(tuple(torch.empty(1, channels, side, side, device="meta") for channels, side in sizes))
+    way = route(Request(guide.config, guide.layers), model.head, shapes)
     line += f"; gradient of {guide.config.target} by {way}"
     if guide.early and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.backbone.modules()):
         line += "; batch norms above the layer mix the faces of a batch into it"
@@ -244,13 +246,25 @@ def refuse_degenerate(guide: Guide, model: Classifier, size: int) -> None:
                 )
             cue = Cue(torch.rand(2, 1, *found.shape[-2:], generator=draws), torch.ones(2, dtype=torch.bool))
             weights = [p for p in model.backbone.parameters() if p.requires_grad]
-            loss = alignment_loss(seen, cue, "pearson")
-            pulls = torch.autograd.grad(loss, weights, allow_unused=True, retain_graph=True) if weights else ()
-            if weights and not any(pull is not None and bool(pull.any()) for pull in pulls):
+            if weights and not _reaches(alignment_loss(seen, cue, "pearson"), weights, where):
                 raise UsageError(
                     f"{where} sends nothing into the backbone: the head is piecewise linear, so its gradient does not depend "
                     "on the layer. Use grad_input, or an earlier layer."
                 )
+
+
+def _reaches(loss: Tensor, weights: Sequence[Tensor], where: str) -> bool:
+    """Whether any of the weights gets a gradient that is not zero."""
+    try:
+        pulls = torch.autograd.grad(loss, weights, allow_unused=True, retain_graph=True)
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise UsageError(
+            f"{where}: {str(error).splitlines()[0]}, so the net above has no second derivative. Use detach, the last layer, "
+            "or another backbone."
+        ) from error
+    return any(pull is not None and bool(pull.any()) for pull in pulls)
 
 
 def _slopes(output: Output, layer: int, labels: Tensor, target: str) -> tuple[float, float]:

@@ -109,23 +109,24 @@ def chain_gradient(chain: LinearChain, features: Tensor, slope: Tensor) -> Tenso
     return v.view(features.shape)
 
 
-def chain_of(head: nn.Module) -> LinearChain | None:
-    """What a head's `chain` method says about itself: it is one now, or None; heads without the method are none."""
+def chain_of(head: nn.Module, features: Tensor) -> LinearChain | None:
+    """What the head's own `chain(features)` says it is above its layer now; None without such a method, or otherwise."""
     chain = getattr(head, "chain", None)
-    return chain() if callable(chain) else None
+    return chain(features) if callable(chain) else None
 
 
-def route(request: Request, head: nn.Module, count: int) -> str:
-    """How the gradients of a request are found: `none`, `constant`, `closed form` or `double backward`.
+def route(request: Request, head: nn.Module, layers: Layers) -> str:
+    """How the gradients of a request are found: `no gradient`, `a constant`, `closed form` or `double backward`.
 
-    `count` is the number of layers. The closed form holds at the last layer of a LinearChain only.
+    The closed form holds at the last layer of a LinearChain only.
     """
     if request.config.attribution == "activation":
-        return "none"
+        return "no gradient"
     if request.config.detach:
-        return "constant"
-    last = all(layer == count - 1 for layer in request.layers)
-    return "closed form" if last and chain_of(head) is not None else "double backward"
+        return "a constant"
+    last = all(layer == len(layers.features) - 1 for layer in request.layers)
+    closed = last and request.config.attribution != "integrated" and chain_of(head, layers.features[-1]) is not None
+    return "closed form" if closed else "double backward"
 
 
 def backward_gradients(logits: Tensor, features: Sequence[Tensor], slope: Tensor, graph: bool) -> list[Tensor]:
@@ -140,6 +141,8 @@ def backward_gradients(logits: Tensor, features: Sequence[Tensor], slope: Tensor
             logits, features, slope.to(logits.dtype) * scale, create_graph=graph, retain_graph=True
         )
     except RuntimeError as error:
+        if not any(words in str(error) for words in ("not have been used", "does not require grad")):
+            raise
         raise UsageError(
             f"no gradient from the logits to a layer of shape {tuple(features[0].shape)}: {str(error).splitlines()[0]} "
             "Choose a layer on the path to the logits; layers of a frozen backbone need images.requires_grad_()."
@@ -155,9 +158,8 @@ def layer_gradients(
     chosen = logits.argmax(1) if config.target == "predicted" else labels
     if config.attribution == "integrated":
         return [_integrated(config, head, features[0], chosen, graph)]
-    if route(request, head, len(layers.features)) == "closed form":
-        chain = chain_of(head)
-        assert chain is not None
+    chain = chain_of(head, features[0]) if route(request, head, layers) == "closed form" else None
+    if chain is not None:
         slope = target_slope(_whole(logits), chosen, config.target)
         return [chain_gradient(chain, _whole(f), slope) for f in features]
     return backward_gradients(logits, features, target_slope(logits, chosen, config.target), graph)

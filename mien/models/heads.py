@@ -29,7 +29,7 @@ class GapHead(nn.Module):
         return HeadOutput(logits, torch.einsum("kc,bchw->bkhw", self.weight, features))
 
     def chain(self, features: Tensor) -> LinearChain | None:
-        """One linear layer after pooling; None while dropout changes it."""
+        """One linear layer after pooling, whatever the features; None while dropout changes it."""
         return None if self.training and self.drop.p else LinearChain(True, (self.weight,), (self.bias,))
 
 
