@@ -83,20 +83,16 @@ def prepare(
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
     own = {"pictures": pictures, "folds": folds, "votes": votes, "columns": columns, "labels": labels}
-    own = {name: value for name, value in (own | {"subject_pattern": subject_pattern}).items() if value is not None}
+    own = _without_none(own | {"subject_pattern": subject_pattern})
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
-    brought = {name: value for name, value in brought.items() if value is not None}
+    brought = _without_none(brought)
     read = _bind(dataset, reader, root, own)
     shape = (size or reader.size, channels or reader.channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     if landmark_limit is not None and not landmark_limit > 0:
         raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
-    notes = {
-        **(reader.notes(root) if reader.notes else {}),
-        "faces": faces,
-        "align": str(align),
-        **{name: value.name if isinstance(value, Path) else str(value) for name, value in (own | brought).items()},
-    }
+    notes = {**_notes(reader, root, own), "faces": faces, "align": str(align)}
+    notes |= {key: value.name if isinstance(value, Path) else str(value) for key, value in (own | brought).items()}
     done = finished_ids(out)
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
@@ -134,12 +130,24 @@ class Options(NamedTuple):
     """Whether finding a face is part of the job and noted in the attributes."""
 
 
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Callable[[], Iterator[Record | Skipped]]:
     accepted = inspect.signature(reader.records).parameters
     for name in given:
         if name not in accepted:
             raise UsageError(f"--{name.replace('_', '-')} does not apply to dataset '{dataset}'.")
     return functools.partial(reader.records, root, **given)
+
+
+def _notes(reader: Reader, root: Path, given: dict[str, Any]) -> dict[str, str]:
+    """What the reader wants remembered, told those of its options that matter for it."""
+    if reader.notes is None:
+        return {}
+    accepted = inspect.signature(reader.notes).parameters
+    return reader.notes(root, **{name: value for name, value in given.items() if name in accepted})
 
 
 def _options(

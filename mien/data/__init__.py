@@ -16,7 +16,7 @@ class Reader(NamedTuple):
     size: int = 224
     channels: int = 3
     notes: Callable[..., dict[str, str]] | None = None
-    """(root) -> licence, choices: what the store should remember."""
+    """(root, *, some of the options) -> licence, choices: what the store should remember."""
     landmarks: bool = False
     """Every face comes with its 68 landmarks: `--align` needs no `--faces`."""
 

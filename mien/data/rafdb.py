@@ -57,20 +57,26 @@ def records(root: Path, *, pictures: str | None = None, folds: Path | None = Non
     code, or without a box file where one is needed, is skipped and listed. DataError when the boxes do not fit the
     photos.
     """
-    base = find_base(Path(root))
-    kind = pictures or _pictures_of(folds) or "aligned"
-    if kind not in PICTURES:
-        raise unknown_name("kind of RAF-DB pictures", kind, PICTURES)
-    return with_folds(_records(base, kind), folds)
+    return with_folds(_records(find_base(Path(root)), kind_of_pictures(pictures, folds)), folds)
 
 
-def notes(root: Path) -> dict[str, str]:
+def notes(root: Path, *, pictures: str | None = None, folds: Path | None = None) -> dict[str, str]:
     """What the store should remember."""
+    del root
     return {
         "source": "RAF-DB basic, Li, Deng and Du 2017",
         "licence": "non-commercial research; pictures may not be redistributed",
-        "box order": next(iter(BOX_READINGS)),
+        "pictures": kind_of_pictures(pictures, folds),
     }
+
+
+def kind_of_pictures(pictures: str | None, folds: Path | None) -> str:
+    """Key of PICTURES: what was asked for, else the folder that the folds name, else "aligned"."""
+    named = {Path(key).parent.name for key in read_folds(folds)} if folds is not None and pictures is None else set()
+    kind = pictures or next((kind for kind in PICTURES if kind in named), "aligned")
+    if kind not in PICTURES:
+        raise unknown_name("kind of RAF-DB pictures", kind, PICTURES)
+    return kind
 
 
 def find_base(root: Path) -> Path:
@@ -82,12 +88,6 @@ def find_base(root: Path) -> Path:
     if found is None:
         raise DataError(f"'{root}' is not RAF-DB: no basic/EmoLabel/list_patition_label.txt in it.")
     return found
-
-
-def _pictures_of(folds: Path | None) -> str | None:
-    """The kind of pictures that folds name: the folder before the file name."""
-    names = {Path(key).parent.name for key in read_folds(folds)} if folds is not None else set()
-    return next((kind for kind in PICTURES if kind in names), None)
 
 
 def _records(base: Path, kind: str) -> Iterator[Record | Skipped]:

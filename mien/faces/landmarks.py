@@ -132,7 +132,8 @@ def _onto(shapes: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> n
     """Centred (N, 68, 2) shapes moved onto a centred target by turn and scale, least squares, as complex (N, 68)."""
     moving, fixed = shapes @ np.array([1, 1j]), target @ np.array([1, 1j])
     power = (np.abs(moving) ** 2).sum(1)
-    factor = (moving.conj() @ fixed) / np.where(power > 0, power, np.nan)
+    with np.errstate(invalid="ignore"):  # unknown points stay unknown
+        factor = (moving.conj() @ fixed) / np.where(power > 0, power, np.nan)
     return np.asarray(moving * factor[:, None])
 
 
