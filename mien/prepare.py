@@ -37,7 +37,7 @@ def prepare(
     faces: str = "none",
     align: bool = False,
     landmarks: Path | None = None,
-    landmark_order: Literal["row-col", "x-y"] | None = None,
+    landmark_order: Literal["row-col", "x-y"] = "row-col",
     landmark_frame: str | None = None,
     landmark_limit: float | None = None,
     landmark_model: Path | None = None,
@@ -62,7 +62,7 @@ def prepare(
         faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
         align: Turn and scale each face to the standard position; needs --faces (not synthetic). Without a face: its box or centre.
         landmarks: File or folder with 68 points per picture (.txt, .csv, .npz, .npy, .pts), for --faces given.
-        landmark_order: The two numbers of a line in text files of 68 lines: row-col (y x, used unless said otherwise) or x-y.
+        landmark_order: The two numbers of a line in text files of 68 lines: row-col (y x) or x-y.
         landmark_frame: Size of the frame that --landmarks live in, 100 or 120x100 (width x height); points are scaled from
             it to each picture. Otherwise they are pixels of the picture.
         landmark_limit: Drop the landmarks of faces whose shape lies further than this from the median shape, in eye
@@ -85,20 +85,20 @@ def prepare(
     own = {"pictures": pictures, "folds": folds, "votes": votes, "columns": columns, "labels": labels}
     own = _without_none(own | {"subject_pattern": subject_pattern})
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
-    brought = _without_none(brought)
     read = _bind(dataset, reader, root, own)
     shape = (size or reader.size, channels or reader.channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     if landmark_limit is not None and not landmark_limit > 0:
         raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
     notes = {**_notes(reader, root, own), "faces": faces, "align": str(align)}
-    notes |= {key: value.name if isinstance(value, Path) else str(value) for key, value in (own | brought).items()}
+    chosen = own | _without_none(brought) if landmarks else own
+    notes |= {key: value.name if isinstance(value, Path) else str(value) for key, value in chosen.items()}
     done = finished_ids(out)
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
     slow = options.provider is not None or align
     total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
-    items = read() if landmarks is None else _with_points(read, landmarks, landmark_order or "row-col")
+    items = read() if landmarks is None else _with_points(read, landmarks, landmark_order)
     left = (item for item in items if item.id not in done)
     processes = _processes(workers, options, read)
     ready = ordered_map(functools.partial(_prepare_chunk, options), _chunks(left), processes, chunk=1)
@@ -156,12 +156,12 @@ def _options(
     """Check the face options before any work starts; `brought` are those of landmarks that the user brings."""
     if align and faces == "none" and not own_points:
         raise UsageError("--align needs landmarks: add --faces given or --faces mediapipe.")
-    for name in brought:
-        if "landmarks" not in brought:
+    for name in (name for name, value in brought.items() if value not in (None, "row-col")):
+        if brought["landmarks"] is None:
             raise UsageError(f"--{name.replace('_', '-')} goes with --landmarks.")
         if faces != "given":
             raise UsageError(f"--{name.replace('_', '-')} goes with --faces given.")
-    frame = _frame(brought["landmark_frame"]) if "landmark_frame" in brought else None
+    frame = _frame(brought["landmark_frame"]) if brought["landmark_frame"] is not None else None
     if faces in ("none", "given"):
         return Options(size, align, None, None, frame, faces == "given")
     from mien.faces.detect import PROVIDERS

@@ -159,6 +159,8 @@ def test_every_landmark_form_reads_back_the_same(tmp_path):
     (tmp_path / "t.csv").write_text(f"label,id,{header}\n3,k,{flat}\n4,n,{',' * 135}\n")
     header = ",".join(f"{axis}_{i}" for axis in "xy" for i in range(68))
     (tmp_path / "openface.csv").write_text(f"frame, {header.replace(',', ', ')}\n1, {flat}\n")
+    header = ",".join(f"{axis}{i}" for axis in "xy" for i in range(68))
+    (tmp_path / "table.csv").write_text(f"image,{header}\nj,{flat}\n")
     np.savez(tmp_path / "z.npz", landmarks=points[None], row=np.array([17]))
     np.save(tmp_path / "one.npy", points)
     np.save(tmp_path / "many.npy", np.stack([points, points]))
@@ -168,8 +170,8 @@ def test_every_landmark_form_reads_back_the_same(tmp_path):
     (tmp_path / "folder" / "s_1.txt").write_text("\n".join(f"{y:.6f} {x:.6f}" for x, y in points))
     (tmp_path / "folder" / "s_2.pts").write_text((tmp_path / "face.pts").read_text())
     found = {
-        "published.txt": "a,b.jpg", "t.csv": "k", "openface.csv": "1", "z.npz": "17", "one.npy": "one", "many.npy": "1",
-        "face.pts": "face", "folder": "s_1",
+        "published.txt": "a,b.jpg", "t.csv": "k", "openface.csv": "1", "table.csv": "j",
+        "z.npz": "17", "one.npy": "one", "many.npy": "1", "face.pts": "face", "folder": "s_1",
     }  # fmt: skip
     for name, key in found.items():
         np.testing.assert_allclose(files.read_landmarks(tmp_path / name)[key], points, atol=1e-4, err_msg=name)

@@ -17,7 +17,7 @@ from mien.faces.landmarks import mirrored
 from mien.schema import LANDMARKS, FloatArray
 
 Order = Literal["row-col", "x-y"]
-"""The two numbers of a line in a text file of 68 lines: y x (files of the privileged-attribution authors) or x y."""
+"""The two numbers of a line in a text file of 68 lines: y x (public files for PAL) or x y."""
 
 FOLDER_SUFFIXES = (".npy", ".pts", ".txt")
 
