@@ -22,6 +22,7 @@ def check(
     exact_only: bool = False,
     bits: int = 4,
     correlation: float = 0.9,
+    landmark_limit: float = 0.25,
 ) -> dict[str, Any]:
     """Audit a prepared store: counts, duplicates, label conflicts, subject leaks, landmark and action-unit coverage.
 
@@ -33,6 +34,8 @@ def check(
         exact_only: Look for identical pictures only, not for look-alikes.
         bits: Look-alikes: most bits in which two 64-bit difference hashes may differ, 0-6.
         correlation: Look-alikes: least correlation of the pixels, 0-1.
+        landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
+            distances; mien prepare --landmark-limit drops them.
 
     """
     from mien.data.check import audit, picture_sheet
@@ -40,8 +43,10 @@ def check(
 
     if not 0 <= bits <= 6 or not 0 <= correlation <= 1:
         raise UsageError(f"--bits {bits} must be 0-6 and --correlation {correlation} 0-1.")
+    if not landmark_limit > 0:
+        raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
     opened = open_store(store)
-    report = audit(opened, not exact_only, bits, correlation)
+    report = audit(opened, not exact_only, bits, correlation, landmark_limit)
     print(describe(opened, report))
     if out is not None:
         _write(out, (json.dumps(report, indent=1) + "\n").encode())
@@ -86,6 +91,7 @@ def describe(store: Store, report: dict[str, Any]) -> str:
         f"landmarks: all 68 on {points['all_68']} faces, some on {points['some']}, none on {points['none']}; "
         f"points outside the picture on {points['faces_with_points_outside']}"
         + (f"\n  {classes}" if points["all_68"] else "")
+        + _shape_lines(points["shape"])
     )
     votes = report["votes"]
     if votes["faces"]:
@@ -105,6 +111,19 @@ def describe(store: Store, report: dict[str, Any]) -> str:
             )
         )
     return "\n\n".join(part for part in parts if part)
+
+
+def _shape_lines(found: dict[str, Any]) -> str:
+    if not found["measured"]:
+        return ""
+    lines = [
+        f"distance to the median shape, in eye distances: median {found['median']:.3f}, 99 % {found['percentile_99']:.3f}, "
+        f"largest {found['largest']:.3f}; beyond {found['limit']:g}: {found['beyond']} faces, dropped: {found['dropped']}"
+    ]
+    if found["beyond"]:
+        some = found["worst"][: min(5, found["beyond"])]
+        lines.append("oddest: " + ", ".join(f"{name} {distance:.3f}" for name, distance in some))
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _duplicate_lines(title: str, found: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from mien.errors import MienError, UsageError, unknown_name
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("mien.demo", "synthesise faces, train unguided and guided, compare on unseen identities, write a report"),
     "synthesize": ("mien.synthesize", "render synthetic faces with exact truth into a prepared store"),
-    "prepare": ("mien.prepare", "read a dataset (fer2013, folder, table, synthetic) into a prepared store"),
+    "prepare": ("mien.prepare", "read a dataset (fer2013, rafdb, affectnet, ...) into a prepared store"),
     "check": ("mien.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),

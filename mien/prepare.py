@@ -7,8 +7,8 @@ import inspect
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from mien.data import DATASETS, Reader
 from mien.data.check import label_table, text_table
+from mien.data.screen import limit_landmarks
 from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.errors import DataError, UsageError, unknown_name
 from mien.progress import ordered_map
@@ -36,7 +37,12 @@ def prepare(
     faces: str = "none",
     align: bool = False,
     landmarks: Path | None = None,
+    landmark_order: Literal["row-col", "x-y"] = "row-col",
+    landmark_frame: str | None = None,
+    landmark_limit: float | None = None,
     landmark_model: Path | None = None,
+    pictures: str | None = None,
+    folds: Path | None = None,
     votes: Path | None = None,
     columns: str | None = None,
     labels: str | None = None,
@@ -46,7 +52,8 @@ def prepare(
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
     Args:
-        dataset: Kind of dataset: fer2013, folder (class folders), table (CSV or Parquet), synthetic (of mien synthesize).
+        dataset: Kind of dataset: fer2013, rafdb, affectnet, folder (class folders), table (CSV or Parquet), synthetic (of
+            mien synthesize).
         root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic the store to read.
         out: Folder of the store; new, empty, or one that this command began.
         size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, 224 otherwise.
@@ -54,8 +61,17 @@ def prepare(
         encoding: How pictures are kept: raw is fastest, png smaller, jpeg (quality 95) smallest.
         faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
         align: Turn and scale each face to the standard position; needs --faces (not synthetic). Without a face: its box or centre.
-        landmarks: File with 68 points per picture id (.csv, .npz, .txt, .pts), for --faces given.
+        landmarks: File or folder with 68 points per picture (.txt, .csv, .npz, .npy, .pts), for --faces given.
+        landmark_order: The two numbers of a line in text files of 68 lines: row-col (y x) or x-y.
+        landmark_frame: Size of the frame that --landmarks live in, 100 or 120x100 (width x height); points are scaled from
+            it to each picture. Otherwise they are pixels of the picture.
+        landmark_limit: Drop the landmarks of faces whose shape lies further than this from the median shape, in eye
+            distances (0.25 is a start; see mien check); the faces stay. The same command with another limit only applies that.
         landmark_model: Model file of the face provider; found by itself where the provider is installed.
+        pictures: rafdb only: aligned (official 100 px crops, used unless said otherwise), original (whole photos with a face
+            box), our_aligned (crops of the published guided-AU preparation).
+        folds: rafdb, affectnet only: folder with train, val, test lists of pictures, labels and landmarks, as published with
+            the guided-AU code, or with train.csv, valid.csv, test.csv.
         votes: fer2013 only: FER+ votes, fer2013new.csv; used by itself when beside fer2013.csv.
         columns: table only: target=column pairs, e.g. image=path,expression=emotion,AU12=AU12_r,attr.skin=tone.
         labels: table only: value=expression pairs, e.g. 0=Anger,1=Disgust.
@@ -66,27 +82,24 @@ def prepare(
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
-    wanted = {"votes": votes, "columns": columns, "labels": labels, "subject_pattern": subject_pattern}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    read = _bind(dataset, reader, root, given)
+    own = {"pictures": pictures, "folds": folds, "votes": votes, "columns": columns, "labels": labels}
+    own = _without_none(own | {"subject_pattern": subject_pattern})
+    brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
+    read = _bind(dataset, reader, root, own)
     shape = (size or reader.size, channels or reader.channels)
-    options = _options(shape[0], faces, align, reader.landmarks, landmarks, landmark_model)
-    notes = {
-        **(reader.notes(root) if reader.notes else {}),
-        "faces": faces,
-        "align": str(align),
-        **{
-            name: value.name if isinstance(value, Path) else value
-            for name, value in wanted.items()
-            if value is not None
-        },
-    }
+    options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
+    if landmark_limit is not None and not landmark_limit > 0:
+        raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
+    notes = {**_notes(reader, root, own), "faces": faces, "align": str(align)}
+    chosen = own | _without_none(brought) if landmarks else own
+    notes |= {key: value.name if isinstance(value, Path) else str(value) for key, value in chosen.items()}
     done = finished_ids(out)
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
     slow = options.provider is not None or align
     total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
-    left = (item for item in _with_points(read(), landmarks) if item.id not in done)
+    items = read() if landmarks is None else _with_points(read, landmarks, landmark_order)
+    left = (item for item in items if item.id not in done)
     processes = _processes(workers, options, read)
     ready = ordered_map(functools.partial(_prepare_chunk, options), _chunks(left), processes, chunk=1)
     store = write_store(
@@ -99,6 +112,7 @@ def prepare(
         notes=notes,
         total=total,
     )
+    store = limit_landmarks(store, landmark_limit)
     print(summary(store))
     return store
 
@@ -110,8 +124,14 @@ class Options(NamedTuple):
     align: bool
     provider: str | None
     model: Path | None
+    frame: tuple[int, int] | None
+    """Width and height that the landmarks of a file are given in; None for those of each picture."""
     counted: bool
     """Whether finding a face is part of the job and noted in the attributes."""
+
+
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Callable[[], Iterator[Record | Skipped]]:
@@ -122,22 +142,43 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
     return functools.partial(reader.records, root, **given)
 
 
+def _notes(reader: Reader, root: Path, given: dict[str, Any]) -> dict[str, str]:
+    """What the reader wants remembered, told those of its options that matter for it."""
+    if reader.notes is None:
+        return {}
+    accepted = inspect.signature(reader.notes).parameters
+    return reader.notes(root, **{name: value for name, value in given.items() if name in accepted})
+
+
 def _options(
-    size: int, faces: str, align: bool, own_points: bool, landmarks: Path | None, model: Path | None
+    size: int, faces: str, align: bool, own_points: bool, brought: dict[str, Any], model: Path | None
 ) -> Options:
-    """Check the face options before any work starts."""
+    """Check the face options before any work starts; `brought` are those of landmarks that the user brings."""
     if align and faces == "none" and not own_points:
         raise UsageError("--align needs landmarks: add --faces given or --faces mediapipe.")
-    if landmarks is not None and faces != "given":
-        raise UsageError("--landmarks goes with --faces given.")
+    for name in (name for name, value in brought.items() if value not in (None, "row-col")):
+        if brought["landmarks"] is None:
+            raise UsageError(f"--{name.replace('_', '-')} goes with --landmarks.")
+        if faces != "given":
+            raise UsageError(f"--{name.replace('_', '-')} goes with --faces given.")
+    frame = _frame(brought["landmark_frame"]) if brought["landmark_frame"] is not None else None
     if faces in ("none", "given"):
-        return Options(size, align, None, None, faces == "given")
+        return Options(size, align, None, None, frame, faces == "given")
     from mien.faces.detect import PROVIDERS
 
     if faces not in PROVIDERS:
         raise unknown_name("face provider", faces, ("none", "given", *PROVIDERS))
     _provider(faces, model)  # a missing model is told now, not by a worker
-    return Options(size, align, faces, model, True)
+    return Options(size, align, faces, model, None, True)
+
+
+def _frame(text: str) -> tuple[int, int]:
+    """Width and height of "100" or "120x100"."""
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
+    sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if min(sides) < 1:
+        raise UsageError(f"--landmark-frame '{text}' is no size in pixels: write 100, or 120x100 (width x height).")
+    return sides
 
 
 @functools.lru_cache(maxsize=1)
@@ -148,22 +189,26 @@ def _provider(name: str, model: Path | None) -> Callable[[ByteArray], list[Any]]
     return open_provider(name, model)
 
 
-def _with_points(items: Iterable[Record | Skipped], landmarks: Path | None) -> Iterator[Record | Skipped]:
-    """Records with the landmarks of a user's file, looked up by id; an id that it lacks has no face."""
-    if landmarks is None:
-        yield from items
-        return
+def _with_points(
+    read: Callable[[], Iterator[Record | Skipped]], landmarks: Path, order: Literal["row-col", "x-y"]
+) -> Iterator[Record | Skipped]:
+    """Records with the landmarks of a user's file; a picture that it does not list has no face, but some must fit."""
     from mien.faces.detect import open_given
 
-    look_up = open_given(landmarks)
-    for item in items:
+    look_up = open_given(landmarks, order)
+
+    def find(item: Record) -> list[Any] | None:
+        return look_up(item.id, item.image if isinstance(item.image, Path) else None)
+
+    records = (item for item in read() if isinstance(item, Record))
+    if (first := next(records, None)) is not None and all(find(item) is None for item in chain([first], records)):
+        raise DataError(f"'{landmarks}' lists no picture of this dataset, whose first is '{first.id}'.")
+    for item in read():
         if isinstance(item, Record):
-            try:
-                found = look_up(item.id)
-            except DataError:
-                found = []
-            item = item._replace(landmarks=found[0].landmarks if found else None)
-        yield item
+            found = find(item)
+            yield item._replace(landmarks=found[0].landmarks if found else None)
+        else:
+            yield item
 
 
 def _processes(workers: int | None, options: Options, read: Callable[[], Iterator[Record | Skipped]]) -> int | None:
@@ -192,6 +237,8 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
         cut_square,
         load_picture,
         move_points,
+        outside,
+        rescale,
         whole_square,
     )
 
@@ -200,6 +247,10 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
     except PictureError as error:
         return Skipped(record.id, str(error))
     points, box = record.landmarks, record.box
+    if box is not None and outside(box, *image.shape[:2]):
+        return Skipped(record.id, "the face box lies mostly outside the picture")
+    if options.frame is not None and points is not None:
+        points = rescale(points, options.frame, (image.shape[1], image.shape[0]))
     attributes = dict(record.attributes)
     if options.provider is not None:
         face = _main_face(image, options, box)
@@ -259,6 +310,11 @@ def summary(store: Store) -> str:
         text_table(*label_table(store)),
         f"all 68 landmarks: {known.sum()} of {len(store)} faces ({known.mean():.1%})",
     ]
+    if store.info.landmark_limit is not None:
+        lines.append(
+            f"landmarks dropped: {len(store.info.landmarks_dropped)}, beyond {store.info.landmark_limit:g} eye distances "
+            "from the median shape"
+        )
     for name in ("face", "crop"):
         counts = Counter(str(row[name]) for row in store.attributes if name in row)
         if counts:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tiny
 
 FER_WORDS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 VOTE_COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
@@ -90,3 +91,113 @@ def table_csv(folder: Path, rows: int = 6, size: int = 64) -> Path:
             labels = [("happy", "sad", "")[row % 3], f"p{row // 2}", ("train", "test")[row % 2]]
             writer.writerow([name, *labels, unit, "", "II", 0.5, *np.round(xs, 2), *np.round(ys, 2)])
     return path
+
+
+RAFDB_CODES = {"train_00001.jpg": 1, "train_00002.jpg": 2, "train_00003.jpg": 3, "train_00004.jpg": 4,
+               "train_00005.jpg": 9, "train_00006.jpg": 6, "test_0001.jpg": 7, "test_0002.jpg": 5}  # fmt: skip
+"""Name -> code in the label file; 9 is no code. train_00003 has no box file, train_00004 is a corrupt JPEG."""
+
+PHOTO = (120, 80)
+"""Width and height of the original photos."""
+
+
+def rafdb_face(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Box x0 y0 x1 y1 and 68 points of the n-th face in its original photo."""
+    box = np.array([60 + n, 10.5 + n, 100 + n, 56 + n], dtype=np.float32)
+    return box, (tiny.points(40) + box[:2]).astype(np.float32)
+
+
+def rafdb(root: Path) -> Path:
+    """RAF-DB as released, and the crops of the published guided-AU preparation."""
+    base = root / "RAF-DB" / "basic"
+    for folder in ("EmoLabel", "Image/original", "Image/aligned", "Image/our_aligned"):
+        (base / folder).mkdir(parents=True)
+    for folder in ("boundingbox", "manual"):
+        (base / "Annotation" / folder).mkdir(parents=True)
+    lines = [f"{name} {code}" for name, code in RAFDB_CODES.items()]
+    (base / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines) + "\n")
+    for n, name in enumerate(RAFDB_CODES):
+        stem = Path(name).stem
+        box, points = rafdb_face(n)
+        photo = np.full((PHOTO[1], PHOTO[0]), 30 + n, np.uint8)
+        photo[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])] = cv2.resize(face(n, 50), (40, 46))[:, :40]
+        cv2.imwrite(str(base / "Image" / "original" / name), photo)
+        cv2.imwrite(str(base / "Image" / "aligned" / f"{stem}_aligned.jpg"), face(n, 100))
+        cv2.imwrite(str(base / "Image" / "our_aligned" / name), face(n, 224))
+        annotation = base / "Annotation"
+        if n != 2:
+            (annotation / "boundingbox" / f"{stem}_boundingbox.txt").write_text(" ".join(map(str, box)) + " \n")
+        five = [*points[[36, 45, 30, 48, 54]], [1], [2], [3]]
+        (annotation / "manual" / f"{stem}_manu_attri.txt").write_text("\n".join("\t".join(map(str, p)) for p in five))
+    for name in ("original/train_00004.jpg", "aligned/train_00004_aligned.jpg", "our_aligned/train_00004.jpg"):
+        (base / "Image" / name).write_bytes((base / "Image" / name).read_bytes()[:80])
+    return root / "RAF-DB"
+
+
+PAPER_CLASSES = ("Neutral", "Happiness", "Surprise", "Fear", "Anger", "Disgust", "Sadness")
+"""Class integers of the published folds."""
+
+
+def folds(folder: Path, splits: dict[str, dict[str, str]], points: np.ndarray | None = None) -> Path:
+    """Folds files of the published guided-AU code: split -> name -> expression; `val` is a copy of `test`.
+
+    With `points` every picture has these landmarks, the last of each split none (inf).
+    """
+    folder.mkdir(parents=True)
+    (folder / "class_id.yaml").write_text("".join(f"{name}: {k}\n" for k, name in enumerate(PAPER_CLASSES)))
+    for split, names in {**splits, "val": splits["test"]}.items():
+        (folder / split).mkdir()
+        (folder / split / "image_ids.txt").write_text("".join(f"{name}\n" for name in names))
+        labels = [f"{name},{PAPER_CLASSES.index(expression)}\n" for name, expression in names.items()]
+        (folder / split / "class_labels.txt").write_text("".join(labels))
+        if points is not None:
+            rows = [points] * (len(names) - 1) + [points * np.inf]
+            lines = [f"{name},{','.join(map(str, row.T.ravel()))}\n" for name, row in zip(names, rows, strict=True)]
+            (folder / split / "landmarks.txt").write_text("".join(lines))
+    return folder
+
+
+def affectnet(root: Path) -> Path:
+    """AffectNet as arrays: 0-d text labels as released, then odd but readable forms, then one fault of each kind."""
+    for split, count in (("train_set", 13), ("val_set", 3)):
+        (root / split / "images").mkdir(parents=True)
+        (root / split / "annotations").mkdir()
+        for n in range(count):
+            cv2.imwrite(str(root / split / "images" / f"{n}.jpg"), face(n, 64))
+            for key, value in (("exp", str(n)), ("val", "-0.25"), ("aro", "0.5")):
+                np.save(root / split / "annotations" / f"{n}_{key}.npy", np.array(value))
+            np.save(root / split / "annotations" / f"{n}_lnd.npy", (tiny.points(64) + n).astype(np.float64).ravel())
+    notes = root / "train_set" / "annotations"
+    np.save(notes / "1_exp.npy", np.array([1.0]))
+    np.save(notes / "1_lnd.npy", tiny.points(64) + 1 - 40)  # (68, 2), some points outside
+    np.save(notes / "1_val.npy", np.array(-2.0))  # unknown
+    np.save(notes / "2_exp.npy", np.array(b"2"))
+    (notes / "2_lnd.npy").unlink()
+    np.save(notes / "3_exp.npy", np.array({"exp": 3}), allow_pickle=True)
+    np.save(notes / "4_lnd.npy", np.zeros(134))
+    (notes / "5_exp.npy").unlink()
+    (root / "train_set" / "images" / "6.jpg").write_bytes(b"\xff\xd8 no")
+    (root / "train_set" / "images" / "12.jpg").unlink()
+    np.save(notes / "12_exp.npy", np.array("0"))
+    return root  # 8, 9, 10: no expression; 11: no code
+
+
+def affectnet_lists(root: Path) -> Path:
+    """AffectNet's manually annotated part as lists; `validation.csv` without header, row 2 with 67 points."""
+    header = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks"]
+    lists, images = root / "Manually_Annotated_file_lists", root / "Manually_Annotated" / "Manually_Annotated_Images"
+    lists.mkdir(parents=True)
+    for name, split in (("training.csv", 0), ("validation.csv", 1)):
+        with open(lists / name, "w", newline="") as file:
+            writer = csv.writer(file)
+            if split == 0:
+                writer.writerow([*header, "expression", "valence", "arousal"])
+            for n in range(4):
+                path = images / str(split) / f"{n}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), face(n, 100))
+                points = np.add(tiny.points(40), (20, 30)).ravel()[: 134 if n == 2 else 136]
+                code = 10 if n == 3 else 7 - n
+                affect = (-2, -2) if n == 3 else (0.1 * n, -0.5)
+                writer.writerow([f"{split}/{n}.jpg", 20, 30, 40, 44, ";".join(map(str, points)), code, *affect])
+    return root

@@ -3,10 +3,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+import tiny
 
 from mien.check import check
 from mien.data.check import audit, picture_sheet, text_table
-from mien.data.store import write_store
+from mien.data.screen import limit_landmarks
+from mien.data.store import open_store, write_store
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 
@@ -78,6 +80,25 @@ def test_audit_finds_every_fault(store):
         }
     }
     assert "look_alike" not in audit(store, near=False)
+
+
+def test_odd_landmark_shapes_are_listed_worst_first(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    shapes = [tiny.points(SIZE) + rng.normal(0, 0.3, (68, 2)) for _ in range(8)]
+    shapes[2], shapes[5] = rng.uniform(0, SIZE, (68, 2)), tiny.points(SIZE) * np.nan
+    records = [Record(f"r{k}", picture(k), landmarks=shape.astype(np.float32)) for k, shape in enumerate(shapes)]
+    write_store(records, tmp_path / "s", dataset="toy", size=SIZE)
+    found = check(tmp_path / "s", landmark_limit=0.3)["landmarks"]["shape"]
+    assert (found["measured"], found["limit"], found["beyond"], found["dropped"]) == (7, 0.3, 1, 0)
+    assert found["worst"][0] == ["r2", found["largest"]]
+    assert [distance for _, distance in found["worst"]] == sorted((d for _, d in found["worst"]), reverse=True)
+    assert found["median"] < 0.05 < 0.3 < found["largest"]
+    assert "beyond 0.3: 1 faces, dropped: 0\n  oddest: r2 0." in capsys.readouterr().out
+    limit_landmarks(open_store(tmp_path / "s"), 0.3)
+    again = audit(open_store(tmp_path / "s"), near=False)["landmarks"]
+    assert (again["shape"]["beyond"], again["shape"]["dropped"], again["all_68"]) == (1, 1, 6)
+    with pytest.raises(UsageError, match="--landmark-limit -1 must be above 0"):
+        check(tmp_path / "s", landmark_limit=-1)
 
 
 def test_check_prints_and_writes(store, tmp_path, capsys):

@@ -14,6 +14,7 @@ import pytest
 from mien.errors import DataError, UsageError
 from mien.faces import align as al
 from mien.faces import detect, mediapipe, models
+from mien.faces import landmark_files as files
 from mien.faces import landmarks as lm
 from mien.progress import ordered_map
 
@@ -100,16 +101,51 @@ def test_five_points_eye_distance_and_error():
     assert np.isnan(lm.normalised_error(points, np.full((68, 2), np.nan, np.float32)))
 
 
-def test_suspicious_flags_odd_shapes_and_unknown_points():
+def turned(points: np.ndarray, angle: float, scale: float = 1.0, shift: tuple[float, float] = (0, 0)) -> np.ndarray:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return (points @ turn.T + shift).astype(np.float32)
+
+
+def test_shape_distance_against_loops_and_umeyama():
     rng = np.random.default_rng(1)
-    faces = np.stack([shape() * s for s in rng.uniform(0.5, 2, 60)]) + rng.normal(0, 0.3, (60, 68, 2))
+    faces = np.stack([turned(shape(), *rng.uniform((-1, 0.5), (1, 2)), rng.uniform(-50, 50, 2)) for _ in range(30)])
+    faces = (faces + rng.normal(0, 1, faces.shape)).astype(np.float32)
     faces[3] = rng.uniform(0, 100, (68, 2))
-    faces[7, 12] = np.nan
-    faces[9] = 5.0
-    assert np.flatnonzero(lm.suspicious(faces.astype(np.float32))).tolist() == [3, 7, 9]
-    assert lm.suspicious(np.full((2, 68, 2), np.nan, np.float32)).all()
-    same = np.stack([shape()] * 5)
-    assert not lm.suspicious(same).any()
+    median = lm.median_shape(faces)
+    np.testing.assert_allclose(median.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(median[45] - median[36], [1, 0], atol=1e-12)
+    found = lm.shape_distance(faces, median)
+    for face, distance in zip(faces, found, strict=True):
+        moved = al.move_points(face, umeyama(face, median))
+        assert distance == pytest.approx(
+            np.mean([np.hypot(*(p - q)) for p, q in zip(moved, median, strict=True)]), rel=1e-4
+        )
+    assert found.argmax() == 3
+    assert np.delete(found, 3).max() < 0.1 < 0.4 < found[3] < 0.6
+
+
+def test_shape_distance_is_free_of_place_size_and_turn():
+    faces = np.stack([shape(), turned(shape(), 2.0, 7.0, (400, -90))])
+    np.testing.assert_allclose(lm.shape_distance(faces, lm.median_shape(faces)), 0, atol=1e-6)
+
+
+def test_shape_distance_of_unknown_shapes(monkeypatch):
+    faces = np.stack([shape()] * 5)
+    faces[1, 12], faces[2] = np.nan, 5.0
+    monkeypatch.setattr(lm, "CHUNK", 2)
+    monkeypatch.setattr(lm, "MOST_SHAPES", 2)
+    found = lm.shape_distance(faces, lm.median_shape(faces))
+    assert np.isnan(found).tolist() == [False, True, True, False, False]
+    assert np.isnan(lm.median_shape(faces[1:3])).all()
+    assert np.isnan(lm.shape_distance(faces, lm.median_shape(faces[1:3]))).all()
+
+
+def test_mirrored_whatever_the_turn():
+    upright = shape()
+    faces = [turned(upright, angle) for angle in np.linspace(-3, 3, 7)]
+    assert not lm.mirrored(np.stack(faces)).any()
+    assert lm.mirrored(np.stack([face[:, ::-1] for face in faces])).all()
+    assert not lm.mirrored(np.stack([upright * np.nan, upright * [1, 0], np.ones((68, 2))]).astype(np.float32)).any()
 
 
 # --- landmark files ------------------------------------------------------------------------------------------------
@@ -123,6 +159,8 @@ def test_every_landmark_form_reads_back_the_same(tmp_path):
     (tmp_path / "t.csv").write_text(f"label,id,{header}\n3,k,{flat}\n4,n,{',' * 135}\n")
     header = ",".join(f"{axis}_{i}" for axis in "xy" for i in range(68))
     (tmp_path / "openface.csv").write_text(f"frame, {header.replace(',', ', ')}\n1, {flat}\n")
+    header = ",".join(f"{axis}{i}" for axis in "xy" for i in range(68))
+    (tmp_path / "table.csv").write_text(f"image,{header}\nj,{flat}\n")
     np.savez(tmp_path / "z.npz", landmarks=points[None], row=np.array([17]))
     np.save(tmp_path / "one.npy", points)
     np.save(tmp_path / "many.npy", np.stack([points, points]))
@@ -132,14 +170,14 @@ def test_every_landmark_form_reads_back_the_same(tmp_path):
     (tmp_path / "folder" / "s_1.txt").write_text("\n".join(f"{y:.6f} {x:.6f}" for x, y in points))
     (tmp_path / "folder" / "s_2.pts").write_text((tmp_path / "face.pts").read_text())
     found = {
-        "published.txt": "a,b.jpg", "t.csv": "k", "openface.csv": "1", "z.npz": "17", "one.npy": "one", "many.npy": "1",
-        "face.pts": "face", "folder": "s_1",
+        "published.txt": "a,b.jpg", "t.csv": "k", "openface.csv": "1", "table.csv": "j",
+        "z.npz": "17", "one.npy": "one", "many.npy": "1", "face.pts": "face", "folder": "s_1",
     }  # fmt: skip
     for name, key in found.items():
-        np.testing.assert_allclose(lm.read_landmarks(tmp_path / name)[key], points, atol=1e-4, err_msg=name)
-    assert np.isnan(lm.read_landmarks(tmp_path / "published.txt")["nobody"]).all()
-    assert np.isnan(lm.read_landmarks(tmp_path / "t.csv")["n"]).all()
-    assert list(lm.read_landmarks(tmp_path / "folder")) == ["s_1", "s_2"]
+        np.testing.assert_allclose(files.read_landmarks(tmp_path / name)[key], points, atol=1e-4, err_msg=name)
+    assert np.isnan(files.read_landmarks(tmp_path / "published.txt")["nobody"]).all()
+    assert np.isnan(files.read_landmarks(tmp_path / "t.csv")["n"]).all()
+    assert list(files.read_landmarks(tmp_path / "folder")) == ["s_1", "s_2"]
 
 
 def test_given_faces_are_looked_up_by_id(tmp_path):
@@ -152,16 +190,16 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
     assert face.box[0] == points[:, 0].min()
     assert face.box[1] < points[:, 1].min()
     assert given("b") == []
-    with pytest.raises(DataError, match="no landmarks for image 'c'"):
-        given("c")
+    assert given("c") is None
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x,1,2\n", "line 1: 2 numbers"),
+        ("a.txt", "x,1,2\n", "line 1: 2 numbers after a comma"),
         ("a.txt", "x," + ",".join(["1"] * 135) + ",dog\n", "'dog' is not a number"),
-        ("a.txt", "\n".join(["1 2"] * 67 + ["1"]), "68 lines of 'row col'"),
+        ("a.txt", "\n".join(["1 2"] * 67), "67 lines of two numbers found, 68 expected"),
+        ("a.txt", "\n".join(["1 2"] * 67 + ["1"]), "line 1: 0 numbers after a comma"),
         ("a.csv", "id,x1,y1\n1,2,3\n", "no columns"),
         ("a.csv", "", "no columns"),
         ("a.csv", "id," + ",".join(f"{a}{i}" for a in "xy" for i in range(1, 69)) + "\nq,1\n", "line 2: 2 cells"),
@@ -175,7 +213,7 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
 def test_bad_landmark_files_name_the_place(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message) as error:
-        lm.read_landmarks(tmp_path / name)
+        files.read_landmarks(tmp_path / name)
     assert "\n" not in str(error.value)
     assert name in str(error.value)
 
@@ -191,10 +229,10 @@ def test_bad_arrays_and_missing_files(tmp_path):
         ("q.npy", "not found"),
     ):
         with pytest.raises(DataError, match=message):
-            lm.read_landmarks(tmp_path / name)
+            files.read_landmarks(tmp_path / name)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="in this folder"):
-        lm.read_landmarks(tmp_path / "empty")
+        files.read_landmarks(tmp_path / "empty")
 
 
 # --- alignment -----------------------------------------------------------------------------------------------------

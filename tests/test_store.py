@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mien.data import store as store_module
+from mien.data.arrow import write_json
 from mien.data.store import Skipped, difference_hash, export_parquet, finished_ids, open_store, write_store
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
@@ -260,3 +261,23 @@ def test_parquet_export(tmp_path):
     assert table.column("id").to_pylist() == list(store.ids)
     pixels = cv2.imdecode(np.frombuffer(table.column("image")[2].as_py(), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
     np.testing.assert_array_equal(pixels, picture(2))
+
+
+def test_dropped_landmarks_read_as_unknown_and_are_exported_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "PART_ROWS", 2)
+    write(tmp_path / "s", [full(k) for k in range(5)])
+    content = json.loads((tmp_path / "s" / "store.json").read_text())
+    write_json(tmp_path / "s" / "store.json", content | {"landmark_limit": 0.3, "landmarks_dropped": [1, 3]})
+    store = pickle.loads(pickle.dumps(open_store(tmp_path / "s")))
+    assert np.isfinite(store.landmarks).any(axis=(1, 2)).tolist() == [True, False, True, False, True]
+    assert store.visible.any(axis=1).tolist() == [True, False, True, False, True]
+    table = pq.read_table(export_parquet(store, tmp_path / "s.parquet"))
+    exported = np.array(table.column("landmarks").to_pylist(), dtype=np.float32)
+    np.testing.assert_array_equal(exported.reshape(-1, 68, 2), store.landmarks)
+    assert np.array(table.column("visible").to_pylist()).tolist() == store.visible.tolist()
+
+
+def test_a_store_of_before_the_limit_opens(tmp_path):
+    store = write(tmp_path / "s", [full(0)])
+    assert "landmark_limit" not in json.loads((tmp_path / "s" / "store.json").read_text())
+    assert (store.info.landmark_limit, store.info.landmarks_dropped) == (None, ())

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mien.data import fer2013, folder, synthetic_store, table
+from mien.data import affectnet, fer2013, folder, rafdb, synthetic_store, table
 from mien.data.arrow import Skipped
 from mien.schema import Record
 
@@ -16,13 +16,15 @@ class Reader(NamedTuple):
     size: int = 224
     channels: int = 3
     notes: Callable[..., dict[str, str]] | None = None
-    """(root) -> licence, choices: what the store should remember."""
+    """(root, *, some of the options) -> licence, choices: what the store should remember."""
     landmarks: bool = False
     """Every face comes with its 68 landmarks: `--align` needs no `--faces`."""
 
 
 DATASETS: dict[str, Reader] = {
     "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
+    "rafdb": Reader(rafdb.records, notes=rafdb.notes),
+    "affectnet": Reader(affectnet.records, notes=affectnet.notes),
     "folder": Reader(folder.records),
     "table": Reader(table.records),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),

@@ -50,6 +50,10 @@ class StoreInfo(NamedTuple):
     """sha256 over ids, pixels and labels in order; independent of encoding and of how parts were cut."""
     parts: tuple[dict[str, Any], ...]
     """One {file, rows, bytes} each."""
+    landmark_limit: float | None = None
+    """Largest distance from the median shape, see `screen.limit_landmarks`; None keeps all landmarks."""
+    landmarks_dropped: tuple[int, ...] = ()
+    """Rows beyond the limit: their landmarks stay on disk and read as unknown."""
 
 
 def difference_hash(image: ByteArray) -> int:
@@ -235,12 +239,14 @@ def read_info(path: Path) -> StoreInfo:
     """`store.json` of a finished store."""
     content = read_json(path / "store.json")
     try:
-        info = StoreInfo(**{name: content[name] for name in StoreInfo._fields})
+        values = {name: content[name] for name in StoreInfo._fields if name not in StoreInfo._field_defaults}
+        info = StoreInfo(**values, **{name: content[name] for name in StoreInfo._field_defaults if name in content})
     except KeyError as error:
         raise DataError(
             f"'{path / 'store.json'}' lacks {error}: delete the folder and run `mien prepare` again."
         ) from error
-    return info._replace(action_units=tuple(info.action_units), parts=tuple(info.parts))
+    dropped = tuple(info.landmarks_dropped)
+    return info._replace(action_units=tuple(info.action_units), parts=tuple(info.parts), landmarks_dropped=dropped)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

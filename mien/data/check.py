@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, IntArray, components, exact_groups, near_pairs
+from mien.data.screen import LIMIT, shape_distances
 from mien.data.store import Store
 from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray
 
@@ -17,12 +18,21 @@ MOST_VALUES = 20
 """A string attribute with more values than this is a name, not a group, and gets no table."""
 
 
+WORST = 20
+"""Odd landmark shapes that are listed."""
+
+
 def audit(
-    store: Store, near: bool = True, bits: int = NEAR_BITS, correlation: float = NEAR_CORRELATION
+    store: Store,
+    near: bool = True,
+    bits: int = NEAR_BITS,
+    correlation: float = NEAR_CORRELATION,
+    landmark_limit: float = LIMIT,
 ) -> dict[str, Any]:
     """Everything `mien check` reports, as plain numbers, lists and dicts.
 
     `near` also looks for look-alikes: difference hashes within `bits`, pixels correlated at least `correlation`.
+    Landmark shapes further than `landmark_limit` outer-eye distances from the median shape are counted.
     """
     exact = exact_groups(store.digest)
     report = {
@@ -33,7 +43,7 @@ def audit(
         "labels": _counts(store),
         "identical": _duplicates(store, exact),
         "subjects": _subjects(store),
-        "landmarks": _landmarks(store),
+        "landmarks": _landmarks(store) | {"shape": _shapes(store, landmark_limit)},
         "action_units": _action_units(store),
         "votes": _votes(store),
         "groups": _groups(store),
@@ -128,6 +138,22 @@ def _landmarks(store: Store) -> dict[str, Any]:
         "none": int(none.sum()),
         "faces_with_points_outside": int(outside.sum()),
         "coverage_per_class": {name: round(float(whole[names == name].mean()), 4) for name in _counts(store)},
+    }
+
+
+def _shapes(store: Store, limit: float) -> dict[str, Any]:
+    """Distances to the median shape: how many were measured, their spread, who is beyond the limit, the worst ones."""
+    distance = shape_distances(store)
+    known = np.flatnonzero(np.isfinite(distance))
+    order = known[np.argsort(-distance[known], kind="stable")]
+    spread = {"median": 50, "percentile_99": 99, "largest": 100}
+    return {
+        "measured": len(known),
+        **{name: round(float(np.percentile(distance[known], at)), 4) for name, at in spread.items() if len(known)},
+        "limit": limit,
+        "beyond": int((distance > limit).sum()),
+        "dropped": len(store.info.landmarks_dropped),
+        "worst": [[str(store.ids[row]), round(float(distance[row]), 4)] for row in order[:WORST]],
     }
 
 

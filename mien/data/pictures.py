@@ -65,6 +65,13 @@ def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, i
     return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
 
 
+def outside(box: FloatArray, height: int, width: int) -> bool:
+    """Whether less than half of a box x0, y0, x1, y1 lies inside the picture; False for an unknown (NaN) box."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    shared = max(min(x1, width) - max(x0, 0.0), 0.0) * max(min(y1, height) - max(y0, 0.0), 0.0)
+    return shared < 0.5 * (x1 - x0) * (y1 - y0)
+
+
 def whole_square(height: int, width: int) -> tuple[int, int, int]:
     """Left, top and side of the smallest square with the whole picture in its middle."""
     side = max(height, width)
@@ -99,6 +106,15 @@ def cut_square(image: ByteArray, square: tuple[int, int, int], size: int) -> tup
     scale = size / side
     shift = [(0.5 - start) * scale - 0.5 for start in (left, top)]
     return np.ascontiguousarray(cut), np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], dtype=np.float32)
+
+
+def rescale(points: FloatArray, frame: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+    """Points (..., 2) of a frame of (width, height) pixels in a picture of another size; pixel centres at .0.
+
+    x' = (x + 0.5) size / frame - 0.5, the same as for y. Points outside stay outside; NaN stays NaN.
+    """
+    factor = np.array(size, dtype=np.float64) / np.array(frame)
+    return np.asarray((points + 0.5) * factor - 0.5, dtype=np.float32)
 
 
 def move_points(points: FloatArray, matrix: npt.NDArray[np.float32]) -> FloatArray:

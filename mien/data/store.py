@@ -9,6 +9,7 @@ are mapped, so memory does not grow with the dataset.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,8 +84,9 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over ids, pixels and labels."""
-        return self.info.fingerprint
+        """sha256 over ids, pixels and labels, and over the rows whose landmarks were dropped."""
+        rows = self.info.landmarks_dropped
+        return hashlib.sha256(f"{self.info.fingerprint} {rows}".encode()).hexdigest() if rows else self.info.fingerprint
 
     def _batch(self, part: int) -> Any:
         if part not in self._batches:
@@ -141,13 +143,21 @@ class Store:
 
     @cached_property
     def landmarks(self) -> FloatArray:
-        """(N, 68, 2) iBUG-68 (x, y) pixels of the stored picture, NaN unknown."""
-        return self._matrix("landmarks", 2 * LANDMARKS, np.float32).reshape(-1, LANDMARKS, 2)
+        """(N, 68, 2) iBUG-68 (x, y) pixels of the stored picture, NaN unknown or dropped (`screen.limit_landmarks`)."""
+        return self._kept(self._matrix("landmarks", 2 * LANDMARKS, np.float32), np.nan).reshape(-1, LANDMARKS, 2)
+
+    def _kept(self, values: npt.NDArray[Any], unknown: float | bool) -> npt.NDArray[Any]:
+        """Values with those of dropped landmarks unknown."""
+        rows = list(self.info.landmarks_dropped)
+        if rows:
+            values = values.copy()
+            values[rows] = unknown
+        return values
 
     @cached_property
     def visible(self) -> npt.NDArray[np.bool_]:
         """(N, 68) True where the point is known and not occluded."""
-        return self._matrix("visible", LANDMARKS, np.bool_)
+        return self._kept(self._matrix("visible", LANDMARKS, np.bool_), False)
 
     @cached_property
     def pose(self) -> FloatArray:
@@ -356,7 +366,7 @@ class _Writer:
 
 
 def export_parquet(store: Store, path: Path) -> Path:
-    """Write the whole store, pictures as PNG, into one Parquet file for other tools; streams a part at a time."""
+    """Write the store, pictures as PNG and dropped landmarks as NaN, into one Parquet file; streams a part at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -365,11 +375,16 @@ def export_parquet(store: Store, path: Path) -> Path:
     with disk_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         writer = None
-        for part in store.info.parts:
+        for start, part in zip(store._starts, store.info.parts, strict=False):
             batch = map_part(store.path / part["file"])
             pixels = [decode(value.as_buffer(), store.info) for value in batch.column("image")]
             pictures = pa.array([encode(image, "png") for image in pixels], pa.large_binary())
             batch = batch.set_column(batch.schema.get_field_index("image"), "image", pictures)
+            rows = slice(int(start), int(start) + len(batch))
+            for name, values in (("landmarks", store.landmarks[rows]), ("visible", store.visible[rows])):
+                kind = batch.schema.field(name).type
+                kept = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind.value_type), type=kind)
+                batch = batch.set_column(batch.schema.get_field_index(name), name, kept)
             writer = writer or pq.ParquetWriter(temporary, batch.schema)
             writer.write_batch(batch)
         if writer is not None:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mien.errors import DataError, unknown_name
-from mien.faces.landmarks import eye_distance, read_landmarks
+from mien.faces.landmark_files import Order, picture_keys, read_landmarks
+from mien.faces.landmarks import eye_distance
 from mien.schema import ByteArray, FloatArray
 
 
@@ -65,21 +66,30 @@ def points_box(landmarks: FloatArray) -> FloatArray:
     return np.concatenate([low, high]).astype(np.float32)
 
 
-def open_given(path: Path) -> Callable[[str], list[Face]]:
-    """Faces that the user brings, looked up by image id (not by pixels): `read_landmarks` says which files are read.
+def open_given(path: Path, order: Order = "row-col") -> Callable[..., list[Face] | None]:
+    """Faces that the user brings, looked up by image id and picture path (not by pixels).
 
-    An id that is listed without a face gives an empty list; an id that is not in the file raises DataError.
+    `read_landmarks` says which files are read and what `order` is, `picture_keys` how a picture finds its entry.
+
+    Returns:
+        (image_id, picture=None) -> one face; [] where the file lists the picture without a face; None where it does not
+        list it. DataError when one entry fits two pictures.
+
     """
-    table = read_landmarks(path)
+    table = read_landmarks(path, order)
+    taken: dict[str, str] = {}
 
-    def look_up(image_id: str) -> list[Face]:
-        if image_id not in table:
-            example = next(iter(table), "none")
-            raise DataError(f"{path}: no landmarks for image '{image_id}' (first id in the file: '{example}').")
-        points = table[image_id]
-        if np.isnan(points).all():
-            return []
-        return [Face(points_box(points), points, 1.0, "given")]
+    def look_up(image_id: str, picture: Path | None = None) -> list[Face] | None:
+        key = next((key for key in picture_keys(image_id, picture) if key in table), None)
+        if key is None:
+            return None
+        if taken.setdefault(key, image_id) != image_id:
+            raise DataError(
+                f"{path}: entry '{key}' fits the pictures '{taken[key]}' and '{image_id}'; "
+                "name the entries by their paths in the dataset."
+            )
+        points = table[key]
+        return [] if np.isnan(points).all() else [Face(points_box(points), points, 1.0, "given")]
 
     return look_up
 

@@ -1,4 +1,4 @@
-"""The 68 iBUG landmarks: names of their groups, mirror order, quality screen, and readers of landmark files.
+"""The 68 iBUG landmarks: names of their groups, mirror order, quality screen. `landmark_files` reads them.
 
 Landmarks are (68, 2) float32 (x, y) in pixels of the image they travel with, pixel centres at .0, NaN when unknown,
 never clipped; indices are 0-based. Left and right are those of the image as seen, not of the person.
@@ -6,14 +6,9 @@ never clipped; indices are 0-based. Left and right are those of the image as see
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
-from mien.errors import DataError
 from mien.schema import LANDMARKS, FloatArray
 
 JAW = tuple(range(17))
@@ -57,6 +52,11 @@ turned heads the mesh's jaw stays on the skin where iBUG follows the visible out
 
 OUTER_EYE_CORNERS = (36, 45)
 
+MOST_SHAPES = 20_000
+"""Faces that the median shape is taken over."""
+
+CHUNK = 4096
+
 
 def flip_landmarks(landmarks: FloatArray, width: float) -> FloatArray:
     """Landmarks of the horizontally mirrored image: x -> width - 1 - x, and left/right indices swapped.
@@ -92,36 +92,90 @@ def five_points(landmarks: FloatArray) -> FloatArray:
     return np.stack(parts, axis=-2).astype(np.float32)
 
 
-def suspicious(landmarks: FloatArray, threshold: float = 4.0) -> npt.NDArray[np.bool_]:
-    """Faces whose shape lies far from the median shape of the set, probably wrong landmarks.
+def median_shape(landmarks: FloatArray) -> npt.NDArray[np.float64]:
+    """The typical shape of a set of faces, free of place, size and turn: outer eye corners level, their distance 1.
 
-    Every shape is centred and scaled to unit outer-eye distance (rotation is kept: aligned sets should be upright). The
-    distance of a face is the mean distance of its points to the median shape. A face is suspicious when that distance
-    exceeds the set's median distance by more than `threshold` times 1.4826 MAD (a robust standard deviation), or when
-    it is not finite.
+    Each shape is centred, scaled and levelled, the median of each coordinate is taken; then twice every shape is moved
+    onto it by the least-squares similarity and the median taken anew. Sets above 20,000 faces are thinned evenly.
 
     Args:
-        landmarks: (N, 68, 2), rows with NaN allowed.
-        threshold: Robust standard deviations; higher flags fewer faces.
+        landmarks: (N, 68, 2); faces with unknown points are left out.
 
     Returns:
-        (N,) bool, True = look at it before training on it.
+        (68, 2) float64, mean 0; all NaN without a usable face.
 
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    scale = eye_distance(points.astype(np.float32)).astype(np.float64)
-    usable = np.isfinite(points).all((1, 2)) & (scale > 0)
-    flagged = ~usable
-    if not usable.any():
-        return flagged
-    shapes = points[usable] - points[usable].mean(1, keepdims=True)
-    shapes /= scale[usable, None, None]
-    distance = np.linalg.norm(shapes - np.median(shapes, axis=0), axis=2).mean(1)
-    middle = np.median(distance)
-    spread = 1.4826 * np.median(np.abs(distance - middle))
-    # A floor of 1 % of the eye distance keeps a set of nearly identical shapes from flagging rounding noise.
-    flagged[usable] = distance - middle > threshold * max(float(spread), 0.01)
-    return flagged
+    points = np.asarray(landmarks, dtype=np.float32)
+    usable = np.flatnonzero(np.isfinite(points).all((1, 2)) & (eye_distance(points) > 0))
+    if not len(usable):
+        return np.full((LANDMARKS, 2), np.nan)
+    usable = usable[:: -(-len(usable) // MOST_SHAPES)]
+    shapes = points[usable].astype(np.float64)
+    shapes -= shapes.mean(1, keepdims=True)
+    first, second = OUTER_EYE_CORNERS
+    eyes = shapes[:, second] - shapes[:, first]
+    unit = (eyes[:, 0] - 1j * eyes[:, 1]) / (eyes**2).sum(1)  # complex numbers: a turn and a scale is one product
+    median = _median(shapes @ [1, 1j] * unit[:, None])
+    for _ in range(2):
+        median = _median(_onto(shapes, median))
+    return median
+
+
+def _median(shapes: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
+    """Coordinate-wise median of (N, 68) complex shapes as (68, 2), centred, eyes level and at distance 1."""
+    middle = np.median(shapes.real, axis=0) + 1j * np.median(shapes.imag, axis=0)
+    middle = (middle - middle.mean()) / (middle[OUTER_EYE_CORNERS[1]] - middle[OUTER_EYE_CORNERS[0]])
+    return np.stack([middle.real, middle.imag], axis=1)
+
+
+def _onto(shapes: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> npt.NDArray[np.complex128]:
+    """Centred (N, 68, 2) shapes moved onto a centred target by turn and scale, least squares, as complex (N, 68)."""
+    moving, fixed = shapes @ np.array([1, 1j]), target @ np.array([1, 1j])
+    power = (np.abs(moving) ** 2).sum(1)
+    with np.errstate(invalid="ignore"):  # unknown points stay unknown
+        factor = (moving.conj() @ fixed) / np.where(power > 0, power, np.nan)
+    return np.asarray(moving * factor[:, None])
+
+
+def shape_distance(landmarks: FloatArray, median: npt.NDArray[np.float64]) -> FloatArray:
+    """How far each face's shape lies from the typical one: a screen for wrong landmarks.
+
+    Mean distance of the 68 points to `median` after the least-squares similarity (place, size, turn) onto it, as a
+    share of the outer-eye distance of the median shape. 0 is the typical shape; 68 random points, or points with x and
+    y swapped, score about 0.55, and nothing can score much higher. Turned heads and wide open mouths score high
+    too: the screen finds odd shapes, a person judges them.
+
+    Args:
+        landmarks: (N, 68, 2) pixels.
+        median: (68, 2) from `median_shape`.
+
+    Returns:
+        (N,) float32; NaN where a point is unknown, or all points are one.
+
+    """
+    points = np.asarray(landmarks, dtype=np.float32)
+    distance = np.full(len(points), np.nan, dtype=np.float32)
+    for start in range(0, len(points), CHUNK):  # a quarter of a million faces do not fit into memory as float64
+        shapes = points[start : start + CHUNK].astype(np.float64)
+        moved = _onto(shapes - shapes.mean(1, keepdims=True), median)
+        distance[start : start + CHUNK] = np.abs(moved - median @ np.array([1, 1j])).mean(1)
+    return distance
+
+
+def mirrored(landmarks: FloatArray) -> npt.NDArray[np.bool_]:
+    """Faces whose points are those of a mirror image, whatever their turn: x and y were swapped, or left and right.
+
+    Seen in an image, a turn from the eye line to the line eyes - mouth goes clockwise; mirrored it does not. False
+    where the points are unknown or that is not clear (eyes and mouth within about 3 degrees of one line).
+
+    Args:
+        landmarks: (N, 68, 2).
+
+    """
+    left, right, _, *corners = np.moveaxis(five_points(np.asarray(landmarks, dtype=np.float32)), -2, 0)
+    across, down = right - left, (corners[0] + corners[1] - left - right) / 2
+    turn = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
+    return np.asarray(turn < -0.05 * np.linalg.norm(across, axis=-1) * np.linalg.norm(down, axis=-1))
 
 
 def normalised_error(found: FloatArray, truth: FloatArray) -> FloatArray:
@@ -135,144 +189,3 @@ def normalised_error(found: FloatArray, truth: FloatArray) -> FloatArray:
     total = np.where(known, gap, 0.0).sum(-1)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return np.asarray(100 * mean / eye_distance(truth), dtype=np.float32)
-
-
-# --- files that the user brings ------------------------------------------------------------------------------------
-
-
-def read_landmarks(path: Path) -> dict[str, FloatArray]:
-    """Landmarks by image id from a file or a folder.
-
-    These forms are read:
-
-    * ``.txt`` published by the guided-AU authors: lines ``id,x1..x68,y1..y68``; ``inf`` = no face.
-    * ``.csv`` with a header: an id column (``id``, ``image``, ``path``, ``file`` or ``row``, else the first column) and
-      columns ``x1..x68,y1..y68`` or ``x_0..x_67,y_0..y_67`` (OpenFace). Empty cells = unknown.
-    * ``.npz`` with ``landmarks`` (or ``ibug68``) (N, 68, 2) and ids in ``id``, ``path`` or ``row``.
-    * ``.npy`` (68, 2), id = file stem; or (N, 68, 2), ids = "0", "1", ...
-    * ``.pts`` of the iBUG annotations, one face a file, id = file stem. Those count pixels from 1, as MATLAB does, so 1
-      is subtracted here.
-    * a folder of ``.pts``, ``.npy`` or ``.txt`` files, id = file stem; a ``.txt`` of 68 lines ``row col`` is y, x.
-
-    Returns:
-        id -> (68, 2) float32, all NaN where the file says that no face was found.
-
-    Raises:
-        DataError: not found, unknown form, or a value that is no number, naming file and line.
-
-    """
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (".pts", ".npy", ".txt")]
-        if not files:
-            raise DataError(f"{path}: no .pts, .npy or .txt landmark files in this folder.")
-        return {name: points for file in files for name, points in read_landmarks(file).items()}
-    if not path.is_file():
-        raise DataError(f"{path}: landmark file not found.")
-    readers = {".txt": _read_text, ".csv": _read_csv, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts}
-    suffix = path.suffix.lower()
-    if suffix not in readers:
-        raise DataError(
-            f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted(readers))} or a folder."
-        )
-    try:
-        return readers[suffix](path)
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as {suffix} ({error}).") from error
-
-
-def _numbers(cells: Iterable[str], place: str) -> npt.NDArray[np.float64]:
-    """Cells as numbers; empty -> NaN, infinite -> NaN (the published mark for 'no face')."""
-    values = []
-    for cell in cells:
-        try:
-            values.append(float(cell) if cell.strip() else np.nan)
-        except ValueError as error:
-            raise DataError(f"{place}: '{cell}' is not a number; expected landmark coordinates.") from error
-    array = np.array(values, dtype=np.float64)
-    array[~np.isfinite(array)] = np.nan
-    return array
-
-
-def _points(array: npt.NDArray[np.float64], place: str) -> FloatArray:
-    if array.shape[-2:] != (LANDMARKS, 2):
-        raise DataError(f"{place}: shape {array.shape} found, (68, 2) points expected (iBUG-68).")
-    return np.where(np.isfinite(array), array, np.nan).astype(np.float32)
-
-
-def _read_text(path: Path) -> dict[str, FloatArray]:
-    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
-    if len(lines) == LANDMARKS and "," not in lines[0][1]:
-        rows = [_numbers(line.split(), f"{path}, line {n}") for n, line in lines]
-        if any(len(row) != 2 for row in rows):
-            raise DataError(f"{path}: 68 lines of 'row col' expected, a line with another count of numbers found.")
-        return {path.stem: _points(np.stack(rows)[:, ::-1], str(path))}
-    result = {}
-    for n, line in lines:
-        # The id is split off from the right, so that an id with commas survives.
-        name, *cells = line.rsplit(",", 2 * LANDMARKS)
-        if len(cells) != 2 * LANDMARKS:
-            raise DataError(f"{path}, line {n}: {len(cells)} numbers found, 'id,x1..x68,y1..y68' (136) expected.")
-        values = _numbers(cells, f"{path}, line {n}")
-        result[name] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
-    return result
-
-
-def _read_csv(path: Path) -> dict[str, FloatArray]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, skipinitialspace=True)
-        header = [cell.strip().lower() for cell in next(rows, [])]
-        styles = (
-            [f"{axis}{i}" for axis in "xy" for i in range(1, LANDMARKS + 1)],
-            [f"{axis}_{i}" for axis in "xy" for i in range(LANDMARKS)],
-        )
-        columns = next((style for style in styles if set(style) <= set(header)), None)
-        if columns is None:
-            raise DataError(f"{path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) in the header.")
-        where = [header.index(column) for column in columns]
-        key = next((header.index(name) for name in ("id", "image", "path", "file", "row") if name in header), 0)
-        result = {}
-        for n, row in enumerate(rows, 2):
-            if not row:
-                continue
-            if len(row) < len(header):
-                raise DataError(f"{path}, line {n}: {len(row)} cells, but the header has {len(header)}.")
-            values = _numbers((row[i] for i in where), f"{path}, line {n}")
-            result[row[key]] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
-    return result
-
-
-def _load(path: Path) -> npt.NDArray[np.float64] | dict[str, npt.NDArray[np.generic]]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else np.asarray(loaded, np.float64)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable numpy file of plain numbers ({error}).") from error
-
-
-def _read_npz(path: Path) -> dict[str, FloatArray]:
-    arrays = _load(path)
-    if not isinstance(arrays, dict):
-        raise DataError(f"{path}: is a single array; name it .npy.")
-    values = next((arrays[name] for name in ("landmarks", "ibug68") if name in arrays), None)
-    ids = next((arrays[name] for name in ("id", "path", "row") if name in arrays), None)
-    if values is None or ids is None or len(values) != len(ids):
-        raise DataError(f"{path}: needs 'landmarks' (N, 68, 2) and as many ids in 'id', 'path' or 'row'.")
-    points = _points(values.astype(np.float64), f"{path}, landmarks")
-    return {str(name): points[i] for i, name in enumerate(ids.tolist())}
-
-
-def _read_npy(path: Path) -> dict[str, FloatArray]:
-    array = _load(path)
-    if isinstance(array, dict):
-        raise DataError(f"{path}: holds several arrays; name it .npz.")
-    points = _points(array, str(path))
-    return {path.stem: points} if points.ndim == 2 else {str(i): face for i, face in enumerate(points)}
-
-
-def _read_pts(path: Path) -> dict[str, FloatArray]:
-    text = path.read_text(encoding="utf-8")
-    body = text[text.find("{") + 1 : text.rfind("}")] if "{" in text and "}" in text else ""
-    values = _numbers(body.split(), str(path))
-    if len(values) != 2 * LANDMARKS:
-        raise DataError(f"{path}: {len(values)} numbers between braces, 68 lines 'x y' expected.")
-    return {path.stem: _points(values.reshape(LANDMARKS, 2) - 1.0, str(path))}

@@ -1,0 +1,218 @@
+"""Readers of the landmark files that a user brings, and the way from a picture to its entry in such a file."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import DataError
+from mien.faces.landmarks import mirrored
+from mien.schema import LANDMARKS, FloatArray
+
+Order = Literal["row-col", "x-y"]
+"""The two numbers of a line in a text file of 68 lines: y x (public files for PAL) or x y."""
+
+FOLDER_SUFFIXES = (".npy", ".pts", ".txt")
+
+
+def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray]:
+    """Landmarks by picture id from a file or a folder; nothing is clipped or wrapped, also below zero.
+
+    These forms are read:
+
+    * ``.txt`` published by the guided-AU authors: lines ``id,x1..x68,y1..y68``; ``inf`` = no face.
+    * ``.txt`` of 68 lines with two numbers, id = file stem; `order` says which comes first.
+    * ``.csv`` with a header: an id column (``id``, ``image``, ``path``, ``file`` or ``row``, else the first column) and
+      columns ``x1..x68,y1..y68``, ``x0..x67,y0..y67`` or ``x_0..x_67,y_0..y_67`` (OpenFace). Empty cells = unknown.
+    * ``.npz`` with ``landmarks`` (or ``ibug68``) (N, 68, 2) and ids in ``id``, ``path`` or ``row``.
+    * ``.npy`` (68, 2), id = file stem; or (N, 68, 2), ids = "0", "1", ...
+    * ``.pts`` of the iBUG annotations, one face a file, id = file stem. Those count pixels from 1, as MATLAB does, so 1
+      is subtracted here.
+    * a folder of ``.pts``, ``.npy`` or ``.txt`` files, id = path inside it without suffix. A file of it that cannot be
+      read counts as a face that was not found; one line on stderr says how many there are.
+
+    Returns:
+        id -> (68, 2) float32, all NaN where the file says that no face was found.
+
+    Raises:
+        DataError: not found, unknown form, or a value that is no number, naming file and line; points of most faces are
+            those of mirror images, so x and y are swapped.
+
+    """
+    path = Path(path)
+    table = _read_folder(path, order) if path.is_dir() else _read_file(path, order)
+    some = [points for points in table.values() if np.isfinite(points).all()][:1000]
+    wrong = int(mirrored(np.stack(some)).sum()) if some else 0
+    if 2 * wrong > len(some):
+        raise DataError(
+            f"{path}: {wrong} of {len(some)} faces are mirror images of a face, so x and y are swapped; "
+            f"text files of 68 lines were read as {order}, see --landmark-order."
+        )
+    return table
+
+
+def picture_keys(image_id: str, picture: Path | None = None) -> Iterator[str]:
+    """Names under which a picture may stand in a file of the user, the most exact first, each with and without suffix.
+
+    Its id, then the end of its path: the whole, without the first folder, ... down to the bare name. A file that names
+    another version of the pictures (``our_aligned/a.jpg`` for ``original/a.jpg``, ``a_aligned`` for ``a.jpg``) does
+    not fit by accident.
+    """
+    names = [image_id]
+    if picture is not None:
+        parts = picture.as_posix().split("/")
+        names += ["/".join(parts[k:]) for k in range(len(parts))]
+    for name in names:
+        yield name
+        bare = re.sub(r"\.[A-Za-z]\w{2,3}$", "", name)
+        if bare != name:
+            yield bare
+
+
+def _read_folder(folder: Path, order: Order) -> dict[str, FloatArray]:
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in FOLDER_SUFFIXES]
+    if not files:
+        raise DataError(f"{folder}: no .pts, .npy or .txt landmark files in this folder.")
+    table: dict[str, FloatArray] = {}
+    broken: list[str] = []
+    for file in files:
+        name = file.relative_to(folder).with_suffix("").as_posix()
+        try:
+            found = _read_file(file, order)
+        except DataError as error:
+            broken.append(str(error))
+            found = {file.stem: np.full((LANDMARKS, 2), np.nan, dtype=np.float32)}
+        table.update({name: found[file.stem]} if list(found) == [file.stem] else found)
+    if len(broken) == len(files):
+        raise DataError(broken[0])
+    if broken:
+        print(
+            f"landmarks: {len(broken)} of {len(files)} files count as 'no face', the first: {broken[0]}",
+            file=sys.stderr,
+        )
+    return table
+
+
+def _read_file(path: Path, order: Order) -> dict[str, FloatArray]:
+    if not path.is_file():
+        raise DataError(f"{path}: landmark file not found.")
+    suffix = path.suffix.lower()
+    readers = {".csv": _read_csv, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts}
+    if suffix != ".txt" and suffix not in readers:
+        raise DataError(
+            f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted([*readers, '.txt']))} or a folder."
+        )
+    try:
+        return _read_text(path, order) if suffix == ".txt" else readers[suffix](path)
+    except (UnicodeDecodeError, OSError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as {suffix} ({error}).") from error
+
+
+def _numbers(cells: Iterable[str], place: str) -> npt.NDArray[np.float64]:
+    """Cells as numbers; empty -> NaN, infinite -> NaN (the published mark for 'no face')."""
+    values = []
+    for cell in cells:
+        try:
+            values.append(float(cell) if cell.strip() else np.nan)
+        except ValueError as error:
+            raise DataError(f"{place}: '{cell}' is not a number; expected landmark coordinates.") from error
+    array = np.array(values, dtype=np.float64)
+    array[~np.isfinite(array)] = np.nan
+    return array
+
+
+def _points(array: npt.NDArray[np.float64], place: str) -> FloatArray:
+    if array.shape[-2:] != (LANDMARKS, 2):
+        raise DataError(f"{place}: shape {array.shape} found, (68, 2) points expected (iBUG-68).")
+    return np.where(np.isfinite(array), array, np.nan).astype(np.float32)
+
+
+def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
+    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    pairs = [re.split(r"[,;\s]+", line.strip()) for _, line in lines]
+    if pairs and all(len(pair) == 2 for pair in pairs):
+        if len(pairs) != LANDMARKS:
+            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, 68 expected (iBUG-68).")
+        rows = np.stack([_numbers(pair, f"{path}, line {n}") for (n, _), pair in zip(lines, pairs, strict=True)])
+        return {path.stem: _points(rows[:, ::-1] if order == "row-col" else rows, str(path))}
+    result = {}
+    for n, line in lines:
+        # The id is split off from the right, so that an id with commas survives.
+        name, *cells = line.rsplit(",", 2 * LANDMARKS)
+        if len(cells) != 2 * LANDMARKS:
+            raise DataError(
+                f"{path}, line {n}: {len(cells)} numbers after a comma found; "
+                "'id,x1..x68,y1..y68' (136) or 68 lines of two numbers expected."
+            )
+        values = _numbers(cells, f"{path}, line {n}")
+        result[name] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
+    return result
+
+
+def _read_csv(path: Path) -> dict[str, FloatArray]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, skipinitialspace=True)
+        header = [cell.strip().lower() for cell in next(rows, [])]
+        styles = (
+            [f"{axis}{i}" for axis in "xy" for i in range(1, LANDMARKS + 1)],
+            [f"{axis}{i}" for axis in "xy" for i in range(LANDMARKS)],
+            [f"{axis}_{i}" for axis in "xy" for i in range(LANDMARKS)],
+        )
+        columns = next((style for style in styles if set(style) <= set(header)), None)
+        if columns is None:
+            raise DataError(f"{path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) in the header.")
+        where = [header.index(column) for column in columns]
+        key = next((header.index(name) for name in ("id", "image", "path", "file", "row") if name in header), 0)
+        result = {}
+        for n, row in enumerate(rows, 2):
+            if not row:
+                continue
+            if len(row) < len(header):
+                raise DataError(f"{path}, line {n}: {len(row)} cells, but the header has {len(header)}.")
+            values = _numbers((row[i] for i in where), f"{path}, line {n}")
+            result[row[key]] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
+    return result
+
+
+def _load(path: Path) -> npt.NDArray[np.float64] | dict[str, npt.NDArray[np.generic]]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else np.asarray(loaded, np.float64)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable numpy file of plain numbers ({error}).") from error
+
+
+def _read_npz(path: Path) -> dict[str, FloatArray]:
+    arrays = _load(path)
+    if not isinstance(arrays, dict):
+        raise DataError(f"{path}: is a single array; name it .npy.")
+    values = next((arrays[name] for name in ("landmarks", "ibug68") if name in arrays), None)
+    ids = next((arrays[name] for name in ("id", "path", "row") if name in arrays), None)
+    if values is None or ids is None or len(values) != len(ids):
+        raise DataError(f"{path}: needs 'landmarks' (N, 68, 2) and as many ids in 'id', 'path' or 'row'.")
+    points = _points(values.astype(np.float64), f"{path}, landmarks")
+    return {str(name): points[i] for i, name in enumerate(ids.tolist())}
+
+
+def _read_npy(path: Path) -> dict[str, FloatArray]:
+    array = _load(path)
+    if isinstance(array, dict):
+        raise DataError(f"{path}: holds several arrays; name it .npz.")
+    points = _points(array, str(path))
+    return {path.stem: points} if points.ndim == 2 else {str(i): face for i, face in enumerate(points)}
+
+
+def _read_pts(path: Path) -> dict[str, FloatArray]:
+    text = path.read_text(encoding="utf-8")
+    body = text[text.find("{") + 1 : text.rfind("}")] if "{" in text and "}" in text else ""
+    values = _numbers(body.split(), str(path))
+    if len(values) != 2 * LANDMARKS:
+        raise DataError(f"{path}: {len(values)} numbers between braces, 68 lines 'x y' expected.")
+    return {path.stem: _points(values.reshape(LANDMARKS, 2) - 1.0, str(path))}
