@@ -19,7 +19,7 @@ class Stack(nn.Module):
     def __init__(self, inplace: bool = False, smooth: bool = False) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, stride=2, padding=1)
-        self.act = nn.GELU() if smooth else nn.ReLU(inplace)
+        self.act = nn.Tanh() if smooth else nn.ReLU(inplace)
 
     def forward(self, images: Tensor) -> Layers:
         one = self.act(self.first(images))

@@ -68,3 +68,26 @@ def test_every_key_is_reachable() -> None:
 def test_numbers_out_of_range_are_refused_by_key(change):
     with pytest.raises(UsageError, match=change[0]):
         load_recipe(None, [f"--{change[0]}", change[1]])
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("--guidance.fraction 0.5", "fraction and random"),
+    ("--guidance.fraction 0 --guidance.channels random", "above 0"),
+    ("--guidance.barrier true --guidance.similarity l1", "cosine, pearson"),
+    ("--guidance.target sum", "attribution activation has none"),
+    ("--guidance.signed true", "keeps its sign"),
+    ("--guidance.signed true --guidance.attribution grad_cam", "keeps its sign"),
+    ("--guidance.detach true", "nothing to train"),
+    ("--guidance.detach true --guidance.attribution grad", "nothing to train"),
+    ("--guidance.normalise softmax --guidance.similarity kl", "part of similarity kl"),
+    ("--guidance.start_epoch 3 --guidance.end_epoch 2", "before start_epoch 3"),
+    ("--guidance.attribution gradd", "grad_input"),
+    ("--guidance.cue landmark", "Did you mean 'landmarks'"),
+    ("--second.weight -1", "second.weight is -1"),
+    ("--second.layers []", "second.layers is empty"),
+    ("--second.weight 1 --second.cue landmarks --cue.control other_class", "needs cue 'au'"),
+])  # fmt: skip
+def test_guidance_that_contradicts_itself_is_one_clear_line(words, told):
+    with pytest.raises(UsageError, match=r"^[^\n]*$") as caught:
+        load_recipe(None, words.split())
+    assert told in str(caught.value)

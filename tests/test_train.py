@@ -20,10 +20,12 @@ from mien.config import OptimConfig, Recipe, as_dict
 from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
 from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
+from mien.guidance import cues_for
 from mien.losses.alignment import resolve_layers
+from mien.losses.config import GuidanceConfig
 from mien.models import create_model
 from mien.optim import class_weights, lr_factor, make_optimizer
-from mien.train import cues_for, fit, loss_terms, prepare_session, split_rows, train
+from mien.train import fit, loss_terms, prepare_session, split_rows, train
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +148,22 @@ def test_a_log_line_beyond_the_checkpoint_is_dropped_on_resume(faces: Path, fini
     assert [line["epoch"] for line in log(out)] == [1, 2]
 
 
-@pytest.mark.parametrize("options", [{"ema": 0.9}, {"name": "adamw", "lr": 1e-3}], ids=["ema", "adamw"])
+PAL = {"weight": 1.0, "attribution": "grad_input", "similarity": "pearson", "channels": "random", "fraction": 0.5}
+MORE_STATE = {
+    "ema": {"optim": {"ema": 0.9}},
+    "adamw": {"optim": {"name": "adamw", "lr": 1e-3}},
+    "attribution": {"guidance": {**PAL, "layers": [3, -1], "warmup_epochs": 1}, "model": {"drop": 0.3}},
+}
+
+
+@pytest.mark.parametrize("options", MORE_STATE.values(), ids=MORE_STATE)
 def test_resume_is_exact_with_more_state(
     faces: Path, tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mien import train as module
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    recipe = tiny.recipe(faces, optim=options)
+    recipe = tiny.recipe(faces, **options)
     fit(recipe, whole)
     inner = module.loss_terms
 
@@ -283,6 +293,25 @@ def plain(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, to
         {"guidance": {"weight": 1.0, "similarity": "pearson"}},
         {"guidance": {"weight": 1.0, "layers": [2, -1]}},
         {"guidance": {"weight": 1.0}, "cue": {"kind": "landmarks"}},
+        *(
+            {"guidance": {"weight": 1.0, **change}}
+            for change in (
+                {"attribution": "grad_input", "similarity": "pearson"},
+                {"attribution": "grad_cam"},
+                {"attribution": "integrated"},
+                {"attribution": "layer_cam", "layers": [3, 4], "target": "margin"},
+                {"attribution": "grad", "layers": [4], "similarity": "paper"},
+                {"channels": "all_joint"},
+                {"channels": "random", "fraction": 0.5},
+                {"barrier": True},
+                {"scale": "to_cue"},
+                {"normalise": "softmax"},
+                {"similarity": "kl"},
+                {"similarity": "l1"},
+                {"cue": "landmarks"},
+            )
+        ),
+        {"guidance": {"weight": 1.0}, "second": {"weight": 1.0, "attribution": "grad_input", "cue": "landmarks"}},
         *({"guidance": {"weight": 1.0}, "cue": {"control": c}} for c in ("uniform", "mean", "shuffled", "other_class")),
     ],
     ids=lambda s: "-".join(f"{k}.{v}" for part in s.values() for k, v in part.items()),
@@ -312,6 +341,42 @@ def test_patience_and_guided_epochs(faces: Path, tmp_path: Path) -> None:
     recipe = guided(faces, guidance={"weight": 1.0, "start_epoch": 2, "end_epoch": 2}, optim={"epochs": 3, "batch": 14})
     fit(recipe, tmp_path / "g")
     assert ["train_guidance" in line for line in log(tmp_path / "g")] == [False, True, False]
+
+
+def test_two_guidances_are_logged_and_described(faces: Path, tmp_path: Path, capsys) -> None:
+    """AU alignment of the activation and PAL beside it, the second from epoch 2 on."""
+    second = {**PAL, "cue": "landmarks", "channels": "first_half", "fraction": 1.0, "start_epoch": 2}
+    fit(guided(faces, second=second, optim={"batch": 14}), tmp_path / "run")
+    lines = log(tmp_path / "run")
+    assert ["train_second" in line for line in lines] == [False, True]
+    assert all("train_guidance" in line for line in lines)
+    for name in ("valid_second:grad_input", "valid_second:grad_input-all"):
+        assert all(-1 <= line[name] <= 1 for line in lines)
+    told = capsys.readouterr().out
+    assert (
+        told.count("second: grad_input at layer 5 of 5, pearson with cue landmarks; gradient of label by closed form")
+        == 1
+    )
+    assert told.count("guidance: activation at layer 5 of 5") == 1
+
+
+def test_refusals_come_before_a_run_folder(faces: Path, tmp_path: Path) -> None:
+    one_line(
+        UsageError, guided(faces, guidance={"weight": 1.0, "attribution": "grad"}), tmp_path / "run",
+        "guidance.attribution grad", "layer 5", "same at every cell",
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("layers", [[-1], [3]], ids=["closed form", "double backward"])
+def test_mixed_precision_with_an_attribution(faces: Path, tmp_path: Path, layers: list[int]) -> None:
+    run_one(faces, tmp_path / "run", guidance={**PAL, "layers": layers}, run={"precision": "bf16-mixed"})
+    assert all(np.isfinite(value) for value in log(tmp_path / "run")[0].values())
+
+
+def test_weight_rises_over_the_warm_up() -> None:
+    config = GuidanceConfig(weight=3.0, start_epoch=2, end_epoch=5, warmup_epochs=2)
+    assert [config.weight_at(epoch) for epoch in range(1, 7)] == pytest.approx([0, 1, 2, 3, 3, 0])
 
 
 def test_paper_protocol_selects_on_test(faces: Path, tmp_path: Path) -> None:
