@@ -143,7 +143,8 @@ def load_model(path: Path, which: str = "best") -> tuple[nn.Module, Recipe, dict
 
     recipe, env = read_run(path)
     tensors, meta = load_tensors(path / f"{which}.ckpt")
-    model = create_model(replace(recipe.model, pretrained=False, weights=None), len(scheme_classes(recipe.data.scheme)))
+    plain, classes = replace(recipe.model, pretrained=False, weights=None), scheme_classes(recipe.data.scheme)
+    model = create_model(plain, len(classes), recipe.guidance.layers)
     weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)

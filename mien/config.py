@@ -62,6 +62,10 @@ class AugmentConfig:
     """Probability of dropping the colour."""
     erase: float = 0.0
     """Probability of random erasing (area 2-20 %, pixels only; cues stay)."""
+    cutmix: float = 0.0
+    """Probability that a batch is mixed by CutMix: one box taken from another face, labels and cues by its area."""
+    cutmix_alpha: float = 1.0
+    """CutMix: lambda ~ Beta(alpha, alpha), the share of the picture that stays; 1 is uniform."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class ModelConfig:
     backbone: str = "resnet18"
     """Any timm model name with `forward_intermediates` (CNN or ViT)."""
     head: str = "gap"
-    """gap: global average pooling and a linear layer, whose class activation maps are the CAM of Zhou et al. 2016."""
+    """From features to logits and class maps: gap (CAM), max_pool, lse, wildcat, prm, acol or mlp; docs/models.md."""
     head_options: dict[str, bool | int | float] = field(default_factory=dict)
     """Numbers of the head, by name, for example {maps: 5} for wildcat; docs/models.md lists them."""
     size: int = 112
@@ -83,11 +87,19 @@ class ModelConfig:
     channels: list[int] | None = None
     """Widths of the stages of a ResNet, None for its own; narrow nets train on a CPU."""
     drop: float = 0.0
-    """Dropout before the linear layer."""
+    """Dropout before the linear layer (mlp: after each hidden layer)."""
+    spatial_drop: float = 0.0
+    """Probability that a whole channel of the last layer is hidden from the head."""
+    self_attention: bool = False
+    """Multiply the features of guidance.layers by their own channel mean before they are passed on."""
+    adl: float = 0.0
+    """Attention-based dropout layers (Choe and Shim 2019): probability of dropping what is attended most; 0 is off."""
     pretrained: bool = False
     """Start from timm's published weights (needs the network)."""
     weights: Path | None = None
-    """Backbone weights, .safetensors or a plain state dict .pth (read without unpickling code)."""
+    """Backbone weights, .safetensors, a run's .ckpt or a plain state dict .pth (read without unpickling code)."""
+    preprocessing: Literal["imagenet", "vggface2", "vggface", "half"] = "imagenet"
+    """What the weights expect: imagenet, vggface2 (RGB 0-255 less means), vggface (BGR 0-255 less means) or half (-1 to 1)."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +238,13 @@ LEAST = {
     "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
     "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
     "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,
+    "augment.cutmix_alpha": 0.01,
 }  # fmt: skip
 """Recipe key -> smallest value that makes sense."""
 SHARES = (
     "optim.ema", "optim.momentum", "optim.warmup", "optim.label_smoothing", "model.drop", "augment.flip",
-    "augment.translate", "augment.scale", "augment.grayscale", "augment.erase",
+    "augment.translate", "augment.scale", "augment.grayscale", "augment.erase", "augment.cutmix", "model.spatial_drop",
+    "model.adl",
 )  # fmt: skip
 """Recipe keys that lie between 0 and 1."""
 

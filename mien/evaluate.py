@@ -137,8 +137,9 @@ def collect(
     # A store that is sorted by class would shuffle cues inside one class: the control needs mixed batches.
     order = np.random.default_rng(seed).permutation(len(rows))
     loader = Loader(
-        store, rows[order], labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers
-    )
+        store, rows[order], labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers,
+        preprocessing=recipe.model.preprocessing,
+    )  # fmt: skip
     for part in track(loader, "evaluate", len(loader)):
         output: Output = model(part.images)
         probabilities.append(output.logits.float().softmax(1).cpu())

@@ -230,7 +230,7 @@ def look(
     pixels = [torch.from_numpy(np.ascontiguousarray(face.pixels.transpose(2, 0, 1))) for face in faces]
     pairs = [transform(image, torch.from_numpy(face.landmarks)) for image, face in zip(pixels, faces, strict=True)]
     pictures, points = (torch.stack(part) for part in zip(*pairs, strict=True))
-    images = normalise(pictures.to(device))
+    images = normalise(pictures.to(device), recipe.model.preprocessing)
     with torch.no_grad():
         output = model.to(device)(images)
     target = output.logits.argmax(1)

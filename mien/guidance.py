@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mien.config import GuidanceConfig, Recipe
 from mien.cues import CueConfig, mean_cue, render_cue
+from mien.data.cutmix import mix_cue
 from mien.data.store import Store
 from mien.errors import UsageError
 from mien.explain import left_as_found
@@ -139,20 +140,17 @@ def generator_of(recipe: Recipe, epoch: int, step: int, device: torch.device) ->
 def cues_for(
     recipe: Recipe, batch: Batch, sizes: Sequence[Sequence[int]], means: Sequence[Tensor | None], epoch: int, step: int
 ) -> list[Cue]:
-    """The recipe's cue at each size (h, w)."""
-    return [
-        render_cue(
-            recipe.cue,
-            batch.landmarks,
-            batch.expressions,
-            scheme=recipe.data.scheme,
-            image_size=(batch.images.shape[-2], batch.images.shape[-1]),
-            size=(h, w),
-            generator=generator_of(recipe, epoch, step, batch.landmarks.device),
-            mean=mean,
-        )
-        for (h, w), mean in zip(sizes, means, strict=True)
-    ]
+    """The recipe's cue at each size (h, w); under CutMix the own cue outside the box, the partner's inside."""
+    labels = batch.expressions if batch.mix is None else batch.mix.labels
+    cues = []
+    for (h, w), mean in zip(sizes, means, strict=True):
+        cue = render_cue(
+            recipe.cue, batch.landmarks, labels, scheme=recipe.data.scheme,
+            image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=(h, w),
+            generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean,
+        )  # fmt: skip
+        cues.append(cue if batch.mix is None else mix_cue(cue, batch.mix))
+    return cues
 
 
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:

@@ -43,6 +43,25 @@ ACTION_UNITS = (
 )  # fmt: skip
 """Columns of every AU intensity array (FACS numbers), intensities 0-5, NaN = unlabelled."""
 
+
+class Preprocessing(NamedTuple):
+    """What a net's pictures go through: RGB 0-255 pixels / scale, minus mean, over std, in RGB or BGR order."""
+
+    mean: tuple[float, float, float]
+    """In the order of the net's channels."""
+    std: tuple[float, float, float]
+    scale: float = 255.0
+    bgr: bool = False
+
+
+PREPROCESSING: dict[str, Preprocessing] = {
+    "imagenet": Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "vggface2": Preprocessing((131.0912, 103.8827, 91.4953), (1.0, 1.0, 1.0), scale=1.0),
+    "vggface": Preprocessing((93.5940, 104.7624, 129.1863), (1.0, 1.0, 1.0), scale=1.0, bgr=True),
+    "half": Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Name -> what weights of that origin were trained on."""
+
 SPLITS = ("train", "valid", "test")
 LANDMARKS = 68
 
@@ -75,6 +94,25 @@ class Record(NamedTuple):
     """Group labels and factors, e.g. {"skin": "IV", "light": 0.7}; strings make groups, numbers are factors."""
 
 
+class Mix(NamedTuple):
+    """One CutMix box (Yun et al. 2019, arXiv 1905.04899), the same for every face of a batch."""
+
+    box: tuple[int, int, int, int]
+    """y0, y1, x0, x1 pixels of the images, y1 and x1 not included; may be empty."""
+    size: tuple[int, int]
+    """(H, W) of the images."""
+    partner: Tensor
+    """(B,) int64 face of the batch whose pixels lie inside the box."""
+    labels: Tensor
+    """(B,) int64 class index of each face itself, outside the box."""
+
+    @property
+    def share(self) -> float:
+        """Share of the picture that is still the face itself."""
+        y0, y1, x0, x1 = self.box
+        return 1 - (y1 - y0) * (x1 - x0) / (self.size[0] * self.size[1])
+
+
 class Batch(NamedTuple):
     """A batch as the model and the cues see it, on one device."""
 
@@ -88,6 +126,9 @@ class Batch(NamedTuple):
     """(B, 68, 2) xy pixels of `images`, NaN unknown."""
     rows: Tensor
     """(B,) int64 row in the store."""
+    mix: Mix | None = None
+    """Where CutMix put part of another face of the batch; then `expressions` are soft, and `landmarks` and
+    `action_units` those of the face outside the box."""
 
 
 class Cue(NamedTuple):

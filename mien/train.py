@@ -21,6 +21,7 @@ from mien import checkpoint, maps
 from mien.compat import ensure_torchvision
 from mien.config import Recipe, load_recipe
 from mien.data import folds
+from mien.data.cutmix import cutmix
 from mien.data.framing import framing_of
 from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
 from mien.data.store import Store, open_store
@@ -151,7 +152,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     classes = len(scheme_classes(recipe.data.scheme))
 
     torch.manual_seed(run.seed)
-    model = create_model(recipe.model, classes)
+    model = create_model(recipe.model, classes, recipe.guidance.layers)
     guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
     average = None
     if recipe.optim.ema:
@@ -184,13 +185,14 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float
     loader = Loader(
         session.store, rows[fabric.global_rank :: fabric.world_size], session.targets, size=recipe.model.size,
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
-        workers=run.workers, drop_last=True,
+        workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing,
     )  # fmt: skip
     session.wrapped.train()
     guides = active(session.guides, epoch)
     totals: dict[str, Tensor] = {}
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{recipe.optim.epochs}", len(loader))):
         set_lr(session.optimizer, recipe.optim, epoch, step, len(loader))
+        batch = cutmix(batch, recipe.augment, len(session.class_weight), (run.seed, epoch, step))
         output = guided_forward(session.wrapped, guides, batch.images, hard_labels(batch))
         terms = loss_terms(recipe, output, batch, session, epoch, step)
         fabric.backward(torch.stack(list(terms.values())).sum())
@@ -276,7 +278,10 @@ def validate(
     training = model.training
     model.eval()
     guides, logits, aligned = guides_of(plain, model), [], defaultdict(list)
-    loader = Loader(store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers)
+    loader = Loader(
+        store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
+        preprocessing=recipe.model.preprocessing,
+    )  # fmt: skip
     for batch in loader:
         output, looks = look(model, guides, batch.images, batch.expressions)
         logits.append(output.logits.float().cpu())

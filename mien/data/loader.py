@@ -63,6 +63,7 @@ class Loader:
         size: side of the square input.
         augment: random changes; None for evaluation.
         drop_last: leave out a last batch that is smaller, as training does for batch statistics.
+        preprocessing: how pixels become the net's input, `model.preprocessing`.
 
     """
 
@@ -80,11 +81,12 @@ class Loader:
         epoch: int = 0,
         workers: int = 0,
         drop_last: bool = False,
+        preprocessing: str = "imagenet",
     ) -> None:
         self.faces = Faces(store, size, augment, seed)
         self.faces.epoch = epoch
         self.targets, self.action_units = torch.from_numpy(targets), torch.from_numpy(store.action_units)
-        self.device = device
+        self.device, self.preprocessing = device, preprocessing
         self.loader = DataLoader(
             self.faces,
             batch_size=batch,
@@ -102,7 +104,7 @@ class Loader:
         for images, landmarks, index in self.loader:
             moved = (images, self.targets[index], self.action_units[index], landmarks, index)
             images, targets, units, landmarks, index = (part.to(self.device, non_blocking=True) for part in moved)
-            yield Batch(normalise(images), targets, units, landmarks, index)
+            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, index)
 
 
 def epoch_rows(rows: IntArray, labels: IntArray, *, balance: bool, seed: int, epoch: int) -> IntArray:

@@ -8,13 +8,14 @@ from torch import Tensor
 from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.faces.landmarks import FLIP
+from mien.schema import PREPROCESSING
 
 ensure_torchvision()
 from torchvision import tv_tensors  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.v2 import functional as VF  # noqa: E402
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = PREPROCESSING["imagenet"].mean, PREPROCESSING["imagenet"].std
 _HALF_PIXEL = 0.5
 
 
@@ -64,12 +65,15 @@ def _random_steps(augment: AugmentConfig) -> list[v2.Transform]:
     return steps
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 with ImageNet's mean and standard deviation, on the images' device.
+def normalise(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
+    """(B, 3, H, W) uint8 RGB -> float32 as the weights expect it, on the images' device.
 
-    The result lies in memory channel by channel of a pixel (channels_last), which convolutions on a CPU are several times
-    faster with.
+    `preprocessing` is a key of schema.PREPROCESSING; its steps are (pixel / scale - mean) / std, in the order of the net's
+    channels. The result lies in memory channel by channel of a pixel (channels_last), which convolutions on a CPU are
+    several times faster with.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
-    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    steps = PREPROCESSING[preprocessing]
+    mean = torch.tensor(steps.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(steps.std, device=images.device).view(1, 3, 1, 1)
+    pixels = images.flip(1) if steps.bgr else images
+    return ((pixels.float() / steps.scale - mean) / std).contiguous(memory_format=torch.channels_last)

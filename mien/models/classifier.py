@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,16 @@ Attribute = Callable[[nn.Module, Layers, Tensor, Tensor | None], tuple[Tensor, .
 
 
 class Classifier(nn.Module):
-    """Images -> Output; nothing is kept on the module."""
+    """Images -> Output; nothing is kept on the module.
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    `spatial_drop` is the probability that a channel of the last layer is hidden from the head, in training; the features
+    of the output are whole.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.spatial_drop = nn.Dropout2d(spatial_drop)
         self.head = head
 
     def forward(self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None) -> Output:
@@ -35,16 +40,20 @@ class Classifier(nn.Module):
         layers: Layers = self.backbone(images)
         if attribute is not None and not layers.features[-1].requires_grad:
             layers.features[-1].requires_grad_()  # frozen backbone: gradients of the head need a leaf
-        out: HeadOutput = self.head(layers, labels)
-        attributions = () if attribute is None else attribute(self.head, layers, out.logits, labels)
+        seen = layers._replace(features=(*layers.features[:-1], self.spatial_drop(layers.features[-1])))
+        out: HeadOutput = self.head(seen, labels)
+        attributions = () if attribute is None else attribute(self.head, seen, out.logits, labels)
         return Output(
             out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
             attributions=attributions,
         )  # fmt: skip
 
 
-def create_model(config: ModelConfig, classes: int) -> Classifier:
-    """Assemble the model that a recipe names; UsageError for an unknown backbone, head or head option."""
+def create_model(config: ModelConfig, classes: int, guided: Sequence[int] = (-1,)) -> Classifier:
+    """Assemble the model that a recipe names; UsageError for an unknown backbone, head or head option.
+
+    `guided` are the recipe's guidance.layers, which model.self_attention changes.
+    """
     if config.head not in HEADS:
         raise unknown_name("head", config.head, HEADS)
     kind = HEADS[config.head]
@@ -54,7 +63,8 @@ def create_model(config: ModelConfig, classes: int) -> Classifier:
             if not known:
                 raise UsageError(f"model.head_options: head '{config.head}' takes none, got '{name}'.")
             raise unknown_name(f"option of head '{config.head}'", name, known)
-    backbone = Backbone(config)
-    model = Classifier(backbone, kind(backbone.channels[-1], classes, config.drop, **config.head_options))
+    backbone = Backbone(config, guided)
+    head = kind(backbone.channels[-1], classes, config.drop, **config.head_options)
+    model = Classifier(backbone, head, config.spatial_drop)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

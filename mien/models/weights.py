@@ -1,0 +1,113 @@
+"""Weights of a backbone: timm's published ones, or a file under the names that publishers use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mien.config import ModelConfig
+from mien.errors import DataError, UsageError
+from mien.schema import PREPROCESSING
+
+_WRAPPERS = ("state_dict", "model", "net", "encoder", "backbone")
+_VGG_NAME = re.compile(r"\bconv_?([1-5]_[1-4])(?:\.0)?\.")
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load backbone weights by name from .safetensors, the .ckpt of a run, or a plain state dict .pth.
+
+    timm's own names, torchvision's (the same for ResNets and VGGs) and VGGFace's conv1_1 .. conv5_3 are understood, under
+    any common prefix (module., backbone., ...). Classifiers in the file are ignored. Every tensor of the net must be there
+    in its shape; only counters of batch norm (num_batches_tracked) may be missing, as in old files.
+
+    Raises:
+        DataError: no such file, not readable without running code, or tensors missing or of another shape.
+
+    """
+    own = net.state_dict()
+    state = _without_prefix(_vgg_names(read_state(path), net), own)
+    state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
+    missing = [name for name in own if name not in state]
+    wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
+    if missing or wrong:
+        raise DataError(
+            f"weights {path} do not fit: {len(missing)} tensors missing ({', '.join(missing[:2])}), "
+            f"{len(wrong)} of another shape ({', '.join(wrong[:2])})."
+        )
+    net.load_state_dict({name: state[name] for name in own})
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a file, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
+    try:
+        if path.suffix in (".safetensors", ".ckpt"):
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"weights not found: {path}.") from error
+    except Exception as error:  # safetensors and torch raise many kinds for a broken file
+        raise DataError(f"cannot read weights {path}: {str(error).splitlines()[0]}") from error
+    while isinstance(state, Mapping) and any(isinstance(state.get(name), Mapping) for name in _WRAPPERS):
+        state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
+    if not isinstance(state, Mapping):
+        raise DataError(f"weights {path} hold a {type(state).__name__}; a state dict (name -> tensor) is needed.")
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the prefix that fits most names of the net, without that prefix."""
+    first = next(iter(own))
+    prefixes = {name.removesuffix(first) for name in state if name.endswith(first)} | {""}
+    best = max(sorted(prefixes), key=lambda prefix: sum(prefix + name in state for name in own))
+    return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
+
+
+def _vgg_names(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """VGGFace's conv3_2 as the place of that convolution in a VGG's `features`; other names as they are."""
+    from timm.models import VGG
+
+    if not isinstance(net, VGG):
+        return dict(state)
+    places: dict[str, int] = {}
+    block, number = 1, 0
+    for k, layer in enumerate(net.features):
+        if isinstance(layer, nn.Conv2d):
+            number += 1
+            places[f"{block}_{number}"] = k
+        elif isinstance(layer, nn.MaxPool2d):
+            block, number = block + 1, 0
+
+    def renamed(found: re.Match[str]) -> str:
+        return f"features.{places[found[1]]}." if found[1] in places else found[0]
+
+    return {_VGG_NAME.sub(renamed, name): value for name, value in state.items()}
+
+
+def refuse_other_preprocessing(config: ModelConfig, published: Any) -> None:
+    """UsageError where timm's weights were trained on inputs that model.preprocessing does not make."""
+    if not config.pretrained or published is None:
+        return
+    for name, steps in PREPROCESSING.items():
+        fits = steps.scale == 255 and (steps.mean, steps.std) == (tuple(published.mean), tuple(published.std))
+        if fits and name != config.preprocessing:
+            raise UsageError(
+                f"timm's weights of '{config.backbone}' expect model.preprocessing {name}, not {config.preprocessing}."
+            )
+
+
+def not_fetched(config: ModelConfig, published: Any) -> DataError:
+    """What to do where timm's weights cannot be fetched: the file to bring from elsewhere."""
+    source = getattr(published, "hf_hub_id", None) or getattr(published, "url", None)
+    file = f"model.safetensors of {source} (Hugging Face hub)" if source else "a state dict of this net"
+    return DataError(
+        f"timm's weights of '{config.backbone}' cannot be fetched (no network?): bring {file} from another machine and "
+        "give it as --model.weights FILE with --model.pretrained false."
+    )
