@@ -69,7 +69,9 @@ class ModelConfig:
     """Backbone and head."""
 
     backbone: str = "resnet18"
-    """Any timm model name with `forward_intermediates` (CNN or ViT)."""
+    """Any timm model name with `forward_intermediates` (CNN or ViT), or apvit."""
+    backbone_options: dict[str, bool | int | float] = field(default_factory=dict)
+    """Numbers of the backbone, by name, for example {patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3} for a small ViT."""
     head: str = "gap"
     """gap: global average pooling and a linear layer, whose class activation maps are the CAM of Zhou et al. 2016."""
     head_options: dict[str, bool | int | float] = field(default_factory=dict)

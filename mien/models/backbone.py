@@ -1,30 +1,35 @@
-"""Any timm model as a list of feature maps that stay on the autograd graph."""
+"""Any timm model, or APViT, as a list of feature maps that stay on the autograd graph."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig
-from mien.errors import DataError, UsageError, unknown_name
+from mien.errors import UsageError, unknown_name
+from mien.models.apvit import APViT
+from mien.models.apvit_weights import load_apvit
+from mien.models.tokens import check_size, is_token_net, plain_attention, spread_gains, token_layers
+from mien.models.weights import load_weights
 from mien.schema import Layers
 
 
 class Backbone(nn.Module):
-    """timm model -> features of layer 1 .. n, shallow to deep, each (B, C, h, w).
+    """timm model or APViT -> features of layer 1 .. n, shallow to deep, each (B, C, h, w).
 
     Layers are timm's `forward_intermediates`: for a ResNet the stem and its four stages (layer 5 is the paper's
-    "layer 5"), for a ViT its blocks as token grids. The last layer is what the head sees (after the final norm of a ViT),
-    so gradients of a logit with respect to it exist for every backbone.
+    "layer 5"), for a Swin its stages. The last layer is what the head sees, so gradients of a logit with respect to it
+    exist for every backbone. A ViT runs through `token_layers`: its blocks as token grids, all on the path to the logits,
+    the last after the final norm. Layers of APViT are the stages of its trunk, the last of which feeds its transformer.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.net = _create(config)
+        self.is_token_net = is_token_net(self.net)
         if not config.stem_pool:
             if not isinstance(getattr(self.net, "maxpool", None), nn.Module):
                 raise UsageError(
@@ -32,11 +37,21 @@ class Backbone(nn.Module):
                 )
             self.net.maxpool = nn.Identity()
         if config.weights is not None:
-            load_weights(self.net, config.weights)
-        self.channels, self.sides = self._probe(config.size)
+            load = load_apvit if isinstance(self.net, APViT) else load_weights
+            load(self.net, config.weights)
+        elif not config.pretrained:
+            spread_gains(getattr(self.net, "norm", None))
+        layers = self._probe(config.size)
+        self.channels, self.sides = [f.shape[1] for f in layers.features], [f.shape[-1] for f in layers.features]
+        self.token_channels = None if layers.class_token is None else layers.class_token.shape[1]
+        self.attends = layers.attention is not None
 
     def forward(self, images: Tensor) -> Layers:
         """(B, 3, H, W) normalised -> Layers."""
+        if isinstance(self.net, APViT):
+            return cast(Layers, self.net(images))
+        if self.is_token_net:
+            return token_layers(self.net, images)
         final, layers = self.net.forward_intermediates(images)
         if final.dim() == 3:  # tokens: drop class and register tokens, then back to the grid
             grid = layers[-1].shape[-2:]
@@ -46,61 +61,58 @@ class Backbone(nn.Module):
         return Layers((*layers[:-1], final))
 
     @torch.no_grad()
-    def _probe(self, size: int) -> tuple[list[int], list[int]]:
-        """Channels and map sides of every layer, read off one forward pass."""
+    def _probe(self, size: int) -> Layers:
+        """Layers of one empty picture, to read shapes off."""
         training = self.net.training
         self.net.eval()
-        features = self(torch.zeros(1, 3, size, size)).features
+        layers: Layers = self(torch.zeros(1, 3, size, size))
         self.net.train(training)
-        return [f.shape[1] for f in features], [f.shape[-1] for f in features]
+        return layers
+
+
+OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool", "pretrained", "patch_drop_rate")
+"""timm options that model.backbone_options may not hold: keys of their own set them, or they would tear the grid."""
 
 
 def _create(config: ModelConfig) -> Any:
+    """The net that a recipe names, with everything that its keys change at construction."""
     ensure_torchvision()
     import timm
-    from timm.models import get_pretrained_cfg
 
-    options: dict[str, Any] = {}
+    if config.backbone != "apvit" and not timm.is_model(config.backbone):
+        raise unknown_name("backbone", config.backbone, [*timm.list_models(), "apvit"])
+    for name in OWN_KEYS:
+        if name in config.backbone_options:
+            raise UsageError(f"model.backbone_options: {name} is set by other keys of model, or cannot be changed.")
+    options: dict[str, Any] = dict(config.backbone_options)
     if config.output_stride is not None:
         options["output_stride"] = config.output_stride
     if config.channels is not None:
         options["channels"] = tuple(config.channels)
-    if not timm.is_model(config.backbone):
-        raise unknown_name("backbone", config.backbone, timm.list_models())
-    default = get_pretrained_cfg(config.backbone)
-    if default is not None and default.fixed_input_size:
-        options["img_size"] = config.size
     try:
-        net = timm.create_model(config.backbone, pretrained=config.pretrained, num_classes=0, global_pool="", **options)
+        net = APViT(config.size, **options) if config.backbone == "apvit" else _create_timm(config, options)
     except (TypeError, NotImplementedError, AssertionError, ValueError) as error:
         raise UsageError(f"backbone '{config.backbone}' does not take {options}: {error}") from error
+    if config.backbone == "apvit" and config.pretrained:
+        raise UsageError("backbone 'apvit' has no weights in timm; give its files as model.weights.")
+    return net
+
+
+def _create_timm(config: ModelConfig, options: dict[str, Any]) -> Any:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    default = get_pretrained_cfg(config.backbone)
+    if default is not None and default.fixed_input_size:
+        options = {**options, "img_size": config.size}
+    if "distilled" not in config.backbone:  # that class refuses any pooling but its own
+        options = {**options, "global_pool": ""}
+    net = timm.create_model(config.backbone, pretrained=config.pretrained, num_classes=0, **options)
     if not hasattr(net, "forward_intermediates"):
         raise UsageError(
             f"backbone '{config.backbone}' gives no feature maps (timm's forward_intermediates); choose another."
         )
+    if is_token_net(net):
+        check_size(net, config.backbone, config.size)
+        plain_attention(net)
     return net
-
-
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Load backbone weights by name from .safetensors or a plain .pth; every tensor of the net must be there."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"weights not found: {path}.") from error
-    except Exception as error:  # safetensors and torch raise many kinds for a broken file
-        raise DataError(f"cannot read weights {path}: {str(error).splitlines()[0]}") from error
-    state = {name.removeprefix("module."): value for name, value in state.get("state_dict", state).items()}
-    own = net.state_dict()
-    missing = [name for name in own if name not in state]
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or wrong:
-        raise DataError(
-            f"weights {path} do not fit: {len(missing)} tensors missing ({', '.join(missing[:2])}), "
-            f"{len(wrong)} of another shape ({', '.join(wrong[:2])})."
-        )
-    net.load_state_dict({name: state[name] for name in own})

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mien.models.token_heads import ClassTokenHead, TsCamHead
 from mien.schema import HeadOutput, Layers, LinearChain
 
 
@@ -33,5 +34,5 @@ class GapHead(nn.Module):
         return None if self.training and self.drop.p else LinearChain(True, (self.weight,), (self.bias,))
 
 
-HEADS: dict[str, type[nn.Module]] = {"gap": GapHead}
+HEADS: dict[str, type[nn.Module]] = {"gap": GapHead, "ts_cam": TsCamHead, "cls": ClassTokenHead}
 """Name -> head, made as head(channels, classes, drop, **model.head_options), called as head(layers, labels)."""
