@@ -1,5 +1,6 @@
 """APViT: both poolings against loops, token counts, independence of the batch, and weights under published names."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_tokens_that_each_block_sees():
         assert torch.allclose(sums, sums.round(), atol=1e-5)
         assert sums.round().sum(-1).tolist() == [count + 1, count + 1]
         assert torch.allclose(sums[:, 0], torch.ones(()))
-    for before, after in zip(blocks, blocks[1:], strict=False):
+    for before, after in itertools.pairwise(blocks):
         assert (after.sum(-1) <= before.sum(-1) + 1e-5).all()  # what was dropped does not come back
 
 
