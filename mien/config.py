@@ -73,7 +73,9 @@ class ModelConfig:
     """Backbone and head."""
 
     backbone: str = "resnet18"
-    """Any timm model name with `forward_intermediates` (CNN or ViT)."""
+    """Any timm model name with `forward_intermediates` (CNN or ViT), or apvit."""
+    backbone_options: dict[str, bool | int | float] = field(default_factory=dict)
+    """Numbers of the backbone, by name, for example {patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3} for a small ViT."""
     head: str = "gap"
     """From features to logits and class maps: gap (CAM), max_pool, lse, wildcat, prm, acol or mlp; docs/models.md."""
     head_options: dict[str, bool | int | float] = field(default_factory=dict)

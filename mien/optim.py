@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from mien.schema import IntArray
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; no weight decay on biases and norms (one-dimensional parameters)."""
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    """SGD with Nesterov momentum, or AdamW; no weight decay on biases and norms (one-dimensional parameters).
+
+    Nor on class tokens and position embeddings of a transformer, which are no weights of a product.
+    """
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (config.weight_decay, 0.0)]
+    for name, parameter in model.named_parameters():
+        groups[parameter.dim() <= 1 or name.endswith(("_token", "_embed"))]["params"].append(parameter)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

@@ -1,9 +1,9 @@
-"""Any timm model as a list of feature maps that stay on the autograd graph."""
+"""Any timm model, or APViT, as a list of feature maps that stay on the autograd graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +11,22 @@ from torch import Tensor, nn
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig
 from mien.errors import UsageError, unknown_name
+from mien.models.apvit import APViT
+from mien.models.apvit_weights import load_apvit
 from mien.models.attend import AttentionDropout, SelfAttention, adl_places, insert_behind, self_attention
+from mien.models.tokens import check_size, is_token_net, plain_attention, spread_gains, token_layers
 from mien.models.weights import load_weights, not_fetched, refuse_other_preprocessing
 from mien.schema import Layers
 
 
 class Backbone(nn.Module):
-    """timm model -> features of layer 1 .. n, shallow to deep, each (B, C, h, w).
+    """timm model or APViT -> features of layer 1 .. n, shallow to deep, each (B, C, h, w).
 
     Layers are timm's `forward_intermediates`: for a ResNet the stem and its four stages (layer 5 is the paper's
     "layer 5"), for a VGG its five blocks of convolutions after their last ReLU and before their pooling (layer 5 of VGG-16
-    is relu5_3), for a ViT its blocks as token grids. The last layer is what the head sees (after the final norm of a ViT),
-    so gradients of a logit with respect to it exist for every backbone.
+    is relu5_3), for a Swin its stages. The last layer is what the head sees, so gradients of a logit with respect to it
+    exist for every backbone. A ViT runs through `token_layers`: its blocks as token grids, all on the path to the logits,
+    the last after the final norm. Layers of APViT are the stages of its trunk, the last of which feeds its transformer.
 
     Args:
         config: which net, with which weights, changed how.
@@ -33,6 +37,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig, attended: Sequence[int] = (-1,)) -> None:
         super().__init__()
         self.net = _create(config)
+        self.is_token_net = is_token_net(self.net)
         if not config.stem_pool:
             if not isinstance(getattr(self.net, "maxpool", None), nn.Module):
                 raise UsageError(
@@ -40,15 +45,25 @@ class Backbone(nn.Module):
                 )
             self.net.maxpool = nn.Identity()
         if config.weights is not None:
-            load_weights(self.net, config.weights)
+            load = load_apvit if isinstance(self.net, APViT) else load_weights
+            load(self.net, config.weights)
+        elif not config.pretrained:
+            spread_gains(getattr(self.net, "norm", None))
         self.attend_last = False
-        self.channels, self.sides = self._probe(config)
+        layers = self._probe(config)
+        self.channels, self.sides = [f.shape[1] for f in layers.features], [f.shape[-1] for f in layers.features]
+        self.token_channels = None if layers.class_token is None else layers.class_token.shape[1]
+        self.attends = layers.attention is not None
         if config.adl or config.self_attention:
             self._insert(config, attended)
             self._probe(config)  # a net that hands on no feature maps is told now
 
     def forward(self, images: Tensor) -> Layers:
         """(B, 3, H, W) normalised -> Layers."""
+        if isinstance(self.net, APViT):
+            return cast(Layers, self.net(images))
+        if self.is_token_net:
+            return token_layers(self.net, images)
         final, layers = self.net.forward_intermediates(images)
         if final.dim() == 3:  # tokens: drop class and register tokens, then back to the grid
             grid = layers[-1].shape[-2:]
@@ -75,49 +90,72 @@ class Backbone(nn.Module):
             insert_behind(self.net, inner, SelfAttention(), "model.self_attention")
 
     @torch.no_grad()
-    def _probe(self, config: ModelConfig) -> tuple[list[int], list[int]]:
-        """Channels and map sides of every layer, read off one forward pass."""
+    def _probe(self, config: ModelConfig) -> Layers:
+        """Layers of one empty picture, to read shapes off."""
         training = self.net.training
         self.net.eval()
         try:
-            features = self(torch.zeros(1, 3, config.size, config.size)).features
+            layers: Layers = self(torch.zeros(1, 3, config.size, config.size))
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             raise UsageError(
                 f"backbone '{config.backbone}' does not take pictures of model.size {config.size} ({reason})."
             ) from error
         self.net.train(training)
-        return [f.shape[1] for f in features], [f.shape[-1] for f in features]
+        return layers
+
+
+OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool", "pretrained", "patch_drop_rate")
+"""timm options that model.backbone_options may not hold: keys of their own set them, or they would tear the grid."""
 
 
 def _create(config: ModelConfig) -> Any:
+    """The net that a recipe names, with everything that its keys change at construction."""
     ensure_torchvision()
     import timm
-    from timm.models import VGG, get_pretrained_cfg
 
-    options: dict[str, Any] = {}
+    if config.backbone != "apvit" and not timm.is_model(config.backbone):
+        raise unknown_name("backbone", config.backbone, [*timm.list_models(), "apvit"])
+    for name in OWN_KEYS:
+        if name in config.backbone_options:
+            raise UsageError(f"model.backbone_options: {name} is set by other keys of model, or cannot be changed.")
+    options: dict[str, Any] = dict(config.backbone_options)
     if config.output_stride is not None:
         options["output_stride"] = config.output_stride
     if config.channels is not None:
         options["channels"] = tuple(config.channels)
-    if not timm.is_model(config.backbone):
-        raise unknown_name("backbone", config.backbone, timm.list_models())
-    published = get_pretrained_cfg(config.backbone)
-    if published is not None and published.fixed_input_size:
-        options["img_size"] = config.size
-    refuse_other_preprocessing(config, published)
     try:
-        net = timm.create_model(config.backbone, pretrained=config.pretrained, num_classes=0, global_pool="", **options)
-    except OSError as error:
-        raise not_fetched(config, published) from error
+        net = APViT(config.size, **options) if config.backbone == "apvit" else _create_timm(config, options)
     except (TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError) as error:
         raise UsageError(_refusal(config, options, error)) from error
+    if config.backbone == "apvit" and config.pretrained:
+        raise UsageError("backbone 'apvit' has no weights in timm; give its files as model.weights.")
+    return net
+
+
+def _create_timm(config: ModelConfig, options: dict[str, Any]) -> Any:
+    import timm
+    from timm.models import VGG, get_pretrained_cfg
+
+    published = get_pretrained_cfg(config.backbone)
+    if published is not None and published.fixed_input_size:
+        options = {**options, "img_size": config.size}
+    if "distilled" not in config.backbone:  # that class refuses any pooling but its own
+        options = {**options, "global_pool": ""}
+    refuse_other_preprocessing(config, published)
+    try:
+        net = timm.create_model(config.backbone, pretrained=config.pretrained, num_classes=0, **options)
+    except OSError as error:
+        raise not_fetched(config, published) from error
     if not hasattr(net, "forward_intermediates"):
         raise UsageError(
             f"backbone '{config.backbone}' gives no feature maps (timm's forward_intermediates); choose another."
         )
     if isinstance(net, VGG):  # the convolutions end at relu5_3; the last pooling and 120 M weights of the classifier go
         net.prune_intermediate_layers(list(range(5)))
+    if is_token_net(net):
+        check_size(net, config.backbone, config.size)
+        plain_attention(net)
     return net
 
 

@@ -64,7 +64,23 @@ def create_model(config: ModelConfig, classes: int, guided: Sequence[int] = (-1,
                 raise UsageError(f"model.head_options: head '{config.head}' takes none, got '{name}'.")
             raise unknown_name(f"option of head '{config.head}'", name, known)
     backbone = Backbone(config, guided)
-    head = kind(backbone.channels[-1], classes, config.drop, **config.head_options)
+    head = kind(_head_channels(config, backbone), classes, config.drop, **config.head_options)
     model = Classifier(backbone, head, config.spatial_drop)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+def _head_channels(config: ModelConfig, backbone: Backbone) -> int:
+    """Channels that the head reads, those of the last layer or of the class token; UsageError where the two do not fit."""
+    if config.backbone == "apvit" and config.head != "cls":
+        raise UsageError(
+            f"backbone 'apvit' answers through its class token, not through '{config.head}'; use model.head cls."
+        )
+    if config.head == "cls" and backbone.token_channels is not None:
+        return backbone.token_channels
+    if config.head == "cls" or (config.head == "ts_cam" and not backbone.attends):
+        raise UsageError(
+            f"head '{config.head}' needs a transformer with a class token, such as deit_small_patch16_224; "
+            f"'{config.backbone}' has none."
+        )
+    return backbone.channels[-1]

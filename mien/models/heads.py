@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mien import maps
 from mien.errors import UsageError
 from mien.models.pooling import log_sum_exp, max_pool, peak_pool, wildcat_pool
+from mien.models.token_heads import ClassTokenHead, TsCamHead
 from mien.schema import HeadOutput, Layers, LinearChain
 
 
@@ -198,6 +199,8 @@ HEADS: dict[str, type[nn.Module]] = {
     "prm": PrmHead,
     "acol": AcolHead,
     "mlp": MlpHead,
+    "ts_cam": TsCamHead,
+    "cls": ClassTokenHead,
 }
 """Name -> head, made as head(channels, classes, drop, **model.head_options), called as head(layers, labels)."""
 

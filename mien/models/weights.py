@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mien.config import ModelConfig
 from mien.errors import DataError, UsageError
+from mien.models.tokens import is_token_net, resized_positions
 from mien.schema import PREPROCESSING
 
 _WRAPPERS = ("state_dict", "model", "net", "encoder", "backbone")
@@ -23,7 +24,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
     timm's own names, torchvision's (the same for ResNets and VGGs) and VGGFace's conv1_1 .. conv5_3 are understood, under
     any common prefix (module., backbone., ...). Classifiers in the file are ignored. Every tensor of the net must be there
-    in its shape; only counters of batch norm (num_batches_tracked) may be missing, as in old files.
+    in its shape; only counters of batch norm (num_batches_tracked) may be missing, as in old files. Position embeddings of
+    a ViT that was trained at another size are resized to the grid of the net.
 
     Raises:
         DataError: no such file, not readable without running code, or tensors missing or of another shape.
@@ -31,6 +33,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
     """
     own = net.state_dict()
     state = _without_prefix(_vgg_names(read_state(path), net), own)
+    if is_token_net(net):
+        state = resized_positions(net, state)
     state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
     missing = [name for name in own if name not in state]
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
