@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mien import maps
-from mien.errors import UsageError
-from mien.schema import Cue
+from mien.schema import Cue, layer_index
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": maps.cosine, "pearson": maps.pearson}
 
@@ -32,12 +31,7 @@ def alignment_loss(attention: Tensor, cue: Cue, similarity: str = "cosine") -> T
 
 def resolve_layers(layers: Sequence[int], count: int) -> list[int]:
     """Layer numbers of a recipe (1 = shallowest, -1 = last) as indices into Output.features."""
-    for layer in layers:
-        if layer == 0 or abs(layer) > count:
-            raise UsageError(
-                f"guidance.layers: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count})."
-            )
-    return [layer - 1 if layer > 0 else count + layer for layer in layers]
+    return [layer_index(layer, count, "guidance.layers") for layer in layers]
 
 
 def guidance_loss(features: Sequence[Tensor], cues: Sequence[Cue], similarity: str) -> Tensor:
