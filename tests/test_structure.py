@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"faces", "cues", "models", "losses", "explain", "metrics"},
     {"data"},
     {"checkpoint", "prepare", "check", "synthesize", "cues.verb"},
-    {"train"},
+    {"train", "collect"},
     {"evaluate", "predict", "crossval", "explain_photos", "export"},
     {"report"},
     {"demo", "web", "cli"},
