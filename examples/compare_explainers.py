@@ -7,7 +7,7 @@ from mien.config import ModelConfig
 from mien.cues import CueConfig, controls, render_cue
 from mien.data.synthetic import faces
 from mien.data.transforms import normalise
-from mien.explain import EXPLAINERS, explain
+from mien.explain import EXPLAINERS, Sampling, evidence, explain
 from mien.metrics.alignment import alignment_scores, cam_scores
 from mien.models import create_model
 from mien.schema import class_index
@@ -22,8 +22,8 @@ def main(size: int = 64, count: int = 14) -> dict[str, dict[str, float]]:
     labels = torch.tensor([class_index("basic-7")[r.expression] for r in records])
     cue = render_cue(CueConfig(), landmarks, labels, image_size=(size, size), size=(size, size))
 
-    maps = explain(model, images, target=labels, methods=tuple(EXPLAINERS))
-    scores = {name: cam_scores(raw if name == "cam" else raw.relu(), cue.maps) for name, raw in maps.items()}
+    maps = explain(model, images, target=labels, methods=tuple(EXPLAINERS), sampling=Sampling(samples=2))
+    scores = {name: cam_scores(evidence(name, raw), cue.maps) for name, raw in maps.items()}
     scores["floor: uniform"] = alignment_scores(controls.uniform(cue.maps), cue.maps)
     # Neutral has no action units: its cue is not valid and is left out of the mean.
     means = {name: {key: float(v[cue.valid].mean()) for key, v in kinds.items()} for name, kinds in scores.items()}

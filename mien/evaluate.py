@@ -4,48 +4,39 @@ from __future__ import annotations
 
 import io
 import json
-from collections import defaultdict
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from mien import checkpoint, maps
+from mien import checkpoint
+from mien.collect import (
+    CONTROLS,
+    FLOORS,
+    PREDICTED,
+    Collected,
+    FaceScores,
+    Plan,
+    collect,
+    collect_faithfulness,
+    guided_scores,
+)
 from mien.config import Recipe
-from mien.cues import render_cue
-from mien.data.loader import Loader, labels_of
+from mien.data.loader import labels_of
 from mien.data.store import Store, open_store
-from mien.errors import DataError
-from mien.explain import DEFAULT_METHODS, cam_family, gap_weight
-from mien.guidance import cues_for, guides_of, look, mean_of_cue
-from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores, summarise
+from mien.errors import DataError, UsageError
+from mien.explain import DEFAULT_METHODS, EXPLAINERS, Sampling, explain, fitting, method_names
+from mien.guidance import mean_of_cue
+from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
-from mien.models import Classifier
-from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
+from mien.metrics.faithfulness import FAITHFULNESS, STEPS
+from mien.schema import FloatArray, IntArray, scheme_classes
 from mien.train import split_rows
 
-FLOORS = ("uniform", "centre", "mean")
-"""Maps that never saw the face: what a score is worth begins here."""
-CONTROLS = ("other_class", "shuffled", "inverted")
-"""Wrong cues for the model's own attention: a high score here means that the right cue explains nothing."""
-
-
-class Collected(NamedTuple):
-    """Everything of one pass over the split, one row a face."""
-
-    probabilities: FloatArray
-    valid: npt.NDArray[np.bool_]
-    scores: dict[str, dict[str, FloatArray]]
-    """Map name -> score name -> (N,)."""
-    class_maps: dict[str, FloatArray]
-    """Map name -> (K, H, W) mean over the faces of each class."""
-    face_maps: dict[str, np.ndarray]
-    """Map name -> (N, h, w) float16 in [0, 1] at the resolution of the last layer; for pictures in a report."""
+__all__ = ["CONTROLS", "FLOORS", "evaluate"]
 
 
 def evaluate(
@@ -53,6 +44,12 @@ def evaluate(
     *,
     split: Literal["test", "valid", "train"] = "test",
     store: Path | None = None,
+    methods: str | None = None,
+    samples: int | None = None,
+    per_class: bool = False,
+    faithfulness: bool = False,
+    faithfulness_faces: int = 500,
+    faithfulness_steps: int = STEPS,
     seed: int = 0,
     batch: int = 128,
 ) -> dict[str, Any]:
@@ -63,10 +60,19 @@ def evaluate(
         split: which part of the store; test unless said otherwise.
         store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
             the floor of the mean cue is that of the scored faces themselves.
-        seed: of the random controls and the bootstrap.
+        methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
+            grad_cam_pp, layer_cam that fit the model.
+        samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
+        per_class: print a table by class too, right and wrong predictions apart.
+        faithfulness: add deletion, insertion and randomised models; many passes for each face, so it is slow.
+        faithfulness_faces: how many faces that is done on, drawn evenly from the split.
+        faithfulness_steps: in how many steps pixels are deleted and inserted.
+        seed: of the random controls, the noise, the drawing of faces and the bootstrap.
         batch: faces at a time.
 
     """
+    if min(faithfulness_faces, faithfulness_steps, batch) < 1:
+        raise UsageError("--faithfulness-faces, --faithfulness-steps and --batch must be at least 1.")
     model, recipe, env = checkpoint.load_model(run)
     if store is not None:
         recipe = replace(recipe, data=replace(recipe.data, store=store))
@@ -74,25 +80,58 @@ def evaluate(
     labels = labels_of(faces, recipe.data.scheme)
     rows, reference = rows_to_score(faces, recipe, split, labels)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
-    mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size)
-    collected = collect(model.to(device), recipe, faces, rows, labels, mean.to(device), device, seed, batch)
-    collected.scores.update(guided_scores(model, recipe, faces, rows, labels, device, batch))
+    mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size).to(device)
+    names = choose_methods(methods, model, recipe)
+    plan = Plan(
+        model.to(device), recipe, faces, rows, labels, mean, device, names, Sampling(samples, seed), seed, batch
+    )
+    collected = collect(plan)
+    collected.scores.update(guided_scores(plan))
+    results = results_of(run.name, split, plan, collected, env)
+    extra: FaceScores = {}
+    if faithfulness:
+        extra, results["faithfulness"] = faithfulness_of(plan, collected, faithfulness_faces, faithfulness_steps)
+    write_results(run, results, collected, extra, plan)
+    print_results(results)
+    if per_class:
+        print_classes(results)
+    return results
 
+
+def choose_methods(methods: str | None, model: torch.nn.Module, recipe: Recipe) -> tuple[str, ...]:
+    """Methods as named, refused before anything is scored where one does not fit; or the default ones that fit."""
+    image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
+    if methods is not None:
+        names = method_names(methods)
+        explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"])
+        return tuple(names)
+    names = fitting(model, image)
+    left = [name for name in DEFAULT_METHODS if name not in names]
+    if left:
+        print(f"mien: not for this model, left out: {', '.join(left)}.", file=sys.stderr)
+    return tuple(names)
+
+
+def results_of(run: str, split: str, plan: Plan, collected: Collected, env: dict[str, Any]) -> dict[str, Any]:
+    """Everything of results.json but faithfulness."""
+    recipe, faces, labels = plan.recipe, plan.store, plan.labels[plan.rows]
     classes = scheme_classes(recipe.data.scheme)
     predicted = collected.probabilities.argmax(1)
-    alignment = {
-        name: summarise(scores, labels[rows], predicted, collected.valid, classes, seed=seed)["scores"]
-        for name, scores in collected.scores.items()
-    }
-    results = {
+    alignment = {}
+    for name, scores in collected.scores.items():
+        valid = collected.valid_predicted if name == PREDICTED else collected.valid
+        alignment[name] = summarise(scores, labels, predicted, valid, classes, seed=plan.seed)["scores"]
+    last = [name for name in alignment if name.startswith("layer-")][-1]
+    cosines = {name: collected.scores[name]["cosine"] for name in (last, *plan.methods)}
+    return {
         "run_version": checkpoint.RUN_VERSION,
-        "run": run.name,
+        "run": run,
         "split": split,
         "protocol": recipe.data.protocol,
         "store": faces.info.dataset,
         "store_fingerprint": faces.fingerprint,
         "classes": list(classes),
-        "faces": len(rows),
+        "faces": len(plan.rows),
         "faces_with_cue": int(collected.valid.sum()),
         "guidance": {
             "weight": recipe.guidance.weight,
@@ -102,12 +141,32 @@ def evaluate(
         },
         "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
         "checkpoint": env["checkpoint"],
-        "classification": classification_scores(collected.probabilities, labels[rows], classes),
+        "methods": list(plan.methods),
+        "samples": plan.sampling.samples,
+        "classification": classification_scores(collected.probabilities, labels, classes),
         "alignment": alignment,
+        "per_class": by_class(cosines, labels, predicted, collected.valid, classes),
     }
-    write_results(run, results, collected, faces, rows, labels)
-    print_results(results)
-    return results
+
+
+def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) -> tuple[FaceScores, dict[str, Any]]:
+    """Per-face scores, NaN for faces that were not drawn, and their summary."""
+    chosen = np.sort(np.random.default_rng(plan.seed).permutation(len(plan.rows))[:faces])
+    scores = collect_faithfulness(plan, plan.rows[chosen], steps)
+    labels, classes = plan.labels[plan.rows[chosen]], scheme_classes(plan.recipe.data.scheme)
+    predicted, every = collected.probabilities[chosen].argmax(1), np.ones(len(chosen), dtype=bool)
+    summary = {
+        name: summarise(kinds, labels, predicted, every, classes, seed=plan.seed)["scores"]
+        for name, kinds in scores.items()
+    }
+
+    def spread(values: FloatArray) -> FloatArray:
+        wide = np.full(len(plan.rows), np.nan, dtype=np.float32)
+        wide[chosen] = values
+        return wide
+
+    per_face = {name: {kind: spread(values) for kind, values in kinds.items()} for name, kinds in scores.items()}
+    return per_face, {"faces": len(chosen), "steps": steps, "scores": summary}
 
 
 def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
@@ -122,132 +181,17 @@ def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) ->
     return rows, reference
 
 
-@torch.no_grad()
-def collect(
-    model: torch.nn.Module, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, mean: Tensor,
-    device: torch.device, seed: int, batch: int,
-) -> Collected:  # fmt: skip
-    """One batched pass: probabilities, scores of every layer's attention and of four CAMs, floors and controls."""
-    classes = len(scheme_classes(recipe.data.scheme))
-    probabilities, valid = [], []
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    sums: dict[str, Tensor] = {}
-    small: dict[str, list[Tensor]] = defaultdict(list)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    # A store that is sorted by class would shuffle cues inside one class: the control needs mixed batches.
-    order = np.random.default_rng(seed).permutation(len(rows))
-    loader = Loader(
-        store, rows[order], labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers,
-        preprocessing=recipe.model.preprocessing,
-    )  # fmt: skip
-    for part in track(loader, "evaluate", len(loader)):
-        output: Output = model(part.images)
-        probabilities.append(output.logits.float().softmax(1).cpu())
-        size = (part.images.shape[-2], part.images.shape[-1])
-        cue = cue_of(recipe, part, size, "none", mean, generator)
-        valid.append(cue.valid.cpu())
-        raw = raw_maps(model, output, part)
-        for name, values in batch_scores(recipe, part, output, raw, cue, mean, generator).items():
-            add(scores[name], values)
-        looks = {"attention": maps.min_max(maps.channel_mean(output.features[-1])), "cam": maps.min_max(raw["cam"])}
-        for name, map_ in looks.items():
-            small[name].append(map_[:, 0].half().cpu())
-        for name, map_ in {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}.items():
-            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
-    back = np.argsort(order)
-    known = torch.cat(valid).numpy()[back]
-
-    def joined(parts: list[Tensor]) -> np.ndarray:
-        return np.asarray(torch.cat(parts).numpy()[back])
-
-    def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
-        seen = labels[rows][known] if name == "cue" else labels[rows]
-        return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
-
-    return Collected(
-        joined(probabilities),
-        known,
-        {name: {kind: joined(values) for kind, values in kinds.items()} for name, kinds in scores.items()},
-        {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
-        {name: joined(parts) for name, parts in small.items()},
-    )
-
-
-def raw_maps(model: torch.nn.Module, output: Output, batch: Batch) -> dict[str, Tensor]:
-    """Raw map of the true class by every one of DEFAULT_METHODS."""
-    weight = gap_weight(model, output)
-    assert weight is not None
-    family = cam_family(output, weight, batch.expressions)
-    return {name: family[name] for name in DEFAULT_METHODS}
-
-
-def batch_scores(
-    recipe: Recipe, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, mean: Tensor,
-    generator: torch.Generator,
-) -> dict[str, dict[str, Tensor]]:  # fmt: skip
-    """Map name -> score name -> (B,): attention of every layer, class maps, floors and controls."""
-    scores = {
-        f"layer-{number}": attention_scores(feature, cue.maps) for number, feature in enumerate(output.features, 1)
-    }
-    for name, map_ in raw.items():
-        scores[name] = cam_scores(map_ if name == "cam" else map_.relu(), cue.maps)
-    size = (cue.maps.shape[-2], cue.maps.shape[-1])
-    for name in FLOORS:
-        floor = cue_of(recipe, batch, size, name, mean, generator)
-        scores[f"floor:{name}"] = alignment_scores(floor.maps, cue.maps)
-    for name in CONTROLS:
-        if name != "other_class" or recipe.cue.kind == "au":
-            wrong = cue_of(recipe, batch, size, name, mean, generator)
-            scores[f"control:{name}"] = attention_scores(output.features[-1], wrong.maps)
-    return scores
-
-
-def guided_scores(
-    model: torch.nn.Module, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, device: torch.device,
-    batch: int,
-) -> dict[str, dict[str, FloatArray]]:  # fmt: skip
-    """Scores of the attributions by gradients that a run was trained with, each against its own cue; else nothing."""
-    assert isinstance(model, Classifier)
-    guides = [guide for guide in guides_of(recipe, model) if guide.by_gradient]
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    loader = Loader(store, rows, labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers)
-    for part in track(loader, "attributions", len(loader)) if guides else ():
-        size = (part.images.shape[-2], part.images.shape[-1])
-        for seen in look(model, guides, part.images, part.expressions)[1]:
-            cue = cues_for(replace(recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
-            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
-    return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
-
-
-def member(batch: Batch, classes: int) -> Tensor:
-    """(B, K) one-hot class membership of a batch."""
-    return torch.nn.functional.one_hot(batch.expressions, classes).float()
-
-
-def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:
-    """Append one batch of per-face scores."""
-    for name, values in scores.items():
-        store[name].append(values.cpu())
-
-
-def cue_of(
-    recipe: Recipe, batch: Batch, size: tuple[int, int], control: str, mean: Tensor, generator: torch.Generator
-) -> Cue:
-    """The run's cue (or a control in its place) at `size` for the true labels of a batch."""
-    return render_cue(
-        replace(recipe.cue, control=control), batch.landmarks, batch.expressions, scheme=recipe.data.scheme,
-        image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=size, generator=generator, mean=mean,
-    )  # fmt: skip
-
-
-def write_results(
-    run: Path, results: dict[str, Any], collected: Collected, store: Store, rows: IntArray, labels: IntArray
-) -> None:
+def write_results(run: Path, results: dict[str, Any], collected: Collected, extra: FaceScores, plan: Plan) -> None:
     """results.json (all numbers), maps/class_means.npz (K, H, W) and maps/faces.npz (one row a face)."""
     (run / "maps").mkdir(exist_ok=True)
-    split = results["split"]
+    split, rows, store = results["split"], plan.rows, plan.store
     suffix = "" if split == "test" else f"-{split}"
-    per_face = {f"{name}/{kind}": values for name, kinds in collected.scores.items() for kind, values in kinds.items()}
+    per_face = {
+        f"{name}/{kind}": values
+        for scores in (collected.scores, extra)
+        for name, kinds in scores.items()
+        for kind, values in kinds.items()
+    }
     _save_npz(run / "maps" / f"class_means{suffix}.npz", collected.class_maps)
     _save_npz(
         run / "maps" / f"faces{suffix}.npz",
@@ -255,9 +199,10 @@ def write_results(
             "row": rows,
             "id": store.ids[rows].astype(str),
             "subject": np.array([name or "" for name in store.subject[rows]], dtype=str),
-            "label": labels[rows],
+            "label": plan.labels[rows],
             "probabilities": collected.probabilities,
             "valid": collected.valid,
+            "valid_predicted": collected.valid_predicted,
             **per_face,
             **{f"map:{name}": values for name, values in collected.face_maps.items()},
         },
@@ -272,7 +217,7 @@ def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """The two tables that a person wants to see first."""
+    """The tables that a person wants to see first."""
     scores = results["classification"]
     print(
         f"{results['run']} on {results['split']} ({results['faces']} faces, protocol {results['protocol']}): "
@@ -282,8 +227,32 @@ def print_results(results: dict[str, Any]) -> None:
     print(
         f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
     )
-    print(f"  {'map':<22}{'cosine':>8}{'pearson':>9}{'energy':>8}{'pointing':>10}")
-    for name, kinds in results["alignment"].items():
-        cells = [kinds[kind]["class_mean"] for kind in ("cosine", "pearson", "energy", "pointing")]
-        shown = [f"{value:.3f}" if value is not None else "-" for value in cells]
-        print(f"  {name:<22}{shown[0]:>8}{shown[1]:>9}{shown[2]:>8}{shown[3]:>10}")
+    _print_scores(results["alignment"], ("cosine", "pearson", "energy", "pointing"))
+    faithful = results.get("faithfulness")
+    if faithful is not None:
+        print(f"faithfulness over {faithful['faces']} faces (class mean; insertion higher, the others lower is better)")
+        _print_scores(faithful["scores"], tuple(FAITHFULNESS))
+
+
+def _print_scores(table: dict[str, Any], kinds: tuple[str, ...]) -> None:
+    """A row a map, a column a score."""
+    print(f"  {'map':<22}" + "".join(f"{kind:>{max(len(kind) + 2, 9)}}" for kind in kinds))
+    for name, scores in table.items():
+        values = [scores[kind]["class_mean"] if kind in scores else None for kind in kinds]
+        shown = ["-" if value is None else f"{value:.3f}" for value in values]
+        print(f"  {name:<22}" + "".join(f"{v:>{max(len(k) + 2, 9)}}" for k, v in zip(kinds, shown, strict=True)))
+
+
+def print_classes(results: dict[str, Any]) -> None:
+    """A row a class: recall, what it is most often taken for, and the cosine of right / wrong predictions."""
+    names = list(next(iter(results["per_class"].values()))["cosine"])
+    print("class by class: cosine with the cue, predicted rightly / wrongly")
+    print(f"  {'class':<12}{'faces':>6}{'recall':>8}  {'taken for':<18}" + "".join(f"{name:>16}" for name in names))
+    for name, row in results["per_class"].items():
+        recall = "-" if row["recall"] is None else f"{row['recall']:.3f}"
+        taken = f"{row['taken_for']} ({row['taken_for_share']:.2f})" if row["taken_for"] else "-"
+        cells = [
+            " / ".join("-" if entry[side] is None else f"{entry[side]:.3f}" for side in ("right", "wrong"))
+            for entry in row["cosine"].values()
+        ]
+        print(f"  {name:<12}{row['faces']:>6}{recall:>8}  {taken:<18}" + "".join(f"{cell:>16}" for cell in cells))

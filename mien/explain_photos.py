@@ -51,7 +51,7 @@ def explain(
     run: Path,
     *photos: Path,
     out: Path | None = None,
-    methods: str = "cam,grad_cam_pp,layer_cam",
+    methods: str | None = None,
     expression: str | None = None,
     faces: str = "auto",
     landmark_model: Path | None = None,
@@ -67,7 +67,8 @@ def explain(
         run: run folder of `mien train`.
         photos: pictures, or folders that are searched for pictures.
         out: folder for the results (default RUN/explained).
-        methods: maps to draw beside the attention, separated by commas: cam, grad_cam, grad_cam_pp, layer_cam, ...
+        methods: maps to draw beside the attention, separated by commas (docs/explanations.md); by default those of cam,
+            grad_cam_pp, layer_cam that fit the model.
         expression: explain this expression for every face instead of the predicted one.
         faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
@@ -75,13 +76,19 @@ def explain(
         batch: faces at a time.
 
     """
+    import torch
+
     from mien import checkpoint
+    from mien import explain as explainers
 
     if size < 32 or batch < 1:
         raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
-    names = method_names(methods)
+    names = None if methods is None else explainers.method_names(methods)
     files = find_photos(photos)
     model, recipe, env = checkpoint.load_model(run)
+    if names is None:
+        image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
+        names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"))
     classes = scheme_classes(recipe.data.scheme)
     if expression is not None and expression not in classes:
         raise unknown_name("expression", expression, classes)
@@ -113,17 +120,6 @@ def explain(
     checkpoint.write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
     print_table(manifest, folder)
     return manifest
-
-
-def method_names(methods: str) -> list[str]:
-    """Names of mien.explain.EXPLAINERS out of a comma list, each once; UsageError for an unknown one."""
-    from mien.explain import EXPLAINERS
-
-    names = list(dict.fromkeys(word.strip() for word in methods.split(",") if word.strip()))
-    for name in names:
-        if name not in EXPLAINERS:
-            raise unknown_name("explainer", name, EXPLAINERS)
-    return names
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -231,18 +227,15 @@ def look(
     pairs = [transform(image, torch.from_numpy(face.landmarks)) for image, face in zip(pixels, faces, strict=True)]
     pictures, points = (torch.stack(part) for part in zip(*pairs, strict=True))
     images = normalise(pictures.to(device), recipe.model.preprocessing)
-    with torch.no_grad():
-        output = model.to(device)(images)
-    target = output.logits.argmax(1)
-    if expression is not None:
-        target = torch.full_like(target, classes.index(expression))
+    wanted = None if expression is None else classes.index(expression)
+    output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods)
+    target = explainers.resolve_target(output, wanted)
     frame = (recipe.model.size, recipe.model.size)
     cue = control_cue(
         "none", recipe.cue, points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame
     )
-    raw = explainers.explain(model, images, target, methods)
     scores = {"attention": attention_scores(output.features[-1], cue.maps)}
-    scores |= {name: cam_scores(map_ if name == "cam" else map_.relu(), cue.maps) for name, map_ in raw.items()}
+    scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
     raw = {"attention": maps.channel_mean(output.features[-1]), **raw}
     return Looked(
         pictures.permute(0, 2, 3, 1).numpy(),
@@ -290,15 +283,15 @@ def draw_strip(
     import torch
 
     from mien import draw, maps
+    from mien import explain as explainers
 
     cells = {"face": picture}
     if entry["cue"] is not None:
         cells[f"cue of {entry['explained_expression']}"] = draw.overlay(picture, cue)
     for name, map_ in raw.items():
-        evidence = (
-            map_ if name in ("attention", "cam") else np.maximum(map_, 0)
-        )  # gradient maps: the part that speaks for
-        cells[name] = draw.overlay(picture, maps.min_max(torch.from_numpy(evidence)[None, None])[0, 0].numpy())
+        whole = torch.from_numpy(map_)[None, None]
+        shown = whole if name == "attention" else explainers.evidence(name, whole)
+        cells[name] = draw.overlay(picture, maps.min_max(shown)[0, 0].numpy())
     share = entry["probabilities"][entry["expression"]]
     title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
     draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))

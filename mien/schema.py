@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mien.errors import unknown_name
+from mien.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -194,6 +194,13 @@ class LinearChain(NamedTuple):
     """First to last, each (out, in)."""
     biases: tuple[Tensor | None, ...]
     """First to last, each (out,) or None."""
+
+
+def layer_index(layer: int, count: int, where: str = "layer") -> int:
+    """Index into Output.features of a layer number: 1 = shallowest, -1 = last; UsageError for 0 and beyond both ends."""
+    if layer == 0 or abs(layer) > count:
+        raise UsageError(f"{where}: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count}).")
+    return layer - 1 if layer > 0 else count + layer
 
 
 def scheme_classes(scheme: str) -> tuple[str, ...]:

@@ -11,13 +11,17 @@ import tiny
 import torch
 
 from mien import checkpoint
+from mien.cues import render_cue
 from mien.data.loader import labels_of
 from mien.data.store import open_store
 from mien.data.transforms import normalise
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.evaluate import CONTROLS, FLOORS, evaluate
-from mien.explain import DEFAULT_METHODS
-from mien.metrics.alignment import SCORES
+from mien.explain import DEFAULT_METHODS, Sampling, evidence, explain
+from mien.metrics.alignment import SCORES, cam_scores
+from mien.metrics.faithfulness import FAITHFULNESS
+from mien.models import HEADS
+from mien.schema import HeadOutput, Layers
 from mien.train import fit
 
 
@@ -154,3 +158,118 @@ def test_a_store_of_test_faces_alone_can_be_scored(tmp_path: Path) -> None:
     assert results["alignment"]["floor:mean"]["cosine"]["class_mean"] > 0.3
     with pytest.raises(DataError, match="no labelled faces"):
         evaluate(tmp_path / "run", store=tmp_path / "foreign", split="valid")
+
+
+class HiddenHead(torch.nn.Module):
+    """A head with a hidden layer and without class maps: no closed form, no CAM."""
+
+    def __init__(self, channels: int, classes: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.top = torch.nn.Sequential(
+            torch.nn.Linear(channels, 8), torch.nn.Tanh(), torch.nn.Dropout(drop), torch.nn.Linear(8, classes)
+        )
+
+    def forward(self, layers: Layers, labels: torch.Tensor | None = None) -> HeadOutput:
+        return HeadOutput(self.top(layers.features[-1].mean(dim=(2, 3))), None)
+
+
+@pytest.fixture(scope="module")
+def hidden_run(faces, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "hidden"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(HEADS, "hidden", HiddenHead)
+        fit(tiny.recipe(faces, model={"head": "hidden"}, optim={"epochs": 1}), out)
+        yield out
+
+
+def test_a_head_without_class_maps(hidden_run, capsys):
+    scores = evaluate(hidden_run)
+    assert scores["methods"] == ["grad_cam", "grad_cam_pp", "layer_cam"]
+    assert "left out: cam." in capsys.readouterr().err
+    assert "cam@predicted" not in scores["alignment"]
+    assert np.isfinite(scores["alignment"]["layer_cam"]["pearson"]["class_mean"])
+    assert set(np.load(hidden_run / "maps" / "class_means.npz").files) == {"cue", "attention", "grad_cam"}
+    with pytest.raises(UsageError, match="cam: this model has no class activation maps") as caught:
+        evaluate(hidden_run, methods="cam")
+    assert "\n" not in str(caught.value)
+
+
+def test_methods_are_those_of_explain(hidden_run, faces):
+    """Scores per face equal `explain` and the metric called by hand, through one backward pass a batch."""
+    evaluate(hidden_run, methods="hires_cam,score_cam,ss_cam", samples=2, batch=11)
+    saved = np.load(hidden_run / "maps" / "faces.npz")
+    model, recipe, _ = checkpoint.load_model(hidden_run)
+    store = open_store(faces)
+    images = normalise(torch.from_numpy(store.images(saved["row"])).permute(0, 3, 1, 2))
+    labels = torch.from_numpy(saved["label"])
+    cue = render_cue(
+        recipe.cue, torch.from_numpy(store.landmarks[saved["row"]].astype(np.float32)), labels,
+        image_size=(tiny.SIZE, tiny.SIZE), size=(tiny.SIZE, tiny.SIZE),
+    )  # fmt: skip
+    maps = explain(model, images, labels, ("hires_cam", "score_cam", "ss_cam"), sampling=Sampling(samples=2))
+    for name, raw in maps.items():
+        for kind, values in cam_scores(evidence(name, raw), cue.maps).items():
+            assert np.allclose(saved[f"{name}/{kind}"], values.numpy(), atol=1e-4), (name, kind)
+
+
+def test_predicted_class(run, results):
+    """Where the answer is right nothing changes; faces taken for Neutral have no cue."""
+    saved = np.load(run / "maps" / "faces.npz")
+    predicted = saved["probabilities"].argmax(1)
+    right = saved["valid"] & (predicted == saved["label"])
+    assert right.any()
+    assert np.allclose(saved["cam@predicted/cosine"][right], saved["cam/cosine"][right], atol=1e-5)
+    assert (saved["valid_predicted"] == (saved["valid"] & (predicted != 0))).all()
+    own, said = results["alignment"]["cam"]["cosine"], results["alignment"]["cam@predicted"]["cosine"]
+    assert said["correct"] == pytest.approx(own["correct"], abs=1e-6)
+
+
+def test_class_by_class(run, results, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    evaluate(copy, per_class=True)
+    shown = capsys.readouterr().out
+    confusion = np.array(results["classification"]["confusion"])
+    for k, (name, row) in enumerate(results["per_class"].items()):
+        assert row["faces"] == confusion[k].sum()
+        assert row["recall"] == pytest.approx(confusion[k, k] / confusion[k].sum())
+        others = confusion[k].copy()
+        others[k] = 0
+        assert row["taken_for"] == (results["classes"][others.argmax()] if others.any() else None)
+        assert set(row["cosine"]) == {"layer-5", *DEFAULT_METHODS}
+        assert row["cosine"]["cam"]["all"] == pytest.approx(results["alignment"]["cam"]["cosine"]["per_class"][name])
+        assert f"  {name:<12}" in shown
+    assert results["per_class"]["Neutral"]["cosine"]["cam"] == {"all": None, "right": None, "wrong": None}
+
+
+def test_faithfulness(run, results, tmp_path, capsys):
+    assert "faithfulness" not in results
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    options = {"faithfulness": True, "faithfulness_faces": 10, "faithfulness_steps": 4, "methods": "cam,layer_cam"}
+    found = evaluate(copy, **options)["faithfulness"]
+    assert (found["faces"], found["steps"]) == (10, 4)
+    assert set(found["scores"]) == {"layer-5", "cam", "layer_cam", "floor:random", "floor:centre"}
+    for name, kinds in found["scores"].items():
+        assert set(kinds) == {"deletion", "insertion"} if name.startswith("floor") else set(FAITHFULNESS)
+        for kind, score in kinds.items():
+            assert score["higher_is_better"] is FAITHFULNESS[kind]
+            assert (-1 if kind.startswith("random") else 0) <= score["class_mean"] <= 1 + 1e-6
+    saved = np.load(copy / "maps" / "faces.npz")
+    assert np.isfinite(saved["cam/deletion"]).sum() == 10
+    assert found["scores"]["layer-5"]["randomised_head"]["class_mean"] == pytest.approx(1, abs=1e-4)  # of no class
+    assert found["scores"]["cam"]["randomised_head"]["class_mean"] < 0.99
+    again = evaluate(copy, **options, batch=3)["faithfulness"]["scores"]
+    for name, kinds in found["scores"].items():
+        for kind, score in kinds.items():
+            assert again[name][kind]["class_mean"] == pytest.approx(score["class_mean"], abs=1e-4), (name, kind)
+    assert "faithfulness over 10 faces" in capsys.readouterr().out
+
+
+def test_bad_options(run):
+    for options, words in (
+        ({"methods": "layercam"}, "Did you mean 'layer_cam'"),
+        ({"methods": "score_cam", "samples": 0}, "samples is 0"),
+        ({"faithfulness": True, "faithfulness_steps": 0}, "at least 1"),
+        ({"batch": 0}, "at least 1"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            evaluate(run, **options)

@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"checkpoint", "prepare", "check", "synthesize", "cues.verb"},
     {"guidance"},
-    {"train"},
+    {"train", "collect"},
     {"evaluate", "predict", "crossval", "explain_photos", "export"},
     {"report"},
     {"demo", "web", "cli"},

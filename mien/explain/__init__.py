@@ -1,42 +1,81 @@
 """Where the model looks: raw maps of a model's evidence for a class.
 
-`explain` is the one call most users need. ReLU, min-max and resize are separate named calls in `mien.maps`, so that a
-score never normalises twice.
+`explain` is the one call most users need. ReLU, min-max and resize are separate named calls (`evidence` here, the others
+in `mien.maps`), so that a score never normalises twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mien.errors import UsageError, unknown_name
-from mien.explain.builtin import CAM_FAMILY, cam, cam_family, gap_weight
-from mien.explain.gradient import GRADIENT_MAPS, grad_cam, grad_cam_pp, grad_cam_pp_as_coded, gradients, layer_cam
-from mien.schema import Output
+from mien.explain.builtin import CAM_FAMILY, SAME_AS, cam, cam_family, gap_weight
+from mien.explain.gradient import (
+    GRADIENT_MAPS,
+    grad_cam,
+    grad_cam_pp,
+    grad_cam_pp_as_coded,
+    gradients,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from mien.explain.perturbation import PERTURBATION_MAPS, Sampling, check, is_cam, score_cam, smooth_grad_cam_pp, ss_cam
+from mien.schema import Output, layer_index
 
 __all__ = [
     "CAM_FAMILY",
     "DEFAULT_METHODS",
     "EXPLAINERS",
     "GRADIENT_MAPS",
+    "PERTURBATION_MAPS",
+    "Explainer",
+    "Sampling",
     "cam",
     "cam_family",
+    "evidence",
     "explain",
+    "explain_with_output",
+    "fitting",
     "gap_weight",
     "grad_cam",
     "grad_cam_pp",
     "grad_cam_pp_as_coded",
     "gradients",
+    "hires_cam",
+    "is_cam",
     "layer_cam",
     "left_as_found",
+    "method_names",
     "resolve_target",
+    "score_cam",
+    "smooth_grad_cam_pp",
+    "ss_cam",
+    "xgrad_cam",
 ]
 
-EXPLAINERS: dict[str, Callable[..., Tensor]] = {"cam": cam, **GRADIENT_MAPS}
-"""Name -> function. `cam` takes (output, target), the others (features, gradient); `explain` calls each rightly."""
+
+class Explainer(NamedTuple):
+    """One row of EXPLAINERS."""
+
+    kind: Literal["output", "gradient", "perturbation"]
+    """What `function` takes. output: (output, target), a map that the model itself returns. gradient: (features, gradient
+    of the target's logit). perturbation: (model, images, output, index, target, sampling), further passes."""
+    function: Callable[..., Tensor]
+    """-> raw map (B, 1, h, w); UsageError for a model that it does not fit."""
+
+
+EXPLAINERS: dict[str, Explainer] = {
+    "cam": Explainer("output", cam),
+    **{name: Explainer("gradient", function) for name, function in GRADIENT_MAPS.items()},
+    **{name: Explainer("perturbation", function) for name, function in PERTURBATION_MAPS.items()},
+}
+"""Name -> kind and function; `explain` calls each rightly."""
 
 DEFAULT_METHODS = ("cam", "grad_cam", "grad_cam_pp", "layer_cam")
 
@@ -47,46 +86,92 @@ def explain(
     target: Tensor | int | None = None,
     methods: Sequence[str] = DEFAULT_METHODS,
     layer: int = -1,
+    sampling: Sampling = Sampling(),  # noqa: B008
 ) -> dict[str, Tensor]:
     """Raw maps of `methods` for one class an image, in eval mode; the model is left as it was found.
 
-    A GAP + linear head at layer -1 takes the closed forms: one forward pass without a graph. Other layers take one
-    forward and one backward pass for all methods together, other heads one forward pass more. Modes, `.grad`,
-    `requires_grad` and hooks stay untouched, also when an error is raised.
+    One forward pass gives the maps that the model returns itself. A GAP + linear head at the last layer takes the closed
+    forms for the gradient maps: nothing more is needed. Otherwise the same forward pass and one backward pass give all
+    gradient maps together. Perturbation methods add passes of their own. Modes, `.grad`, `requires_grad` and hooks stay
+    untouched, also when an error is raised.
 
     Args:
         model: images -> Output.
         images: (B, 3, H, W) normalised.
         target: class index for all, (B,) class indices, or None for the predicted class.
         methods: names of EXPLAINERS.
-        layer: which of Output.features; -1 is the last. `cam` exists at the last layer only.
+        layer: 1 is the shallowest, -1 the last. Maps that the model itself returns exist at the last layer only.
+        sampling: number of samples, seed and chunk of methods that look at changed images.
 
     Returns:
         Method -> (B, 1, h, w) detached raw map at the resolution of the layer.
 
     """
-    for name in methods:
-        if name not in EXPLAINERS:
-            raise unknown_name("explainer", name, EXPLAINERS)
-    slopes = [name for name in methods if name != "cam"]
+    return explain_with_output(model, images, target, methods, layer, sampling)[1]
+
+
+def explain_with_output(
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor | int | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    layer: int = -1,
+    sampling: Sampling = Sampling(),  # noqa: B008
+) -> tuple[Output, dict[str, Tensor]]:
+    """As `explain`, and the detached Output of the same forward pass."""
+    of_kind = _by_kind(methods)
+    check(sampling)
     with left_as_found(model), torch.inference_mode(False):
-        graph = layer != -1
+        images = images.detach().clone()
+        graph = bool(of_kind["gradient"]) and (layer != -1 or not hasattr(getattr(model, "head", None), "weight"))
         output = _forward(model, images, graph)
-        index, last = _layer_index(output, layer)
-        if "cam" in methods and not last:
-            raise UsageError(f"cam exists at the last layer only, not at layer {layer}; leave it out or use layer -1.")
+        index, count = layer_index(layer, len(output.features)), len(output.features)
         chosen = resolve_target(output, target)
-        weight = gap_weight(model, output) if last else None
-        if weight is not None:
-            family = cam_family(output, weight, chosen)
-            return {name: family[name].detach() for name in methods}
-        maps = {"cam": cam(output, chosen).detach()} if "cam" in methods else {}
+        maps: dict[str, Tensor] = {}
+        for name in of_kind["output"]:
+            if index != count - 1:
+                raise UsageError(f"{name} exists at the last layer only, not at layer {layer}; leave it out.")
+            maps[name] = EXPLAINERS[name].function(output, chosen)
+        if index == count - 1 and len(maps) < len(methods):
+            maps |= _closed_forms(model, output, chosen)
+        slopes = [name for name in of_kind["gradient"] if name not in maps]
         if slopes:
-            output = output if graph else _forward(model, images, True)
-            score, features = output.logits.gather(1, chosen[:, None]), output.features[index]
-            gradient = gradients(score, features)
-            maps |= {name: GRADIENT_MAPS[name](features.detach(), gradient) for name in slopes}
-    return {name: maps[name] for name in methods}
+            traced = output if graph else _forward(model, images, True)
+            gradient = gradients(traced.logits.gather(1, chosen[:, None]), traced.features[index])
+            features = traced.features[index].detach()
+            maps |= {name: EXPLAINERS[name].function(features, gradient) for name in slopes}
+        for name in of_kind["perturbation"]:
+            if name not in maps:
+                maps[name] = EXPLAINERS[name].function(model, images, output, index, chosen, sampling)
+    return _detached(output), {name: maps[name].detach() for name in methods}
+
+
+def evidence(name: str, raw: Tensor) -> Tensor:
+    """The part of a raw map that speaks for the class, as it is scored and drawn.
+
+    Maps that the model itself returns stay as they are, as published; of gradient and perturbation maps the positive part,
+    with which their papers end.
+    """
+    return raw if EXPLAINERS[name].kind == "output" else raw.relu()
+
+
+def fitting(model: nn.Module, images: Tensor, methods: Sequence[str] = DEFAULT_METHODS) -> list[str]:
+    """Those of `methods` that exist for this model at its last layer, tried on `images`; one image is enough."""
+    fit = []
+    for name in methods:
+        try:
+            explain(model, images, 0, (name,))
+        except UsageError:
+            continue
+        fit.append(name)
+    return fit
+
+
+def method_names(methods: str) -> list[str]:
+    """Names of EXPLAINERS out of a comma list, each once; UsageError for an unknown one."""
+    names = list(dict.fromkeys(word.strip() for word in methods.split(",") if word.strip()))
+    _by_kind(names)
+    return names
 
 
 def resolve_target(output: Output, target: Tensor | int | None) -> Tensor:
@@ -116,15 +201,33 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _layer_index(output: Output, layer: int) -> tuple[int, bool]:
-    count = len(output.features)
-    if not -count <= layer < count:
-        raise UsageError(f"layer {layer} does not exist; this model has layers 0..{count - 1}, -1 is the last.")
-    return layer % count, layer % count == count - 1
+def _by_kind(methods: Sequence[str]) -> dict[str, list[str]]:
+    kinds: dict[str, list[str]] = {"output": [], "gradient": [], "perturbation": []}
+    for name in methods:
+        if name not in EXPLAINERS:
+            raise unknown_name("explainer", name, EXPLAINERS)
+        kinds[EXPLAINERS[name].kind].append(name)
+    return kinds
+
+
+def _closed_forms(model: nn.Module, output: Output, target: Tensor) -> dict[str, Tensor]:
+    """Gradient maps of a GAP + linear head by name; none for another head."""
+    weight = gap_weight(model, output)
+    if weight is None:
+        return {}
+    family = cam_family(output, weight, target)
+    return {**family, **{name: family[other] for name, other in SAME_AS.items()}}
 
 
 def _forward(model: nn.Module, images: Tensor, graph: bool) -> Output:
     # A leaf of our own gives a frozen model a graph too, and the caller's tensor is not touched.
     with torch.set_grad_enabled(graph):
-        output: Output = model(images.detach().clone().requires_grad_(graph))
+        output: Output = model(images.detach().requires_grad_(graph))
     return output
+
+
+def _detached(output: Output) -> Output:
+    def bare(value: Any) -> Any:
+        return tuple(map(bare, value)) if isinstance(value, tuple) else None if value is None else value.detach()
+
+    return Output(*map(bare, output))

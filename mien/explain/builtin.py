@@ -13,6 +13,8 @@ from mien.errors import UsageError
 from mien.schema import Output
 
 CAM_FAMILY = ("cam", "grad_cam", "grad_cam_pp", "layer_cam", "grad_cam_pp_as_coded")
+SAME_AS = {"xgrad_cam": "grad_cam", "hires_cam": "grad_cam", "smooth_grad_cam_pp": "grad_cam_pp"}
+"""Methods that a constant gradient makes equal to one of CAM_FAMILY: no weight by place, and noise changes nothing."""
 
 
 def cam(output: Output, target: Tensor) -> Tensor:
@@ -21,7 +23,7 @@ def cam(output: Output, target: Tensor) -> Tensor:
     target (B,) int64 -> (B, 1, h, w); for a GAP + linear head this is sum_k W[c,k] F_k (no bias, no ReLU).
     """
     if output.maps is None:
-        raise UsageError("this model has no class activation maps; use grad_cam, grad_cam_pp or layer_cam.")
+        raise UsageError("cam: this model has no class activation maps; use grad_cam, grad_cam_pp or layer_cam.")
     return output.maps[torch.arange(len(target), device=output.maps.device), target].unsqueeze(1)
 
 

@@ -61,6 +61,22 @@ def grad_cam_pp_as_coded(features: Tensor, gradient: Tensor) -> Tensor:
     return _weighted((gradient.relu() ** 3).sum(dim=(2, 3), keepdim=True), features)
 
 
+def xgrad_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """XGrad-CAM (Fu et al. 2020, arXiv 2008.02312) before its ReLU: sum_k w_k F_k, w_k = sum_xy g_k F_k / sum_xy F_k.
+
+    Where the sum over a channel is 0, its weight is 0.
+    """
+    total = features.sum(dim=(2, 3), keepdim=True)
+    usable = total != 0
+    weight = (gradient * features).sum(dim=(2, 3), keepdim=True) / torch.where(usable, total, 1)
+    return _weighted(torch.where(usable, weight, 0), features)
+
+
+def hires_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """HiResCAM (Draelos and Carin 2020, arXiv 2011.08891): sum_k g_k(x,y) F_k(x,y), gradient times activation."""
+    return _weighted(gradient, features)
+
+
 def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
     """LayerCAM (Jiang et al. 2021, doi 10.1109/TIP.2021.3089943) before its ReLU: sum_k ReLU(g_k(x,y)) F_k(x,y)."""
     return _weighted(gradient.relu(), features)
@@ -70,6 +86,8 @@ GRADIENT_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_cam": grad_cam,
     "grad_cam_pp": grad_cam_pp,
     "layer_cam": layer_cam,
+    "xgrad_cam": xgrad_cam,
+    "hires_cam": hires_cam,
     "grad_cam_pp_as_coded": grad_cam_pp_as_coded,
 }
 """Name -> map of (features, gradient)."""

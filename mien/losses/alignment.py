@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from mien import maps
-from mien.errors import UsageError
 from mien.losses.barrier import barrier_t, log_barrier
 from mien.losses.config import GuidanceConfig
-from mien.schema import Cue
+from mien.schema import Cue, layer_index
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": maps.cosine,
@@ -108,12 +107,7 @@ def alignment_loss(
 
 def resolve_layers(layers: Sequence[int], count: int, section: str = "guidance") -> list[int]:
     """Layer numbers of a recipe (1 = shallowest, -1 = last) as indices into Output.features."""
-    for layer in layers:
-        if layer == 0 or abs(layer) > count:
-            raise UsageError(
-                f"{section}.layers: {layer} is not a layer of this backbone; it has 1 to {count} (or -1 to -{count})."
-            )
-    return [layer - 1 if layer > 0 else count + layer for layer in layers]
+    return [layer_index(layer, count, f"{section}.layers") for layer in layers]
 
 
 def compared_map(

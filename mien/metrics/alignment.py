@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mien import maps as m
 from mien.errors import DataError
+from mien.metrics.faithfulness import FAITHFULNESS
 from mien.metrics.intervals import bootstrap_class_mean
 
 MASK_THRESHOLD = 0.5
@@ -43,7 +44,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name -> score of (maps, cue) of one size, (B,)."""
 
-HIGHER_IS_BETTER = dict.fromkeys((*SCORES, "specificity_gap"), True)
+HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "specificity_gap"), True), **FAITHFULNESS}
 
 
 def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
@@ -154,6 +155,38 @@ def summarise(
             name, np.asarray(values, dtype=np.float64)[scored], truth, right, classes, seed, draws
         )
     return result
+
+
+def by_class(
+    per_sample: Mapping[str, npt.ArrayLike],
+    labels: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    valid: npt.ArrayLike,
+    classes: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """Class -> how often it is recognised, what else it is taken for, and one score a map, right and wrong apart.
+
+    per_sample map -> (N,) cosines; labels, predicted (N,) class indices, labels known; valid (N,) bool of the cues.
+    Result: faces, recall, taken_for (the most frequent wrong answer), taken_for_share (of all faces of the class), and
+    cosine: map -> {"all", "right", "wrong"} means over faces with a cue. Numbers with nothing behind them are None.
+    """
+    truth, guess, known = np.asarray(labels), np.asarray(predicted), np.asarray(valid, dtype=bool)
+    rows: dict[str, dict[str, Any]] = {}
+    for k, name in enumerate(classes):
+        own, right = truth == k, guess == k
+        answers = np.bincount(guess[own & ~right], minlength=len(classes))
+        sides = {"all": own & known, "right": own & known & right, "wrong": own & known & ~right}
+        rows[name] = {
+            "faces": int(own.sum()),
+            "recall": _mean(right[own].astype(np.float64)),
+            "taken_for": classes[int(answers.argmax())] if answers.any() else None,
+            "taken_for_share": float(answers.max() / own.sum()) if answers.any() else None,
+            "cosine": {
+                map_: {side: _mean(np.nan_to_num(np.asarray(values)[chosen])) for side, chosen in sides.items()}
+                for map_, values in per_sample.items()
+            },
+        }
+    return rows
 
 
 def _summary(
