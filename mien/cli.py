@@ -24,6 +24,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
+    "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
+    "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
 }
 

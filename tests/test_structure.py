@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
     {"train", "collect"},
     {"evaluate", "predict", "crossval", "explain_photos", "export"},
     {"report"},
+    {"reproduce"},
     {"demo", "web", "cli"},
     {"__main__"},
 ]

@@ -89,7 +89,9 @@ def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
         notes = ["Pictures of faces were left out on request (--no-faces)."]
     else:
         notes = [f"No pictures of faces: {reason.rstrip('.')}."] if reason else []
-    maps = pictures.class_maps([g for g in groups if g.first.classes == groups[0].first.classes], faces)
+    alike = pictures.comparable(groups)
+    maps = pictures.data_uri(pictures.class_maps([g for g in groups if g.first.classes == groups[0].first.classes], faces))
+    typical = pictures.expression_strips(alike, faces) if faces is not None else None
     strips = []
     for group in groups[: pictures.RECIPES] if show else ():
         own, why = (faces, reason) if group is groups[0] else pictures.open_faces(group.first)
@@ -105,7 +107,13 @@ def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
         )
     if show and len(groups) > pictures.RECIPES:
         notes.append(f"Single faces are shown for the first {pictures.RECIPES} of {len(groups)} recipes.")
-    return {"class_maps": maps, "mean_faces": faces is not None, "strips": strips, "face_notes": notes}
+    return {
+        "class_maps": maps,
+        "mean_faces": faces is not None,
+        "typical": pictures.data_uri(typical) if typical is not None else None,
+        "strips": strips,
+        "face_notes": notes,
+    }
 
 
 def cell(value: Number | float | None, weak: bool = False) -> Cell:

@@ -13,13 +13,15 @@ from PIL import Image
 
 from mien import draw
 from mien.errors import DataError
-from mien.report.runs import Group, Run
+from mien.report.runs import Group, Run, same_faces
 from mien.schema import ByteArray
 
 CELL = 104
 COLUMNS = 6
 MEAN_FACES = 60
 """Faces of a class behind the mean maps; enough for a readable outline."""
+ABREAST = 2
+"""Expressions side by side in the strips."""
 RECIPES = 4
 """Single faces are shown for this many recipes at most; the rest would make the page hard to load."""
 
@@ -65,6 +67,12 @@ class Faces:
         return np.asarray(cue.maps[:, 0].numpy())
 
 
+    def by_id(self, name: str) -> tuple[ByteArray, np.ndarray]:
+        """(H, W, 3) RGB and (H, W) cue of the face with this id."""
+        which = np.flatnonzero(self.run.faces["id"] == name)
+        return self.images(which)[0], self.cues(which)[0]
+
+
 def data_uri(sheet: ByteArray) -> str:
     """A sheet of faces as JPEG: a fifth of the PNG, and no score is read from it."""
     buffer = io.BytesIO()
@@ -80,7 +88,7 @@ def open_faces(run: Run) -> tuple[Faces | None, str]:
         return None, str(error)
 
 
-def class_maps(groups: Sequence[Group], faces: Faces | None) -> str:
+def class_maps(groups: Sequence[Group], faces: Faces | None, title: str = "") -> ByteArray:
     """Grid: the mean cue, then attention and CAM of each recipe; columns are classes. Each map over its own maximum."""
     names = groups[0].first.classes
     backs = [_mean_face(faces, k) for k in range(len(names))] if faces else [None] * len(names)
@@ -89,7 +97,7 @@ def class_maps(groups: Sequence[Group], faces: Faces | None) -> str:
         for kind, word in (("attention", "attention"), ("cam", "CAM")):
             rows.append(_row(np.mean([run.means[kind] for run in group.runs], axis=0), backs))
             titles.append(f"{group.name}: {word}")
-    return data_uri(draw.grid(rows, rows=titles, columns=names, cell=CELL, bar=True))
+    return draw.grid(rows, rows=titles, columns=names, cell=CELL, title=title, bar=True)
 
 
 def _mean_face(faces: Faces, label: int) -> ByteArray | None:
@@ -135,6 +143,75 @@ def single_faces(group: Group, faces: Faces) -> list[Selection]:
         if len(which):
             selections.append(Selection(title, data_uri(_faces_grid(run, faces, which, score))))
     return selections
+
+
+def comparable(groups: Sequence[Group]) -> list[Group]:
+    """The first group, and those that scored the same faces with the same classes."""
+    return [group for group in groups if group is groups[0] or same_faces(groups[0].first, group.first)]
+
+
+def expression_strips(groups: Sequence[Group], faces: Faces | None) -> ByteArray | None:
+    """For each class picture, cue, CAM and attention of its typical face, one line a recipe; None without a class that has a cue.
+
+    Typical: the median of its class by the last layer's cosine, averaged over the recipes, so nobody picks by eye. Each
+    map is stretched to its own range. `groups` from `comparable`; without `faces` maps stand alone, and the cue is left out.
+    """
+    groups = [group for group in groups if "map:attention" in group.first.faces][:RECIPES]
+    rows = typical_faces([group.first for group in groups]) if groups else {}
+    if not rows:
+        return None
+    strips = {label: [_strip(group, faces, row[k]) for k, group in enumerate(groups)] for label, row in rows.items()}
+    names, lines, captions = groups[0].first.classes, [], []
+    for pair in _chunks(list(strips), ABREAST):
+        for k in range(len(groups)):
+            line: list[ByteArray | None] = []
+            texts: list[str] = []
+            for label in pair:
+                pictures_, said = strips[label][k]
+                line += [*pictures_, None]
+                texts += [f"{names[label]}\n{said[0]}", *said[1:], ""]
+            lines.append(line[:-1])
+            captions.append(texts[:-1])
+    wide = max(map(len, lines))
+    captions = [texts + [""] * (wide - len(texts)) for texts in captions]
+    heads = (["picture", "cue", "CAM", "attention", ""] * ABREAST)[:wide]
+    titles = [group.name for group in groups] * (len(lines) // len(groups))
+    title = "One face of each expression: the median of its class by the cosine of the last layer; maps from 0 to 1"
+    return draw.grid(lines, rows=titles, columns=heads, captions=captions, cell=CELL, title=title, bar=True)
+
+
+def typical_faces(runs: Sequence[Run]) -> dict[int, list[int]]:
+    """Class -> place in each run's faces of the face with the median mean cosine; classes without a cue are left out."""
+    ids = runs[0].faces["id"]
+    for run in runs:
+        ids = ids[np.isin(ids, run.faces["id"][run.faces["valid"]])]
+    places = [{name: k for k, name in enumerate(run.faces["id"])} for run in runs]
+    rows = np.array([[place[name] for name in ids] for place in places], dtype=np.int64)
+    cosines = [run.faces[f"{run.last_layer}/cosine"][own] for run, own in zip(runs, rows, strict=True)]
+    score, label = np.nan_to_num(np.mean(cosines, axis=0)), runs[0].faces["label"][rows[0]]
+    chosen = {}
+    for k in np.unique(label):
+        members = np.flatnonzero(label == k)
+        middle = members[np.argsort(score[members], kind="stable")[len(members) // 2]]
+        chosen[int(k)] = [int(own[middle]) for own in rows]
+    return chosen
+
+
+def _strip(group: Group, faces: Faces | None, row: int) -> tuple[list[ByteArray | None], list[str]]:
+    """Picture, cue, CAM and attention of one face in the group's first run, with a caption each."""
+    run = group.first
+    maps = [run.faces[f"map:{kind}"][row].astype(np.float32) for kind in ("cam", "attention")]
+    share = run.faces["probabilities"][row]
+    said = f"says {run.classes[int(share.argmax())]} {share.max():.2f}"
+    cosines = [f"cosine {np.nan_to_num(run.faces[f'{name}/cosine'][row]):.2f}" for name in ("cam", run.last_layer)]
+    if faces is None:
+        return [None, None, *[draw.colour(map_) for map_ in maps]], [said, "", *cosines]
+    image, cue = faces.by_id(str(run.faces["id"][row]))
+    return [image, draw.overlay(image, cue), *[draw.overlay(image, map_) for map_ in maps]], [said, "", *cosines]
+
+
+def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def _faces_grid(run: Run, faces: Faces, which: np.ndarray, score: np.ndarray) -> ByteArray:

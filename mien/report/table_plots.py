@@ -1,0 +1,141 @@
+"""Figures of a table of `mien reproduce`, from its table.json alone: curves over lambda, dots for everything else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mien.report.plots import GRID, INK, STYLE, colour_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = (
+    ("Accuracy (CL)", "share of faces", ("accuracy",)),
+    ("Cosine with the cue", "class mean", ("cam_cos", "att_cos")),
+    ("Pearson correlation with the cue", "class mean", ("cam_pearson", "att_pearson")),
+)
+"""Title, unit and scores of each panel of the curves."""
+DOT_PANELS = (("Accuracy (CL)", "accuracy"), ("CAM-COS", "cam_cos"), ("ATT-COS", "att_cos"))
+NAMES = {"accuracy": "accuracy", "cam_cos": "CAM", "att_cos": "attention", "cam_pearson": "CAM", "att_pearson": "attention"}
+FLOOR_STYLES = {"uniform": (":", "uniform map"), "centre": ("-.", "centre blob"), "mean": ("--", "mean cue")}
+"""Floor -> line style and name."""
+
+
+def figure_of(table: Mapping[str, Any]) -> Figure:
+    """The figure of a table: curves for `lambda`, dots for `methods`, `layers` and `pal`."""
+    import matplotlib
+
+    with matplotlib.rc_context({**STYLE, "figure.titlesize": 11}):
+        return curves(table) if table["table"] == "lambda" else dots(table)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, 150 dots an inch, without a date, so that equal input gives equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def curves(table: Mapping[str, Any]) -> Figure:
+    """Scores over lambda with intervals; floors dashed, published values hollow."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    for axes, (title, unit, scores) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        axes.set(title=title, xlabel="λ (not to scale)", ylabel=unit)
+        for number, score in enumerate(scores):
+            _curve(axes, lines_with(table, score), colour_of(number), NAMES[score])
+        _floors(axes, lines_with(table, scores[-1]), axes.axhline)
+        axes.legend(fontsize=8, loc="best")
+    _title(figure, table, "what the weight of guidance does")
+    return figure
+
+
+def lines_with(table: Mapping[str, Any], score: str) -> list[dict[str, Any]]:
+    """Lines of a score that have a value."""
+    return [line for line in table["lines"] if line["score"] == score and line["value"] is not None]
+
+
+def _curve(axes: Axes, lines: Sequence[Mapping[str, Any]], colour: str, name: str) -> None:
+    places = range(len(lines))
+    axes.errorbar(
+        places, [line["value"] for line in lines], yerr=_errors(lines), color=colour, marker="o", ms=4, capsize=2,
+        elinewidth=1, label=name,
+    )  # fmt: skip
+    printed = [(k, line["published"]) for k, line in enumerate(lines) if line["published"] is not None]
+    if printed:
+        axes.plot(*zip(*printed, strict=True), "D", mfc="white", color=colour, ms=5, label=f"{name}, published")
+    axes.set_xticks(places, [line["row"] for line in lines])
+
+
+def _errors(lines: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Lengths of the error bars, below and above; 0 where there is no interval."""
+    below = [line["value"] - line["low"] if line["low"] is not None else 0 for line in lines]
+    above = [line["high"] - line["value"] if line["high"] is not None else 0 for line in lines]
+    return [below, above]
+
+
+def _floors(axes: Axes, lines: Sequence[Mapping[str, Any]], draw: Any) -> None:
+    """Lines at the mean floors of a panel, by `axes.axhline` or `axes.axvline`; none for accuracy."""
+    measured = [line["floors"] for line in lines if line["floors"]]
+    for name, (style, title) in FLOOR_STYLES.items():
+        values = [floors[name] for floors in measured if floors[name] is not None]
+        if values:
+            draw(sum(values) / len(values), ls=style, lw=1, color="#8a8f96", zorder=0, label=f"floor: {title}")
+
+
+def dots(table: Mapping[str, Any]) -> Figure:
+    """A row for each row of the table, a dot for each column of it with its interval; published values hollow."""
+    from matplotlib.figure import Figure
+
+    titles = {line["row"]: line["title"] for line in table["lines"]}
+    columns = list(dict.fromkeys(line["column"] for line in table["lines"]))
+    figure = Figure(figsize=(12, 1.7 + 0.34 * len(titles)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, (title, score) in zip(panels, DOT_PANELS, strict=True):
+        axes.set(title=title, xlabel="share of faces" if score == "accuracy" else "cosine, class mean")
+        lines = lines_with(table, score)
+        for number, column in enumerate(columns):
+            _dots(axes, [line for line in lines if line["column"] == column], list(titles), number, len(columns))
+        _floors(axes, lines, axes.axvline)
+        axes.grid(axis="y", color=GRID)
+    panels[0].set_yticks(range(len(titles)), list(titles.values()))
+    panels[0].invert_yaxis()
+    _legend(figure, columns, table)
+    _title(figure, table, {"methods": "without and with action units", "layers": "which layers are guided"}.get(
+        table["table"], "privileged attribution and its controls"))  # fmt: skip
+    return figure
+
+
+def _dots(axes: Axes, lines: Sequence[Mapping[str, Any]], rows: Sequence[str], number: int, columns: int) -> None:
+    shift = 0.16 * (number - (columns - 1) / 2)
+    places, colour = [rows.index(line["row"]) + shift for line in lines], colour_of(number)
+    axes.errorbar(
+        [line["value"] for line in lines], places, xerr=_errors(lines), fmt="o", ms=5, capsize=2, elinewidth=1, color=colour
+    )
+    printed = [(line["published"], place) for line, place in zip(lines, places, strict=True) if line["published"]]
+    if printed:
+        axes.plot(*zip(*printed, strict=True), "D", mfc="white", color=colour, ms=4.5)
+
+
+def _legend(figure: Figure, columns: Sequence[str], table: Mapping[str, Any]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour_of(k), marker="o", ls="", label=name) for k, name in enumerate(columns) if name]
+    if any(line["published"] is not None for line in table["lines"]):
+        handles.append(Line2D([], [], color=INK, marker="D", mfc="white", ls="", label="published"))
+    handles += [
+        Line2D([], [], color="#8a8f96", lw=1, ls=style, label=f"floor: {name}") for style, name in FLOOR_STYLES.values()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+
+
+def _title(figure: Figure, table: Mapping[str, Any], what: str) -> None:
+    several = len(table["seeds"])
+    bars = f"bars: 95 % t interval over {several} seeds" if several > 1 else "bars: 95 % bootstrap over faces, one seed"
+    figure.suptitle(
+        f"{table['dataset']}, {what} ({table['faces']} test faces, scale {table['scale']}, protocol {table['protocol']}; {bars})"
+    )

@@ -1,0 +1,279 @@
+"""The grids of the papers as data; a tiny one trained, stopped, resumed and failed; tables against hand-made numbers."""
+
+import csv
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from scipy import stats
+
+import mien.evaluate
+import mien.train
+from mien.config import as_dict, recipe_keys
+from mien.errors import DataError, UsageError
+from mien.reproduce import reproduce
+from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, settings_for
+from mien.reproduce.methods import LAYER_ABLATION, METHODS
+from mien.reproduce.run import Cell, duration, reason_of, run_cells
+from mien.reproduce.tables import SCORES, as_csv, as_markdown, lines_of
+
+TINY = ["--model.size", "32", "--model.channels", "[8,8,8,8]", "--optim.epochs", "2", "--optim.batch", "7"]
+TINY += ["--run.accelerator", "cpu", "--data.valid_fraction", "0.3"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny.store(tmp_path_factory.mktemp("reproduce") / "store", each=4)
+
+
+def run(store, out: Path, *, table: str = "lambda", only: str = "0,4", seeds: int = 1, more: tuple[str, ...] = ()):
+    return reproduce(table, data=store.path, seeds=seeds, only=only, out=out, workers=1, overrides=[*TINY, *more])
+
+
+# ---------------------------------------------------------------- grids
+
+
+def recipes(scale: str, dataset: str = "rafdb"):
+    for table, entries in TABLES.items():
+        shared = settings_for(scale, "strict", dataset, 1000)
+        for entry in entries:
+            yield table, entry, recipe_of(entry, shared, scale, Path("store"), 0, [])
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_one_folder_one_recipe(scale):
+    """Cells of one name have equal settings and cells of equal settings one name, across all tables."""
+    named = {}
+    for _, entry, recipe in recipes(scale):
+        name, settings = cell_name(entry, recipe), json.dumps(as_dict(recipe))
+        assert named.setdefault(name, settings) == settings, name
+    assert len(set(named.values())) == len(named)
+
+
+def test_the_baseline_of_all_ablations_is_the_row_of_the_paper():
+    names = {(t, e.row, e.column): cell_name(e, r) for t, e, r in recipes("paper")}
+    assert names["lambda", "0", ""] == names["layers", "none", ""] == names["methods", "cam", "without AUs"]
+    assert names["lambda", "4", ""] == names["layers", "5", ""] == names["methods", "cam", "with AUs"]
+    assert len({names["methods", row, "with AUs"] for row in ("cam", "grad_cam", "grad_cam_pp", "layer_cam")}) == 1
+    assert len({names["methods", row, "with AUs"] for row in METHODS}) == 8
+
+
+@pytest.mark.parametrize(("dataset", "weight"), [("rafdb", 4), ("affectnet", 9), ("fer2013", 4)])
+def test_weight_of_guidance_by_dataset(dataset, weight):
+    guided = [r for t, e, r in recipes("paper", dataset) if t == "methods" and e.column == "with AUs"]
+    assert {recipe.guidance.weight for recipe in guided} == {weight}
+
+
+def test_published_numbers_are_complete():
+    assert len(METHODS) == 11
+    gains = [[p.accuracy[1] - p.accuracy[0] for p in method.published.values()] for method in METHODS.values()]
+    assert np.array(gains).shape == (11, 2)
+    assert (np.array(gains) > 0).all()  # the paper's claim, for every method and both datasets
+    assert METHODS["cam"].published["rafdb"].accuracy[1] == LAYER_ABLATION["5"][1][0]
+    # sums of the printed columns, as a check against slips of the pen
+    columns = np.array([[v for p in m.published.values() for v in (*p.accuracy, *p.att_cos)] for m in METHODS.values()])
+    assert np.allclose(columns.sum(0), [9.7020, 9.7643, 5.62, 9.39, 6.5651, 6.7651, 6.62, 9.01][: 8], atol=1e-9)
+
+
+def test_every_setting_of_every_entry_is_a_recipe_key():
+    for entries in TABLES.values():
+        for entry in entries:
+            assert {*entry.settings, *entry.small} <= set(recipe_keys())
+
+
+def test_only_brings_its_baseline_along():
+    assert {e.row for e in entries_of("layers", ["4"])} == {"4", "none"}
+    with pytest.raises(UsageError, match="Did you mean 'cutmix'"):
+        entries_of("methods", ["cutmx"])
+    with pytest.raises(UsageError, match="Did you mean 'lambda'"):
+        entries_of("lamda", [])
+
+
+def test_small_scale_sees_as_many_faces_in_every_store():
+    assert settings_for("small", "strict", "synthetic", 1000)["optim.epochs"] == 12
+    assert settings_for("small", "strict", "fer2013", 28000)["optim.epochs"] == 1
+    assert settings_for("small", "paper", "x", 10)["cue.codebook"] == "paper"
+
+
+# ---------------------------------------------------------------- a tiny grid
+
+
+def test_grid_trains_scores_and_is_not_done_twice(store, tmp_path, capsys):
+    path = run(store, tmp_path, seeds=2)
+    table = json.loads(path.read_text())
+    assert path == tmp_path / "lambda" / "table.json"
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+    assert {line["score"] for line in table["lines"]} == set(SCORES)
+    assert all(line["seeds"] == [0, 1] and line["low"] <= line["value"] <= line["high"] for line in table["lines"])
+    guided = next(line for line in table["lines"] if line["row"] == "4" and line["score"] == "att_cos")
+    plain = next(line for line in table["lines"] if line["row"] == "0" and line["score"] == "att_cos")
+    assert guided["difference"]["value"] == pytest.approx(guided["value"] - plain["value"])
+    assert set(guided["floors"]) == {"uniform", "centre", "mean"}
+    rows = list(csv.DictReader((path.parent / "table.csv").read_text().splitlines()))
+    assert len(rows) == len(table["lines"])
+    assert "4 trainings, 0 of them done before" in capsys.readouterr().out
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("results.json")}
+    run(store, tmp_path, seeds=2)
+    assert "4 trainings, 4 of them done before" in capsys.readouterr().out
+    assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("results.json")}
+
+
+def test_stopped_grid_resumes_inside_a_training(store, tmp_path, monkeypatch):
+    """Stopped after the first epoch of the second training; the same command ends with the numbers of a whole run."""
+    whole = json.loads(run(store, tmp_path / "whole").read_text())
+    keep, epochs = mien.train.keep, itertools.count(1)
+
+    def stop_in_the_third(*arguments):
+        keep(*arguments)
+        if next(epochs) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mien.train, "keep", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, tmp_path / "stopped")
+    runs = sorted(folder.name for folder in (tmp_path / "stopped" / "runs").iterdir())
+    assert [(tmp_path / "stopped" / "runs" / name / "results.json").is_file() for name in runs] == [True, False]
+    resumed = json.loads(run(store, tmp_path / "stopped").read_text())
+    assert resumed["lines"] == whole["lines"]
+
+
+def test_one_failure_does_not_lose_the_others(store, tmp_path, monkeypatch, capsys):
+    fit = mien.train.fit
+
+    def fails_when_guided(recipe, out):
+        if recipe.guidance.weight:
+            raise RuntimeError("CUDA out of\nmemory")
+        return fit(recipe, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mien.train, "fit", fails_when_guided)
+        with pytest.raises(DataError, match="1 of 2 trainings failed"):
+            run(store, tmp_path)
+    table = json.loads((tmp_path / "lambda" / "table.json").read_text())
+    assert table["failed"] == {"cam-lambda4-last-seed0": "RuntimeError: CUDA out of memory"}
+    assert [line["value"] is None for line in table["lines"] if line["score"] == "accuracy"] == [False, True]
+    assert "FAILED: RuntimeError" in capsys.readouterr().out
+    assert json.loads(run(store, tmp_path).read_text())["failed"] == {}
+
+
+def test_all_failed_is_one_line(store, tmp_path):
+    with pytest.raises(DataError, match="every training failed: .*output_stride"):
+        run(store, tmp_path, more=("--model.output_stride", "5"))
+
+
+def test_what_would_do_nothing_or_mix_settings_is_refused(store, tmp_path):
+    with pytest.raises(UsageError, match="guidance.weight is set by the table"):
+        run(store, tmp_path, more=("--guidance.weight", "3"))
+    with pytest.raises(UsageError, match="run.seed is set by the table"):
+        run(store, tmp_path, more=("--run.seed=3",))
+    with pytest.raises(UsageError, match="at least 1"):
+        run(store, tmp_path, seeds=0)
+    run(store, tmp_path, only="0")
+    with pytest.raises(UsageError, match=r"other settings \(optim.lr"):
+        run(store, tmp_path, only="0", more=("--optim.lr", "0.1"))
+    results = tmp_path / "runs" / "cam-lambda0-seed0" / "results.json"
+    results.write_text(results.read_text()[:40])
+    with pytest.raises(DataError, match="results.json is damaged"):
+        run(store, tmp_path, only="0")
+
+
+def test_a_method_row_takes_overrides_that_others_fix(store, tmp_path):
+    """guidance.weight can be given to `methods`: it is that of the guided half."""
+    table = json.loads(run(store, tmp_path, table="methods", only="cam", more=("--guidance.weight", "2")).read_text())
+    assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {
+        "cam-lambda0-seed0", "cam-lambda2-last-seed0",
+    }  # fmt: skip
+    assert "--guidance.weight 2" in table["command"]
+
+
+@pytest.mark.slow
+def test_killed_process_is_one_failure(store, tmp_path):
+    """A process of its own for each cell: one that is killed takes nothing along."""
+    shared = {**settings_for("small", "strict", "toy", 28), "optim.epochs": 1}
+    entries = [entry for entry in TABLES["lambda"] if entry.row in ("0", "4")]
+    made = [recipe_of(entry, shared, "small", store.path, 0, TINY) for entry in entries]
+    broken = replace(made[1], data=replace(made[1].data, store=tmp_path / "nowhere"))
+    cells = [Cell(tmp_path / "good", made[0]), Cell(tmp_path / "bad", broken)]
+    failures = run_cells(cells, workers=2, threads=1)
+    assert cells[0].done
+    assert list(failures) == ["bad"]
+    assert "nowhere" in failures["bad"]
+
+
+def test_reason_of_a_process_that_left_nothing(tmp_path):
+    cell = Cell(tmp_path, tiny.recipe(tmp_path))
+    assert "killed by signal 9" in reason_of(cell, -9)
+    assert "ended with code 3" in reason_of(cell, 3)
+    assert [duration(s) for s in (45, 600, 12000)] == ["45 s", "10 min", "3.3 h"]
+
+
+# ---------------------------------------------------------------- tables
+
+
+def result(accuracy: float, cosine: float) -> dict:
+    score = {kind: {"class_mean": cosine, "interval": [cosine - 0.1, cosine + 0.1]} for kind in ("cosine", "pearson")}
+    names = ("layer-1", "layer-2", "cam", "floor:uniform", "floor:centre", "floor:mean")
+    kinds = ("accuracy", "balanced_accuracy")
+    return {
+        "classification": {k: accuracy for k in kinds} | {f"{k}_interval": [accuracy - 0.2, accuracy + 0.2] for k in kinds},
+        "alignment": {name: score for name in names},
+    }
+
+
+ACCURACY = {0: (0.5, 0.6), 1: (0.52, 0.66), 2: (0.51, 0.58)}
+"""Seed -> unguided, guided."""
+
+
+def table_of(seeds: int, dataset: str = "rafdb") -> dict:
+    entries = entries_of("lambda", ["4"])
+    results = {
+        (entry.row, ""): {seed: result(ACCURACY[seed][side], 0.4 + 0.2 * side) for seed in range(seeds)}
+        for side, entry in enumerate(entries)
+    }
+    facts = {"table": "lambda", "dataset": dataset, "scale": "small", "protocol": "paper", "mien": "0", "command": "mien x"}
+    more = {"faces": 300, "classes": list("abcdefg"), "seeds": list(range(seeds)), "failed": {"bad": "why"}}
+    return {**facts, **more, "lines": lines_of(entries, results, dataset)}
+
+
+def test_means_and_differences_over_seeds_by_hand():
+    line = next(line for line in table_of(3)["lines"] if line["row"] == "4" and line["score"] == "accuracy")
+    unguided, guided = np.array([ACCURACY[k] for k in range(3)]).T
+    half = stats.t.ppf(0.975, 2) * guided.std(ddof=1) / np.sqrt(3)
+    assert (line["value"], line["low"], line["high"]) == pytest.approx(
+        (guided.mean(), guided.mean() - half, guided.mean() + half)
+    )
+    moved = guided - unguided
+    half = stats.t.ppf(0.975, 2) * moved.std(ddof=1) / np.sqrt(3)
+    assert line["difference"]["value"] == pytest.approx(moved.mean())
+    assert line["difference"]["low"] == pytest.approx(moved.mean() - half)
+    assert line["difference"]["p"] == pytest.approx(stats.ttest_rel(guided, unguided).pvalue)
+    assert line["published"] == 0.8895
+
+
+def test_one_seed_has_the_interval_over_faces_and_no_test():
+    line = next(line for line in table_of(1)["lines"] if line["row"] == "4" and line["score"] == "accuracy")
+    assert (line["value"], line["low"], line["high"]) == pytest.approx((0.6, 0.4, 0.8))
+    assert line["difference"] == {"value": pytest.approx(0.1), "low": None, "high": None, "p": None, "seeds": 1}
+    assert "bootstrap over the faces of one seed" in as_markdown(table_of(1))
+
+
+def test_markdown_says_what_was_measured():
+    text = as_markdown(table_of(3))
+    for part in ("t over 3 seeds", "test faces selected the epoch", "one seed, selected on the test faces", "- bad: why"):
+        assert part in text
+    accuracy = text.split("## Accuracy (CL)")[1].split("##")[0]
+    assert "0.613 [0.510, 0.717]" in accuracy
+    assert "+0.103 [+0.005, +0.202]" in accuracy
+    assert "0.889" in accuracy  # published, rounded half to even as Python does
+    assert "0.600 / 0.600 / 0.600" in text.split("## ATT-COS")[1]
+
+
+def test_other_datasets_have_no_published_column():
+    table = table_of(3, dataset="synthetic")
+    assert "published" not in as_markdown(table)
+    assert {row["published"] for row in csv.DictReader(as_csv(table).splitlines())} == {""}
