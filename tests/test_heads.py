@@ -161,6 +161,23 @@ def test_mlp_flattens_like_vgg_and_differentiates_twice() -> None:
     assert [layer.out_features for layer in published if isinstance(layer, torch.nn.Linear)] == [4096, 4096, 7]
 
 
+@pytest.mark.parametrize(("flatten", "side"), [(False, (5, 4)), (True, (7, 7)), (True, (14, 14))])
+def test_the_chain_of_an_mlp_is_its_gradient(flatten: bool, side: tuple[int, int]) -> None:
+    from mien.losses.attribution import chain_gradient
+
+    head = MlpHead(CHANNELS, CLASSES, drop=0.5, hidden1=8, hidden2=8, flatten=flatten)
+    given = features(side=side).requires_grad_()
+    assert head.chain(given) is None  # dropout
+    chain = head.eval().chain(given)
+    if side == (14, 14):  # pooling to 7x7 is none of the linear layers
+        assert chain is None
+        return
+    logits = head(Layers((given,))).logits
+    (expected,) = torch.autograd.grad(logits[:, 2].sum(), given)
+    slope = torch.eye(CLASSES)[[2, 2, 2]]
+    assert torch.allclose(chain_gradient(chain, given, slope), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("head", "option", "value"),
     [

@@ -1,6 +1,7 @@
 """Every CNN method of the guided-AU tables trains on every kind of CNN, guided and not; ADL, self-attention, dropout."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import narrow_nets
@@ -11,6 +12,8 @@ import torch
 from mien.checkpoint import load_model, load_tensors
 from mien.config import ModelConfig
 from mien.errors import UsageError
+from mien.losses.attribution import Request, attribute
+from mien.losses.config import GuidanceConfig
 from mien.models import HEADS, create_model
 from mien.models.attend import attention_dropout
 from mien.train import fit, prepare_session, train_epoch
@@ -38,18 +41,18 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe_of(faces: Path, head: str, net: dict):
     full = {} if "channels" in net or not net else {"stem_pool": True, "channels": None}
     sections = {"model": {**full, **net, "head": head, "head_options": OPTIONS.get(head, {})}}
-    return tiny.recipe(faces, **sections, guidance={"weight": 2.0}, optim={"weight_decay": 0.0})
+    return tiny.recipe(faces, **sections, guidance={"weight": 2.0, "start_epoch": 2}, optim={"weight_decay": 0.0})
 
 
 def two_steps_each(recipe, out: Path) -> None:
     """An epoch without and an epoch with guidance, two steps each: finite terms, and every convolution has moved."""
     session, _ = prepare_session(recipe, out)
     convolutions = [p for p in session.model.backbone.parameters() if p.dim() == 4]
-    for epoch, weight in enumerate((0.0, 2.0), start=1):
+    for epoch in (1, 2):
         before = [p.detach().clone() for p in convolutions]
-        totals = train_epoch(replace(recipe, guidance=replace(recipe.guidance, weight=weight)), session, epoch)
+        totals = train_epoch(recipe, session, epoch)
         assert all(torch.isfinite(torch.tensor(value)) for value in totals.values())
-        assert ("guidance" in totals) == bool(weight)
+        assert ("guidance" in totals) == (epoch == 2)
         moved = [not torch.equal(old, new) for old, new in zip(before, convolutions, strict=True)]
         assert all(moved), f"{moved.count(False)} of {len(moved)} convolutions got no gradient"
 
@@ -58,6 +61,13 @@ def two_steps_each(recipe, out: Path) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_two_steps_guided_and_unguided(head: str, net: str, faces: Path, tmp_path: Path) -> None:
     two_steps_each(recipe_of(faces, head, NETS[net]), tmp_path / "run")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_can_be_guided_by_its_gradients(head: str, faces: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(faces, head, {"spatial_drop": 0.2, "adl": 0.4, "stem_pool": False, "channels": [8, 8, 8, 8]})
+    recipe = replace(recipe, guidance=replace(recipe.guidance, attribution="grad_input"))
+    two_steps_each(recipe, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -182,6 +192,18 @@ def test_spatial_dropout_hides_whole_channels_from_the_head_only() -> None:
     assert torch.equal(hidden, (gradient == 0).flatten(2).any(2))
     assert 0 < hidden.float().mean() < 1
     assert (output.features[-1].flatten(2).amax(2)[hidden] > 0).any()
+
+
+def test_attributions_are_those_of_the_features_that_the_head_saw() -> None:
+    """The closed form of a linear head knows nothing of the dropout before it; F g is the same on both sides of it."""
+    torch.manual_seed(0)
+    model = create_model(replace(RESNET, spatial_drop=0.5), 7).train()
+    request = Request(GuidanceConfig(weight=1.0, attribution="grad_input", signed=True), [4])
+    labels = torch.tensor([1, 3])
+    output = model(torch.randn(2, 3, 32, 32), labels, partial(attribute, [request], graph=True))
+    features = output.features[-1]
+    (gradient,) = torch.autograd.grad(output.logits[range(2), labels].sum(), features)
+    assert torch.allclose(output.attributions[0], gradient * features, atol=1e-7)
 
 
 def test_a_run_with_every_switch_is_rebuilt_from_its_folder(faces: Path, tmp_path: Path) -> None:
