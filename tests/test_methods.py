@@ -1,5 +1,6 @@
 """Every CNN method of the guided-AU tables trains on every kind of CNN, guided and not; ADL, self-attention, dropout."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from mien.config import ModelConfig
 from mien.errors import UsageError
 from mien.losses.attribution import Request, attribute
 from mien.losses.config import GuidanceConfig
-from mien.models import HEADS, create_model
+from mien.models import HEADS, Backbone, create_model
 from mien.models.attend import attention_dropout
 from mien.train import fit, prepare_session, train_epoch
 
@@ -232,3 +233,32 @@ def test_what_a_backbone_cannot_do_is_one_line(config: ModelConfig, words: str) 
     with pytest.raises(UsageError, match=words) as caught:
         create_model(config, 7)
     assert "\n" not in str(caught.value)
+
+
+ROWS = [
+    [cell.strip() for cell in line.split("|")[1:-1]]
+    for line in (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+    if re.match(r"\| `\w+`.* x \d+x\d+ \|", line)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_table_of_backbones(row: list[str]) -> None:
+    for name in re.findall(r"`(\w+)`", row[0]):
+        backbone = Backbone(ModelConfig(backbone=name, size=224, adl=0.4))
+        channels, side = re.match(r"(\d+) x (\d+)x", row[2]).groups()
+        assert (len(backbone.channels), backbone.channels[-1], backbone.sides[-1]) == (
+            int(row[1]),
+            int(channels),
+            int(side),
+        )
+        if row[3] == "-":
+            with pytest.raises(UsageError, match="output_stride"):
+                Backbone(ModelConfig(backbone=name, output_stride=8))
+        else:
+            sides = Backbone(ModelConfig(backbone=name, size=224, output_stride=8)).sides
+            assert row[3] == f"{sides[-1]}x{sides[-1]}"
+        assert Backbone(ModelConfig(backbone=name, size=int(row[4]))).sides[-1] == 2
+        behind = {name.removesuffix(".attend") for name, _ in backbone.net.named_modules(remove_duplicate=False)}
+        assert all(place in behind for place in re.findall(r"`(\S+)`", row[5]))

@@ -256,11 +256,17 @@ def tables() -> dict[str, list[str]]:
     from mien.losses.attribution import ATTRIBUTIONS
     from mien.metrics.alignment import SCORES
     from mien.models import HEADS
-    from mien.schema import SCHEMES
+    from mien.schema import PREPROCESSING, SCHEMES
 
     named = {"CUES": CUES, "CONTROLS": CONTROLS, "DATASETS": DATASETS, "EXPLAINERS": EXPLAINERS, "HEADS": HEADS}
     named |= {"ATTRIBUTIONS": ATTRIBUTIONS, "CHANNELS": CHANNELS}
-    named |= {"PROVIDERS": PROVIDERS, "SCHEMES": SCHEMES, "SCORES": SCORES, "SIMILARITIES": SIMILARITIES}
+    named |= {
+        "PREPROCESSING": PREPROCESSING,
+        "PROVIDERS": PROVIDERS,
+        "SCHEMES": SCHEMES,
+        "SCORES": SCORES,
+        "SIMILARITIES": SIMILARITIES,
+    }
     return {"VERBS": [f"mien {verb}" for verb in VERBS], **{table: list(keys) for table, keys in named.items()}}
 
 
