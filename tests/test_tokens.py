@@ -1,5 +1,6 @@
 """Vision transformers: timm's numbers, every block on the path to the logits, attention as a return value, their heads."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -235,15 +236,26 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("weight", [0.0, 2.0])
 @pytest.mark.parametrize("name", NETS)
-def test_training(name, weight, faces, tmp_path):
-    """Two epochs, unguided and guided at a shallow and the last layer."""
+def test_training(name, faces, tmp_path):
+    """Two epochs, unguided and guided at a shallow and the last layer: guidance turns the attention to the cue."""
     changes = {"output_stride": None, "stem_pool": True, "channels": None, **NETS[name]}
-    recipe = tiny.recipe(
-        faces, model=changes, optim={"name": "adamw", "lr": 0.003}, guidance={"weight": weight, "layers": [1, -1]}
-    )
-    best = fit(recipe, tmp_path / "run")
-    assert best["epoch"] in (1, 2)
-    log = (tmp_path / "run" / "log.jsonl").read_text()
-    assert ("train_guidance" in log) == (weight > 0)
+    cosines = []
+    for weight in (0.0, 4.0):
+        guidance = {"weight": weight, "layers": [1, -1]}
+        recipe = tiny.recipe(faces, model=changes, optim={"name": "adamw", "lr": 0.003}, guidance=guidance)
+        fit(recipe, tmp_path / str(weight))
+        log = [json.loads(line) for line in (tmp_path / str(weight) / "log.jsonl").read_text().splitlines()]
+        assert ("train_guidance" in log[0]) == (weight > 0)
+        cosines.append(log[-1]["valid_att_cos"])
+    assert cosines[1] > cosines[0] + 0.05
+
+
+def test_attribution_loss_reaches_an_inner_block(faces, tmp_path):
+    """The privileged attribution loss needs second derivatives through the blocks above its layer."""
+    changes = {"output_stride": None, "stem_pool": True, "channels": None, **NETS["cls"]}
+    guidance = {"weight": 1.0, "layers": [2], "attribution": "grad_input", "similarity": "pearson"}
+    recipe = tiny.recipe(faces, model=changes, optim={"name": "adamw", "lr": 0.003, "epochs": 1}, guidance=guidance)
+    fit(recipe, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+    assert 0 < line["train_guidance"] < 2

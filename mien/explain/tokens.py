@@ -14,6 +14,8 @@ from mien.errors import UsageError
 from mien.explain.builtin import cam
 from mien.schema import Output
 
+NEEDED = "a transformer with a class token (deit_small_patch16_224, apvit, ...)"
+
 
 def attention(output: Output, target: Tensor) -> Tensor:
     """`Output.attention` (B, 1, h, w), the same for every target.
@@ -22,10 +24,7 @@ def attention(output: Output, target: Tensor) -> Tensor:
     the sum over channels of the absolute projected feature.
     """
     if output.attention is None:
-        raise UsageError(
-            "this model returns no attention of its own: attention and ts_cam need a transformer with a class token "
-            "(deit_small_patch16_224, apvit, ...)."
-        )
+        raise UsageError(f"this model returns no attention of its own: attention and ts_cam need {NEEDED}.")
     return output.attention
 
 
@@ -45,10 +44,7 @@ def rollout(output: Output, target: Tensor) -> Tensor:
     A token that was dropped before a block (APViT) attends to nothing there, and its row of R_l is the identity's.
     """
     if not output.token_attention:
-        raise UsageError(
-            "this model returns no attention between tokens: rollout needs a transformer with a class token "
-            "(deit_small_patch16_224, apvit, ...)."
-        )
+        raise UsageError(f"this model returns no attention between tokens: rollout needs {NEEDED}.")
     tokens = output.token_attention[0].shape[-1]
     identity = torch.eye(tokens, device=output.logits.device)
     row = identity[:1].expand(len(output.logits), 1, tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mien.errors import UsageError
 from mien.schema import HeadOutput, Layers
 
 
@@ -37,7 +38,10 @@ class ClassTokenHead(nn.Module):
 
     def forward(self, layers: Layers, labels: Tensor | None = None) -> HeadOutput:
         """Class token (B, C) -> logits (B, K); labels are not needed."""
-        assert layers.class_token is not None  # create_model refuses a net without
+        if layers.class_token is None:
+            raise UsageError(
+                "head 'cls' reads the class token, which a layer alone (attribution integrated) does not hold."
+            )
         return HeadOutput(self.classifier(self.drop(layers.class_token)), None)
 
 
