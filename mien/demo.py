@@ -105,13 +105,11 @@ def print_comparison(results: dict[str, dict[str, Any]]) -> None:
         print(f"  {title:<44}{_mean(unguided, name, kind):>8.3f} {_mean(guided, name, kind):>8.3f}")
     print("  floors and controls of ATT-COS")
     for name in guided["alignment"]:
-        if ":" in name:
-            what = {"floor": "a map that never saw the face: ", "control": "attention against a wrong cue: "}[
-                name.split(":")[0]
-            ]
-            print(
-                f"    {what + name.split(':')[1]:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}"
-            )
+        kind, _, rest = name.partition(":")
+        if kind in ("floor", "control"):
+            what = "a map that never saw the face: " if kind == "floor" else "attention against a wrong cue: "
+            values = f"{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}"
+            print(f"    {what + rest:<42}{values}")
 
 
 def _mean(results: dict[str, Any], name: str, kind: str) -> float:

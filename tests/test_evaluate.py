@@ -59,6 +59,21 @@ def test_floors_controls_and_every_layer(results):
     assert mean > uniform["cosine"]["class_mean"]
 
 
+def test_a_trained_attribution_has_rows_of_its_own(faces, tmp_path, results, capsys):
+    """Constrained channels and all of them, of the true class; a run that was guided by activation has no such row."""
+    second = {"weight": 1.0, "attribution": "grad_input", "similarity": "pearson", "channels": "first_half"}
+    guidance = {"weight": 1.0, "attribution": "grad_cam", "layers": [4, 5]}
+    fit(tiny.recipe(faces, guidance=guidance, second={**second, "cue": "landmarks"}), tmp_path / "run")
+    found = evaluate(tmp_path / "run")["alignment"]
+    assert [name for name in found if name.startswith(("guided:", "second:"))] == [
+        "guided:grad_cam", "second:grad_input", "second:grad_input-all",
+    ]  # fmt: skip
+    assert all(-1 <= found[name]["pearson"]["class_mean"] <= 1 for name in found)
+    assert found["second:grad_input"] != found["second:grad_input-all"]
+    assert "second:grad_input-all" in capsys.readouterr().out
+    assert not any(name.startswith(("guided:", "second:")) for name in results["alignment"])
+
+
 def test_the_file_is_the_result(run, results):
     read = json.loads((run / "results.json").read_text())
     assert read == json.loads(json.dumps(results))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mien.errors import UsageError, unknown_name
@@ -10,6 +10,8 @@ from mien.errors import UsageError, unknown_name
 CUE_KINDS = ("au", "au_generic", "landmarks")
 CONTROL_KINDS = ("none", "uniform", "centre", "mean", "shuffled", "other_class", "inverted")
 CODEBOOKS = ("corrected", "paper")
+LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
+"""Group name -> first and last + 1 of its iBUG-68 points."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class CueConfig:
     """Landmark heatmap: also draw the jaw line (points 0-16)."""
     control: str = "none"
     """`none`, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted."""
+    groups: dict[str, float] = field(default_factory=dict)
+    """Landmark heatmap: factor of the Gaussians of jaw, brows, nose, eyes or mouth, 1 where not named, 0 leaves out."""
 
     def __post_init__(self) -> None:
         if self.kind not in CUE_KINDS:
@@ -42,6 +46,16 @@ class CueConfig:
         if self.codebook not in CODEBOOKS and not self.codebook.endswith(".json"):
             error = unknown_name("codebook", self.codebook, CODEBOOKS)
             raise UsageError(f"{error} Or give the path of an own .json file.")
+        for name, weight in self.groups.items():
+            if name not in LANDMARK_GROUPS:
+                raise unknown_name("landmark group", name, LANDMARK_GROUPS)
+            if not 0 <= weight < float("inf"):
+                raise UsageError(f"cue groups: {name} is {weight}; it must be 0 or more.")
+        if "jaw" in self.groups and not self.jaw:
+            raise UsageError("cue groups: jaw has a factor, but the jaw line is not drawn; set cue.jaw to true.")
+        drawn = [name for name in LANDMARK_GROUPS if self.jaw or name != "jaw"]
+        if not any(self.groups.get(name, 1) for name in drawn):
+            raise UsageError("cue groups: every factor is 0, so nothing is drawn.")
         if not 0 < self.sigma < 10:
             raise UsageError(f"cue sigma {self.sigma} is out of range; give a share of the eye distance such as 0.06.")
         if self.control == "other_class" and self.kind != "au":

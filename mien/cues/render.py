@@ -12,7 +12,7 @@ from mien.cues import controls
 from mien.cues.action_units import draw_canvas, draw_face
 from mien.cues.codebook import choice, geometry, load_codebook
 from mien.cues.config import CueConfig
-from mien.cues.heatmaps import draw_landmarks
+from mien.cues.heatmaps import draw_landmarks, point_weights
 from mien.errors import UsageError
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
@@ -34,7 +34,7 @@ def _action_units(
 def _landmarks(
     config: CueConfig, landmarks: Tensor, labels: Tensor, scheme: str, image_size: Size, size: Size
 ) -> Drawn:
-    return draw_landmarks(landmarks, config.sigma, config.merge, config.jaw, image_size, size)
+    return draw_landmarks(landmarks, config.sigma, config.merge, point_weights(config), image_size, size)
 
 
 CUES: dict[str, Callable[[CueConfig, Tensor, Tensor, str, Size, Size], Drawn]] = {

@@ -39,6 +39,7 @@ def cues(
     sigma: float = 0.06,
     jaw: bool = False,
     merge: Literal["max", "sum"] = "max",
+    groups: dict[str, float] | None = None,
     control: str = "none",
     seed: int = 0,
 ) -> FloatArray | None:
@@ -56,11 +57,12 @@ def cues(
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
         jaw: landmark heatmap, draw the jaw line too.
         merge: landmark heatmap, max or sum over the points.
+        groups: landmark heatmap, factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named.
         control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
         seed: seed of the controls that draw lots.
 
     """
-    config = CueConfig(cue, codebook, sigma, merge, jaw, control)
+    config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {})
     if out is None and sheet is None:
         raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
     if expression is not None and expression not in EXPRESSIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mien.checkpoint import write_atomic
+from mien.config import GuidanceConfig, Recipe
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
 from mien.report.words import CONTROLS, FLOORS, number
@@ -26,6 +27,12 @@ LIMITS = """\
   before use."""
 
 
+def _pull(recipe: Recipe, guidance: GuidanceConfig) -> str:
+    layers = ", ".join("the last layer" if layer == -1 else f"layer {layer}" for layer in guidance.layers)
+    what = "" if guidance.attribution == "activation" else f" of {guidance.attribution}"
+    return f"weight {guidance.weight:g}, {guidance.similarity}{what}, {layers}, cue `{guidance.cue or recipe.cue.kind}`"
+
+
 def write_card(run: Run, seed: int = 0) -> None:
     """Write `model-card.md` into the run folder."""
     write_atomic(run.path / "model-card.md", card(run, seed))
@@ -34,14 +41,9 @@ def write_card(run: Run, seed: int = 0) -> None:
 def card(run: Run, seed: int = 0) -> str:
     """The card as Markdown."""
     results, recipe = run.results, run.recipe
-    guidance = recipe.guidance
-    layers = ", ".join("the last layer" if layer == -1 else f"layer {layer}" for layer in guidance.layers)
-    training = (
-        f"guided: weight {guidance.weight:g}, {guidance.similarity}, {layers}, cue `{recipe.cue.kind}`"
-        + (f" under control `{recipe.cue.control}`" if recipe.cue.control != "none" else "")
-        if guidance.weight
-        else "unguided"
-    )
+    pulls = [_pull(recipe, guidance) for guidance in recipe.guidances().values() if guidance.weight]
+    control = f" under control `{recipe.cue.control}`" if pulls and recipe.cue.control != "none" else ""
+    training = f"guided: {'; and '.join(pulls)}{control}" if pulls else "unguided"
     sizes = run.env.get("rows", {})
     paper = (
         "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"

@@ -202,9 +202,11 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above the strongest floor."""
     present = {name for group in groups for name in group.first.results["alignment"]}
     layers = sorted((name for name in present if name.startswith("layer-")), key=lambda name: int(name.split("-")[1]))
+    trained = sorted(name for name in present if name.startswith(("guided:", "second:")))
     lasts = {group.first.last_layer for group in groups}
     sections = (
         ("Where the model looks", [*layers, *MAPS], True),
+        ("Attributions by gradients that were trained, each against its own cue", trained, False),
         ("Floors: maps that never saw the face, against the right cue", list(FLOORS), False),
         ("Controls: the last layer's attention, against a wrong cue", list(CONTROLS), False),
     )
@@ -220,7 +222,8 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "scores": [_align_cells(groups, name, kind, graded) for kind, _, _ in SCORES],
                 }
             )
-        table.append({"title": title, "rows": rows})
+        if rows:
+            table.append({"title": title, "rows": rows})
     return table
 
 

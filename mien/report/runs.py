@@ -17,7 +17,7 @@ from mien.errors import DataError, UsageError
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
 """Settings that do not make another recipe."""
-CUE_KEYS = ("kind", "codebook", "sigma", "merge", "jaw")
+CUE_KEYS = ("kind", "codebook", "sigma", "merge", "jaw", "groups")
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,7 +68,7 @@ class Group(NamedTuple):
     @property
     def guided(self) -> bool:
         """True when it was trained with guidance."""
-        return self.first.recipe.guidance.weight > 0
+        return any(guidance.weight > 0 for guidance in self.first.recipe.guidances().values())
 
 
 def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
