@@ -159,7 +159,7 @@ def block(lines: Sequence[Line]) -> str:
         if measured:
             text.append(" / ".join(plain(last["floors"][name]) for name in FLOORS))
         if printed:
-            text += [plain(cells[column]["published"]) for column in columns]
+            text += [as_printed(cells[column]["published"]) for column in columns]
         rows.append(text)
     return markdown_table(head, rows)
 
@@ -179,6 +179,11 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def plain(value: float | None, sign: bool = False) -> str:
     """Three decimals, a dash for nothing."""
     return "–" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def as_printed(value: float | None) -> str:
+    """A published value with the digits that were printed."""
+    return "–" if value is None else f"{value:.4f}".rstrip("0").ljust(4, "0")
 
 
 def with_interval(line: Mapping[str, Any]) -> str:
