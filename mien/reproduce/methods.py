@@ -84,6 +84,7 @@ METHODS: dict[str, Method] = {
             Published((0.8794, 0.8868), (0.54, 0.67), (0.46, 0.84)),
             Published((0.5828, 0.6148), (0.55, 0.65), (0.60, 0.81)),
         ),
+        {"model.head_options": {"width": 96}},
     ),
     "prm": Method(
         "PRM (CVPR 2018)", "prm", "cam", -1, {"model.head": "prm"},
@@ -126,7 +127,7 @@ METHODS: dict[str, Method] = {
         },
     ),
     "apvit": Method(
-        "APViT (TAFFC 2022)", "apvit", None, -1, {"model.head": "cls", "model.backbone": "apvit"},
+        "APViT (TAFFC 2022)", "apvit", None, -1, {"model.head": "cls", "model.backbone": "apvit", "model.output_stride": None},
         _both(
             Published((0.9100, 0.9103), None, (0.38, 0.85)),
             Published((0.6062, 0.6228), None, (0.45, 0.84)),
