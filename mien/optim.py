@@ -43,8 +43,9 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, epoch: int, st
         group["lr"] = config.lr * lr_factor(config, epoch, step, steps)
 
 
-def class_weights(labels: IntArray, classes: int) -> Tensor:
-    """Weights N / (K n_c), (K,); an absent class gets 0."""
+def class_weights(labels: IntArray, classes: int, kind: str = "weights") -> Tensor:
+    """Weights of `data.balance`, (K,): `weights` N / (K n_c), `weights_max` n_max / n_c; an absent class gets 0."""
     counts = np.bincount(labels[labels >= 0], minlength=classes)
-    weights = np.divide(counts.sum(), classes * counts, out=np.zeros(classes), where=counts > 0)
+    top = counts.max() if kind == "weights_max" else counts.sum() / classes
+    weights = np.divide(top, counts, out=np.zeros(classes), where=counts > 0)
     return torch.from_numpy(weights.astype(np.float32))
