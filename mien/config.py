@@ -137,6 +137,8 @@ class OptimConfig:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.05
+    head_lr: float = 1.0
+    """Factor of the learning rate of everything after the backbone."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     epochs: int = 30
@@ -265,7 +267,7 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
 
 
 LEAST = {
-    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.clip": 0,
+    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.head_lr": 0, "optim.clip": 0,
     "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
     "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
     "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,

@@ -220,9 +220,8 @@ def result(accuracy: float, cosine: float) -> dict:
     names = ("layer-1", "layer-2", "cam", "floor:uniform", "floor:centre", "floor:mean")
     kinds = ("accuracy", "balanced_accuracy")
     return {
-        "classification": dict.fromkeys(kinds, accuracy)
-        | {f"{k}_interval": [accuracy - 0.2, accuracy + 0.2] for k in kinds},
-        "alignment": dict.fromkeys(names, score),
+        "classification": {k: accuracy for k in kinds} | {f"{k}_interval": [accuracy - 0.2, accuracy + 0.2] for k in kinds},
+        "alignment": {name: score for name in names},
     }
 
 
@@ -233,19 +232,10 @@ ACCURACY = {0: (0.5, 0.6), 1: (0.52, 0.66), 2: (0.51, 0.58)}
 def table_of(seeds: int, dataset: str = "rafdb") -> dict:
     entries = entries_of("lambda", ["4"])
     results = {
-        (entry.row, ""): {
-            seed: result(ACCURACY[seed][side], 0.4 + 0.2 * side + 0.01 * seed * (1 + 2 * side)) for seed in range(seeds)
-        }
+        (entry.row, ""): {seed: result(ACCURACY[seed][side], 0.4 + 0.2 * side + 0.01 * seed * (1 + 2 * side)) for seed in range(seeds)}
         for side, entry in enumerate(entries)
     }
-    facts = {
-        "table": "lambda",
-        "dataset": dataset,
-        "scale": "small",
-        "protocol": "paper",
-        "mien": "0",
-        "command": "mien x",
-    }
+    facts = {"table": "lambda", "dataset": dataset, "scale": "small", "protocol": "paper", "mien": "0", "command": "mien x"}
     more = {"faces": 300, "classes": list("abcdefg"), "seeds": list(range(seeds)), "failed": {"bad": "why"}}
     return {**facts, **more, "lines": lines_of(entries, results, dataset)}
 
@@ -274,12 +264,7 @@ def test_one_seed_has_the_interval_over_faces_and_no_test():
 
 def test_markdown_says_what_was_measured():
     text = as_markdown(table_of(3))
-    for part in (
-        "t over 3 seeds",
-        "test faces selected the epoch",
-        "one seed, selected on the test faces",
-        "- bad: why",
-    ):
+    for part in ("t over 3 seeds", "test faces selected the epoch", "one seed, selected on the test faces", "- bad: why"):
         assert part in text
     accuracy = text.split("## Accuracy (CL)")[1].split("##")[0]
     assert "0.613 [0.510, 0.717]" in accuracy

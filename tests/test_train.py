@@ -24,7 +24,7 @@ from mien.guidance import cues_for
 from mien.losses.alignment import resolve_layers
 from mien.losses.config import GuidanceConfig
 from mien.models import create_model
-from mien.optim import class_weights, lr_factor, make_optimizer
+from mien.optim import class_weights, lr_factor, make_optimizer, set_lr
 from mien.train import fit, loss_terms, prepare_session, split_rows, train
 
 
@@ -284,6 +284,7 @@ def plain(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, to
         {"data": {"targets": "votes"}},
         {"data": {"balance": "sampler"}},
         {"optim": {"label_smoothing": 0.2}},
+        {"optim": {"head_lr": 3.0}},
         {"optim": {"clip": 0.01}},
         {"optim": {"name": "adamw"}},
         {"optim": {"schedule": "step"}},
@@ -441,6 +442,17 @@ def test_no_decay_on_biases_and_norms(faces: Path) -> None:
         assert all(p.dim() <= 1 for p in free["params"])
         assert free["weight_decay"] == 0 < decayed["weight_decay"]
         assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_rate_of_the_head(faces: Path) -> None:
+    model = create_model(tiny.recipe(faces).model, 7)
+    config = OptimConfig(lr=0.1, head_lr=10.0, schedule="step")
+    optimizer = make_optimizer(model, config)
+    set_lr(optimizer, config, 1, 0, 9)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    assert all(rates[id(p)] == pytest.approx(0.1) for p in model.backbone.parameters())
+    assert all(rates[id(p)] == pytest.approx(1.0) for p in model.head.parameters())
 
 
 def test_controls_are_drawn_anew_each_step_and_repeat(faces: Path) -> None:

@@ -219,6 +219,25 @@ def test_terms_that_this_net_cannot_have(faces: Path, tmp_path: Path, loss: list
     refused(UsageError, tiny.recipe(faces, loss={"terms": loss}), tmp_path / "run", "loss.terms", *words)
 
 
+@pytest.mark.parametrize("head", ["wildcat", "mlp"])
+def test_classifiers_of_other_heads(faces: Path, tmp_path: Path, head: str) -> None:
+    terms = [{"name": "orthogonal_weights", "weight": 0.1}, {"name": "sparse_weights", "weight": 0.1}]
+    recipe = tiny.recipe(faces, loss={"terms": terms}, model={"head": head}, optim={"epochs": 1, "batch": 14})
+    fit(recipe, tmp_path / "run")
+    assert {"train_orthogonal_weights", "train_sparse_weights"} <= set(log(tmp_path / "run")[0])
+
+
+def test_two_classifiers_are_refused(faces: Path, tmp_path: Path) -> None:
+    recipe = tiny.recipe(faces, loss={"terms": [{"name": "sparse_weights"}]}, model={"head": "acol"})
+    refused(UsageError, recipe, tmp_path / "run", "sparse_weights", "one classifier", "model.head")
+
+
+def test_every_term_under_cutmix(faces: Path, tmp_path: Path) -> None:
+    options = {"loss": {"terms": ALL, "classification": "focal"}, "augment": {"cutmix": 1.0}, "mask": {"train": 0.5}}
+    fit(tiny.recipe(faces, **SEGMENT, **options, optim={"epochs": 1, "batch": 14}), tmp_path / "run")
+    assert all(np.isfinite(value) for value in log(tmp_path / "run")[0].values())
+
+
 def test_a_segmentation_head_without_its_term_is_refused(faces: Path, tmp_path: Path) -> None:
     refused(UsageError, tiny.recipe(faces, **SEGMENT), tmp_path / "run", "model.segmentation", "go together")
 

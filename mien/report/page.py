@@ -90,9 +90,7 @@ def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
     else:
         notes = [f"No pictures of faces: {reason.rstrip('.')}."] if reason else []
     alike = pictures.comparable(groups)
-    maps = pictures.data_uri(
-        pictures.class_maps([g for g in groups if g.first.classes == groups[0].first.classes], faces)
-    )
+    maps = pictures.data_uri(pictures.class_maps([g for g in groups if g.first.classes == groups[0].first.classes], faces))
     typical = pictures.expression_strips(alike, faces) if faces is not None else None
     strips = []
     for group in groups[: pictures.RECIPES] if show else ():

@@ -66,6 +66,7 @@ class Faces:
         )  # fmt: skip
         return np.asarray(cue.maps[:, 0].numpy())
 
+
     def by_id(self, name: str) -> tuple[ByteArray, np.ndarray]:
         """(H, W, 3) RGB and (H, W) cue of the face with this id."""
         which = np.flatnonzero(self.run.faces["id"] == name)

@@ -154,8 +154,8 @@ SCALES: dict[str, Settings] = {
     "small": {
         "augment.rotation": 6.0, "augment.translate": 0.05, "augment.scale": 0.06, "augment.jitter": 0.15,
         "model.backbone": "resnet10t", "model.size": 48, "model.stem_pool": False, "model.output_stride": 16,
-        "model.channels": [48, 96, 144, 192],
-        "optim.name": "adamw", "optim.lr": 1e-3, "optim.weight_decay": 0.05, "optim.batch": 16,
+        "model.channels": [32, 64, 128, 128],
+        "optim.name": "adamw", "optim.lr": 1.5e-3, "optim.weight_decay": 0.05, "optim.batch": 12,
     },
 }  # fmt: skip
 """Scale -> settings of every entry, which entries and the command line change."""

@@ -35,9 +35,7 @@ class Cell(NamedTuple):
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise DataError(
-                f"{file} is damaged ({error}); delete it, the same command scores the run again."
-            ) from error
+            raise DataError(f"{file} is damaged ({error}); delete it, the same command scores the run again.") from error
         return content
 
 
@@ -50,9 +48,7 @@ def run_cells(cells: Sequence[Cell], workers: int, threads: int) -> dict[str, st
     todo, failures = [cell for cell in cells if not cell.done], {}
     print(f"{len(cells)} trainings, {len(cells) - len(todo)} of them done before", flush=True)
     began = time.perf_counter()
-    finished = (
-        side_by_side(todo, workers, threads) if workers > 1 else ((cell, run_cell(cell, threads)) for cell in todo)
-    )
+    finished = side_by_side(todo, workers, threads) if workers > 1 else ((cell, run_cell(cell, threads)) for cell in todo)
     for count, (cell, reason) in enumerate(finished, start=1):
         if reason:
             failures[cell.folder.name] = reason
