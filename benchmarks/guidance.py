@@ -11,8 +11,10 @@ import torch
 
 from benchmarks.rows import Row, round_times
 from mien.config import GuidanceConfig, Recipe
+from mien.data.masking import make_masking
 from mien.data.synthetic import faces
 from mien.data.transforms import normalise
+from mien.guidance import guides_of
 from mien.models import create_model
 from mien.optim import make_optimizer
 from mien.schema import Batch, class_index
@@ -31,9 +33,10 @@ def measure(quick: bool = False) -> list[Row]:
     plain = Recipe()
     model = create_model(replace(plain.model, backbone="resnet18", size=size), classes=7).train()
     optimizer = make_optimizer(model, replace(plain.optim, lr=1e-4))
-    session = SimpleNamespace(class_weight=None, layers=[-1], means=[None])
+    masking = make_masking(None, None, images.device)
 
     def step(recipe: Recipe) -> None:
+        session = SimpleNamespace(model=model, class_weight=None, guides=guides_of(recipe, model), masking=masking)
         terms = loss_terms(recipe, model(data.images), data, session, epoch=1, step=0)
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()

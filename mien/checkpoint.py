@@ -78,6 +78,33 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> dict[str, Any]:
+    """Load `last.ckpt` where there is one; the state says which epoch was finished last and which was best."""
+    path = out / "last.ckpt"
+    if not path.exists():
+        return {"epoch": 0, "best_epoch": 0, "best_score": -1.0}
+    tensors, meta = load_tensors(path)
+    if meta.get("run_version") != RUN_VERSION:
+        raise DataError(f"{path} was written by another version of mien; choose another --out.")
+    model.load_state_dict(_part(tensors, "model/"))
+    restore_optimizer(optimizer, tensors)
+    if average is not None:
+        average.load_state_dict(_part(tensors, "average/"))
+    return {key: meta[key] for key in ("epoch", "best_epoch", "best_score")}
+
+
+def trim_log(out: Path, epochs: int) -> None:
+    """Drop log lines beyond the last finished epoch: those of a run that was stopped between log and checkpoint."""
+    log = out / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    if len(lines) > epochs:
+        write_atomic(log, "".join(f"{line}\n" for line in lines[:epochs]))
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def environment(recipe: Recipe, fingerprint: str, device: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     """What a run depends on beside its recipe: versions, data fingerprint, device."""
     packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pyarrow")

@@ -15,12 +15,15 @@ from mien import maps
 from mien.config import Recipe
 from mien.cues import controls, render_cue
 from mien.data.loader import Loader
+from mien.data.masking import Masking
 from mien.data.store import Store
 from mien.explain import Sampling, cam, evidence, explain_with_output
 from mien.guidance import cues_for, guides_of, look
 from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
 from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
+from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
+from mien.objective import masked
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
 
@@ -30,6 +33,9 @@ CONTROLS = ("other_class", "shuffled", "inverted")
 """Wrong cues for the model's own attention: a high score here means that the right cue explains nothing."""
 PREDICTED = "cam@predicted"
 """CAM of the predicted class against the cue of the predicted class: what a user sees, who knows no label."""
+
+SEGMENTATION = "segmentation:"
+"""Begins the names of scored regions, which are reported apart from the maps."""
 
 Scores = dict[str, dict[str, Tensor]]
 """Map name -> score name -> (B,)."""
@@ -53,6 +59,7 @@ class Plan(NamedTuple):
     methods: tuple[str, ...]
     """Names of mien.explain.EXPLAINERS."""
     sampling: Sampling
+    masking: Masking
     seed: int
     batch: int
 
@@ -63,6 +70,10 @@ class Plan(NamedTuple):
             self.store, rows, self.labels, size=recipe.model.size, batch=self.batch, device=self.device,
             workers=recipe.run.workers, preprocessing=recipe.model.preprocessing,
         )  # fmt: skip
+
+    def shown(self, batch: Batch) -> Batch:
+        """The batch as the net gets it: masked by the cue where mask.evaluate says so."""
+        return masked(self.recipe, batch, self.masking, float(self.recipe.mask.evaluate), 0, 0)
 
     @property
     def main(self) -> str | None:
@@ -101,7 +112,7 @@ def collect(plan: Plan) -> Collected:
     # A store that is sorted by class would shuffle cues inside one class: the control needs mixed batches.
     order = np.random.default_rng(plan.seed).permutation(len(rows))
     loader = plan.loader(rows[order])
-    for part in track(loader, "evaluate", len(loader)):
+    for part in map(plan.shown, track(loader, "evaluate", len(loader))):
         output, raw = explain_with_output(plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling)
         probabilities.append(output.logits.float().softmax(1).cpu())
         cue, said = (
@@ -154,7 +165,20 @@ def batch_scores(
         if name != "other_class" or plan.recipe.cue.kind == "au":
             wrong = cue_of(plan, batch, name, generator)
             scores[f"control:{name}"] = attention_scores(output.features[-1], wrong.maps)
-    return scores
+    return scores | segmentation_scores(plan, output, cue)
+
+
+def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
+    """Dice and IoU of the segmentation head and of two regions that never saw the face; nothing without a head."""
+    if output.segmentation is None:
+        return {}
+    true = maps.otsu_region(cue.maps)
+    regions = {
+        "net": predicted_region(output.segmentation, (true.shape[-2], true.shape[-1])),
+        "floor:uniform": torch.ones_like(true),
+        "floor:mean": maps.otsu_region(plan.mean).expand_as(true),
+    }
+    return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
 
 
 @torch.no_grad()
@@ -178,7 +202,7 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
         return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
 
     loader = plan.loader(rows)
-    for part in track(loader, "faithfulness", len(loader)):
+    for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
         own = looks(plan.model, part)
         plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
         floors = {"floor:random": noise.expand(len(plain), -1, -1, -1), "floor:centre": controls.centre(plain)}
@@ -223,7 +247,7 @@ def guided_scores(plan: Plan) -> FaceScores:
     guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.by_gradient]
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     loader = plan.loader(plan.rows)
-    for part in track(loader, "attributions", len(loader)) if guides else ():
+    for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
         size = (part.images.shape[-2], part.images.shape[-1])
         for seen in look(plan.model, guides, part.images, part.expressions)[1]:
             cue = cues_for(replace(plan.recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]

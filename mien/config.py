@@ -19,10 +19,11 @@ import yaml
 from mien.cues.config import CueConfig
 from mien.errors import UsageError, unknown_name
 from mien.losses.config import GuidanceConfig, check_guidance
+from mien.losses.options import LossConfig
 
 __all__ = [
-    "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "ModelConfig", "OptimConfig", "Recipe", "RunConfig",
-    "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser",
+    "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
+    "Recipe", "RunConfig", "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser",
 ]  # fmt: skip
 
 
@@ -40,8 +41,12 @@ class DataConfig:
     """Share of train that becomes the validation split where the store has none."""
     targets: Literal["label", "votes"] = "label"
     """Train on the label, or on annotator votes (soft targets) where the store has them."""
-    balance: Literal["none", "weights", "sampler"] = "none"
-    """Class imbalance: nothing, weights N/(K n_c) in the cross-entropy, or sampling classes equally often."""
+    balance: Literal["none", "weights", "weights_max", "sampler", "sampler_min"] = "none"
+    """Class imbalance: nothing; class weights N/(K n_c) or n_max/n_c; classes equally often, or each as often as the rarest."""
+    curriculum: list[list[str]] = field(default_factory=list)
+    """Groups of class names: training begins with the first and adds the next every curriculum_epochs; [] for all at once."""
+    curriculum_epochs: int = 1
+    """Epochs between two groups of the curriculum."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,26 @@ class AugmentConfig:
     """Probability that a batch is mixed by CutMix: one box taken from another face, labels and cues by its area."""
     cutmix_alpha: float = 1.0
     """CutMix: lambda ~ Beta(alpha, alpha), the share of the picture that stays; 1 is uniform."""
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Faces of which only the cue's region (Otsu) is shown."""
+
+    train: float = 0.0
+    """Probability that a training face is masked."""
+    evaluate: bool = False
+    """Mask every face that is scored, too. With cue `au` this tells the net the label: `label_leak` in results.json."""
+    fill: Literal["black", "mean", "blur"] = "black"
+    """What stands outside the region: black, the mean colour of the training faces, or a blurred copy."""
+    sigma: float = 0.125
+    """Standard deviation of the blur as a share of the image side."""
+    dilation: float = 0.0
+    """Radius of a disk by which the region grows, as a share of the image side."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma <= 0.3:
+            raise UsageError(f"mask.sigma is {self.sigma}; it must lie above 0 and be at most 0.3.")
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,8 @@ class ModelConfig:
     """Multiply the features of guidance.layers by their own channel mean before they are passed on."""
     adl: float = 0.0
     """Attention-based dropout layers (Choe and Shim 2019): probability of dropping what is attended most; 0 is off."""
+    segmentation: bool = False
+    """Segmentation head: a 3x3 convolution on the last layer, trained by the term au_segmentation of loss.terms."""
     pretrained: bool = False
     """Start from timm's published weights (needs the network)."""
     weights: Path | None = None
@@ -110,6 +137,8 @@ class OptimConfig:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.05
+    head_lr: float = 1.0
+    """Factor of the learning rate of everything after the backbone."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     epochs: int = 30
@@ -154,10 +183,12 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     cue: CueConfig = field(default_factory=CueConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     second: GuidanceConfig = field(default_factory=GuidanceConfig)
     """Another guidance beside the first, for example of an attribution beside the activation; weight 0 for none."""
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -236,17 +267,18 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
 
 
 LEAST = {
-    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.clip": 0,
+    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.head_lr": 0, "optim.clip": 0,
     "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
     "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
     "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,
-    "augment.cutmix_alpha": 0.01,
+    "augment.cutmix_alpha": 0.01, "data.curriculum_epochs": 1, "loss.weight": 0, "loss.focal_alpha": 0,
+    "loss.focal_gamma": 0, "loss.barrier_start": 0.01, "loss.barrier_factor": 1, "loss.barrier_most": 0.01,
 }  # fmt: skip
 """Recipe key -> smallest value that makes sense."""
 SHARES = (
     "optim.ema", "optim.momentum", "optim.warmup", "optim.label_smoothing", "model.drop", "augment.flip",
     "augment.translate", "augment.scale", "augment.grayscale", "augment.erase", "augment.cutmix", "model.spatial_drop",
-    "model.adl",
+    "model.adl", "mask.train", "mask.dilation",
 )  # fmt: skip
 """Recipe keys that lie between 0 and 1."""
 

@@ -17,6 +17,7 @@ from mien.collect import (
     CONTROLS,
     FLOORS,
     PREDICTED,
+    SEGMENTATION,
     Collected,
     FaceScores,
     Plan,
@@ -26,6 +27,7 @@ from mien.collect import (
 )
 from mien.config import Recipe
 from mien.data.loader import labels_of
+from mien.data.masking import label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, Sampling, explain, fitting, method_names
@@ -82,8 +84,20 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size).to(device)
     names = choose_methods(methods, model, recipe)
+    masking = make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
     plan = Plan(
-        model.to(device), recipe, faces, rows, labels, mean, device, names, Sampling(samples, seed), seed, batch
+        model.to(device),
+        recipe,
+        faces,
+        rows,
+        labels,
+        mean,
+        device,
+        names,
+        Sampling(samples, seed),
+        masking,
+        seed,
+        batch,
     )
     collected = collect(plan)
     collected.scores.update(guided_scores(plan))
@@ -121,6 +135,7 @@ def results_of(run: str, split: str, plan: Plan, collected: Collected, env: dict
     for name, scores in collected.scores.items():
         valid = collected.valid_predicted if name == PREDICTED else collected.valid
         alignment[name] = summarise(scores, labels, predicted, valid, classes, seed=plan.seed)["scores"]
+    regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
     last = [name for name in alignment if name.startswith("layer-")][-1]
     cosines = {name: collected.scores[name]["cosine"] for name in (last, *plan.methods)}
     return {
@@ -145,6 +160,8 @@ def results_of(run: str, split: str, plan: Plan, collected: Collected, env: dict
         "samples": plan.sampling.samples,
         "classification": classification_scores(collected.probabilities, labels, classes),
         "alignment": alignment,
+        **({"segmentation": regions} if regions else {}),
+        "label_leak": label_leak(recipe),
         "per_class": by_class(cosines, labels, predicted, collected.valid, classes),
     }
 
@@ -228,18 +245,23 @@ def print_results(results: dict[str, Any]) -> None:
         f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
     )
     _print_scores(results["alignment"], ("cosine", "pearson", "energy", "pointing"))
+    if "segmentation" in results:
+        print("region of the cue by the segmentation head, per cent (class mean; higher is better)")
+        _print_scores(results["segmentation"], ("dice", "iou"), digits=1)
+    if results["label_leak"]:
+        print("warning: faces were masked by the cue of their true label, so the net saw the label (label_leak).")
     faithful = results.get("faithfulness")
     if faithful is not None:
         print(f"faithfulness over {faithful['faces']} faces (class mean; insertion higher, the others lower is better)")
         _print_scores(faithful["scores"], tuple(FAITHFULNESS))
 
 
-def _print_scores(table: dict[str, Any], kinds: tuple[str, ...]) -> None:
+def _print_scores(table: dict[str, Any], kinds: tuple[str, ...], digits: int = 3) -> None:
     """A row a map, a column a score."""
     print(f"  {'map':<22}" + "".join(f"{kind:>{max(len(kind) + 2, 9)}}" for kind in kinds))
     for name, scores in table.items():
         values = [scores[kind]["class_mean"] if kind in scores else None for kind in kinds]
-        shown = ["-" if value is None else f"{value:.3f}" for value in values]
+        shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
         print(f"  {name:<22}" + "".join(f"{v:>{max(len(k) + 2, 9)}}" for k, v in zip(kinds, shown, strict=True)))
 
 

@@ -127,7 +127,8 @@ def guidance_terms(
         sizes = [batch.images.shape[-2:] if to_cue else a.shape[-2:] for a in found]
         cues = cues_for(replace(recipe, cue=guide.cue), batch, sizes, guide.means, epoch, step)
         draws = generator_of(recipe, epoch, step, batch.images.device)
-        terms[guide.section] = guide.config.weight_at(epoch) * guidance_loss(found, cues, guide.config, epoch, draws)
+        loss = guidance_loss(found, cues, guide.config, recipe.loss.sharpness(epoch), draws)
+        terms[guide.section] = guide.config.weight_at(epoch) * loss
     return terms
 
 

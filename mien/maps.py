@@ -141,3 +141,30 @@ def energy_in_mask(maps: Tensor, cue: Tensor, threshold: float = 0.5) -> Tensor:
     positive = maps.float().clamp_min(0).flatten(1)
     inside = (cue.flatten(1) >= threshold).to(positive.dtype)
     return (positive * inside).sum(1) / positive.sum(1).clamp_min(EPS)
+
+
+def otsu_threshold(maps: Tensor) -> Tensor:
+    """Otsu's threshold (1979) of each map in its own units, (B, 1, 1, 1): largest between-class variance of 256 levels.
+
+    The levels divide each map's own range, so the answer follows scale and offset. A constant map has no two classes: its
+    threshold is 0. Equal to OpenCV's for 8-bit pictures that use their whole range.
+    """
+    flat = maps.detach().float().flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    spread = torch.where(high > low, high - low, torch.ones_like(low))
+    level = ((flat - low) / spread * 255 + 0.5).long()
+    exact = torch.float32 if flat.device.type == "mps" else torch.float64
+    count = torch.zeros(len(flat), 256, dtype=exact, device=flat.device)
+    count.scatter_add_(1, level, torch.ones_like(flat, dtype=exact))
+    values = torch.arange(256, dtype=exact, device=flat.device)
+    below = count.cumsum(1) / flat.shape[1]
+    moment = (count * values).cumsum(1) / flat.shape[1]
+    between = (moment[:, -1:] * below - moment).square() / (below * (1 - below)).clamp_min(1e-12)
+    cut = between.argmax(1, keepdim=True)  # levels up to the cut are background
+    threshold = torch.where(high > low, low + (cut + 0.5) / 255 * spread, torch.zeros_like(low))
+    return threshold.view(-1, 1, 1, 1).to(maps.dtype)
+
+
+def otsu_region(maps: Tensor) -> Tensor:
+    """(B, 1, h, w) bool: above `otsu_threshold`; all of a constant positive map, nothing of an empty one."""
+    return maps > otsu_threshold(maps)

@@ -16,11 +16,18 @@ from mien.schema import IntArray
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; no weight decay on biases and norms (one-dimensional parameters).
 
-    Nor on class tokens and position embeddings of a transformer, which are no weights of a product.
+    Nor on class tokens and position embeddings of a transformer, which are no weights of a product. With optim.head_lr,
+    what is not in `model.backbone` has groups of its own, whose `scale` multiplies every rate.
     """
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (config.weight_decay, 0.0)]
+    scales = (1.0,) if config.head_lr == 1 else (1.0, config.head_lr)
+    decays = (config.weight_decay, 0.0)
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": decay, "scale": scale} for scale in scales for decay in decays
+    ]
     for name, parameter in model.named_parameters():
-        groups[parameter.dim() <= 1 or name.endswith(("_token", "_embed"))]["params"].append(parameter)
+        free = parameter.dim() <= 1 or name.endswith(("_token", "_embed"))
+        apart = len(scales) > 1 and not name.startswith("backbone.")
+        groups[2 * apart + free]["params"].append(parameter)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
@@ -40,11 +47,12 @@ def lr_factor(config: OptimConfig, epoch: int, step: int, steps: int) -> float:
 def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, epoch: int, step: int, steps: int) -> None:
     """Set the learning rate of every parameter group for one step."""
     for group in optimizer.param_groups:
-        group["lr"] = config.lr * lr_factor(config, epoch, step, steps)
+        group["lr"] = config.lr * lr_factor(config, epoch, step, steps) * group["scale"]
 
 
-def class_weights(labels: IntArray, classes: int) -> Tensor:
-    """Weights N / (K n_c), (K,); an absent class gets 0."""
+def class_weights(labels: IntArray, classes: int, kind: str = "weights") -> Tensor:
+    """Weights of `data.balance`, (K,): `weights` N / (K n_c), `weights_max` n_max / n_c; an absent class gets 0."""
     counts = np.bincount(labels[labels >= 0], minlength=classes)
-    weights = np.divide(counts.sum(), classes * counts, out=np.zeros(classes), where=counts > 0)
+    top = counts.max() if kind == "weights_max" else counts.sum() / classes
+    weights = np.divide(top, counts, out=np.zeros(classes), where=counts > 0)
     return torch.from_numpy(weights.astype(np.float32))

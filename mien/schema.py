@@ -6,7 +6,7 @@ H W image, h w map, K expressions, A action units, L landmarks (68).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -214,3 +214,18 @@ def class_index(scheme: str) -> dict[str, int]:
     """Expression name -> class index in the scheme; expressions that the scheme leaves out are absent."""
     scheme_classes(scheme)
     return {name: k for k, names in enumerate(SCHEMES[scheme].values()) for name in names}
+
+
+def class_positions(names: Sequence[str], classes: Sequence[str], key: str) -> list[int]:
+    """Class index of each name, where names must be all classes in some order.
+
+    Raises:
+        UsageError: with the recipe's key, for a name that is no class, a class that is missing or named twice.
+
+    """
+    for name in names:
+        if name not in classes:
+            raise UsageError(f"{key}: {unknown_name('class', name, classes)}")
+    if sorted(names) != sorted(classes):
+        raise UsageError(f"{key}: {', '.join(names)} must name each of {', '.join(classes)} once.")
+    return [list(classes).index(name) for name in names]

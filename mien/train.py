@@ -23,7 +23,9 @@ from mien.config import Recipe, load_recipe
 from mien.data import folds
 from mien.data.cutmix import cutmix
 from mien.data.framing import framing_of
-from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
+from mien.data.loader import Loader, labels_of, targets_of
+from mien.data.masking import Masking, fill_colour, make_masking
+from mien.data.sampling import epoch_rows, taught_classes
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.guidance import (
@@ -36,10 +38,12 @@ from mien.guidance import (
     guided_forward,
     guides_of,
     look,
+    mean_of_cue,
     prepare_guides,
 )
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier, create_model
+from mien.objective import classification_term, further_terms, hard_labels, masked, try_terms
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
 from mien.schema import Batch, FloatArray, IntArray, Output, scheme_classes
@@ -97,8 +101,9 @@ class Session(NamedTuple):
     average: AveragedModel | None
     """Moving average of the weights; where it exists it is what is validated and kept."""
     guides: list[Guide]
-    class_weight: Tensor
-    """(K,) weights of the cross-entropy with data.balance weights."""
+    masking: Masking
+    class_weight: Tensor | None
+    """(K,) weights of the classification loss with data.balance weights or weights_max."""
 
     @property
     def evaluated(self) -> Classifier:
@@ -114,12 +119,16 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
         if recipe.optim.patience and epoch > 1 and epoch - 1 - state["best_epoch"] >= recipe.optim.patience:
             break
         began = time.perf_counter()
-        totals = train_epoch(recipe, session, epoch)
+        rows = epoch_rows(
+            session.split.train, session.labels, balance=recipe.data.balance, seed=recipe.run.seed, epoch=epoch,
+            classes=taught_classes(recipe, epoch), processes=fabric.world_size,
+        )  # fmt: skip
+        totals = train_epoch(recipe, session, epoch, rows)
         seconds = time.perf_counter() - began
         loss = sum(value for name, value in totals.items() if name != "accuracy")
         if not math.isfinite(loss):  # told before a net of NaN is scored
             raise DataError(f"{out}: the loss became {loss} in epoch {epoch}; lower --optim.lr or set --optim.clip 1.")
-        scores = validate(session.evaluated, recipe, session.store, session.split.valid, session.labels, fabric.device)
+        scores = validate(session, recipe)
         scores = fabric.broadcast(scores)  # batch statistics differ between processes; all must stop at the same epoch
         line = {
             "epoch": epoch,
@@ -127,7 +136,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
             **{f"train_{name}": value for name, value in totals.items()},
             **{f"valid_{name}": value for name, value in scores.items()},
             "seconds": round(seconds, 2),
-            "images_per_second": round(len(session.split.train) / seconds, 1),
+            "images_per_second": round(len(rows) / seconds, 1),
         }
         if fabric.is_global_zero:
             keep(out, session, line, next_state(state, line, recipe))
@@ -150,6 +159,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
     classes = len(scheme_classes(recipe.data.scheme))
+    taught_classes(recipe, 1)
 
     torch.manual_seed(run.seed)
     model = create_model(recipe.model, classes, recipe.guidance.layers)
@@ -157,31 +167,38 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     average = None
     if recipe.optim.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
+    try_terms(recipe, model)
     optimizer = make_optimizer(model, recipe.optim)
+    colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
         for guide in guides:
             print(describe(guide, model), flush=True)
-        start_run(out, recipe, store, split, str(fabric.device))
+        start_run(out, recipe, store, split, str(fabric.device), colour)
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
         average.to(fabric.device)
-    state = resume(out, model, optimizer, average)  # after the move, so that the optimiser's state is on its device
+    state = checkpoint.resume(out, model, optimizer, average)  # after the move: the optimiser's state is on its device
     if fabric.is_global_zero:
-        trim_log(out, state["epoch"])
+        checkpoint.trim_log(out, state["epoch"])
+    image_mean = None
+    if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None):
+        image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
+    masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
     targets = targets_of(store, recipe.data.scheme) if recipe.data.targets == "votes" else labels
-    weight = class_weights(labels[split.train], classes).to(fabric.device)
-    return Session(fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, weight), state
+    weight = None
+    if recipe.data.balance in ("weights", "weights_max"):
+        weight = class_weights(labels[split.train], classes, recipe.data.balance).to(fabric.device)
+    return Session(
+        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight
+    ), state
 
 
-def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float]:
-    """One pass over the training faces; mean of every loss term and the training accuracy, over all processes."""
+def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) -> dict[str, float]:
+    """One pass over `rows`; mean of every loss term and the training accuracy, over all processes."""
     fabric, run = session.fabric, recipe.run
     # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers.
     torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch)).generate_state(1)[0]))
-    balance = recipe.data.balance == "sampler"
-    rows = epoch_rows(session.split.train, session.labels, balance=balance, seed=run.seed, epoch=epoch)
-    rows = rows[: len(rows) // fabric.world_size * fabric.world_size]  # equal shares, or processes wait for each other
     loader = Loader(
         session.store, rows[fabric.global_rank :: fabric.world_size], session.targets, size=recipe.model.size,
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
@@ -192,7 +209,8 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float
     totals: dict[str, Tensor] = {}
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{recipe.optim.epochs}", len(loader))):
         set_lr(session.optimizer, recipe.optim, epoch, step, len(loader))
-        batch = cutmix(batch, recipe.augment, len(session.class_weight), (run.seed, epoch, step))
+        batch = masked(recipe, batch, session.masking, recipe.mask.train, epoch, step)
+        batch = cutmix(batch, recipe.augment, len(scheme_classes(recipe.data.scheme)), (run.seed, epoch, step))
         output = guided_forward(session.wrapped, guides, batch.images, hard_labels(batch))
         terms = loss_terms(recipe, output, batch, session, epoch, step)
         fabric.backward(torch.stack(list(terms.values())).sum())
@@ -210,16 +228,12 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int) -> dict[str, float
 def loss_terms(
     recipe: Recipe, output: Output, batch: Batch, session: Session, epoch: int, step: int
 ) -> dict[str, Tensor]:
-    """Weighted terms of the loss: cross-entropy, and guidance while it is switched on."""
-    weight = session.class_weight if recipe.data.balance == "weights" else None
-    smoothing = recipe.optim.label_smoothing
-    terms = {"classification": torch.zeros((), device=output.logits.device)}
-    for logits in (output.logits, *output.branches):
-        terms["classification"] = terms["classification"] + F.cross_entropy(
-            logits.float(), batch.expressions, weight=weight, label_smoothing=smoothing
-        )
-    terms |= guidance_terms(recipe, active(session.guides, epoch), output, batch, epoch, step)
-    return terms
+    """Weighted terms of the loss: classification, guidance while it is switched on, and the recipe's further terms."""
+    return {
+        "classification": classification_term(recipe, output, batch, session.class_weight),
+        **guidance_terms(recipe, active(session.guides, epoch), output, batch, epoch, step),
+        **further_terms(recipe, session.model, output, batch, session.masking.mean, epoch, step),
+    }
 
 
 def split_rows(store: Store, recipe: Recipe) -> Split:
@@ -241,7 +255,9 @@ def split_rows(store: Store, recipe: Recipe) -> Split:
     return split
 
 
-def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str) -> None:
+def start_run(
+    out: Path, recipe: Recipe, store: Store, split: Split, device: str, colour: Sequence[float] | None
+) -> None:
     """Create or check the run folder and write what the run depends on."""
     checkpoint.open_run(out, recipe)
     facts = checkpoint.environment(
@@ -249,6 +265,7 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
         {
             "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report,
             "framing": framing_of(store, split.train)._asdict(),
+            **({} if colour is None else {"mask_colour": colour}),
         },
     )  # fmt: skip
     before = out / "environment.json"
@@ -262,27 +279,22 @@ def batch_accuracy(output: Output, batch: Batch) -> Tensor:
     return (output.logits.argmax(1) == hard_labels(batch)).float().mean()
 
 
-def hard_labels(batch: Batch) -> Tensor:
-    """(B,) class index of every face; soft targets count by their largest class."""
-    return batch.expressions if batch.expressions.dim() == 1 else batch.expressions.argmax(1)
-
-
 @torch.no_grad()
-def validate(
-    model: Classifier, recipe: Recipe, store: Store, rows: IntArray, labels: IntArray, device: torch.device
-) -> dict[str, float]:
-    """Classification scores, last-layer alignment (cosine) and that of trained attributions (Pearson) on `rows`; the model
-    goes back to its mode.
+def validate(session: Session, recipe: Recipe) -> dict[str, float]:
+    """Classification scores, last-layer alignment (cosine) and that of trained attributions (Pearson) on the validation
+    faces; the model goes back to its mode.
     """
+    model, rows, labels, device = session.evaluated, session.split.valid, session.labels, session.fabric.device
     plain = replace(recipe, cue=replace(recipe.cue, control="none"))  # a control is scored against the real cue
     training = model.training
     model.eval()
     guides, logits, aligned = guides_of(plain, model), [], defaultdict(list)
     loader = Loader(
-        store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
+        session.store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
         preprocessing=recipe.model.preprocessing,
     )  # fmt: skip
     for batch in loader:
+        batch = masked(recipe, batch, session.masking, float(recipe.mask.evaluate), 0, 0)
         output, looks = look(model, guides, batch.images, batch.expressions)
         logits.append(output.logits.float().cpu())
         attention = Look("att_cos", maps.channel_mean(output.features[-1]), plain.cue)
@@ -301,35 +313,6 @@ def validate(
         if len(torch.cat(parts)):
             kept[name] = float(torch.cat(parts).mean())
     return kept
-
-
-def resume(
-    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
-) -> dict[str, Any]:
-    """Load `last.ckpt` where there is one; the state says which epoch was finished last and which was best."""
-    path = out / "last.ckpt"
-    if not path.exists():
-        return {"epoch": 0, "best_epoch": 0, "best_score": -1.0}
-    tensors, meta = checkpoint.load_tensors(path)
-    if meta.get("run_version") != checkpoint.RUN_VERSION:
-        raise DataError(f"{path} was written by another version of mien; choose another --out.")
-    model.load_state_dict(_part(tensors, "model/"))
-    checkpoint.restore_optimizer(optimizer, tensors)
-    if average is not None:
-        average.load_state_dict(_part(tensors, "average/"))
-    return {key: meta[key] for key in ("epoch", "best_epoch", "best_score")}
-
-
-def trim_log(out: Path, epochs: int) -> None:
-    """Drop log lines beyond the last finished epoch: those of a run that was stopped between log and checkpoint."""
-    log = out / "log.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    if len(lines) > epochs:
-        checkpoint.write_atomic(log, "".join(f"{line}\n" for line in lines[:epochs]))
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def next_state(state: dict[str, Any], line: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

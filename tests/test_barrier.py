@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from mien.losses.barrier import barrier_t, log_barrier
+from mien.losses.barrier import log_barrier
+from mien.losses.options import LossConfig
 
 POINTS = [-50.0, -3.0, -1.0, -0.25, -1e-3, 0.0, 0.5, 40.0]
 
@@ -45,7 +46,9 @@ def test_a_sharp_barrier_is_nearly_the_hard_constraint():
 
 
 def test_schedule():
-    assert barrier_t(1) == 1
-    assert barrier_t(3) == pytest.approx(1.01**2)
-    assert barrier_t(232) < 10 == barrier_t(233) == barrier_t(1000)
-    assert [barrier_t(e, 2.0, 2.0, 5.0) for e in (1, 2, 3)] == [2, 4, 5]
+    published = LossConfig()
+    assert published.sharpness(1) == 1
+    assert published.sharpness(3) == pytest.approx(1.01**2)
+    assert published.sharpness(232) < 10 == published.sharpness(233) == published.sharpness(1000)
+    steep = LossConfig(barrier_start=2.0, barrier_factor=2.0, barrier_most=5.0)
+    assert [steep.sharpness(epoch) for epoch in (1, 2, 3)] == [2, 4, 5]

@@ -17,14 +17,14 @@ import yaml
 
 from mien import checkpoint
 from mien.config import OptimConfig, Recipe, as_dict
-from mien.data.loader import Loader, epoch_rows, labels_of, targets_of
+from mien.data.loader import Loader, labels_of, targets_of
 from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
 from mien.guidance import cues_for
 from mien.losses.alignment import resolve_layers
 from mien.losses.config import GuidanceConfig
 from mien.models import create_model
-from mien.optim import class_weights, lr_factor, make_optimizer
+from mien.optim import class_weights, lr_factor, make_optimizer, set_lr
 from mien.train import fit, loss_terms, prepare_session, split_rows, train
 
 
@@ -284,6 +284,7 @@ def plain(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, to
         {"data": {"targets": "votes"}},
         {"data": {"balance": "sampler"}},
         {"optim": {"label_smoothing": 0.2}},
+        {"optim": {"head_lr": 3.0}},
         {"optim": {"clip": 0.01}},
         {"optim": {"name": "adamw"}},
         {"optim": {"schedule": "step"}},
@@ -389,16 +390,10 @@ def test_paper_protocol_selects_on_test(faces: Path, tmp_path: Path) -> None:
     assert not set(subjects[strict.train]) & set(subjects[strict.valid])
 
 
-def test_class_weights_and_sampler(faces: Path) -> None:
+def test_class_weights() -> None:
     labels = np.array([0, 0, 0, 1, -1])
     assert class_weights(labels, 3).tolist() == pytest.approx([4 / 9, 4 / 3, 0])
-    rows, many = np.arange(1000), np.array([0] * 900 + [1] * 100)
-    drawn = many[epoch_rows(rows, many, balance=True, seed=0, epoch=1)]
-    assert 0.4 < drawn.mean() < 0.6
-    assert sorted(epoch_rows(rows, many, balance=False, seed=0, epoch=1)) == list(rows)
-    assert (
-        epoch_rows(rows, many, balance=False, seed=0, epoch=1) != epoch_rows(rows, many, balance=False, seed=0, epoch=2)
-    ).any()
+    assert class_weights(labels, 3, "weights_max").tolist() == pytest.approx([1, 3, 0])
 
 
 def test_balance_weights_enter_the_loss(faces: Path, tmp_path: Path) -> None:
@@ -447,6 +442,17 @@ def test_no_decay_on_biases_and_norms(faces: Path) -> None:
         assert all(p.dim() <= 1 for p in free["params"])
         assert free["weight_decay"] == 0 < decayed["weight_decay"]
         assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_rate_of_the_head(faces: Path) -> None:
+    model = create_model(tiny.recipe(faces).model, 7)
+    config = OptimConfig(lr=0.1, head_lr=10.0, schedule="step")
+    optimizer = make_optimizer(model, config)
+    set_lr(optimizer, config, 1, 0, 9)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    assert all(rates[id(p)] == pytest.approx(0.1) for p in model.backbone.parameters())
+    assert all(rates[id(p)] == pytest.approx(1.0) for p in model.head.parameters())
 
 
 def test_controls_are_drawn_anew_each_step_and_repeat(faces: Path) -> None:

@@ -105,14 +105,3 @@ class Loader:
             moved = (images, self.targets[index], self.action_units[index], landmarks, index)
             images, targets, units, landmarks, index = (part.to(self.device, non_blocking=True) for part in moved)
             yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, index)
-
-
-def epoch_rows(rows: IntArray, labels: IntArray, *, balance: bool, seed: int, epoch: int) -> IntArray:
-    """Rows of one training epoch in random order: each once, or as many drawn with every class equally likely."""
-    random = np.random.default_rng((seed, epoch))
-    if not balance:
-        return random.permutation(rows)
-    present = labels[rows]
-    counts = np.bincount(present[present >= 0])
-    weight = 1.0 / counts[present]
-    return random.choice(rows, size=len(rows), replace=True, p=weight / weight.sum())

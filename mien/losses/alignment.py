@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mien import maps
-from mien.losses.barrier import barrier_t, log_barrier
+from mien.losses.barrier import log_barrier
 from mien.losses.config import GuidanceConfig
 from mien.schema import Cue, layer_index
 
@@ -126,17 +126,17 @@ def compared_map(
 
 
 def guidance_loss(
-    attributions: Sequence[Tensor], cues: Sequence[Cue], config: GuidanceConfig, epoch: int = 1,
+    attributions: Sequence[Tensor], cues: Sequence[Cue], config: GuidanceConfig, t: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Arithmetic mean over layers of the alignment of their attribution (B, C, h, w) with the cue, without the weight.
 
-    `epoch` sets the sharpness of the barrier, `generator` draws the channels of `random`.
+    `t` is the sharpness of the barrier, `generator` draws the channels of `random`.
     """
     losses = [
         alignment_loss(
             compared_map(a, config, cue.maps.shape[-2:], generator), cue, config.similarity,
-            per_channel=config.channels == "all_per_channel", t=barrier_t(epoch) if config.barrier else None,
+            per_channel=config.channels == "all_per_channel", t=t if config.barrier else None,
         )
         for a, cue in zip(attributions, cues, strict=True)
     ]  # fmt: skip

@@ -20,7 +20,7 @@ def log_barrier(z: Tensor, t: float = 1.0) -> Tensor:
 
     Args:
         z: left sides of the constraints, any shape.
-        t: sharpness > 0; see `barrier_t`.
+        t: sharpness > 0; `LossConfig.sharpness` is its schedule.
 
     """
     border = -1 / t**2
@@ -29,10 +29,6 @@ def log_barrier(z: Tensor, t: float = 1.0) -> Tensor:
     return torch.where(z <= border, inside, outside)
 
 
-def barrier_t(epoch: int, start: float = 1.0, factor: float = 1.01, most: float = 10.0) -> float:
-    """Sharpness t of an epoch (from 1): start * factor^(epoch - 1), at most `most`.
-
-    The defaults are the published ones of Belharbi et al. 2024 (`elb_init_t`, `elb_mulcoef`, `elb_max_t`). It depends on
-    the epoch alone, so a resumed run continues with the same t.
-    """
-    return min(start * factor ** (epoch - 1), most)
+def excess(z: Tensor, barrier: bool, t: float = 1.0) -> Tensor:
+    """Penalty for z <= 0, elementwise: the squared excess max(0, z)^2, or the log barrier at sharpness t."""
+    return log_barrier(z, t) if barrier else z.clamp_min(0).square()

@@ -41,7 +41,7 @@ class GuidanceConfig:
     similarity: Literal["cosine", "pearson", "standardised_cosine", "paper", "l1", "l2", "kl"] = "cosine"
     """cosine (published), pearson (free of offset), standardised_cosine, paper (PAL, divided by N); l1, l2, kl."""
     barrier: bool = False
-    """Extended log barrier of similarity >= 0 in place of 1 - similarity; t is 1, times 1.01 an epoch, at most 10."""
+    """Extended log barrier of similarity >= 0 in place of 1 - similarity; its sharpness is loss.barrier_start and so on."""
     scale: Literal["to_attention", "to_cue"] = "to_attention"
     """to_attention: the cue is drawn at the layer's size; to_cue: the attention is resized to the input's size."""
     normalise: Literal["none", "softmax"] = "none"

@@ -44,7 +44,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name -> score of (maps, cue) of one size, (B,)."""
 
-HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "specificity_gap"), True), **FAITHFULNESS}
+HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "specificity_gap", "dice", "iou"), True), **FAITHFULNESS}
 
 
 def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:

@@ -22,14 +22,17 @@ class Classifier(nn.Module):
     """Images -> Output; nothing is kept on the module.
 
     `spatial_drop` is the probability that a channel of the last layer is hidden from the head, in training; the features
-    of the output are whole.
+    of the output are whole. `segmentation` makes region logits of the last layer.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0, segmentation: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.spatial_drop = nn.Dropout2d(spatial_drop)
         self.head = head
+        self.segmentation = segmentation
 
     def forward(self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None) -> Output:
         """(B, 3, H, W) normalised images -> Output. `labels` (B,) are for heads that train with them, never needed.
@@ -43,9 +46,10 @@ class Classifier(nn.Module):
         seen = layers._replace(features=(*layers.features[:-1], self.spatial_drop(layers.features[-1])))
         out: HeadOutput = self.head(seen, labels)
         attributions = () if attribute is None else attribute(self.head, seen, out.logits, labels)
+        region = self.segmentation(layers.features[-1]) if self.segmentation is not None else None
         return Output(
             out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
-            attributions=attributions,
+            segmentation=region, attributions=attributions,
         )  # fmt: skip
 
 
@@ -65,7 +69,8 @@ def create_model(config: ModelConfig, classes: int, guided: Sequence[int] = (-1,
             raise unknown_name(f"option of head '{config.head}'", name, known)
     backbone = Backbone(config, guided)
     head = kind(_head_channels(config, backbone), classes, config.drop, **config.head_options)
-    model = Classifier(backbone, head, config.spatial_drop)
+    segmentation = nn.Conv2d(backbone.channels[-1], 1, 3, padding=1) if config.segmentation else None
+    model = Classifier(backbone, head, config.spatial_drop, segmentation)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
