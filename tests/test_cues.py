@@ -26,7 +26,7 @@ from mien.cues import (
     per_class_maps,
     render_cue,
 )
-from mien.cues.action_units import coverage, face_ellipses, pick
+from mien.cues.action_units import coverage, face_ellipses, pick, windowed_coverage
 from mien.cues.codebook import HERE, Geometry, distinct_ellipses, geometry
 from mien.cues.config import CONTROL_KINDS, CUE_KINDS
 from mien.cues.heatmaps import gaussians
@@ -265,6 +265,30 @@ def test_many_faces_in_pieces_equal_singles():
         assert torch.allclose(
             draw(CueConfig(), crowd[i : i + 1], labels[i : i + 1], 14).maps[0], cue.maps[i], atol=1e-5
         )
+
+
+@pytest.mark.parametrize("size", [(7, 7), (14, 14), (28, 28), (9, 17), (60, 97)])
+def test_drawing_in_windows_equals_drawing_on_the_whole_grid(size):
+    generator = torch.Generator().manual_seed(0)
+    far = torch.tensor([0.0, 150.0, -150.0, 4000.0]).repeat(20)[:, None, None]
+    crowd = FACES.repeat(20, 1, 1) + far + torch.randn(80, 68, 2, generator=generator)
+    ellipses = face_ellipses(crowd, geometry("corrected", (224, 300), torch.device("cpu")))
+    numbers = torch.randint(len(ellipses.cx), (80, 9), generator=generator)
+    used = torch.zeros(80, len(ellipses.cx), dtype=torch.bool).scatter_(1, numbers, True).T
+    windowed = windowed_coverage(ellipses, used, (224, 300), size)
+    assert torch.allclose(windowed, coverage(pick(ellipses, numbers), (224, 300), size), atol=1e-5)
+    assert windowed_coverage(ellipses, used & False, (224, 300), size).max() == 0
+
+
+@pytest.mark.parametrize("point", [36, 48, 54])
+def test_one_absurd_face_leaves_the_others_alone(point):
+    crowd = FACES.clone()
+    crowd[1, point] = 3e38
+    cue, alone = draw(CueConfig(), crowd, BASIC["Anger"], 14), draw(CueConfig(), FACES, BASIC["Anger"], 14)
+    others = [0, 2, 3]
+    assert cue.valid[others].all()
+    assert torch.equal(cue.maps[others], alone.maps[others])
+    assert cue.maps.isfinite().all()
 
 
 @pytest.mark.parametrize("canvas", [(224, 224), (112, 112), (97, 131), (300, 200)])

@@ -7,12 +7,10 @@ at the pixels that its 28x28 resize reads.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,18 +24,18 @@ STRIPS, COLUMNS = 56, 28
 """Smaller maps are drawn on at least this many rows and columns and averaged, so that overlaps are counted once."""
 CACHE = 2**17
 """Cells drawn at once on a CPU: what its cache holds."""
-CHUNK, GROUP = 256, 12
-"""Samples of small maps drawn at once on a CPU, and how many of each class make it worth its own calls."""
+CHUNK = 256
+"""Samples of small maps drawn at once on a CPU in windows, which hold far fewer cells."""
 NEAR_ONE = 1 - 1e-6
 """Keeps the slope of the arc sine finite at the tips of an ellipse."""
 PAPER_GRID = 28
 PAPER_BACKGROUND = 1e-4
-Groups = list[tuple[int, int]]
-"""Runs of samples: how many, and how many of their first ellipses are drawn."""
+NOTHING = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0])[:, None, None]
+"""`Ellipses` of no width, drawn where a face does not use one."""
 
 
 class Ellipses(NamedTuple):
-    """Ellipses in image pixels, given by their horizontal chords. All (B, E).
+    """Ellipses in image pixels, given by their horizontal chords. All (E, B): samples come last.
 
     At height y the chord is cx + skew (y - cy) +- half_x sqrt(1 - t^2), with t = (y - cy) / half_y.
     """
@@ -63,108 +61,143 @@ def face_ellipses(landmarks: Tensor, book: Geometry) -> Ellipses:
     The landmarks are put into the head frame (origin between the outer eye corners, x along them, unit their distance);
     there one matrix product gives every centre and semi-axis. Differentiable where the eye corners differ.
     """
-    left, right = landmarks[:, LEFT_EYE], landmarks[:, RIGHT_EYE]
-    distance = (right - left).norm(dim=-1).clamp_min(1e-6)
-    cos, sin = ((right - left) / distance[:, None])[:, :, None].unbind(1)
-    origin = (left + right) / 2
-    moved = (landmarks - origin[:, None]) / distance[:, None, None]
-    head_x = moved[..., 0] * cos + moved[..., 1] * sin
-    head_y = moved[..., 1] * cos - moved[..., 0] * sin
+    x, y = landmarks.permute(2, 1, 0).contiguous()
+    origin_x, origin_y = (x[LEFT_EYE] + x[RIGHT_EYE]) / 2, (y[LEFT_EYE] + y[RIGHT_EYE]) / 2
+    across, down = x[RIGHT_EYE] - x[LEFT_EYE], y[RIGHT_EYE] - y[LEFT_EYE]
+    distance = torch.hypot(across, down).clamp_min(1e-6)
+    cos, sin = across / distance, down / distance
+    moved_x, moved_y = x - origin_x, y - origin_y
+    head_x = book.weights_x.to(x.dtype) @ torch.addcmul(moved_x * (cos / distance), moved_y, sin / distance)
+    head_y = book.weights_y.to(x.dtype) @ torch.addcmul(moved_y * (cos / distance), moved_x, -sin / distance)
     count = len(book.offset)
-    x = head_x @ book.weights_x.T.to(head_x.dtype)
-    y = head_y @ book.weights_y.T.to(head_y.dtype)
-    cx, cy = x[:, :count] + book.offset[:, 0], y[:, :count] + book.offset[:, 1]
-    scale = distance[:, None]
-    a = scale * torch.maximum(x[:, count:] + book.plus[:, 0], book.least[:, 0]).clamp_min(1e-4)
-    b = scale * torch.maximum(y[:, count:] + book.plus[:, 1], book.least[:, 1]).clamp_min(1e-4)
-    half_y = (a.square() * sin.square() + b.square() * cos.square()).sqrt()
+    cx, cy = head_x[:count] + book.offset[:, :1], head_y[:count] + book.offset[:, 1:]
+    a = distance * torch.maximum(head_x[count:] + book.plus[:, :1], book.least[:, :1]).clamp_min(1e-4)
+    b = distance * torch.maximum(head_y[count:] + book.plus[:, 1:], book.least[:, 1:]).clamp_min(1e-4)
+    half_y = torch.hypot(a * sin, b * cos)
     return Ellipses(
-        origin[:, :1] + scale * (cx * cos - cy * sin),
-        origin[:, 1:] + scale * (cx * sin + cy * cos),
+        origin_x + cx * across - cy * down,
+        origin_y + cx * down + cy * across,
         a * b / half_y,
         half_y,
-        (a.square() - b.square()) * sin * cos / half_y.square(),
+        (a - b) * (a + b) * (sin * cos) / half_y.square(),
     )
 
 
-def coverage(
-    ellipses: Ellipses, image_size: tuple[int, int], size: tuple[int, int], groups: Groups | None = None
-) -> Tensor:
-    """Share of each cell of an (h, w) grid that the union of the ellipses covers, (B, 1, h, w) in [0, 1].
+def coverage(ellipses: Ellipses, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Share of each cell of an (h, w) grid that the union of the ellipses (E, B) covers, (B, 1, h, w) in [0, 1].
 
     Pixel centres lie at whole numbers, so the canvas reaches from -0.5 to W - 0.5. Each row strip of the grid gets the
     mean chord over its height in closed form, so that areas are exact; the chord is then cut by the cells. The union of
-    overlapping ellipses is taken on a grid of at least 56x28, then averaged. `groups` (on a CPU, without gradients) are
-    runs of samples whose ellipses lie at about the same places.
+    overlapping ellipses is taken on a grid of at least 56x28, then averaged.
     """
-    (height, width), (h, w) = image_size, size
-    down, across = -(-STRIPS // h), -(-COLUMNS // w)
-    rows, columns = h * down, w * across
-    count = len(ellipses.cx)
-    part = max(1, CACHE // (rows * columns)) if ellipses.cx.device.type == "cpu" and groups is None else count
+    rows, columns = grid(size)
+    count = ellipses.cx.shape[1]
+    part = max(1, CACHE // (rows * columns)) if ellipses.cx.device.type == "cpu" else count
     if count > part:
-        split = zip(*(t.split(part) for t in ellipses), strict=True)
+        split = zip(*(t.split(part, 1) for t in ellipses), strict=True)
         return torch.cat([coverage(Ellipses(*some), image_size, size) for some in split])
-    # samples come last: long contiguous runs, several times faster on a CPU than a last axis of a few cells
-    cx, cy, half_x, half_y, skew = (t.T[:, None].contiguous() for t in ellipses)
-    borders = (torch.arange(rows + 1, device=cx.device, dtype=cx.dtype) * (height / rows) - 0.5)[:, None]
-    edges = (torch.arange(columns + 1, device=cx.device, dtype=cx.dtype) * (width / columns) - 0.5)[:, None, None]
-    t = ((borders - cy) / half_y).clamp(-NEAR_ONE, NEAR_ONE)
-    integral = torch.addcmul(t.asin(), t, (1 - t * t).sqrt())
-    chord = integral.diff(dim=1) * (half_x * half_y * (rows / height / 2))
-    # the middle of the chord, taken where the ellipse reaches into the strip
-    middle = cx + (skew * half_y / 2) * (t[:, 1:] + t[:, :-1])
-    low, high = middle - chord, middle + chord
-    best = cx.new_zeros(columns, rows, count)
-    if groups is None:
-        for start, end in zip(low, high, strict=True):
-            best = torch.maximum(best, torch.maximum(torch.minimum(edges, end), start).diff(dim=0))
-    else:
-        reach = torch.stack((cy - half_y, cy + half_y, low.amin(1, keepdim=True), high.amax(1, keepdim=True)))[:, :, 0]
-        # numpy: its calls cost a third of torch's, and these are many and small
-        starts, ends, lines, merged = low.numpy(), high.numpy(), edges.numpy(), best.numpy()
-        for slot, samples, y, x in _windows(reach, image_size, (rows, columns), groups):
-            cut = np.minimum(lines[x.start : x.stop + 1], ends[slot, y, samples])
-            np.maximum(cut, starts[slot, y, samples], out=cut)
-            window = merged[x, y, samples]
-            np.maximum(window, cut[1:] - cut[:-1], out=window)
-    # one axis at a time: several times faster than one mean over two axes that lie apart
-    wide = best if across == 1 else best.view(w, across, rows, count).mean(1)
-    mean = (wide if down == 1 else wide.view(w, h, down, count).mean(2)) * (columns / width)
-    return mean.clamp(0, 1).permute(2, 1, 0)[:, None].contiguous()
+    edges = borders(ellipses.cx, image_size[1], columns)
+    best = edges.new_zeros(rows, columns, count)
+    top = torch.zeros_like(ellipses.cx[:, 0])
+    for low, high in zip(*chords(ellipses, top, rows, image_size[0] / rows), strict=True):
+        cut = torch.maximum(torch.minimum(edges, high[:, None]), low[:, None])
+        best = torch.maximum(best, cut.diff(dim=1))
+    return averaged(best, image_size[1], size)
 
 
-def _windows(
-    reach: Tensor, image_size: tuple[int, int], grid: tuple[int, int], groups: Groups
-) -> Iterator[tuple[int, slice, slice, slice]]:
-    """(ellipse, samples, rows, columns): the cells that an ellipse reaches in any sample of a group.
+def windowed_coverage(ellipses: Ellipses, used: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """`coverage` of the ellipses where `used` (E, B) is set: several times faster on a CPU, without gradients.
 
-    `reach` (4, E, B) is top, bottom, left and right in pixels.
+    An ellipse lies at about the same place in every face. It is drawn for the whole batch at once, only in the window
+    of the grid that it reaches in any face, and without width in the faces that do not use it.
     """
-    (height, width), (rows, columns) = image_size, grid
-    starts = list(itertools.accumulate((count for count, _ in groups[:-1]), initial=0))
-    edge = reach.nan_to_num().numpy() + 0.5
-    scale = np.array([rows / height, rows / height, columns / width, columns / width])[:, None, None]
-    first = np.floor(np.minimum.reduceat(edge[::2], starts, axis=2) * scale[::2])
-    last = np.ceil(np.maximum.reduceat(edge[1::2], starts, axis=2) * scale[1::2])
-    limit = np.array([rows, columns])[:, None, None]
-    cells = (
-        np.concatenate((first, last)).clip(0, np.concatenate((limit, limit))).astype(int).transpose(2, 1, 0).tolist()
+    rows, columns = grid(size)
+    count = used.shape[1]
+    part = max(1, CHUNK * STRIPS * COLUMNS // (rows * columns))
+    if count > part:
+        split = zip(*(t.split(part, 1) for t in (*ellipses, used)), strict=True)
+        return torch.cat([windowed_coverage(Ellipses(*some), mask, image_size, size) for *some, mask in split])
+    table = torch.stack(ellipses)
+    if not table.sum().isfinite():  # coordinates beyond all measure, or eyes at one point
+        used = used & table.isfinite().all(0).all(0)
+    drawn = used.any(1).nonzero()[:, 0]
+    best = table.new_zeros(rows, columns, count)
+    if len(drawn):
+        some = Ellipses(*torch.where(used[drawn], table[:, drawn], NOTHING.to(table)))
+        windows = _windows(some, used[drawn], image_size, (rows, columns))
+        tallest = int((windows[:, 2] - windows[:, 0]).amax())
+        starts, ends = chords(some, windows[:, 0], tallest, image_size[0] / rows)
+        edges = borders(table, image_size[1], columns)
+        lines = zip(starts[:, :, None], ends[:, :, None], windows.tolist(), strict=True)
+        for low, high, (top, left, bottom, right) in lines:
+            cut = edges[left : right + 1].clamp(low[: bottom - top], high[: bottom - top])
+            window = best[top:bottom, left:right]
+            torch.maximum(window, cut.diff(dim=1), out=window)
+    return averaged(best, image_size[1], size)
+
+
+def _windows(ellipses: Ellipses, used: Tensor, image_size: tuple[int, int], cells: tuple[int, int]) -> Tensor:
+    """First row, first column, last row + 1 and last column + 1 that each ellipse reaches in any face, (E, 4)."""
+    cx, cy, half_x, half_y, skew = ellipses
+    half_width = torch.hypot(half_x, skew * half_y)
+    reach = torch.stack((cy - half_y, cx - half_width, -cy - half_y, -cx - half_width))
+    top, left, bottom, right = torch.where(used, reach, torch.inf).amin(2)
+    (rows, columns), (height, width) = cells, image_size
+    bounds = (
+        ((top + 0.5) * (rows / height)).floor().clamp(0, rows),
+        ((left + 0.5) * (columns / width)).floor().clamp(0, columns),
+        ((0.5 - bottom) * (rows / height)).ceil().clamp(0, rows),
+        ((0.5 - right) * (columns / width)).ceil().clamp(0, columns),
     )
-    for start, (count, used), windows in zip(starts, groups, cells, strict=True):
-        for slot, (y0, x0, y1, x1) in enumerate(windows[:used]):
-            if y0 < y1 and x0 < x1:
-                yield slot, slice(start, start + count), slice(y0, y1), slice(x0, x1)
+    return torch.stack(bounds, 1).int()
+
+
+def grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that a map of `size` is drawn on: a multiple of it, at least 56x28."""
+    return -(-STRIPS // size[0]) * size[0], -(-COLUMNS // size[1]) * size[1]
+
+
+def borders(like: Tensor, length: int, cells: int) -> Tensor:
+    """Borders of `cells` equal cells of [-0.5, length - 0.5], (cells + 1, 1)."""
+    return torch.arange(cells + 1, device=like.device, dtype=like.dtype)[:, None] * (length / cells) - 0.5
+
+
+def chords(ellipses: Ellipses, top: Tensor, rows: int, step: float) -> tuple[Tensor, Tensor]:
+    """Left and right ends of the mean chord in `rows` strips of `step` pixels from strip `top` (E,) on, (E, rows, B).
+
+    With t = (y - cy) / half_y the half chord half_x sqrt(1 - t^2) has the integral
+    half_x half_y (asin t + t sqrt(1 - t^2)) / 2. The ends meet in a strip that the ellipse does not reach.
+    """
+    cx, cy, half_x, half_y, skew = (t[:, None] for t in ellipses)
+    strips = (top[:, None] + torch.arange(rows + 1, device=cx.device, dtype=cx.dtype)) * step - 0.5
+    t = (strips[..., None] - cy).div_(half_y).clamp_(-NEAR_ONE, NEAR_ONE)
+    integral = torch.addcmul(t.asin(), t, (1 - t * t).sqrt_())
+    chord = integral.diff(dim=1).mul_(half_x * half_y * (0.5 / step))
+    # the middle of the chord, taken where the ellipse reaches into the strip
+    middle = torch.addcmul(cx, skew * half_y / 2, t[:, 1:] + t[:, :-1])
+    return middle - chord, middle + chord
+
+
+def averaged(best: Tensor, width: int, size: tuple[int, int]) -> Tensor:
+    """Covered pixels of each strip and column (rows, columns, B) -> share of each cell of the map, (B, 1, h, w).
+
+    Slices are added: several times faster on a CPU than a mean over a middle axis.
+    """
+    (rows, columns, count), (h, w) = best.shape, size
+    flat = reduce(torch.add, best.view(h, rows // h, columns * count).unbind(1))
+    cells = reduce(torch.add, flat.view(h * w, columns // w, count).unbind(1))
+    share = cells.T.contiguous().mul_(columns / width / (rows // h * (columns // w)))
+    return share.clamp_(0, 1).view(count, 1, h, w)
 
 
 def pick(ellipses: Ellipses, numbers: Tensor) -> Ellipses:
-    """Ellipses `numbers` (B, S) of each sample, out of (B, E)."""
-    return Ellipses(*(t.gather(1, numbers) for t in ellipses))
+    """Ellipses `numbers` (B, S) of each sample, (S, B)."""
+    return Ellipses(*(t.gather(0, numbers.T) for t in ellipses))
 
 
 def known(landmarks: Tensor, book: Geometry) -> tuple[Tensor, Tensor]:
     """Landmarks with unknown points set to 0, and (B, E) bool: every point that the ellipse needs is known."""
-    if landmarks.device.type == "cpu" and landmarks.isfinite().all():  # the usual case; elsewhere the device would wait
+    if landmarks.device.type == "cpu" and landmarks.sum().isfinite():  # the usual case; elsewhere the device would wait
         return landmarks, torch.ones(len(landmarks), len(book.uses), dtype=torch.bool)
     finite = landmarks.isfinite().all(-1)
     missing = (~finite).to(book.uses.dtype) @ book.uses.T
@@ -177,39 +210,15 @@ def draw_face(
     """Maps (B, 1, h, w) and validity (B,) of a "face" codebook; `rows` (B,) are class rows of `choice`."""
     clean, usable = known(landmarks, book)
     numbers = choice.members[rows]
-    eyes = landmarks[:, LEFT_EYE].isfinite().all(1) & landmarks[:, RIGHT_EYE].isfinite().all(1)
-    valid = choice.drawn[rows] & eyes & usable.gather(1, numbers).all(1) & (eye_distance(clean) >= 1)
+    distance = eye_distance(landmarks)
+    valid = choice.drawn[rows] & usable.gather(1, numbers).all(1) & (distance >= 1) & (distance < torch.inf)
     ellipses = face_ellipses(clean, book)
     if landmarks.device.type != "cpu" or ellipses.cx.requires_grad:
         maps = coverage(pick(ellipses, numbers), image_size, size)
     else:
-        maps = _class_by_class(ellipses, torch.where(valid, rows, -1), choice.members, image_size, size)
+        used = torch.zeros_like(usable).scatter_(1, numbers, valid[:, None].expand_as(numbers)).T
+        maps = windowed_coverage(ellipses, used, image_size, size)
     return maps, valid & (maps.flatten(1).amax(1) > 0)
-
-
-def _class_by_class(
-    ellipses: Ellipses, rows: Tensor, members: Tensor, image_size: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
-    """`coverage` of the samples with rows >= 0, zero elsewhere; several times faster on a CPU.
-
-    The faces of a class have the same ellipses at about the same places: none is drawn in vain, and a small window of
-    the grid holds it. Small groups are not worth their calls; they share one.
-    """
-    maps = ellipses.cx.new_zeros(len(rows), 1, *size)
-    table = torch.stack(ellipses)
-    order = rows.argsort(stable=True)[int((rows < 0).sum()) :]
-    used = (1 + (members[:, 1:] != members[:, :1]).sum(1)).tolist()
-    for chosen in order.split(max(1, CHUNK // max(1, size[0] * size[1] // (STRIPS * COLUMNS)))):
-        if not len(chosen):
-            break
-        present, counts = rows[chosen].unique_consecutive(return_counts=True)
-        groups = list(zip(counts.tolist(), (used[row] for row in present.tolist()), strict=True))
-        if len(chosen) < GROUP * len(groups):
-            groups = [(len(chosen), max(count for _, count in groups))]
-        most = max(count for _, count in groups)
-        drawn = table[:, chosen, members[rows[chosen], :most].T].transpose(1, 2)
-        maps[chosen] = coverage(Ellipses(*drawn), image_size, size, groups)
-    return maps
 
 
 def draw_canvas(
