@@ -14,6 +14,7 @@ from mien.models.pooling import log_sum_exp, max_pool, peak_pool, wildcat_pool
 from mien.schema import Layers
 
 CHANNELS, CLASSES = 6, 4
+MAP_HEADS = [name for name in HEADS if name != "cls"]  # those that read the last layer
 SMALL = {"acol": {"width": 8}, "mlp": {"hidden1": 16, "hidden2": 8}}
 
 
@@ -90,7 +91,7 @@ def test_wildcat_maps_are_the_mean_over_the_maps_of_a_class() -> None:
 
 
 @pytest.mark.parametrize("side", [(7, 7), (3, 2), (1, 1)], ids=str)
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MAP_HEADS)
 def test_contract(name: str, side: tuple[int, int]) -> None:
     """Shapes, finite, a batch is its faces one by one, the gradient reaches the features; constant features too."""
     head = make(name).eval()
@@ -108,7 +109,7 @@ def test_contract(name: str, side: tuple[int, int]) -> None:
     assert slope.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MAP_HEADS)
 def test_only_acol_uses_labels_and_none_needs_them(name: str) -> None:
     head, given = make(name).eval(), Layers((features(),))
     without, *by_class = (head(given, labels) for labels in (None, *torch.arange(CLASSES)[:, None].expand(-1, 3)))
@@ -117,7 +118,7 @@ def test_only_acol_uses_labels_and_none_needs_them(name: str) -> None:
     assert changed == (name == "acol")
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", MAP_HEADS)
 def test_dropout_works_in_training_only(name: str) -> None:
     head, given = make(name, drop=0.5), Layers((features(),))
     assert not torch.equal(head(given).logits, head(given).logits)

@@ -81,6 +81,10 @@ def _head_channels(config: ModelConfig, backbone: Backbone) -> int:
         raise UsageError(
             f"backbone 'apvit' answers through its class token, not through '{config.head}'; use model.head cls."
         )
+    if config.head == "cls" and config.spatial_drop:
+        raise UsageError(
+            "model.spatial_drop hides channels of the last layer, which head 'cls' does not read; use model.drop."
+        )
     if config.head == "cls" and backbone.token_channels is not None:
         return backbone.token_channels
     if config.head == "cls" or (config.head == "ts_cam" and not backbone.attends):
