@@ -30,7 +30,7 @@ from mien.data.loader import labels_of
 from mien.data.masking import label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
-from mien.explain import DEFAULT_METHODS, EXPLAINERS, Sampling, explain, fitting, method_names
+from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.guidance import mean_of_cue
 from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
@@ -63,7 +63,7 @@ def evaluate(
         store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
             the floor of the mean cue is that of the scored faces themselves.
         methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
-            grad_cam_pp, layer_cam that fit the model.
+            grad_cam_pp, layer_cam, and of attention, ts_cam, rollout that fit the model.
         samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
         per_class: print a table by class too, right and wrong predictions apart.
         faithfulness: add deletion, insertion and randomised models; many passes for each face, so it is slow.
@@ -119,7 +119,7 @@ def choose_methods(methods: str | None, model: torch.nn.Module, recipe: Recipe) 
         names = method_names(methods)
         explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"])
         return tuple(names)
-    names = fitting(model, image)
+    names = fitting(model, image, (*DEFAULT_METHODS, *TOKEN_MAPS))
     left = [name for name in DEFAULT_METHODS if name not in names]
     if left:
         print(f"mien: not for this model, left out: {', '.join(left)}.", file=sys.stderr)

@@ -107,7 +107,7 @@ def explain(
         "checkpoint": {**env["checkpoint"], "sha256": sha256(run / "best.ckpt")},
         "framing": finder.framing._asdict(),
         "faces_found_by": found_by,
-        "methods": ["attention", *names],
+        "methods": list(dict.fromkeys(["attention", *names])),
         "photos": len(files),
         "faces": entries,
         "skipped": finder.skipped,

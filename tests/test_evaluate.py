@@ -11,16 +11,17 @@ import tiny
 import torch
 
 from mien import checkpoint
+from mien.config import ModelConfig
 from mien.cues import render_cue
 from mien.data.loader import labels_of
 from mien.data.store import open_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
-from mien.evaluate import CONTROLS, FLOORS, evaluate
+from mien.evaluate import CONTROLS, FLOORS, choose_methods, evaluate
 from mien.explain import DEFAULT_METHODS, Sampling, evidence, explain
 from mien.metrics.alignment import SCORES, cam_scores
 from mien.metrics.faithfulness import FAITHFULNESS
-from mien.models import HEADS
+from mien.models import HEADS, create_model
 from mien.schema import HeadOutput, Layers
 from mien.train import fit
 
@@ -288,3 +289,17 @@ def test_bad_options(run):
     ):
         with pytest.raises(UsageError, match=words):
             evaluate(run, **options)
+
+
+def test_default_methods_of_a_transformer(faces, capsys):
+    """Whatever fits, and one line about what does not."""
+    options: dict[str, bool | int | float] = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
+    recipe = tiny.recipe(faces)
+    for head, expected in (
+        ("ts_cam", (*DEFAULT_METHODS, "attention", "ts_cam", "rollout")),
+        ("cls", ("attention", "rollout")),
+    ):
+        net = {"backbone": "deit_tiny_patch16_224", "backbone_options": options, "head": head, "size": tiny.SIZE}
+        model = create_model(ModelConfig(**net), 7)
+        assert choose_methods(None, model, recipe) == expected
+    assert "left out: cam, grad_cam, grad_cam_pp, layer_cam." in capsys.readouterr().err

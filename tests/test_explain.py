@@ -5,11 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from mien.compat import ensure_torchvision
+from mien.config import ModelConfig
 from mien.errors import UsageError
 from mien.explain import (
     CAM_FAMILY,
     EXPLAINERS,
     GRADIENT_MAPS,
+    PERTURBATION_MAPS,
+    TOKEN_MAPS,
     Sampling,
     cam,
     cam_family,
@@ -23,6 +26,7 @@ from mien.explain import (
 )
 from mien.explain.builtin import SAME_AS
 from mien.maps import min_max
+from mien.models import HEADS, Classifier, create_model
 from mien.schema import Output
 
 ensure_torchvision()
@@ -239,7 +243,7 @@ def test_pytorch_grad_cam(name, theirs):
 # properties of the whole table
 
 
-@pytest.mark.parametrize("name", EXPLAINERS)
+@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in TOKEN_MAPS])
 @pytest.mark.parametrize("mlp", [False, True])
 def test_properties(name, mlp):
     if mlp and name == "cam":
@@ -325,6 +329,55 @@ def test_what_fits_and_what_does_not():
     assert method_names(" cam, layer_cam,cam") == ["cam", "layer_cam"]
     with pytest.raises(UsageError, match="Did you mean 'xgrad_cam'"):
         method_names("cam,xgradcam")
+
+
+CONVOLUTIONAL = [name for name in HEADS if name not in ("ts_cam", "cls")]
+
+
+def whole(head: str, transformer: bool) -> Classifier:
+    torch.manual_seed(0)
+    if transformer:
+        options: dict[str, bool | int | float] = {"embed_dim": 24, "depth": 3, "num_heads": 2, "patch_size": 8}
+        config = ModelConfig(backbone="deit_tiny_patch16_224", backbone_options=options, head=head, size=32)
+    else:
+        net = {"backbone": "resnet10t", "stem_pool": False, "output_stride": 8, "channels": [8, 8, 8, 8]}
+        narrow = {"acol": {"width": 8}, "mlp": {"hidden1": 8, "hidden2": 8}}.get(head, {})
+        config = ModelConfig(head=head, size=32, head_options=narrow, **net)
+    return create_model(config, 7)
+
+
+@pytest.mark.parametrize(
+    ("head", "transformer"), [*((h, False) for h in CONVOLUTIONAL), ("gap", True), ("ts_cam", True), ("cls", True)]
+)
+def test_every_head_with_every_method(head, transformer):
+    """A method gives a finite map of the label's class at every head, or one line that says why not."""
+    model = whole(head, transformer)
+    images, sampling = torch.randn(2, 3, 32, 32), Sampling(samples=1)
+    last = model.eval()(images).features[-1]
+    missing = {name for name in EXPLAINERS if name not in fitting(model, images[:1], tuple(EXPLAINERS))}
+    for name in EXPLAINERS:
+        if name in missing:
+            with pytest.raises(UsageError) as caught:
+                explain(model, images, torch.tensor([1, 4]), (name,), sampling=sampling)
+            assert "\n" not in str(caught.value)
+        else:
+            maps = explain(model, images, torch.tensor([1, 4]), (name,), sampling=sampling)[name]
+            assert maps.shape == (2, 1, *last.shape[-2:])
+            assert maps.isfinite().all()
+    expected = set() if transformer else set(TOKEN_MAPS)
+    if head in ("mlp", "cls"):  # no class maps
+        expected |= {"cam", "ts_cam"}
+    if head == "cls":  # the last patch tokens lie beside the path
+        expected |= {*GRADIENT_MAPS, "smooth_grad_cam_pp"}
+    assert missing == expected
+
+
+def test_the_layer_below_a_class_token():
+    model, images = whole("cls", transformer=True), torch.randn(2, 3, 32, 32)
+    maps = explain(model, images, 1, (*GRADIENT_MAPS, *PERTURBATION_MAPS), -2, Sampling(samples=1))
+    assert all(map_.shape == (2, 1, 4, 4) and map_.abs().sum() > 0 for map_ in maps.values())
+    with pytest.raises(UsageError, match="-2 or lower where the head sees a class token alone"):
+        explain(model, images, 1, ("layer_cam",))
 
 
 def test_target():
