@@ -28,7 +28,7 @@ from mien.config import Recipe
 from mien.data.loader import labels_of
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
-from mien.explain import DEFAULT_METHODS, EXPLAINERS, Sampling, explain, fitting, method_names
+from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.guidance import mean_of_cue
 from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
@@ -105,7 +105,7 @@ def choose_methods(methods: str | None, model: torch.nn.Module, recipe: Recipe) 
         names = method_names(methods)
         explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"])
         return tuple(names)
-    names = fitting(model, image)
+    names = fitting(model, image) or fitting(model, image, tuple(TOKEN_MAPS))
     left = [name for name in DEFAULT_METHODS if name not in names]
     if left:
         print(f"mien: not for this model, left out: {', '.join(left)}.", file=sys.stderr)

@@ -26,6 +26,7 @@ from mien.explain.gradient import (
     xgrad_cam,
 )
 from mien.explain.perturbation import PERTURBATION_MAPS, Sampling, check, is_cam, score_cam, smooth_grad_cam_pp, ss_cam
+from mien.explain.tokens import TOKEN_MAPS, attention, rollout, ts_cam
 from mien.schema import Output, layer_index
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "EXPLAINERS",
     "GRADIENT_MAPS",
     "PERTURBATION_MAPS",
+    "TOKEN_MAPS",
     "Explainer",
     "Sampling",
+    "attention",
     "cam",
     "cam_family",
     "evidence",
@@ -53,9 +56,11 @@ __all__ = [
     "left_as_found",
     "method_names",
     "resolve_target",
+    "rollout",
     "score_cam",
     "smooth_grad_cam_pp",
     "ss_cam",
+    "ts_cam",
     "xgrad_cam",
 ]
 
@@ -72,6 +77,7 @@ class Explainer(NamedTuple):
 
 EXPLAINERS: dict[str, Explainer] = {
     "cam": Explainer("output", cam),
+    **{name: Explainer("output", function) for name, function in TOKEN_MAPS.items()},
     **{name: Explainer("gradient", function) for name, function in GRADIENT_MAPS.items()},
     **{name: Explainer("perturbation", function) for name, function in PERTURBATION_MAPS.items()},
 }

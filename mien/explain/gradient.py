@@ -19,15 +19,15 @@ def gradients(score: Tensor, layer: Tensor) -> Tensor:
     """Gradient of a score with respect to a layer, same shape as the layer; parameters get no `.grad`.
 
     `score` is a scalar or (B,), one target logit a sample (samples do not mix in eval mode: the sum separates them).
-    The graph is kept for further calls. UsageError when the score does not depend on the layer: a side copy such as the
-    inner token grids of a ViT, or a forward pass under `no_grad`.
+    The graph is kept for further calls. UsageError when the score does not depend on the layer: the last grid of a ViT
+    whose head reads the class token, the inner layers of a transformer that is no plain ViT, a pass under `no_grad`.
     """
     try:
         (gradient,) = torch.autograd.grad(score.sum(), layer, retain_graph=True)
     except RuntimeError as error:
         raise UsageError(
             f"no gradient reaches this layer of shape {tuple(layer.shape)}: choose a layer on the path to the logits "
-            "(of a ViT only the last), with gradients enabled in the forward pass."
+            "(with head cls not the last of a ViT), with gradients enabled in the forward pass."
         ) from error
     return gradient
 

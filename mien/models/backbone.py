@@ -76,6 +76,9 @@ class Backbone(nn.Module):
 
     def _insert(self, config: ModelConfig, attended: Sequence[int]) -> None:
         """ADL and self-attention, behind modules that already have their weights."""
+        if self.is_token_net or isinstance(self.net, APViT):
+            key = "model.adl" if config.adl else "model.self_attention"
+            raise UsageError(f"{key} needs a CNN whose stages hand on feature maps; choose another model.backbone.")
         count = len(self.channels)
         stages = [(str(stage["module"]), int(stage["num_chs"])) for stage in self.net.feature_info][:count]
         if config.adl:
