@@ -7,7 +7,7 @@ from mien.config import ModelConfig
 from mien.cues import CueConfig, controls, render_cue
 from mien.data.synthetic import faces
 from mien.data.transforms import normalise
-from mien.explain import EXPLAINERS, Sampling, evidence, explain
+from mien.explain import EXPLAINERS, Sampling, evidence, explain, fitting
 from mien.metrics.alignment import alignment_scores, cam_scores
 from mien.models import create_model
 from mien.schema import class_index
@@ -22,7 +22,8 @@ def main(size: int = 64, count: int = 14) -> dict[str, dict[str, float]]:
     labels = torch.tensor([class_index("basic-7")[r.expression] for r in records])
     cue = render_cue(CueConfig(), landmarks, labels, image_size=(size, size), size=(size, size))
 
-    maps = explain(model, images, target=labels, methods=tuple(EXPLAINERS), sampling=Sampling(samples=2))
+    methods = fitting(model, images[:1], tuple(EXPLAINERS))  # a CNN has no attention between tokens
+    maps = explain(model, images, target=labels, methods=methods, sampling=Sampling(samples=2))
     scores = {name: cam_scores(evidence(name, raw), cue.maps) for name, raw in maps.items()}
     scores["floor: uniform"] = alignment_scores(controls.uniform(cue.maps), cue.maps)
     # Neutral has no action units: its cue is not valid and is left out of the mean.

@@ -89,6 +89,7 @@ def explain(
     if names is None:
         image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
         names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"))
+        names = names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS))
     classes = scheme_classes(recipe.data.scheme)
     if expression is not None and expression not in classes:
         raise unknown_name("expression", expression, classes)

@@ -26,6 +26,9 @@ MAPS = {
         "Chattopadhay et al. 2018: channels that speak for the class, weighted by their mean.",
     ),
     "layer_cam": ("LayerCAM", "Jiang et al. 2021: gradient and activation multiplied at every pixel."),
+    "ts_cam": ("TS-CAM", "Gao et al. 2021: class map of the true class times the class token's attention."),
+    "attention": ("token attention", "What the transformer itself attends to, for no class in particular."),
+    "rollout": ("attention rollout", "Abnar and Zuidema 2020: attention followed through all blocks, for no class."),
 }
 FLOORS = {
     "floor:uniform": ("uniform map", "The same value everywhere: what a score gives away for nothing."),
