@@ -107,10 +107,10 @@ def train(config: GuidanceConfig | None, seed: int, epochs: int = EPOCHS, count:
     model = Classifier(Convolutions(), Mlp())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     gradient = config is not None and config.attribution != "activation"
-    ask = partial(attribute, [Request(config, [0])], graph=True) if gradient else None
     for epoch in range(epochs):
         for rows in torch.randperm(count).split(BATCH):
-            output = model(faces.images[rows], faces.labels[rows], ask)
+            ask = partial(attribute, [Request(config, [0])], faces.labels[rows], graph=True) if gradient else None
+            output = model(faces.images[rows], attribute=ask)
             loss = F.cross_entropy(output.logits, faces.labels[rows])
             if config is not None:
                 cue = Cue(faces.heatmaps[rows], torch.ones(len(rows), dtype=torch.bool))
@@ -127,7 +127,7 @@ def scores(model: Classifier, seed: int) -> dict[str, float]:
     """Accuracy where the corner says nothing, and where the logits come from."""
     faces = pictures(1000, 900 + seed, agree=0.0)
     ask = [Request(GuidanceConfig(attribution="grad_input", target=target), [0]) for target in ("label", "sum")]
-    output = model(faces.images, faces.labels, partial(attribute, ask, graph=False))
+    output = model(faces.images, attribute=partial(attribute, ask, faces.labels, graph=False))
     found = {"accuracy": (output.logits.argmax(1) == faces.labels).float().mean().item()}
     for name, a in zip(("rho(label)", "rho(sum)"), output.attributions, strict=True):
         found[name] = maps.pearson(a.mean(1, keepdim=True), faces.heatmaps).mean().item()

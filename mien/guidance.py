@@ -98,15 +98,19 @@ def active(guides: Sequence[Guide], epoch: int) -> list[Guide]:
 def guided_forward(
     model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tensor, *, graph: bool = True
 ) -> Output:
-    """Forward pass with the attributions that the guides need; `graph` makes them differentiable."""
+    """Forward pass with the attributions that the guides need, differentiable with `graph`.
+
+    Without `graph` it is an evaluation: the head is not told the labels, the attributions are.
+    """
+    told = labels if graph else None
     wanted = [guide for guide in guides if guide.by_gradient]
     if not wanted:
-        return cast(Output, model(images, labels))
+        return cast(Output, model(images, told))
     requests = [Request(guide.config, guide.layers) for guide in wanted]
     # Fused attention kernels have no second derivative; gradients of inner blocks need the plain one.
     plain = graph and any(guide.early for guide in wanted)
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-        return cast(Output, model(images, labels, partial(attribute, requests, graph=graph)))
+        return cast(Output, model(images, told, partial(attribute, requests, labels, graph=graph)))
 
 
 def attributions_of(guides: Sequence[Guide], output: Output) -> list[list[Tensor]]:

@@ -32,7 +32,7 @@ def pal(model: Classifier, layer: int = 1, images: Tensor | None = None, **setti
     """The guidance term alone, with pearson, at one layer."""
     config = GuidanceConfig(weight=1.0, **{"similarity": "pearson", "attribution": "grad_input", **settings})
     images = pictures() if images is None else images
-    output = model(images, LABELS, partial(attribute, [Request(config, [layer])], graph=True))
+    output = model(images, LABELS, partial(attribute, [Request(config, [layer])], LABELS, graph=True))
     return guidance_loss(output.attributions, [cue_like(output.attributions[0])], config)
 
 
@@ -116,7 +116,7 @@ def test_grad_input_is_the_cam_and_adds_up_to_the_logit(signed):
     """GAP + linear: the channel mean of signed Grad*Input of z_y is CAM_y / (N C), and its sum is z_y - bias."""
     model = model_of(GapHead(5, CLASSES))
     request = Request(GuidanceConfig(attribution="grad_input", signed=signed), [1])
-    output = model(pictures(), LABELS, partial(attribute, [request], graph=False))
+    output = model(pictures(), LABELS, partial(attribute, [request], LABELS, graph=False))
     found = output.attributions[0]
     own = output.maps[torch.arange(4), LABELS]
     terms = own / (own.shape[-1] * own.shape[-2])
@@ -132,10 +132,10 @@ def test_integrated_gradients():
     """Of a head without hidden layers it is Grad*Input; of any head it adds up to S(F) - S(0), up to the steps."""
     model = model_of(GapHead(5, CLASSES))
     ask = [Request(GuidanceConfig(attribution=name, signed=True), [1]) for name in ("integrated", "grad_input")]
-    integrated, product = model(pictures(), LABELS, partial(attribute, ask, graph=False)).attributions
+    integrated, product = model(pictures(), LABELS, partial(attribute, ask, LABELS, graph=False)).attributions
     assert torch.allclose(integrated, product, atol=1e-14)
     model = model_of(Mlp(act=nn.Tanh()))
-    output = model(pictures(), LABELS, partial(attribute, ask[:1], graph=False))
+    output = model(pictures(), LABELS, partial(attribute, ask[:1], LABELS, graph=False))
     zero = model.head(Layers((torch.zeros_like(output.features[-1]),))).logits
     gain = (output.logits - zero).gather(1, LABELS[:, None])[:, 0]
     assert torch.allclose(output.attributions[0].sum((1, 2, 3)), gain, rtol=0.05, atol=0.02)
@@ -228,8 +228,8 @@ def test_predicted_class_is_a_constant_and_labels_matter():
     best = model(pictures()).logits.argmax(1)
     assert pal(model, target="predicted").item() != pytest.approx(pal(model).item())
     ask = [Request(GuidanceConfig(attribution="grad_input", target=t), [1]) for t in ("predicted", "label")]
-    predicted = model(pictures(), LABELS, partial(attribute, ask[:1], graph=False)).attributions[0]
-    label = model(pictures(), best, partial(attribute, ask[1:], graph=False)).attributions[0]
+    predicted = model(pictures(), LABELS, partial(attribute, ask[:1], LABELS, graph=False)).attributions[0]
+    label = model(pictures(), LABELS, partial(attribute, ask[1:], best, graph=False)).attributions[0]
     assert torch.equal(predicted, label)
 
 
@@ -239,10 +239,10 @@ def test_several_requests_come_in_order():
         Request(GuidanceConfig(attribution="grad_input"), [0, 1]),
         Request(GuidanceConfig(attribution="grad", target="sum"), [1]),
     ]
-    found = model(pictures(), LABELS, partial(attribute, ask, graph=True)).attributions
+    found = model(pictures(), LABELS, partial(attribute, ask, LABELS, graph=True)).attributions
     assert [tuple(a.shape[1:]) for a in found] == [(4, 8, 8), (5, 4, 4), (5, 4, 4)]
     for a, (request, layer) in zip(found, [(ask[0], 0), (ask[0], 1), (ask[1], 1)], strict=True):
-        alone = model(pictures(), LABELS, partial(attribute, [Request(request.config, [layer])], graph=True))
+        alone = model(pictures(), LABELS, partial(attribute, [Request(request.config, [layer])], LABELS, graph=True))
         assert torch.allclose(a, alone.attributions[0])
 
 
@@ -292,8 +292,6 @@ def test_a_layer_off_the_path_and_a_forward_pass_without_labels_are_told():
         output = model(pictures())
     with pytest.raises(UsageError, match="no gradient from the logits"):
         backward_gradients(output.logits, [output.features[0]], torch.ones_like(output.logits), graph=True)
-    with pytest.raises(UsageError, match="labels"):
-        model(pictures(), None, partial(attribute, [Request(GuidanceConfig(attribution="grad"), [1])], graph=True))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -326,7 +324,7 @@ def test_dead_layers_and_empty_cues_stay_finite(attribution, similarity):
         (torch.zeros(4, 1, 4, 4), False),
         (torch.zeros(4, 1, 4, 4), True),
     ):
-        output = model(pictures(), LABELS, partial(attribute, ask, graph=True))
+        output = model(pictures(), LABELS, partial(attribute, ask, LABELS, graph=True))
         found = output.attributions or output.features[1:]
         loss = guidance_loss(found, [Cue(maps_.double(), torch.full((4,), valid))], config)
         assert loss.isfinite()
@@ -336,7 +334,7 @@ def test_dead_layers_and_empty_cues_stay_finite(attribution, similarity):
 @pytest.mark.parametrize("training", [True, False])
 def test_logits_do_not_depend_on_the_attribution(training):
     model = model_of(Mlp(drop=0.5)).train(training)
-    ask = partial(attribute, [Request(GuidanceConfig(attribution="grad_input"), [0])], graph=True)
+    ask = partial(attribute, [Request(GuidanceConfig(attribution="grad_input"), [0])], LABELS, graph=True)
     logits = []
     for arguments in ((), (LABELS, ask)):
         torch.manual_seed(0)
@@ -351,7 +349,7 @@ def test_dropout_of_the_head_counts_in_the_attribution():
     request = Request(GuidanceConfig(attribution="grad_input", signed=True), [1])
     nn.init.zeros_(model.head.hidden.bias)
     nn.init.zeros_(model.head.last.bias)
-    output = model(pictures(), LABELS, partial(attribute, [request], graph=True))
+    output = model(pictures(), LABELS, partial(attribute, [request], LABELS, graph=True))
     score = output.logits.gather(1, LABELS[:, None])[:, 0]
     assert torch.allclose(output.attributions[0].sum((1, 2, 3)), score, atol=1e-12)
     assert route(request, model.head, Layers(output.features)) == "double backward"
@@ -364,7 +362,7 @@ def test_dropout_of_the_head_counts_in_the_attribution():
 def test_mixed_precision_is_finite_and_near_single(dtype, head, layer):
     model = model_of(HEADS[head]()).float()
     config = GuidanceConfig(weight=1.0, similarity="pearson", attribution="grad_input")
-    ask = partial(attribute, [Request(config, [layer])], graph=True)
+    ask = partial(attribute, [Request(config, [layer])], LABELS, graph=True)
     losses = []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype, enabled=enabled):

@@ -1,5 +1,6 @@
 """Guidance of a run: degenerate settings are refused with the reason; what was trained is what is scored."""
 
+import inspect
 import itertools
 import math
 from dataclasses import replace
@@ -15,9 +16,10 @@ from mien.config import ModelConfig, Recipe
 from mien.errors import UsageError
 from mien.guidance import Guide, describe, guided_forward, guides_of, look, refuse_degenerate
 from mien.losses.alignment import compared_map, guidance_loss
-from mien.losses.attribution import Request, attribute
+from mien.losses.attribution import Request, attribute, route
 from mien.losses.config import GuidanceConfig
 from mien.models import Classifier, create_model
+from mien.models.heads import HEADS as MODEL_HEADS
 from mien.models.heads import GapHead
 from mien.schema import Cue, HeadOutput, Layers
 
@@ -151,7 +153,9 @@ def test_look_gives_the_trained_attribution_over_constrained_and_all_channels(ch
     names = ["guided:grad_input"] + (["guided:grad_input-all"] if channels == "first_half" else [])
     assert [seen.name for seen in looks] == names
     config = GuidanceConfig(attribution="grad_input")
-    raw = model(pictures().float(), LABELS, partial(attribute, [Request(config, [1])], graph=False)).attributions[0]
+    raw = model(
+        pictures().float(), LABELS, partial(attribute, [Request(config, [1])], LABELS, graph=False)
+    ).attributions[0]
     want = {names[0]: raw[:, :2] if channels == "first_half" else raw, "guided:grad_input-all": raw}
     for seen in looks:
         assert not seen.maps.requires_grad
@@ -159,6 +163,65 @@ def test_look_gives_the_trained_attribution_over_constrained_and_all_channels(ch
     with torch.no_grad():
         assert torch.equal(look(model, [guide], pictures().float(), LABELS)[1][0].maps, looks[0].maps)
     assert look(model, [guide_of(model, attribution="activation")], pictures().float(), LABELS)[1] == []
+
+
+class Told(Mlp):
+    """Notes whether it was told the labels."""
+
+    def forward(self, layers: Layers, labels: Tensor | None = None) -> HeadOutput:
+        self.told = labels is not None
+        return super().forward(layers)
+
+
+@pytest.mark.parametrize("attribution", ["activation", "grad_input"])
+def test_heads_are_told_the_labels_in_training_only(attribution):
+    model = model_of(Told()).float()
+    guide = guide_of(model, attribution=attribution)
+    guided_forward(model, [guide], pictures().float(), LABELS)
+    assert model.head.told
+    look(model, [guide], pictures().float(), LABELS)
+    assert not model.head.told
+
+
+SMALL_HEADS = {"mlp": {"hidden1": 8, "hidden2": 6}, "acol": {"width": 8}}
+
+
+@pytest.mark.parametrize("name", [name for name in MODEL_HEADS if name not in ("ts_cam", "cls")])
+@pytest.mark.parametrize("attribution", ["grad_input", "integrated"])
+def test_every_head_of_a_cnn_can_be_trained_by_attribution(name, attribution):
+    known = inspect.signature(MODEL_HEADS[name]).parameters
+    options = {key: value for key, value in SMALL_HEADS.get(name, {}).items() if key in known}
+    config = ModelConfig(
+        backbone="resnet10t", size=48, channels=[8, 8, 8, 8], output_stride=8, head=name, head_options=options
+    )
+    torch.manual_seed(0)
+    model = create_model(config, CLASSES)
+    guide = guide_of(model, attribution=attribution)
+    refuse_degenerate(guide, model, 48)
+    images = torch.randn(4, 3, 48, 48)
+    output = guided_forward(model, [guide], images, LABELS)
+    found = output.attributions[0]
+    cue = Cue(torch.rand(4, 1, *found.shape[-2:]), torch.ones(4, dtype=torch.bool))
+    guidance_loss([found], [cue], guide.config).backward()
+    assert model.backbone.net.conv1[0].weight.grad.abs().max() > 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"flatten": True}, {"hidden2": 0}], ids=str)
+def test_closed_form_of_the_mlp_head_equals_double_backward(options):
+    torch.manual_seed(0)
+    head = MODEL_HEADS["mlp"](5, CLASSES, **{"hidden1": 8, "hidden2": 6, **options}).double()
+    features = torch.rand(4, 5, 7, 7, dtype=torch.float64, requires_grad=True)
+    found = []
+    for chain in (head.chain, lambda features: None):
+        head.chain = chain
+        request = Request(GuidanceConfig(attribution="grad_input"), [0])
+        assert route(request, head, Layers((features,))) == ("double backward" if found else "closed form")
+        logits = head(Layers((features,))).logits
+        (a,) = attribute([request], LABELS, head, Layers((features,)), logits, graph=True)
+        weights = [p for p in head.parameters() if p.dim() > 1]
+        found.append((a, *torch.autograd.grad((a * torch.arange(7.0)).sum(), (features, *weights))))
+    assert all(torch.allclose(x, y, atol=1e-12) for x, y in zip(*found, strict=True))
 
 
 def test_both_attributions_together():
@@ -181,7 +244,7 @@ def test_scale_to_cue_and_softmax_of_a_small_attribution():
     model = model_of(GapHead(5, CLASSES))
     nn.init.normal_(model.head.weight, std=1e-7)
     config = GuidanceConfig(attribution="grad_input", normalise="softmax", scale="to_cue")
-    output = model(pictures(), LABELS, partial(attribute, [Request(config, [1])], graph=True))
+    output = model(pictures(), LABELS, partial(attribute, [Request(config, [1])], LABELS, graph=True))
     seen = compared_map(output.attributions[0], config, (16, 16))
     assert seen.shape == (4, 1, 16, 16)
     assert torch.allclose(seen.sum((1, 2, 3)), torch.ones(4).double())

@@ -166,15 +166,12 @@ def layer_gradients(
 
 
 def attribute(
-    requests: Sequence[Request], head: nn.Module, layers: Layers, logits: Tensor, labels: Tensor | None, *, graph: bool
+    requests: Sequence[Request], labels: Tensor, head: nn.Module, layers: Layers, logits: Tensor, *, graph: bool
 ) -> tuple[Tensor, ...]:
     """Attributions (B, C, h, w) of all requests and their layers, in order, in float32 or better.
 
-    With the first and the last argument bound it is what the forward pass of a model takes as `attribute`. labels (B,)
-    class indices.
+    With requests, labels (B,) int64 and `graph` bound it is what the forward pass of a model takes as `attribute`.
     """
-    if labels is None:
-        raise UsageError("attributions need the labels of the faces: call model(images, labels, attribute).")
     found: list[Tensor] = []
     with torch.autocast(logits.device.type, enabled=False):
         for request in requests:

@@ -14,8 +14,8 @@ from mien.models.backbone import Backbone
 from mien.models.heads import HEADS
 from mien.schema import HeadOutput, Layers, Output
 
-Attribute = Callable[[nn.Module, Layers, Tensor, Tensor | None], tuple[Tensor, ...]]
-"""(head, layers, logits, labels) -> Output.attributions."""
+Attribute = Callable[[nn.Module, Layers, Tensor], tuple[Tensor, ...]]
+"""(head, layers, logits) -> Output.attributions."""
 
 
 class Classifier(nn.Module):
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None) -> Output:
         """(B, 3, H, W) normalised images -> Output. `labels` (B,) are for heads that train with them, never needed.
 
-        `attribute(head, layers, logits, labels)` runs inside the forward pass, where wrappers for mixed precision or
+        `attribute(head, layers, logits)` runs inside the forward pass, where wrappers for mixed precision or
         several processes have not yet replaced any tensor; `mien.losses.attribution` makes one.
         """
         layers: Layers = self.backbone(images)
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
             layers.features[-1].requires_grad_()  # frozen backbone: gradients of the head need a leaf
         seen = layers._replace(features=(*layers.features[:-1], self.spatial_drop(layers.features[-1])))
         out: HeadOutput = self.head(seen, labels)
-        attributions = () if attribute is None else attribute(self.head, seen, out.logits, labels)
+        attributions = () if attribute is None else attribute(self.head, seen, out.logits)
         region = self.segmentation(layers.features[-1]) if self.segmentation is not None else None
         return Output(
             out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
