@@ -84,6 +84,7 @@ METHODS: dict[str, Method] = {
             Published((0.8794, 0.8868), (0.54, 0.67), (0.46, 0.84)),
             Published((0.5828, 0.6148), (0.55, 0.65), (0.60, 0.81)),
         ),
+        {"model.head_options": {"width": 128}},
     ),
     "prm": Method(
         "PRM (CVPR 2018)", "prm", "cam", -1, {"model.head": "prm"},
@@ -126,7 +127,11 @@ METHODS: dict[str, Method] = {
         },
     ),
     "apvit": Method(
-        "APViT (TAFFC 2022)", "apvit", None, -1, {"model.head": "cls", "model.backbone": "apvit"},
+        "APViT (TAFFC 2022)", "apvit", None, -1,
+        {
+            "model.head": "cls", "model.backbone": "apvit", "model.size": 112, "model.preprocessing": "half",
+            "model.output_stride": None, "model.pretrained": False,
+        },
         _both(
             Published((0.9100, 0.9103), None, (0.38, 0.85)),
             Published((0.6062, 0.6228), None, (0.45, 0.84)),
@@ -150,10 +155,10 @@ LAYER_ABLATION: dict[str, tuple[list[int], Pair]] = {
     "2": ([2], (0.8826, 0.57)),
     "3": ([3], (0.8839, 0.56)),
     "4": ([4], (0.8862, 0.61)),
-    "5": ([5], (0.8895, 0.70)),
+    "5": ([-1], (0.8895, 0.70)),
     "5+4": ([5, 4], (0.8878, 0.67)),
     "5+4+3": ([5, 4, 3], (0.8878, 0.67)),
     "5+4+3+2": ([5, 4, 3, 2], (0.8855, 0.67)),
     "all": ([5, 4, 3, 2, 1], (0.8846, 0.67)),
 }
-"""Guided layers -> (layers, (accuracy, CAM-COS)) on RAF-DB with CAM."""
+"""Guided layers -> (layers, -1 is the fifth and last; (accuracy, CAM-COS)) on RAF-DB with CAM."""
