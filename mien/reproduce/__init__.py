@@ -84,7 +84,7 @@ def cells_of(entry: Entry, folder: Path, shared: Recipe, scale: str, seeds: int)
     from mien.reproduce.run import Cell
 
     recipes = [recipe_of(entry, shared, scale, seed) for seed in range(seeds)]
-    return {recipe.run.seed: Cell(folder / cell_name(entry, recipe), recipe) for recipe in recipes}
+    return {recipe.run.seed: Cell(folder / cell_name(entry, recipe), recipe, entry.methods) for recipe in recipes}
 
 
 def distinct(grid: Grid, fingerprint: str) -> list[Cell]:

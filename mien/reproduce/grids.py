@@ -37,6 +37,15 @@ class Entry(NamedTuple):
     small: Settings = {}
     """Settings at the small scale, in place of those of the same name in `settings`."""
 
+    @property
+    def methods(self) -> str | None:
+        """Explainers to score where the usual ones lack the entry's."""
+        return f"cam,{self.explainer}" if self.explainer in OWN_MAPS else None
+
+
+OWN_MAPS = ("ts_cam",)
+"""Explainers of METHODS that `mien evaluate` leaves out unless they are named."""
+
 
 def methods_table() -> list[Entry]:
     """Tables 1 and 2: every method without and with action units."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ class Cell(NamedTuple):
 
     folder: Path
     recipe: Recipe
+    methods: str | None = None
+    """Explainers to score, as `mien evaluate --methods` takes them; None for the usual ones."""
 
     @property
     def done(self) -> bool:
@@ -91,10 +94,11 @@ def run_cell(cell: Cell, threads: int) -> str:
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / FAILED).unlink(missing_ok=True)
     torch.set_num_threads(threads)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # would write past the log file
     with open(cell.folder / "cell.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             fit(cell.recipe, cell.folder)
-            evaluate(cell.folder)
+            evaluate(cell.folder, methods=cell.methods)
         except Exception as error:
             reason = str(error) if isinstance(error, MienError) else f"{type(error).__name__}: {error}"
             reason = " ".join(reason.split()) or type(error).__name__
