@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from mien.losses.options import LossConfig
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
-    "Recipe", "RunConfig", "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser",
+    "Recipe", "RunConfig", "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser", "with_settings",
 ]  # fmt: skip
 
 
@@ -242,6 +242,25 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
         raise UsageError(f"{path or 'command line'}: {' '.join(str(error).split())}.") from error
     _refuse_out_of_range(recipe, str(path or "command line"))
     return recipe
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values of some keys, {"guidance.weight": 4.0, ...}, of the keys' own types; checked like a file.
+
+    Raises:
+        UsageError: unknown key (with the nearest valid one) or numbers out of range.
+
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        if key not in recipe_keys():
+            raise unknown_name("key", key, recipe_keys())
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = value
+    parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in sections.items()}
+    changed = dataclasses.replace(recipe, **parts)
+    _refuse_out_of_range(changed, "settings")
+    return changed
 
 
 def recipe_keys() -> list[str]:

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from scipy import stats
 
-import mien.evaluate
 import mien.train
 from mien.config import as_dict, recipe_keys
 from mien.errors import DataError, UsageError
+from mien.losses.alignment import resolve_layers
+from mien.models import Classifier, create_model
 from mien.reproduce import reproduce
-from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, settings_for
+from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, shared_recipe
 from mien.reproduce.methods import LAYER_ABLATION, METHODS
 from mien.reproduce.run import Cell, duration, reason_of, run_cells
 from mien.reproduce.tables import SCORES, as_csv, as_markdown, lines_of
@@ -38,10 +40,8 @@ def run(store, out: Path, *, table: str = "lambda", only: str = "0,4", seeds: in
 
 
 def recipes(scale: str, dataset: str = "rafdb"):
-    for table, entries in TABLES.items():
-        shared = settings_for(scale, "strict", dataset, 1000)
-        for entry in entries:
-            yield table, entry, recipe_of(entry, shared, scale, Path("store"), 0, [])
+    shared = shared_recipe(scale, "strict", Path("store"), dataset, 1000)
+    return [(table, e, recipe_of(e, shared, scale, 0)) for table, entries in TABLES.items() for e in entries]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -60,6 +60,20 @@ def test_the_baseline_of_all_ablations_is_the_row_of_the_paper():
     assert names["lambda", "4", ""] == names["layers", "5", ""] == names["methods", "cam", "with AUs"]
     assert len({names["methods", row, "with AUs"] for row in ("cam", "grad_cam", "grad_cam_pp", "layer_cam")}) == 1
     assert len({names["methods", row, "with AUs"] for row in METHODS}) == 8
+
+
+def test_small_models_are_built_and_have_the_layers_that_entries_name():
+    models: dict[str, Classifier] = {}
+    for _, entry, recipe in recipes("small"):
+        key = json.dumps(as_dict(recipe)["model"])
+        if key not in models:
+            torch.manual_seed(0)
+            models[key] = create_model(recipe.model, 7).eval()
+        model = models[key]
+        assert sum(p.numel() for p in model.parameters()) < 2_000_000
+        resolve_layers([entry.layer, *recipe.guidance.layers], len(model.backbone.channels))
+        assert entry.explainer is None or model(torch.zeros(1, 3, 48, 48)).maps is not None
+    assert len(models) == 7  # CAM and CutMix share one, as all ablations do
 
 
 @pytest.mark.parametrize(("dataset", "weight"), [("rafdb", 4), ("affectnet", 9), ("fer2013", 4)])
@@ -94,9 +108,13 @@ def test_only_brings_its_baseline_along():
 
 
 def test_small_scale_sees_as_many_faces_in_every_store():
-    assert settings_for("small", "strict", "synthetic", 1000)["optim.epochs"] == 12
-    assert settings_for("small", "strict", "fer2013", 28000)["optim.epochs"] == 1
-    assert settings_for("small", "paper", "x", 10)["cue.codebook"] == "paper"
+    epochs = [shared_recipe("small", "strict", Path("s"), "fer2013", faces).optim.epochs for faces in (1000, 28000)]
+    assert epochs == [12, 1]
+
+
+def test_protocol_paper_takes_the_codebook_as_published():
+    recipe = shared_recipe("paper", "paper", Path("s"), "rafdb", 10, ["--optim.epochs", "3"])
+    assert (recipe.data.protocol, recipe.cue.codebook, recipe.optim.epochs) == ("paper", "paper", 3)
 
 
 # ---------------------------------------------------------------- a tiny grid
@@ -162,14 +180,14 @@ def test_one_failure_does_not_lose_the_others(store, tmp_path, monkeypatch, caps
 
 
 def test_all_failed_is_one_line(store, tmp_path):
-    with pytest.raises(DataError, match="every training failed: .*output_stride"):
+    with pytest.raises(DataError, match=r"every training failed: .*output_stride"):
         run(store, tmp_path, more=("--model.output_stride", "5"))
 
 
 def test_what_would_do_nothing_or_mix_settings_is_refused(store, tmp_path):
-    with pytest.raises(UsageError, match="guidance.weight is set by the table"):
+    with pytest.raises(UsageError, match=r"guidance.weight is set by the table"):
         run(store, tmp_path, more=("--guidance.weight", "3"))
-    with pytest.raises(UsageError, match="run.seed is set by the table"):
+    with pytest.raises(UsageError, match=r"run.seed is set by the table"):
         run(store, tmp_path, more=("--run.seed=3",))
     with pytest.raises(UsageError, match="at least 1"):
         run(store, tmp_path, seeds=0)
@@ -178,7 +196,7 @@ def test_what_would_do_nothing_or_mix_settings_is_refused(store, tmp_path):
         run(store, tmp_path, only="0", more=("--optim.lr", "0.1"))
     results = tmp_path / "runs" / "cam-lambda0-seed0" / "results.json"
     results.write_text(results.read_text()[:40])
-    with pytest.raises(DataError, match="results.json is damaged"):
+    with pytest.raises(DataError, match=r"results.json is damaged"):
         run(store, tmp_path, only="0")
 
 
@@ -194,9 +212,8 @@ def test_a_method_row_takes_overrides_that_others_fix(store, tmp_path):
 @pytest.mark.slow
 def test_killed_process_is_one_failure(store, tmp_path):
     """A process of its own for each cell: one that is killed takes nothing along."""
-    shared = {**settings_for("small", "strict", "toy", 28), "optim.epochs": 1}
-    entries = [entry for entry in TABLES["lambda"] if entry.row in ("0", "4")]
-    made = [recipe_of(entry, shared, "small", store.path, 0, TINY) for entry in entries]
+    shared = shared_recipe("small", "strict", store.path, "toy", 28, TINY)
+    made = [recipe_of(entry, shared, "small", 0) for entry in TABLES["lambda"] if entry.row in ("0", "4")]
     broken = replace(made[1], data=replace(made[1].data, store=tmp_path / "nowhere"))
     cells = [Cell(tmp_path / "good", made[0]), Cell(tmp_path / "bad", broken)]
     failures = run_cells(cells, workers=2, threads=1)
@@ -220,8 +237,9 @@ def result(accuracy: float, cosine: float) -> dict:
     names = ("layer-1", "layer-2", "cam", "floor:uniform", "floor:centre", "floor:mean")
     kinds = ("accuracy", "balanced_accuracy")
     return {
-        "classification": {k: accuracy for k in kinds} | {f"{k}_interval": [accuracy - 0.2, accuracy + 0.2] for k in kinds},
-        "alignment": {name: score for name in names},
+        "classification": dict.fromkeys(kinds, accuracy)
+        | {f"{k}_interval": [accuracy - 0.2, accuracy + 0.2] for k in kinds},
+        "alignment": dict.fromkeys(names, score),
     }
 
 
@@ -232,10 +250,19 @@ ACCURACY = {0: (0.5, 0.6), 1: (0.52, 0.66), 2: (0.51, 0.58)}
 def table_of(seeds: int, dataset: str = "rafdb") -> dict:
     entries = entries_of("lambda", ["4"])
     results = {
-        (entry.row, ""): {seed: result(ACCURACY[seed][side], 0.4 + 0.2 * side + 0.01 * seed * (1 + 2 * side)) for seed in range(seeds)}
+        (entry.row, ""): {
+            seed: result(ACCURACY[seed][side], 0.4 + 0.2 * side + 0.01 * seed * (1 + 2 * side)) for seed in range(seeds)
+        }
         for side, entry in enumerate(entries)
     }
-    facts = {"table": "lambda", "dataset": dataset, "scale": "small", "protocol": "paper", "mien": "0", "command": "mien x"}
+    facts = {
+        "table": "lambda",
+        "dataset": dataset,
+        "scale": "small",
+        "protocol": "paper",
+        "mien": "0",
+        "command": "mien x",
+    }
     more = {"faces": 300, "classes": list("abcdefg"), "seeds": list(range(seeds)), "failed": {"bad": "why"}}
     return {**facts, **more, "lines": lines_of(entries, results, dataset)}
 
@@ -264,7 +291,12 @@ def test_one_seed_has_the_interval_over_faces_and_no_test():
 
 def test_markdown_says_what_was_measured():
     text = as_markdown(table_of(3))
-    for part in ("t over 3 seeds", "test faces selected the epoch", "one seed, selected on the test faces", "- bad: why"):
+    for part in (
+        "t over 3 seeds",
+        "test faces selected the epoch",
+        "one seed, selected on the test faces",
+        "- bad: why",
+    ):
         assert part in text
     accuracy = text.split("## Accuracy (CL)")[1].split("##")[0]
     assert "0.613 [0.510, 0.717]" in accuracy

@@ -166,7 +166,8 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
             ("att_energy", "energy in the cue, last layer", "", "energy"),
             ("cam_cos", "CAM-COS", "cam", "cosine"),
         ):
-            found[name] = difference(title, _score(map_, kind), aligned)
+            if not map_ or all(map_ in group.first.results["alignment"] for group in (base, other)):
+                found[name] = difference(title, _score(map_, kind), aligned)
     count = len(np.unique(people)) if people is not None else 0
     return Paired(base, other, pairs, same_seed, len(ids), count, found)
 

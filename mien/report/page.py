@@ -90,7 +90,9 @@ def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
     else:
         notes = [f"No pictures of faces: {reason.rstrip('.')}."] if reason else []
     alike = pictures.comparable(groups)
-    maps = pictures.data_uri(pictures.class_maps([g for g in groups if g.first.classes == groups[0].first.classes], faces))
+    maps = pictures.data_uri(
+        pictures.class_maps([g for g in groups if g.first.classes == groups[0].first.classes], faces)
+    )
     typical = pictures.expression_strips(alike, faces) if faces is not None else None
     strips = []
     for group in groups[: pictures.RECIPES] if show else ():
@@ -178,7 +180,7 @@ def per_run_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for run in group.runs:
             scores = run.results["classification"]
             values = [scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")]
-            values += [run.results["alignment"][name]["cosine"]["class_mean"] for name in (run.last_layer, "cam")]
+            values += [alignment(Group(run.name, [run]), name, "cosine").value for name in (run.last_layer, "cam")]
             rows.append({"name": run.name, "seed": run.recipe.run.seed, "cells": [cell(value) for value in values]})
     return rows
 
@@ -204,8 +206,9 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     layers = sorted((name for name in present if name.startswith("layer-")), key=lambda name: int(name.split("-")[1]))
     trained = sorted(name for name in present if name.startswith(("guided:", "second:")))
     lasts = {group.first.last_layer for group in groups}
+    others = sorted({name for group in groups for name in group.first.results.get("methods", [])} - set(MAPS))
     sections = (
-        ("Where the model looks", [*layers, *MAPS], True),
+        ("Where the model looks", [*layers, *MAPS, *others], True),
         ("Attributions by gradients that were trained, each against its own cue", trained, False),
         ("Floors: maps that never saw the face, against the right cue", list(FLOORS), False),
         ("Controls: the last layer's attention, against a wrong cue", list(CONTROLS), False),
@@ -260,6 +263,8 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
     rows = []
     for group in groups:
         for title, name in (("ATT-COS, last layer", group.first.last_layer), ("CAM-COS", "cam")):
+            if name not in group.first.results["alignment"]:
+                continue
             sides = right_and_wrong(group, name, seed)
             rows.append(
                 {

@@ -14,6 +14,7 @@ from PIL import Image
 from mien import draw
 from mien.errors import DataError
 from mien.report.runs import Group, Run, same_faces
+from mien.report.words import MAPS
 from mien.schema import ByteArray
 
 CELL = 104
@@ -66,7 +67,6 @@ class Faces:
         )  # fmt: skip
         return np.asarray(cue.maps[:, 0].numpy())
 
-
     def by_id(self, name: str) -> tuple[ByteArray, np.ndarray]:
         """(H, W, 3) RGB and (H, W) cue of the face with this id."""
         which = np.flatnonzero(self.run.faces["id"] == name)
@@ -94,10 +94,17 @@ def class_maps(groups: Sequence[Group], faces: Faces | None, title: str = "") ->
     backs = [_mean_face(faces, k) for k in range(len(names))] if faces else [None] * len(names)
     rows, titles = [_row(groups[0].first.means["cue"], backs)], ["cue"]
     for group in groups:
-        for kind, word in (("attention", "attention"), ("cam", "CAM")):
+        kinds = {"attention": "attention", group.first.picture_map: map_title(group.first)}
+        for kind, word in ((kind, word) for kind, word in kinds.items() if kind is not None):
             rows.append(_row(np.mean([run.means[kind] for run in group.runs], axis=0), backs))
             titles.append(f"{group.name}: {word}")
     return draw.grid(rows, rows=titles, columns=names, cell=CELL, title=title, bar=True)
+
+
+def map_title(run: Run) -> str:
+    """Name of the map that is shown beside the attention."""
+    name = run.picture_map
+    return MAPS[name][0] if name in MAPS else name or "no class map"
 
 
 def _mean_face(faces: Faces, label: int) -> ByteArray | None:
@@ -174,7 +181,8 @@ def expression_strips(groups: Sequence[Group], faces: Faces | None) -> ByteArray
             captions.append(texts[:-1])
     wide = max(map(len, lines))
     captions = [texts + [""] * (wide - len(texts)) for texts in captions]
-    heads = (["picture", "cue", "CAM", "attention", ""] * ABREAST)[:wide]
+    shown = list(dict.fromkeys(map_title(group.first) for group in groups))
+    heads = (["picture", "cue", " / ".join(shown), "attention", ""] * ABREAST)[:wide]
     titles = [group.name for group in groups] * (len(lines) // len(groups))
     title = "One face of each expression: the median of its class by the cosine of the last layer; maps from 0 to 1"
     return draw.grid(lines, rows=titles, columns=heads, captions=captions, cell=CELL, title=title, bar=True)
@@ -200,14 +208,15 @@ def typical_faces(runs: Sequence[Run]) -> dict[int, list[int]]:
 def _strip(group: Group, faces: Faces | None, row: int) -> tuple[list[ByteArray | None], list[str]]:
     """Picture, cue, CAM and attention of one face in the group's first run, with a caption each."""
     run = group.first
-    maps = [run.faces[f"map:{kind}"][row].astype(np.float32) for kind in ("cam", "attention")]
     share = run.faces["probabilities"][row]
-    said = f"says {run.classes[int(share.argmax())]} {share.max():.2f}"
-    cosines = [f"cosine {np.nan_to_num(run.faces[f'{name}/cosine'][row]):.2f}" for name in ("cam", run.last_layer)]
-    if faces is None:
-        return [None, None, *[draw.colour(map_) for map_ in maps]], [said, "", *cosines]
-    image, cue = faces.by_id(str(run.faces["id"][row]))
-    return [image, draw.overlay(image, cue), *[draw.overlay(image, map_) for map_ in maps]], [said, "", *cosines]
+    texts = [f"says {run.classes[int(share.argmax())]} {share.max():.2f}", ""]
+    image, cue = faces.by_id(str(run.faces["id"][row])) if faces is not None else (None, None)
+    cells: list[ByteArray | None] = [image, draw.overlay(image, cue) if image is not None and cue is not None else None]
+    for kind, score in ((run.picture_map, run.picture_map), ("attention", run.last_layer)):
+        map_ = run.faces[f"map:{kind}"][row].astype(np.float32) if kind else None
+        cells.append(None if map_ is None else draw.colour(map_) if image is None else draw.overlay(image, map_))
+        texts.append(f"cosine {np.nan_to_num(run.faces[f'{score}/cosine'][row]):.2f}" if kind else "")
+    return cells, texts
 
 
 def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -217,21 +226,20 @@ def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
 def _faces_grid(run: Run, faces: Faces, which: np.ndarray, score: np.ndarray) -> ByteArray:
     images, cues, names = faces.images(which), faces.cues(which), run.classes
     share = run.faces["probabilities"][which]
-    rows = [
-        list(images),
-        [draw.overlay(image, cue) if cue.any() else image for image, cue in zip(images, cues, strict=True)],
-        *[
-            [
-                draw.overlay(i, m.astype(np.float32))
-                for i, m in zip(images, run.faces[f"map:{kind}"][which], strict=True)
-            ]
-            for kind in ("attention", "cam")
-        ],
-    ]
-    truth = [names[k] for k in run.faces["label"][which]]
+
+    def over(maps: np.ndarray) -> list[ByteArray]:
+        return [draw.overlay(image, map_.astype(np.float32)) for image, map_ in zip(images, maps, strict=True)]
+
+    def cosines(values: np.ndarray) -> list[str]:
+        return [f"cosine {values[k]:.2f}" if run.faces["valid"][k] else "no cue" for k in which]
+
     said = [f"says {names[k]} {p:.2f}" for k, p in zip(share.argmax(1), share.max(1), strict=True)]
-    cosines = [f"cosine {score[k]:.2f}" if run.faces["valid"][k] else "no cue" for k in which]
-    cam = np.nan_to_num(run.faces["cam/cosine"][which])
-    cams = [f"cosine {c:.2f}" if run.faces["valid"][k] else "no cue" for k, c in zip(which, cam, strict=True)]
-    captions = [said, [""] * len(which), cosines, cams]
-    return draw.grid(rows, rows=["picture", "cue", "attention", "CAM"], columns=truth, captions=captions, cell=CELL)
+    with_cue = [draw.overlay(image, cue) if cue.any() else image for image, cue in zip(images, cues, strict=True)]
+    rows, titles = [list(images), with_cue, over(run.faces["map:attention"][which])], ["picture", "cue", "attention"]
+    captions = [said, [""] * len(which), cosines(score)]
+    if run.picture_map is not None:
+        rows.append(over(run.faces[f"map:{run.picture_map}"][which]))
+        titles.append(map_title(run))
+        captions.append(cosines(np.nan_to_num(run.faces[f"{run.picture_map}/cosine"])))
+    truth = [names[k] for k in run.faces["label"][which]]
+    return draw.grid(rows, rows=titles, columns=truth, captions=captions, cell=CELL)

@@ -53,6 +53,12 @@ class Run(NamedTuple):
         layers = [name for name in self.results["alignment"] if name.startswith("layer-")]
         return max(layers, key=lambda name: int(name.split("-")[1]))
 
+    @property
+    def picture_map(self) -> str | None:
+        """Explainer whose maps were kept for pictures: cam where the net has class maps, else another; None without any."""
+        names = [name for name in self.means if name not in ("cue", "attention")]
+        return "cam" if "cam" in names else names[0] if names else None
+
 
 class Group(NamedTuple):
     """Runs of one recipe that differ in their seed only: a column of the report."""

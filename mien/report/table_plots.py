@@ -19,7 +19,13 @@ PANELS = (
 )
 """Title, unit and scores of each panel of the curves."""
 DOT_PANELS = (("Accuracy (CL)", "accuracy"), ("CAM-COS", "cam_cos"), ("ATT-COS", "att_cos"))
-NAMES = {"accuracy": "accuracy", "cam_cos": "CAM", "att_cos": "attention", "cam_pearson": "CAM", "att_pearson": "attention"}
+NAMES = {
+    "accuracy": "accuracy",
+    "cam_cos": "CAM",
+    "att_cos": "attention",
+    "cam_pearson": "CAM",
+    "att_pearson": "attention",
+}
 FLOOR_STYLES = {"uniform": (":", "uniform map"), "centre": ("-.", "centre blob"), "mean": ("--", "mean cue")}
 """Floor -> line style and name."""
 
@@ -114,7 +120,14 @@ def _dots(axes: Axes, lines: Sequence[Mapping[str, Any]], rows: Sequence[str], n
     shift = 0.16 * (number - (columns - 1) / 2)
     places, colour = [rows.index(line["row"]) + shift for line in lines], colour_of(number)
     axes.errorbar(
-        [line["value"] for line in lines], places, xerr=_errors(lines), fmt="o", ms=5, capsize=2, elinewidth=1, color=colour
+        [line["value"] for line in lines],
+        places,
+        xerr=_errors(lines),
+        fmt="o",
+        ms=5,
+        capsize=2,
+        elinewidth=1,
+        color=colour,
     )
     printed = [(line["published"], place) for line, place in zip(lines, places, strict=True) if line["published"]]
     if printed:
@@ -124,7 +137,9 @@ def _dots(axes: Axes, lines: Sequence[Mapping[str, Any]], rows: Sequence[str], n
 def _legend(figure: Figure, columns: Sequence[str], table: Mapping[str, Any]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour_of(k), marker="o", ls="", label=name) for k, name in enumerate(columns) if name]
+    handles = [
+        Line2D([], [], color=colour_of(k), marker="o", ls="", label=name) for k, name in enumerate(columns) if name
+    ]
     if any(line["published"] is not None for line in table["lines"]):
         handles.append(Line2D([], [], color=INK, marker="D", mfc="white", ls="", label="published"))
     handles += [

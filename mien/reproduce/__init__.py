@@ -12,8 +12,8 @@ from mien import __version__
 from mien.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from mien.config import Recipe
     from mien.reproduce.grids import Entry
-    from mien.reproduce.methods import Settings
     from mien.reproduce.run import Cell
 
     Grid = dict[tuple[str, str], dict[int, Cell]]
@@ -49,7 +49,7 @@ def reproduce(
     """
     from mien.data.store import open_store
     from mien.progress import default_workers
-    from mien.reproduce.grids import entries_of, refuse_fixed, settings_for
+    from mien.reproduce.grids import entries_of, refuse_fixed, shared_recipe
     from mien.reproduce.run import run_cells
 
     if seeds < 1 or (workers is not None and workers < 1):
@@ -57,11 +57,10 @@ def reproduce(
     entries = entries_of(table, [word.strip() for word in only.split(",") if word.strip()])
     refuse_fixed(table, entries, overrides)
     store = open_store(data)
-    shared = settings_for(scale, protocol, store.info.dataset, int((store.split == "train").sum()))
+    faces = int((store.split == "train").sum())
+    shared = shared_recipe(scale, protocol, data, store.info.dataset, faces, overrides)
     folder = out or Path("reproduce") / f"{store.info.dataset}-{scale}-{protocol}"
-    grid = {
-        (entry.row, entry.column): cells_of(entry, folder, shared, scale, data, seeds, overrides) for entry in entries
-    }
+    grid = {(entry.row, entry.column): cells_of(entry, folder / "runs", shared, scale, seeds) for entry in entries}
     unique = distinct(grid, store.fingerprint)
     count = workers or (default_workers() if scale == "small" else 1)
     threads = 1 if scale == "small" else max(1, default_workers() // count)  # a narrow net gains little from two
@@ -79,15 +78,13 @@ def reproduce(
     return path
 
 
-def cells_of(
-    entry: Entry, folder: Path, shared: Settings, scale: str, data: Path, seeds: int, overrides: Sequence[str]
-) -> dict[int, Cell]:
+def cells_of(entry: Entry, folder: Path, shared: Recipe, scale: str, seeds: int) -> dict[int, Cell]:
     """Seed -> cell of an entry."""
     from mien.reproduce.grids import cell_name, recipe_of
     from mien.reproduce.run import Cell
 
-    recipes = [recipe_of(entry, shared, scale, data, seed, overrides) for seed in range(seeds)]
-    return {recipe.run.seed: Cell(folder / "runs" / cell_name(entry, recipe), recipe) for recipe in recipes}
+    recipes = [recipe_of(entry, shared, scale, seed) for seed in range(seeds)]
+    return {recipe.run.seed: Cell(folder / cell_name(entry, recipe), recipe) for recipe in recipes}
 
 
 def distinct(grid: Grid, fingerprint: str) -> list[Cell]:

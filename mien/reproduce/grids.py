@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mien.config import Recipe, load_recipe
+from mien.config import Recipe, load_recipe, with_settings
 from mien.errors import UsageError, unknown_name
 from mien.reproduce.methods import LAMBDA_ACCURACY, LAYER_ABLATION, METHODS, RAFDB, Settings
 
@@ -32,9 +33,9 @@ class Entry(NamedTuple):
     """Layer that ATT-COS scores, from 1; -1 is the last."""
     against: tuple[str, str] | None = None
     """Row and column of the entry that this one is compared with, seed by seed."""
-    published: dict[str, dict[str, float]] = {}
+    published: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     """Dataset -> score -> value."""
-    small: Settings = {}
+    small: Settings = MappingProxyType({})
     """Settings at the small scale, in place of those of the same name in `settings`."""
 
 
@@ -88,7 +89,7 @@ PAL: Settings = {
 
 def pal_table() -> list[Entry]:
     """Privileged attribution loss: channel strategies, gradient alone, AU alignment, both, and controls of the prior."""
-    pal, control = {"ce": {"guidance.weight": 0.0}, "au": {"guidance.cue": "au"}}, "cue.control"
+    pal: dict[str, Settings] = {"ce": {"guidance.weight": 0.0}, "au": {"guidance.cue": "au"}}
     pal |= {
         "pal_mean": _section("guidance", PAL),
         "pal_all": _section("guidance", {**PAL, "channels": "all_joint"}),
@@ -97,7 +98,7 @@ def pal_table() -> list[Entry]:
         "pal_sum": _section("guidance", {**PAL, "target": "sum"}),
         "grad": _section("guidance", {**PAL, "attribution": "grad", "layers": [-2]}),
         "au_pal": {"guidance.cue": "au", **_section("second", PAL)},
-        **{f"prior_{name}": {**_section("guidance", PAL), control: name} for name in PRIORS},
+        **{f"prior_{name}": {**_section("guidance", PAL), "cue.control": name} for name in PRIORS},
     }
     return [
         Entry(
@@ -154,7 +155,7 @@ SCALES: dict[str, Settings] = {
     "small": {
         "augment.rotation": 6.0, "augment.translate": 0.05, "augment.scale": 0.06, "augment.jitter": 0.15,
         "model.backbone": "resnet10t", "model.size": 48, "model.stem_pool": False, "model.output_stride": 16,
-        "model.channels": [32, 64, 128, 128],
+        "model.channels": [32, 64, 128, 128], "model.backbone_options": {"zero_init_last": False},
         "optim.name": "adamw", "optim.lr": 1.5e-3, "optim.weight_decay": 0.05, "optim.batch": 12,
     },
 }  # fmt: skip
@@ -182,12 +183,17 @@ def entries_of(table: str, only: Sequence[str]) -> list[Entry]:
     return [entry for entry in entries if entry.row in needed]
 
 
-def settings_for(scale: str, protocol: str, dataset: str, faces: int) -> Settings:
-    """What all entries share: scale, protocol, the dataset's lambda; `faces` are those that can be trained on."""
+def shared_recipe(
+    scale: str, protocol: str, store: Path, dataset: str, faces: int, overrides: Sequence[str] = ()
+) -> Recipe:
+    """What all entries share: scale, protocol, the dataset's lambda, and over them the command line's overrides.
+
+    `faces` are those that can be trained on.
+    """
     settings = {"guidance.weight": PUBLISHED_WEIGHT.get(dataset, USUAL_WEIGHT), **SCALES[scale], **PROTOCOLS[protocol]}
     if scale == "small":
         settings["optim.epochs"] = max(1, min(SMALL_EPOCHS, round(SMALL_BUDGET / max(1, faces))))
-    return settings
+    return load_recipe(None, [*words({**settings, "data.store": str(store)}), *overrides])
 
 
 def refuse_fixed(table: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:
@@ -199,11 +205,10 @@ def refuse_fixed(table: str, entries: Sequence[Entry], overrides: Sequence[str])
             raise UsageError(f"{key} is set by the table '{table}' or by an option of this command; leave it out.")
 
 
-def recipe_of(entry: Entry, shared: Settings, scale: str, store: Path, seed: int, overrides: Sequence[str]) -> Recipe:
-    """Recipe of one cell: what all share, then the command line's overrides, then what makes the entry."""
-    own = {**entry.settings, **(entry.small if scale == "small" else {})}
-    cell = {"data.store": str(store), "run.seed": seed}
-    return load_recipe(None, [*words(shared), *overrides, *words({**own, **cell})])
+def recipe_of(entry: Entry, shared: Recipe, scale: str, seed: int) -> Recipe:
+    """Recipe of one cell: what all share, and over it what makes the entry."""
+    own = {**entry.settings, **(entry.small if scale == "small" else {}), "run.seed": seed}
+    return with_settings(shared, own)
 
 
 def words(settings: Settings) -> Iterator[str]:

@@ -6,9 +6,11 @@ Source: Belharbi et al., *Guided Interpretable Facial Expression Recognition via
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-Settings = dict[str, Any]
+Settings = Mapping[str, Any]
 """Recipe key as section.key -> value."""
 Pair = tuple[float, float]
 """Without and with action units."""
@@ -38,7 +40,7 @@ class Method(NamedTuple):
     settings: Settings
     """What makes the method, at any scale."""
     published: dict[str, Published]
-    small: Settings = {}
+    small: Settings = MappingProxyType({})
     """Settings at the small scale, in place of those of the same name in `settings`."""
 
 
@@ -127,7 +129,11 @@ METHODS: dict[str, Method] = {
         },
     ),
     "apvit": Method(
-        "APViT (TAFFC 2022)", "apvit", None, -1, {"model.head": "cls", "model.backbone": "apvit", "model.output_stride": None},
+        "APViT (TAFFC 2022)", "apvit", None, -1,
+        {
+            "model.head": "cls", "model.backbone": "apvit", "model.size": 112, "model.preprocessing": "half",
+            "model.output_stride": None, "model.pretrained": False,
+        },
         _both(
             Published((0.9100, 0.9103), None, (0.38, 0.85)),
             Published((0.6062, 0.6228), None, (0.45, 0.84)),
@@ -151,10 +157,10 @@ LAYER_ABLATION: dict[str, tuple[list[int], Pair]] = {
     "2": ([2], (0.8826, 0.57)),
     "3": ([3], (0.8839, 0.56)),
     "4": ([4], (0.8862, 0.61)),
-    "5": ([5], (0.8895, 0.70)),
+    "5": ([-1], (0.8895, 0.70)),
     "5+4": ([5, 4], (0.8878, 0.67)),
     "5+4+3": ([5, 4, 3], (0.8878, 0.67)),
     "5+4+3+2": ([5, 4, 3, 2], (0.8855, 0.67)),
     "all": ([5, 4, 3, 2, 1], (0.8846, 0.67)),
 }
-"""Guided layers -> (layers, (accuracy, CAM-COS)) on RAF-DB with CAM."""
+"""Guided layers -> (layers, -1 is the fifth and last; (accuracy, CAM-COS)) on RAF-DB with CAM."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,9 @@ class Cell(NamedTuple):
         try:
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise DataError(f"{file} is damaged ({error}); delete it, the same command scores the run again.") from error
+            raise DataError(
+                f"{file} is damaged ({error}); delete it, the same command scores the run again."
+            ) from error
         return content
 
 
@@ -48,7 +52,9 @@ def run_cells(cells: Sequence[Cell], workers: int, threads: int) -> dict[str, st
     todo, failures = [cell for cell in cells if not cell.done], {}
     print(f"{len(cells)} trainings, {len(cells) - len(todo)} of them done before", flush=True)
     began = time.perf_counter()
-    finished = side_by_side(todo, workers, threads) if workers > 1 else ((cell, run_cell(cell, threads)) for cell in todo)
+    finished = (
+        side_by_side(todo, workers, threads) if workers > 1 else ((cell, run_cell(cell, threads)) for cell in todo)
+    )
     for count, (cell, reason) in enumerate(finished, start=1):
         if reason:
             failures[cell.folder.name] = reason
@@ -63,7 +69,7 @@ def side_by_side(cells: Sequence[Cell], workers: int, threads: int) -> Iterator[
     """Each cell in a process of its own, `workers` at a time, in the order in which they end, with the reason of a failure."""
     context = multiprocessing.get_context("spawn")  # not forked: threads of torch in the parent would dead-lock a child
     waiting = list(reversed(cells))
-    running: dict[int, tuple[multiprocessing.process.BaseProcess, Cell]] = {}
+    running: dict[Any, tuple[SpawnProcess, Cell]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -72,7 +78,7 @@ def side_by_side(cells: Sequence[Cell], workers: int, threads: int) -> Iterator[
                 process.start()
                 running[process.sentinel] = process, cell
             for sentinel in wait(list(running)):
-                process, cell = running.pop(sentinel)  # type: ignore[call-overload]
+                process, cell = running.pop(sentinel)
                 process.join()
                 yield cell, "" if cell.done else reason_of(cell, process.exitcode)
     finally:
@@ -91,6 +97,7 @@ def run_cell(cell: Cell, threads: int) -> str:
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / FAILED).unlink(missing_ok=True)
     torch.set_num_threads(threads)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # would write past the log file
     with open(cell.folder / "cell.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
             fit(cell.recipe, cell.folder)

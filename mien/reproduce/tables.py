@@ -92,7 +92,9 @@ def difference(
     base: Mapping[int, Results], own: Mapping[int, Results], entry: Entry, score: Score
 ) -> dict[str, float | int | None] | None:
     """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds."""
-    pairs = [(read(base[seed], entry, score).value, read(own[seed], entry, score).value) for seed in own if seed in base]
+    pairs = [
+        (read(base[seed], entry, score).value, read(own[seed], entry, score).value) for seed in own if seed in base
+    ]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not known:
         return None
@@ -137,7 +139,9 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         "- Floors: what a uniform map, a blob in the centre and the mean cue of the training faces score.",
     ]
     if table["protocol"] == "paper":
-        found.append("- Protocol paper: the test faces selected the epoch, so these numbers are too good for new faces.")
+        found.append(
+            "- Protocol paper: the test faces selected the epoch, so these numbers are too good for new faces."
+        )
     if any(line["published"] is not None for line in table["lines"]):
         found.append("- Published: Belharbi et al. 2024, one seed, selected on the test faces, ResNet-50 at 224 px.")
     return found
@@ -169,7 +173,10 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     every = [head, *rows]
     widths = [max(3, *(len(row[k]) for row in every)) for k in range(len(head))]
     padded = [
-        [text.ljust(width) if k == 0 else text.rjust(width) for k, (text, width) in enumerate(zip(row, widths, strict=True))]
+        [
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
         for row in every
     ]
     rule = [("-" * width) if k == 0 else "-" * (width - 1) + ":" for k, width in enumerate(widths)]
