@@ -52,7 +52,7 @@ def two_steps_each(recipe, out: Path) -> None:
     convolutions = [p for p in session.model.backbone.parameters() if p.dim() == 4]
     for epoch in (1, 2):
         before = [p.detach().clone() for p in convolutions]
-        totals = train_epoch(recipe, session, epoch)
+        totals = train_epoch(recipe, session, epoch, session.split.train)
         assert all(torch.isfinite(torch.tensor(value)) for value in totals.values())
         assert ("guidance" in totals) == (epoch == 2)
         moved = [not torch.equal(old, new) for old, new in zip(before, convolutions, strict=True)]
@@ -202,7 +202,7 @@ def test_attributions_are_those_of_the_features_that_the_head_saw() -> None:
     model = create_model(replace(RESNET, spatial_drop=0.5), 7).train()
     request = Request(GuidanceConfig(weight=1.0, attribution="grad_input", signed=True), [4])
     labels = torch.tensor([1, 3])
-    output = model(torch.randn(2, 3, 32, 32), labels, partial(attribute, [request], graph=True))
+    output = model(torch.randn(2, 3, 32, 32), labels, partial(attribute, [request], labels, graph=True))
     features = output.features[-1]
     (gradient,) = torch.autograd.grad(output.logits[range(2), labels].sum(), features)
     assert torch.allclose(output.attributions[0], gradient * features, atol=1e-7)
