@@ -27,7 +27,7 @@ from mien.collect import (
 )
 from mien.config import Recipe
 from mien.data.loader import labels_of
-from mien.data.masking import label_leak, make_masking
+from mien.data.masking import LEAK, label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
@@ -249,7 +249,7 @@ def print_results(results: dict[str, Any]) -> None:
         print("region of the cue by the segmentation head, per cent (class mean; higher is better)")
         _print_scores(results["segmentation"], ("dice", "iou"), digits=1)
     if results["label_leak"]:
-        print("warning: faces were masked by the cue of their true label, so the net saw the label (label_leak).")
+        print(LEAK)
     faithful = results.get("faithfulness")
     if faithful is not None:
         print(f"faithfulness over {faithful['faces']} faces (class mean; insertion higher, the others lower is better)")

@@ -24,7 +24,7 @@ from mien.data import folds
 from mien.data.cutmix import cutmix
 from mien.data.framing import framing_of
 from mien.data.loader import Loader, labels_of, targets_of
-from mien.data.masking import Masking, fill_colour, make_masking
+from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.sampling import epoch_rows, taught_classes
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
@@ -43,7 +43,7 @@ from mien.guidance import (
 )
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier, create_model
-from mien.objective import classification_term, further_terms, hard_labels, masked, try_terms
+from mien.objective import classification_term, further_terms, hard_labels, masked, step_of, try_terms
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
 from mien.schema import Batch, FloatArray, IntArray, Output, scheme_classes
@@ -173,6 +173,8 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if fabric.is_global_zero:
         for guide in guides:
             print(describe(guide, model), flush=True)
+        if label_leak(recipe):
+            print(LEAK, flush=True)
         start_run(out, recipe, store, split, str(fabric.device), colour)
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
@@ -229,10 +231,11 @@ def loss_terms(
     recipe: Recipe, output: Output, batch: Batch, session: Session, epoch: int, step: int
 ) -> dict[str, Tensor]:
     """Weighted terms of the loss: classification, guidance while it is switched on, and the recipe's further terms."""
+    seen = step_of(recipe, session.model, output, batch, session.class_weight, session.masking.mean, epoch, step)
     return {
-        "classification": classification_term(recipe, output, batch, session.class_weight),
+        "classification": classification_term(recipe, seen),
         **guidance_terms(recipe, active(session.guides, epoch), output, batch, epoch, step),
-        **further_terms(recipe, session.model, output, batch, session.masking.mean, epoch, step),
+        **further_terms(recipe, seen, epoch),
     }
 
 

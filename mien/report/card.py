@@ -50,10 +50,15 @@ def card(run: Run, seed: int = 0) -> str:
         if recipe.data.protocol == "paper"
         else ""
     )
+    leak = (
+        "\n> Faces were scored behind masks drawn from their true label, so their accuracy says nothing.\n"
+        if run.label_leak
+        else ""
+    )
     return f"""# Model card: {run.name}
 
 Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a cropped face, and shows where it looks.
-{paper}
+{paper}{leak}
 ## Model
 
 `{recipe.model.backbone}` with head `{recipe.model.head}`, input {recipe.model.size} px, seed {recipe.run.seed}.

@@ -57,6 +57,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "mien": __version__,
         "split": results["split"],
         "paper": [group.name for group in groups if group.first.recipe.data.protocol == "paper"],
+        "leaks": [group.name for group in groups if group.first.label_leak],
         "apart": apart,
         "base": base.name,
         "cues_differ": any(not same_cue(base.first, group.first) for group in groups),
