@@ -28,6 +28,7 @@ from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_maski
 from mien.data.sampling import epoch_rows, taught_classes
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
+from mien.files import write_atomic
 from mien.guidance import (
     Guide,
     Look,
@@ -274,7 +275,7 @@ def start_run(
     before = out / "environment.json"
     if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
-    checkpoint.write_atomic(before, json.dumps(facts, indent=1))
+    write_atomic(before, json.dumps(facts, indent=1))
 
 
 def batch_accuracy(output: Output, batch: Batch) -> Tensor:

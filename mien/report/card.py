@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mien.checkpoint import write_atomic
 from mien.config import GuidanceConfig, Recipe
+from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
 from mien.report.words import CONTROLS, FLOORS, number
