@@ -22,6 +22,7 @@ from mien.compat import ensure_torchvision
 from mien.config import Recipe, load_recipe
 from mien.data import folds
 from mien.data.cutmix import cutmix
+from mien.data.folds import Split
 from mien.data.framing import framing_of
 from mien.data.loader import Loader, labels_of, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
@@ -51,20 +52,6 @@ from mien.schema import Batch, FloatArray, IntArray, Output, scheme_classes
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
-
-
-class Split(NamedTuple):
-    """Row numbers of the store, only rows with a label of the scheme."""
-
-    train: IntArray
-    valid: IntArray
-    test: IntArray
-    report: dict[str, Any]
-    """How the rows were chosen: what was left out and why."""
-
-    def sizes(self) -> dict[str, int]:
-        """Faces in each part."""
-        return {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
 
 
 def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = ()) -> Path:
