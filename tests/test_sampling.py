@@ -98,6 +98,6 @@ def test_wrong_curricula_are_told(groups: list[list[str]], words: str) -> None:
 
 def test_early_stopping_must_not_come_before_the_last_group() -> None:
     steps = recipe([["Positive"], ["Negative", "Neutral"]], every=3)  # the last group starts in epoch 4
-    with pytest.raises(UsageError, match="patience 2 can stop before its last group starts in epoch 4.* 3 or more"):
+    with pytest.raises(UsageError, match=r"patience 2 can stop before its last group starts in epoch 4.* 3 or more"):
         taught_classes(replace(steps, optim=replace(steps.optim, patience=2)), 1)
     assert taught_classes(replace(steps, optim=replace(steps.optim, patience=3)), 1) == [1]
