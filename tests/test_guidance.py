@@ -180,7 +180,9 @@ def test_an_activation_is_scored_by_itself_where_the_layers_rows_do_not_tell(set
     output, looks = look(model, [guide_of(model, attribution="activation", **settings)], pictures().float(), LABELS)
     assert [seen.name for seen in looks] == names
     for seen in looks:
-        channels = output.features[1][:, 2:] if "-all" not in seen.name and "channels" in settings else output.features[1]
+        channels = (
+            output.features[1][:, 2:] if "-all" not in seen.name and "channels" in settings else output.features[1]
+        )
         assert torch.equal(seen.maps, channels.mean(1, keepdim=True))
         assert seen.cue.kind == settings.get("cue", "au")
 
