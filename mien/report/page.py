@@ -210,7 +210,7 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     others = sorted({name for group in groups for name in group.first.results.get("methods", [])} - set(MAPS))
     sections = (
         ("Where the model looks", [*layers, *MAPS, *others], True),
-        ("Attributions by gradients that were trained, each against its own cue", trained, False),
+        ("Attributions that were trained, each against its own cue", trained, False),
         ("Floors: maps that never saw the face, against the right cue", list(FLOORS), False),
         ("Controls: the last layer's attention, against a wrong cue", list(CONTROLS), False),
     )
