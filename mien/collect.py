@@ -77,9 +77,9 @@ class Plan(NamedTuple):
 
     @property
     def main(self) -> str | None:
-        """The map that is kept for pictures beside the attention: CAM where there is one, else the first method."""
+        """The map that is kept for pictures beside the attention: TS-CAM or CAM where there is one, else the first method."""
         own = [name for name in self.methods if name != "attention"]  # that key is the channel mean's
-        return "cam" if "cam" in own else own[0] if own else None
+        return next((name for name in ("ts_cam", "cam") if name in own), own[0] if own else None)
 
 
 class Collected(NamedTuple):

@@ -3,6 +3,10 @@
 import csv
 import itertools
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +19,14 @@ from scipy import stats
 import mien.train
 from mien.config import as_dict, recipe_keys
 from mien.errors import DataError, UsageError
+from mien.explain import DEFAULT_METHODS, TOKEN_MAPS, fitting
 from mien.losses.alignment import resolve_layers
 from mien.models import Classifier, create_model
 from mien.reproduce import reproduce
 from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, shared_recipe
 from mien.reproduce.methods import LAYER_ABLATION, METHODS
 from mien.reproduce.run import Cell, duration, reason_of, run_cells
-from mien.reproduce.tables import SCORES, as_csv, as_markdown, lines_of
+from mien.reproduce.tables import SCORES, as_csv, as_markdown, lines_of, read
 
 TINY = ["--model.size", "32", "--model.channels", "[8,8,8,8]", "--optim.epochs", "2", "--optim.batch", "7"]
 TINY += ["--run.accelerator", "cpu", "--data.valid_fraction", "0.3"]
@@ -72,7 +77,8 @@ def test_small_models_are_built_and_have_the_layers_that_entries_name():
         model = models[key]
         assert sum(p.numel() for p in model.parameters()) < 2_000_000
         resolve_layers([entry.layer, *recipe.guidance.layers], len(model.backbone.channels))
-        assert entry.explainer is None or model(torch.zeros(1, 3, 48, 48)).maps is not None
+        image = torch.zeros(1, 3, 48, 48)
+        assert entry.explainer is None or entry.explainer in fitting(model, image, (*DEFAULT_METHODS, *TOKEN_MAPS))
     assert len(models) == 7  # CAM and CutMix share one, as all ablations do
 
 
@@ -158,6 +164,46 @@ def test_stopped_grid_resumes_inside_a_training(store, tmp_path, monkeypatch):
     assert [(tmp_path / "stopped" / "runs" / name / "results.json").is_file() for name in runs] == [True, False]
     resumed = json.loads(run(store, tmp_path / "stopped").read_text())
     assert resumed["lines"] == whole["lines"]
+
+
+def test_a_training_that_was_not_scored_is_scored(store, tmp_path):
+    one = ("--optim.epochs", "1")
+    whole = json.loads(run(store, tmp_path, only="0", more=one).read_text())
+    folder = tmp_path / "runs" / "cam-lambda0-seed0"
+    (folder / "results.json").unlink()
+    epochs = (folder / "log.jsonl").read_text()
+    assert json.loads(run(store, tmp_path, only="0", more=one).read_text())["lines"] == whole["lines"]
+    assert (folder / "log.jsonl").read_text() == epochs
+
+
+@pytest.mark.slow
+def test_killed_grid_resumes(store, tmp_path):
+    """SIGKILL in the middle; the same command ends with the numbers of a whole run."""
+    options = ["--data", str(store.path), "--seeds", "1", "--only", "4", "--workers", "1", "--optim.epochs", "12"]
+    command = [sys.executable, "-m", "mien", "reproduce", "lambda", *options, *[*TINY[:4], *TINY[6:]]]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "--out", str(whole)], check=True, cwd=tmp_path)
+    process = subprocess.Popen([*command, "--out", str(killed)], cwd=tmp_path)
+    log = killed / "runs" / "cam-lambda0-seed0" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) >= 2):
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "lambda").exists()
+    subprocess.run([*command, "--out", str(killed)], check=True, cwd=tmp_path)
+    tables = [json.loads((folder / "lambda" / "table.json").read_text()) for folder in (whole, killed)]
+    assert tables[0]["lines"] == tables[1]["lines"]
+
+
+def test_pal_trains_at_the_small_scale(store, tmp_path):
+    """Gradients of an earlier layer, two guidances at once, and a control of the prior; cross-entropy comes along."""
+    rows = "grad,au_pal,prior_shuffled"
+    table = json.loads(run(store, tmp_path, table="pal", only=rows, more=("--optim.epochs", "1")).read_text())
+    rows = {line["row"]: line for line in table["lines"] if line["score"] == "att_cos"}
+    assert list(rows) == ["ce", "grad", "au_pal", "prior_shuffled"]
+    assert all(np.isfinite(line["value"]) for line in rows.values())
+    assert all(line["difference"]["seeds"] == 1 for row, line in rows.items() if row != "ce")
+    assert not table["failed"]
 
 
 def test_one_failure_does_not_lose_the_others(store, tmp_path, monkeypatch, capsys):
@@ -280,6 +326,23 @@ def test_means_and_differences_over_seeds_by_hand():
     assert line["difference"]["low"] == pytest.approx(moved.mean() - half)
     assert line["difference"]["p"] == pytest.approx(stats.ttest_rel(guided, unguided).pvalue)
     assert line["published"] == 0.8895
+
+
+def test_a_row_reads_the_map_of_its_method():
+    """TS-CAM scores the class map times the attention, APViT the last stage of its trunk, CutMix guides layer 4."""
+    names = ["layer-1", "layer-2", "layer-3", "layer-4", "layer-5", "cam", "ts_cam", "attention", "grad_cam"]
+    values = {name: number / 10 for number, name in enumerate(names)}
+    scores = {name: {"cosine": {"class_mean": value, "interval": [0, 1]}} for name, value in values.items()}
+    found = {}
+    for entry in entries_of("methods", ["cam", "grad_cam", "cutmix", "ts_cam", "apvit"]):
+        of_net = {
+            name: score for name, score in scores.items() if entry.row != "apvit" or name not in ("layer-4", "layer-5")
+        }
+        wanted = [SCORES["att_cos"], *([SCORES["cam_cos"]] if entry.explainer else [])]
+        found[entry.row] = [read({"alignment": of_net}, entry, score).value for score in wanted]
+    wanted = {"cam": ["layer-5", "cam"], "grad_cam": ["layer-5", "grad_cam"], "cutmix": ["layer-4", "cam"]}
+    wanted |= {"ts_cam": ["layer-5", "ts_cam"], "apvit": ["layer-3"]}
+    assert found == {row: [values[name] for name in names] for row, names in wanted.items()}
 
 
 def test_one_seed_has_the_interval_over_faces_and_no_test():

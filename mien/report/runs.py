@@ -60,9 +60,8 @@ class Run(NamedTuple):
 
     @property
     def picture_map(self) -> str | None:
-        """Explainer whose maps were kept for pictures: cam where the net has class maps, else another; None without any."""
-        names = [name for name in self.means if name not in ("cue", "attention")]
-        return "cam" if "cam" in names else names[0] if names else None
+        """Explainer whose maps were kept for pictures: the net's own class maps, else another; None without any."""
+        return next((name for name in self.means if name not in ("cue", "attention")), None)
 
 
 class Group(NamedTuple):
