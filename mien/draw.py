@@ -158,6 +158,23 @@ def strip(pictures: Sequence[ByteArray], columns: Sequence[str] = (), cell: int 
     return grid([pictures], columns=columns, cell=cell, title=title)
 
 
+def tile(sheets: Sequence[ByteArray], across: int, title: str = "", size: int = 14) -> ByteArray:
+    """Sheets side by side, `across` in a line, each at the top left of its place, under a heading of `size` px."""
+    gap = size
+    columns = [max(sheet.shape[1] for sheet in sheets[k::across]) for k in range(min(across, len(sheets)))]
+    lines = [sheets[start : start + across] for start in range(0, len(sheets), across)]
+    heights = [max(sheet.shape[0] for sheet in line) for line in lines]
+    top = 2 * gap + size if title else 0
+    width = max(sum(columns) + gap * (len(columns) - 1), 2 * gap + _width(title, size, bold=True))
+    canvas = Image.new("RGB", (width, top + sum(heights) + gap * (len(heights) - 1)), PAPER)
+    ImageDraw.Draw(canvas).text((gap // 2, gap // 2), title, fill=INK, font=_font(size, bold=True))
+    for r, line in enumerate(lines):
+        for k, sheet in enumerate(line):
+            place = (sum(columns[:k]) + gap * k, top + sum(heights[:r]) + gap * r)
+            canvas.paste(Image.fromarray(sheet), place)
+    return np.asarray(canvas, dtype=np.uint8)
+
+
 def colour_bar(height: int, name: str = "turbo") -> ByteArray:
     """Vertical legend, 1 at the top, 0 at the bottom, with figures at its right."""
     size, wide = max(10, height // 10), max(8, height // 8)

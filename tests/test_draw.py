@@ -78,6 +78,17 @@ def test_grid():
     assert draw.strip([picture()] * 3, ["a", "b", "c"]).shape[1] > 3 * 128
 
 
+def test_tiles_stand_in_lines_of_equal_columns():
+    sheets = [
+        np.full((height, width, 3), level, np.uint8) for height, width, level in ((10, 20, 0), (8, 30, 50), (6, 40, 99))
+    ]
+    tiled = draw.tile(sheets, 2, size=4)
+    assert tiled.shape == (10 + 4 + 6, 40 + 4 + 30, 3)
+    assert [tuple(tiled[y, x]) for y, x in ((0, 0), (0, 44), (14, 0))] == [(0,) * 3, (50,) * 3, (99,) * 3]
+    assert (tiled == 255).all(2).sum() == 20 * 74 - 200 - 240 - 240
+    assert draw.tile(sheets, 3, "A heading that is longer than the sheets").shape[1] > 200
+
+
 def test_bar_and_long_title_fit():
     assert draw.colour_bar(64).shape[0] == 64
     assert draw.grid([[picture()]], title="a title much longer than one small cell", cell=32).shape[1] > 200

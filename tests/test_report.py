@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from mien import checkpoint
 from mien.data.store import write_store
@@ -20,8 +21,10 @@ from mien.metrics.intervals import paired_bootstrap
 from mien.models import create_model
 from mien.report import report
 from mien.report.card import card
+from mien.report.figures import figures
 from mien.report.numbers import beyond, class_weights, classification, compare, f1_and_ece_intervals, right_and_wrong
 from mien.report.page import context
+from mien.report.pictures import typical_faces
 from mien.report.runs import Group, choose_baseline, group_runs, load_run, load_runs
 from mien.schema import EXPRESSIONS, Record
 from mien.train import split_rows, start_run
@@ -326,3 +329,39 @@ def test_folders_of_one_name_are_told_apart(runs: Path) -> None:
     (runs / "b").mkdir()
     shutil.move(runs / "plain-s0", runs / "b" / "run")
     assert [run.name for run in load_runs([runs / "a" / "run", runs / "b" / "run"])] == ["a/run", "b/run"]
+
+
+# ---------------------------------------------------------------- mien figures
+
+
+def test_figures_of_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [runs / "plain-s0", runs / "led-s0"]
+    for out, hidden in ((runs / "shown", False), (runs / "hidden", True)):
+        figures(*folders, out=out, no_faces=hidden)
+        assert sorted(path.name for path in out.iterdir()) == ["class_maps.png", "faces.png"]
+    said = capsys.readouterr().out
+    assert said.count("mind its licence") == 1
+    wide, narrow = (np.asarray(Image.open(runs / name / "faces.png")).shape[1] for name in ("shown", "hidden"))
+    assert narrow < wide  # picture and cue are left out
+
+
+def test_typical_faces_like_its_slow_twin(made: Path) -> None:
+    loaded = load_runs([made / "plain-s0", made / "led-s0"])
+    first, second = loaded
+    by_class: dict[int, list[tuple[float, int]]] = {}
+    for place, name in enumerate(first.faces["id"]):
+        other = list(second.faces["id"]).index(name)
+        if first.faces["valid"][place] and second.faces["valid"][other]:
+            cosines = [run.faces[f"{run.last_layer}/cosine"][k] for run, k in ((first, place), (second, other))]
+            by_class.setdefault(int(first.faces["label"][place]), []).append((sum(cosines) / 2, place))
+    chosen = typical_faces(loaded)
+    assert set(chosen) == set(by_class)
+    for label, members in by_class.items():
+        middle = sorted(members)[len(members) // 2][0]
+        assert {place: cosine for cosine, place in members}[chosen[label][0]] == pytest.approx(middle)
+        assert second.faces["id"][chosen[label][1]] == first.faces["id"][chosen[label][0]]
+
+
+def test_figures_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a run folder nor one of `mien reproduce`"):
+        figures(tmp_path, out=tmp_path / "out")

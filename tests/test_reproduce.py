@@ -22,6 +22,8 @@ from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, TOKEN_MAPS, fitting
 from mien.losses.alignment import resolve_layers
 from mien.models import Classifier, create_model
+from mien.report.figures import figures
+from mien.report.table_plots import figure_of, png
 from mien.reproduce import reproduce
 from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, shared_recipe
 from mien.reproduce.methods import LAYER_ABLATION, METHODS
@@ -179,13 +181,13 @@ def test_a_training_that_was_not_scored_is_scored(store, tmp_path):
 @pytest.mark.slow
 def test_killed_grid_resumes(store, tmp_path):
     """SIGKILL in the middle; the same command ends with the numbers of a whole run."""
-    options = ["--data", str(store.path), "--seeds", "1", "--only", "4", "--workers", "1", "--optim.epochs", "12"]
+    options = ["--data", str(store.path), "--seeds", "1", "--only", "4", "--workers", "1", "--optim.epochs", "5"]
     command = [sys.executable, "-m", "mien", "reproduce", "lambda", *options, *[*TINY[:4], *TINY[6:]]]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, "--out", str(whole)], check=True, cwd=tmp_path)
     process = subprocess.Popen([*command, "--out", str(killed)], cwd=tmp_path)
     log = killed / "runs" / "cam-lambda0-seed0" / "log.jsonl"
-    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) >= 2):
+    while process.poll() is None and not (log.is_file() and log.read_text().count("\n")):
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -293,16 +295,16 @@ ACCURACY = {0: (0.5, 0.6), 1: (0.52, 0.66), 2: (0.51, 0.58)}
 """Seed -> unguided, guided."""
 
 
-def table_of(seeds: int, dataset: str = "rafdb") -> dict:
-    entries = entries_of("lambda", ["4"])
+def table_of(seeds: int, dataset: str = "rafdb", table: str = "lambda", only: tuple[str, ...] = ("4",)) -> dict:
+    entries = entries_of(table, only)
     results = {
-        (entry.row, ""): {
+        (entry.row, entry.column): {
             seed: result(ACCURACY[seed][side], 0.4 + 0.2 * side + 0.01 * seed * (1 + 2 * side)) for seed in range(seeds)
         }
         for side, entry in enumerate(entries)
     }
     facts = {
-        "table": "lambda",
+        "table": table,
         "dataset": dataset,
         "scale": "small",
         "protocol": "paper",
@@ -372,3 +374,40 @@ def test_other_datasets_have_no_published_column():
     table = table_of(3, dataset="synthetic")
     assert "published" not in as_markdown(table)
     assert {row["published"] for row in csv.DictReader(as_csv(table).splitlines())} == {""}
+
+
+def test_missing_seeds_are_told():
+    table = table_of(3)
+    for line in table["lines"]:
+        if line["row"] == "4":
+            line["seeds"] = [0, 1]
+    assert "Not all seeds are there: λ = 4: 2." in as_markdown(table)
+    assert "Not all seeds" not in as_markdown(table_of(3))
+
+
+# ---------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize(("table", "row"), [("methods", "cam"), ("lambda", "4"), ("layers", "5"), ("pal", "pal_mean")])
+def test_figure_of_a_table(table, row):
+    made = table_of(2, table=table, only=(row,))
+    figure = figure_of(made)
+    assert len(figure.axes) == 3
+    for axes in figure.axes:  # intervals of two seeds reach beyond what a score can be; the axes do not
+        low, high = axes.get_ylim() if table == "lambda" else axes.get_xlim()
+        assert -1.03 < low < high < 1.03
+    assert "95 % t interval over 2 seeds" in figure.get_suptitle()
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("published" in legend) == (table != "pal")
+    assert png(figure_of(made)) == png(figure_of(made))
+
+
+def test_figures_verb_draws_every_table_of_a_folder(tmp_path):
+    for table, row in (("lambda", "4"), ("layers", "5")):
+        (tmp_path / table).mkdir()
+        (tmp_path / table / "table.json").write_text(json.dumps(table_of(1, table=table, only=(row,))))
+    out = figures(tmp_path, out=tmp_path / "out")
+    assert sorted(path.name for path in out.iterdir()) == ["lambda.png", "layers.png"]
+    (tmp_path / "lambda" / "table.json").write_text("{")
+    with pytest.raises(DataError, match="is damaged"):
+        figures(tmp_path, out=tmp_path / "out")

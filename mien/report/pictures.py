@@ -158,34 +158,27 @@ def comparable(groups: Sequence[Group]) -> list[Group]:
 
 
 def expression_strips(groups: Sequence[Group], faces: Faces | None) -> ByteArray | None:
-    """For each class picture, cue, CAM and attention of its typical face, one line a recipe; None without a class that has a cue.
+    """For each class picture, cue, class map and attention of its typical face, a line a recipe; None where no class has a cue.
 
     Typical: the median of its class by the last layer's cosine, averaged over the recipes, so nobody picks by eye. Each
-    map is stretched to its own range. `groups` from `comparable`; without `faces` maps stand alone, and the cue is left out.
+    map is stretched to its own range. `groups` from `comparable`; without `faces` there are the two maps alone.
     """
     groups = [group for group in groups if "map:attention" in group.first.faces][:RECIPES]
     rows = typical_faces([group.first for group in groups]) if groups else {}
     if not rows:
         return None
-    strips = {label: [_strip(group, faces, row[k]) for k, group in enumerate(groups)] for label, row in rows.items()}
-    names, lines, captions = groups[0].first.classes, [], []
-    for pair in _chunks(list(strips), ABREAST):
-        for k in range(len(groups)):
-            line: list[ByteArray | None] = []
-            texts: list[str] = []
-            for label in pair:
-                pictures_, said = strips[label][k]
-                line += [*pictures_, None]
-                texts += [f"{names[label]}\n{said[0]}", *said[1:], ""]
-            lines.append(line[:-1])
-            captions.append(texts[:-1])
-    wide = max(map(len, lines))
-    captions = [texts + [""] * (wide - len(texts)) for texts in captions]
-    shown = list(dict.fromkeys(map_title(group.first) for group in groups))
-    heads = (["picture", "cue", " / ".join(shown), "attention", ""] * ABREAST)[:wide]
-    titles = [group.name for group in groups] * (len(lines) // len(groups))
-    title = "One face of each expression: the median of its class by the cosine of the last layer; maps from 0 to 1"
-    return draw.grid(lines, rows=titles, columns=heads, captions=captions, cell=CELL, title=title, bar=True)
+    run = groups[0].first
+    shown = " / ".join(dict.fromkeys(map_title(group.first) for group in groups))
+    heads = [*(["picture, answer", "cue"] if faces is not None else []), shown, "attention"]
+    blocks = []
+    for place, (label, own) in enumerate(rows.items()):
+        strips = [_strip(group, faces, row) for group, row in zip(groups, own, strict=True)]
+        cells, captions = zip(*strips, strict=True)
+        titles = [group.name for group in groups] if place % ABREAST == 0 else []
+        bar = place == min(ABREAST, len(rows)) - 1
+        blocks.append(draw.grid(cells, titles, heads, captions, CELL, run.classes[label], bar))
+    title = "One face of each expression: the median of its class by the cosine of the last layer; each map from 0 to 1"
+    return draw.tile(blocks, ABREAST, title)
 
 
 def typical_faces(runs: Sequence[Run]) -> dict[int, list[int]]:
@@ -206,21 +199,20 @@ def typical_faces(runs: Sequence[Run]) -> dict[int, list[int]]:
 
 
 def _strip(group: Group, faces: Faces | None, row: int) -> tuple[list[ByteArray | None], list[str]]:
-    """Picture, cue, CAM and attention of one face in the group's first run, with a caption each."""
+    """Picture, cue, class map and attention of one face in the group's first run, with a caption each."""
     run = group.first
     share = run.faces["probabilities"][row]
-    texts = [f"says {run.classes[int(share.argmax())]} {share.max():.2f}", ""]
-    image, cue = faces.by_id(str(run.faces["id"][row])) if faces is not None else (None, None)
-    cells: list[ByteArray | None] = [image, draw.overlay(image, cue) if image is not None and cue is not None else None]
+    cells: list[ByteArray | None] = []
+    texts: list[str] = []
+    image = None
+    if faces is not None:
+        image, cue = faces.by_id(str(run.faces["id"][row]))
+        cells, texts = [image, draw.overlay(image, cue)], [f"{run.classes[int(share.argmax())]} {share.max():.2f}", ""]
     for kind, score in ((run.picture_map, run.picture_map), ("attention", run.last_layer)):
         map_ = run.faces[f"map:{kind}"][row].astype(np.float32) if kind else None
         cells.append(None if map_ is None else draw.colour(map_) if image is None else draw.overlay(image, map_))
         texts.append(f"cosine {np.nan_to_num(run.faces[f'{score}/cosine'][row]):.2f}" if kind else "")
     return cells, texts
-
-
-def _chunks(values: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def _faces_grid(run: Run, faces: Faces, which: np.ndarray, score: np.ndarray) -> ByteArray:

@@ -6,28 +6,24 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mien.report.plots import GRID, INK, STYLE, colour_of
+from mien.report.plots import INK, STYLE, colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PANELS = (
-    ("Accuracy (CL)", "share of faces", ("accuracy",)),
-    ("Cosine with the cue", "class mean", ("cam_cos", "att_cos")),
-    ("Pearson correlation with the cue", "class mean", ("cam_pearson", "att_pearson")),
+    ("Accuracy (CL)", "share of faces", {"accuracy": INK}),
+    ("Cosine with the cue", "class mean", {"cam_cos": colour_of(0), "att_cos": colour_of(1)}),
+    ("Pearson correlation with the cue", "class mean", {"cam_pearson": colour_of(0), "att_pearson": colour_of(1)}),
 )
-"""Title, unit and scores of each panel of the curves."""
+"""Title, unit, and score -> colour, of each panel of the curves."""
 DOT_PANELS = (("Accuracy (CL)", "accuracy"), ("CAM-COS", "cam_cos"), ("ATT-COS", "att_cos"))
-NAMES = {
-    "accuracy": "accuracy",
-    "cam_cos": "CAM",
-    "att_cos": "attention",
-    "cam_pearson": "CAM",
-    "att_pearson": "attention",
-}
+LOWEST = {"cam_pearson": -1.0, "att_pearson": -1.0}
+"""Score -> its lowest possible value where that is not 0; the highest is 1. Intervals of few seeds reach beyond both."""
 FLOOR_STYLES = {"uniform": (":", "uniform map"), "centre": ("-.", "centre blob"), "mean": ("--", "mean cue")}
 """Floor -> line style and name."""
+FLOOR = "#8a8f96"
 
 
 def figure_of(table: Mapping[str, Any]) -> Figure:
@@ -49,13 +45,15 @@ def curves(table: Mapping[str, Any]) -> Figure:
     """Scores over lambda with intervals; floors dashed, published values hollow."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
-    for axes, (title, unit, scores) in zip(figure.subplots(1, 3), PANELS, strict=True):
+    figure = Figure(figsize=(11, 4.1), layout="constrained")
+    for axes, (title, unit, colours) in zip(figure.subplots(1, 3), PANELS, strict=True):
         axes.set(title=title, xlabel="λ (not to scale)", ylabel=unit)
-        for number, score in enumerate(scores):
-            _curve(axes, lines_with(table, score), colour_of(number), NAMES[score])
-        _floors(axes, lines_with(table, scores[-1]), axes.axhline)
-        axes.legend(fontsize=8, loc="best")
+        for score, colour in colours.items():
+            _curve(axes, lines_with(table, score), colour)
+            _floors(axes, lines_with(table, score), axes.axhline)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, *(LOWEST.get(score, 0) - 0.02 for score in colours)), min(high, 1.02))
+    _legend(figure, {"CAM": colour_of(0), "attention": colour_of(1)}, table)
     _title(figure, table, "what the weight of guidance does")
     return figure
 
@@ -65,15 +63,12 @@ def lines_with(table: Mapping[str, Any], score: str) -> list[dict[str, Any]]:
     return [line for line in table["lines"] if line["score"] == score and line["value"] is not None]
 
 
-def _curve(axes: Axes, lines: Sequence[Mapping[str, Any]], colour: str, name: str) -> None:
-    places = range(len(lines))
-    axes.errorbar(
-        places, [line["value"] for line in lines], yerr=_errors(lines), color=colour, marker="o", ms=4, capsize=2,
-        elinewidth=1, label=name,
-    )  # fmt: skip
+def _curve(axes: Axes, lines: Sequence[Mapping[str, Any]], colour: str) -> None:
+    places, values = range(len(lines)), [line["value"] for line in lines]
+    axes.errorbar(places, values, yerr=_errors(lines), color=colour, marker="o", ms=4, capsize=2, elinewidth=1)
     printed = [(k, line["published"]) for k, line in enumerate(lines) if line["published"] is not None]
     if printed:
-        axes.plot(*zip(*printed, strict=True), "D", mfc="white", color=colour, ms=5, label=f"{name}, published")
+        axes.plot(*zip(*printed, strict=True), "D", mfc="white", color=colour, ms=5, zorder=3)
     axes.set_xticks(places, [line["row"] for line in lines])
 
 
@@ -87,10 +82,10 @@ def _errors(lines: Sequence[Mapping[str, Any]]) -> list[list[float]]:
 def _floors(axes: Axes, lines: Sequence[Mapping[str, Any]], draw: Any) -> None:
     """Lines at the mean floors of a panel, by `axes.axhline` or `axes.axvline`; none for accuracy."""
     measured = [line["floors"] for line in lines if line["floors"]]
-    for name, (style, title) in FLOOR_STYLES.items():
+    for name, (style, _) in FLOOR_STYLES.items():
         values = [floors[name] for floors in measured if floors[name] is not None]
         if values:
-            draw(sum(values) / len(values), ls=style, lw=1, color="#8a8f96", zorder=0, label=f"floor: {title}")
+            draw(sum(values) / len(values), ls=style, lw=1, color=FLOOR, zorder=0)
 
 
 def dots(table: Mapping[str, Any]) -> Figure:
@@ -107,10 +102,12 @@ def dots(table: Mapping[str, Any]) -> Figure:
         for number, column in enumerate(columns):
             _dots(axes, [line for line in lines if line["column"] == column], list(titles), number, len(columns))
         _floors(axes, lines, axes.axvline)
-        axes.grid(axis="y", color=GRID)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -0.02), min(high, 1.02))
+        axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(titles)), list(titles.values()))
     panels[0].invert_yaxis()
-    _legend(figure, columns, table)
+    _legend(figure, {name: colour_of(k) for k, name in enumerate(columns) if name}, table)
     _title(figure, table, {"methods": "without and with action units", "layers": "which layers are guided"}.get(
         table["table"], "privileged attribution and its controls"))  # fmt: skip
     return figure
@@ -119,31 +116,21 @@ def dots(table: Mapping[str, Any]) -> Figure:
 def _dots(axes: Axes, lines: Sequence[Mapping[str, Any]], rows: Sequence[str], number: int, columns: int) -> None:
     shift = 0.16 * (number - (columns - 1) / 2)
     places, colour = [rows.index(line["row"]) + shift for line in lines], colour_of(number)
-    axes.errorbar(
-        [line["value"] for line in lines],
-        places,
-        xerr=_errors(lines),
-        fmt="o",
-        ms=5,
-        capsize=2,
-        elinewidth=1,
-        color=colour,
-    )
+    values = [line["value"] for line in lines]
+    axes.errorbar(values, places, xerr=_errors(lines), fmt="o", ms=5, capsize=2, elinewidth=1, color=colour)
     printed = [(line["published"], place) for line, place in zip(lines, places, strict=True) if line["published"]]
     if printed:
-        axes.plot(*zip(*printed, strict=True), "D", mfc="white", color=colour, ms=4.5)
+        axes.plot(*zip(*printed, strict=True), "D", mfc="white", color=colour, ms=4.5, zorder=3)
 
 
-def _legend(figure: Figure, columns: Sequence[str], table: Mapping[str, Any]) -> None:
+def _legend(figure: Figure, colours: Mapping[str, str], table: Mapping[str, Any]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=colour_of(k), marker="o", ls="", label=name) for k, name in enumerate(columns) if name
-    ]
+    handles = [Line2D([], [], color=colour, marker="o", ls="", label=name) for name, colour in colours.items()]
     if any(line["published"] is not None for line in table["lines"]):
         handles.append(Line2D([], [], color=INK, marker="D", mfc="white", ls="", label="published"))
     handles += [
-        Line2D([], [], color="#8a8f96", lw=1, ls=style, label=f"floor: {name}") for style, name in FLOOR_STYLES.values()
+        Line2D([], [], color=FLOOR, lw=1, ls=style, label=f"floor: {name}") for style, name in FLOOR_STYLES.values()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
 

@@ -74,7 +74,8 @@ def layers_table() -> list[Entry]:
     entries = []
     for row, (layers, (accuracy, cam_cos)) in LAYER_ABLATION.items():
         guidance = {"guidance.layers": layers} if layers else {"guidance.weight": 0.0}
-        settings, title = {**METHODS["cam"].settings, **guidance}, f"layers {row}" if layers else "no guidance"
+        settings = {**METHODS["cam"].settings, **guidance}
+        title = {"none": "no guidance", "all": "all layers"}.get(row, f"layer{'s' * (len(layers) > 1)} {row}")
         against = ("none", "") if layers else None
         published = {RAFDB: {"accuracy": accuracy, "cam_cos": cam_cos}}
         entries.append(Entry(row, title, "", "cam", settings, against=against, published=published))

@@ -136,8 +136,15 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"mien {table['mien']}; made by `{table['command']}`.",
         f"- Brackets: 95 % interval, {interval}. Differences are paired by seed"
         + ("." if several else "; one seed gives them no interval, and proves nothing."),
-        "- Floors: what a uniform map, a blob in the centre and the mean cue of the training faces score.",
+        "- Floors: what a uniform map, a blob in the centre and the mean cue of the training faces score. Guessing scores "
+        f"{1 / len(table['classes']):.3f} in balanced accuracy.",
     ]
+    missing = {line["title"]: len(line["seeds"]) for line in table["lines"] if line["seeds"] != table["seeds"]}
+    if missing:
+        few = ", ".join(f"{title}: {count}" for title, count in missing.items())
+        found.append(
+            f"- Not all seeds are there: {few}. A row of one seed has the bootstrap over its faces in brackets."
+        )
     if table["protocol"] == "paper":
         found.append(
             "- Protocol paper: the test faces selected the epoch, so these numbers are too good for new faces."
