@@ -50,7 +50,7 @@ def curves(table: Mapping[str, Any]) -> Figure:
         axes.set(title=title, xlabel="λ (not to scale)", ylabel=unit)
         for score, colour in colours.items():
             _curve(axes, lines_with(table, score), colour)
-            _floors(axes, lines_with(table, score), axes.axhline)
+        _floors(axes, lines_with(table, next(iter(colours))), axes.axhline)
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, *(LOWEST.get(score, 0) - 0.02 for score in colours)), min(high, 1.02))
     _legend(figure, {"CAM": colour_of(0), "attention": colour_of(1)}, table)
