@@ -97,6 +97,8 @@ class Collected(NamedTuple):
     """Map name -> (K, H, W) mean over the faces of each class."""
     face_maps: dict[str, np.ndarray]
     """Map name -> (N, h, w) float16 in [0, 1] at the resolution of the last layer; for pictures in a report."""
+    theta: FloatArray | None
+    """(N, 2, 3) where a spatial transformer looked; None without one."""
 
 
 @torch.no_grad()
@@ -106,7 +108,7 @@ def collect(plan: Plan) -> Collected:
     One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
     """
     classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, valid, both = [], [], []
+    probabilities, valid, both, thetas = [], [], [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
@@ -122,6 +124,8 @@ def collect(plan: Plan) -> Collected:
         cue, said = (
             cue_of(plan, part._replace(expressions=k), "none") for k in (part.expressions, output.logits.argmax(1))
         )
+        if output.theta is not None:
+            thetas.append(output.theta.float().cpu())
         valid.append(cue.valid.cpu())
         both.append((cue.valid & said.valid).cpu())
         for name, values in batch_scores(plan, part, output, raw, cue, said, generator).items():
@@ -148,6 +152,7 @@ def collect(plan: Plan) -> Collected:
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
         {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
         {name: joined(parts, back) for name, parts in small.items()},
+        joined(thetas, back) if thetas else None,
     )
 
 

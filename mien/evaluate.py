@@ -226,6 +226,7 @@ def write_results(run: Path, results: dict[str, Any], collected: Collected, extr
             "probabilities": collected.probabilities,
             "valid": collected.valid,
             "valid_predicted": collected.valid_predicted,
+            **({} if collected.theta is None else {"theta": collected.theta}),
             **per_face,
             **{f"map:{name}": values for name, values in collected.face_maps.items()},
         },

@@ -198,7 +198,10 @@ def test_every_kind_trains_and_is_scored(faces, tmp_path, kind):
     results = evaluate(tmp_path / kind, methods="grad_cam")
     assert results["faces"] == 21
     assert np.isfinite(results["alignment"]["grad_cam"]["pearson"]["class_mean"])
+    kept = np.load(tmp_path / kind / "maps" / "faces.npz")
+    assert ("theta" in kept) == (kind != "channel")
     if kind == "landmarks":
+        assert kept["theta"].shape == (21, 2, 3)
         shape = checkpoint.load_model(tmp_path / kind)[0].transformer.mean_shape
         assert (shape - torch.from_numpy((2 * tiny.points() + 1) / 32 - 1)).abs().max() < 0.1
 
