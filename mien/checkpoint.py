@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -18,6 +18,9 @@ from mien.config import Recipe, as_dict, load_recipe
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic as write_atomic
 from mien.schema import scheme_classes
+
+if TYPE_CHECKING:
+    from mien.models import Classifier
 
 RUN_VERSION = 1
 
@@ -112,7 +115,7 @@ def open_run(out: Path, recipe: Recipe) -> None:
     if config.exists():
         old, _ = read_run(out)
         before, now = _flat(as_dict(old)), _flat(as_dict(recipe))
-        harmless = {"run.workers", "run.accelerator", "data.store"}
+        harmless = {"run.workers", "run.accelerator", "run.in_memory", "data.store"}
         changed = [key for key in now if before[key] != now[key] and key not in harmless]
         if changed:
             first = changed[0]
@@ -147,7 +150,7 @@ def read_run(path: Path) -> tuple[Recipe, dict[str, Any]]:
     return load_recipe(path / "config.yaml"), env
 
 
-def load_model(path: Path, which: str = "best") -> tuple[nn.Module, Recipe, dict[str, Any]]:
+def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dict[str, Any]]:
     """Model of a run folder in evaluation mode, its recipe and its environment. Weights come from `best.ckpt`."""
     from dataclasses import replace
 
@@ -155,8 +158,9 @@ def load_model(path: Path, which: str = "best") -> tuple[nn.Module, Recipe, dict
 
     recipe, env = read_run(path)
     tensors, meta = load_tensors(path / f"{which}.ckpt")
-    plain, classes = replace(recipe.model, pretrained=False, weights=None), scheme_classes(recipe.data.scheme)
-    model = create_model(plain, len(classes), recipe.guidance.layers)
+    plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
+    classes = scheme_classes(recipe.data.scheme)
+    model = create_model(plain, len(classes), recipe.guidance.layers, recipe.transformer)
     weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)

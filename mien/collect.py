@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from mien.data.loader import Loader
 from mien.data.masking import Masking
 from mien.data.store import Store
 from mien.explain import Sampling, cam, evidence, explain_with_output
-from mien.guidance import cues_for, guides_of, look
+from mien.guidance import cues_for, guides_of, look, with_guide
 from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
 from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
 from mien.metrics.segmentation import predicted_region, region_scores
@@ -72,8 +73,9 @@ class Plan(NamedTuple):
         )  # fmt: skip
 
     def shown(self, batch: Batch) -> Batch:
-        """The batch as the net gets it: masked by the cue where mask.evaluate says so."""
-        return masked(self.recipe, batch, self.masking, float(self.recipe.mask.evaluate), 0, 0)
+        """The batch as the net gets it: masked by the cue where mask.evaluate says so, with its guide where it wants one."""
+        batch = masked(self.recipe, batch, self.masking, float(self.recipe.mask.evaluate), 0, 0)
+        return with_guide(self.recipe, batch, self.mean, 0, 0)
 
     @property
     def main(self) -> str | None:
@@ -95,6 +97,8 @@ class Collected(NamedTuple):
     """Map name -> (K, H, W) mean over the faces of each class."""
     face_maps: dict[str, np.ndarray]
     """Map name -> (N, h, w) float16 in [0, 1] at the resolution of the last layer; for pictures in a report."""
+    theta: FloatArray | None
+    """(N, 2, 3) where a spatial transformer looked; None without one."""
 
 
 @torch.no_grad()
@@ -104,7 +108,7 @@ def collect(plan: Plan) -> Collected:
     One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
     """
     classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, valid, both = [], [], []
+    probabilities, valid, both, thetas = [], [], [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
@@ -113,16 +117,20 @@ def collect(plan: Plan) -> Collected:
     order = np.random.default_rng(plan.seed).permutation(len(rows))
     loader = plan.loader(rows[order])
     for part in map(plan.shown, track(loader, "evaluate", len(loader))):
-        output, raw = explain_with_output(plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling)
+        output, raw = explain_with_output(
+            plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+        )
         probabilities.append(output.logits.float().softmax(1).cpu())
         cue, said = (
             cue_of(plan, part._replace(expressions=k), "none") for k in (part.expressions, output.logits.argmax(1))
         )
+        if output.theta is not None:
+            thetas.append(output.theta.float().cpu())
         valid.append(cue.valid.cpu())
         both.append((cue.valid & said.valid).cpu())
         for name, values in batch_scores(plan, part, output, raw, cue, said, generator).items():
             add(scores[name], values)
-        looks = {"attention": maps.min_max(maps.channel_mean(output.features[-1]))}
+        looks = {"attention": maps.min_max(attention(output, -1))}
         if plan.main is not None:
             looks[plan.main] = maps.min_max(raw[plan.main])
         for name, map_ in looks.items():
@@ -144,6 +152,7 @@ def collect(plan: Plan) -> Collected:
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
         {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
         {name: joined(parts, back) for name, parts in small.items()},
+        joined(thetas, back) if thetas else None,
     )
 
 
@@ -151,21 +160,25 @@ def batch_scores(
     plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue, generator: torch.Generator
 ) -> Scores:
     """Attention of every layer, every method, floors and controls; `said` is the cue of the predicted class."""
-    scores = {
-        f"layer-{number}": attention_scores(feature, cue.maps) for number, feature in enumerate(output.features, 1)
-    }
+    count = len(output.features)
+    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
-        scores[PREDICTED] = cam_scores(cam(output, output.logits.argmax(1)), said.maps)
+        scores[PREDICTED] = cam_scores(maps.to_input(cam(output, output.logits.argmax(1)), output.theta), said.maps)
     for name in FLOORS:
         floor = cue_of(plan, batch, name, generator)
         scores[f"floor:{name}"] = alignment_scores(floor.maps, cue.maps)
     for name in CONTROLS:
         if name != "other_class" or plan.recipe.cue.kind == "au":
             wrong = cue_of(plan, batch, name, generator)
-            scores[f"control:{name}"] = attention_scores(output.features[-1], wrong.maps)
+            scores[f"control:{name}"] = attention_scores(attention(output, -1), wrong.maps)
     return scores | segmentation_scores(plan, output, cue)
+
+
+def attention(output: Output, layer: int) -> Tensor:
+    """(B, 1, h, w) channel mean of a layer (index into features), as it lies on the input picture."""
+    return maps.to_input(maps.channel_mean(output.features[layer]), output.theta)
 
 
 def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
@@ -192,13 +205,15 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
     # One noise picture for all faces at the size of a coarse layer: a score does not depend on the batch.
     noise = torch.rand((1, 1, 7, 7), generator=torch.Generator().manual_seed(plan.seed)).to(plan.device)
 
-    def probability(images: Tensor) -> Tensor:
-        output: Output = plan.model(images)
+    def probability(guide: Tensor | None, images: Tensor) -> Tensor:
+        output: Output = plan.model(images, guide=guide)
         return output.logits.float().softmax(1)
 
     def looks(model: nn.Module, part: Batch) -> dict[str, Tensor]:
-        output, raw = explain_with_output(model, part.images, part.expressions, plan.methods, -1, plan.sampling)
-        shown = {f"layer-{len(output.features)}": maps.channel_mean(output.features[-1])}
+        output, raw = explain_with_output(
+            model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+        )
+        shown = {f"layer-{len(output.features)}": attention(output, -1)}
         return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
 
     loader = plan.loader(rows)
@@ -207,7 +222,8 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
         plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
         floors = {"floor:random": noise.expand(len(plain), -1, -1, -1), "floor:centre": controls.centre(plain)}
         for name, map_ in {**own, **floors}.items():
-            add(scores[name], deletion_insertion(probability, part.images, map_, part.expressions, steps=steps))
+            seen = partial(probability, part.guide)
+            add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
         for which, twin in twins.items():
             for name, map_ in looks(twin, part).items():
                 similarity = maps.pearson(maps.min_max(map_), maps.min_max(own[name]))
@@ -249,7 +265,7 @@ def guided_scores(plan: Plan) -> FaceScores:
     loader = plan.loader(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
         size = (part.images.shape[-2], part.images.shape[-1])
-        for seen in look(plan.model, guides, part.images, part.expressions)[1]:
+        for seen in look(plan.model, guides, part.images, part.expressions, part.guide)[1]:
             cue = cues_for(replace(plan.recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
             add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
     return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}

@@ -23,7 +23,7 @@ from mien.losses.options import LossConfig
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
-    "Recipe", "RunConfig", "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser", "with_settings",
+    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser", "with_settings",
 ]  # fmt: skip
 
 
@@ -35,8 +35,8 @@ class DataConfig:
     """Prepared store (`mien prepare`, `mien synthesize`)."""
     scheme: str = "basic-7"
     """Label scheme: basic-7, basic-8 or polarity-3."""
-    protocol: Literal["strict", "paper"] = "strict"
-    """strict: a validation split carved out of train selects the epoch; paper: the test split does (published habit)."""
+    protocol: Literal["strict", "paper", "complete"] = "strict"
+    """What selects the epoch: strict: a validation split out of train; paper: the test split; complete: all faces, which train."""
     valid_fraction: float = 0.1
     """Share of train that becomes the validation split where the store has none."""
     targets: Literal["label", "votes"] = "label"
@@ -98,11 +98,11 @@ class ModelConfig:
     """Backbone and head."""
 
     backbone: str = "resnet18"
-    """Any timm model name with `forward_intermediates` (CNN or ViT), or apvit."""
+    """Any timm model name with `forward_intermediates` (CNN or ViT), apvit, or simple_cnn."""
     backbone_options: dict[str, bool | int | float] = field(default_factory=dict)
     """Numbers of the backbone, by name, for example {patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3} for a small ViT."""
     head: str = "gap"
-    """From features to logits and class maps: gap (CAM), max_pool, lse, wildcat, prm, acol, mlp, ts_cam or cls; docs/models.md."""
+    """From features to logits and class maps: gap (CAM), max_pool, lse, wildcat, prm, acol, mlp, flat, ts_cam, cls; docs/models.md."""
     head_options: dict[str, bool | int | float] = field(default_factory=dict)
     """Numbers of the head, by name, for example {maps: 5} for wildcat; docs/models.md lists them."""
     size: int = 112
@@ -127,8 +127,28 @@ class ModelConfig:
     """Start from timm's published weights (needs the network)."""
     weights: Path | None = None
     """Backbone weights, .safetensors, a run's .ckpt or a plain state dict .pth (read without unpickling code)."""
-    preprocessing: Literal["imagenet", "vggface2", "vggface", "half"] = "imagenet"
-    """What the weights expect: imagenet, vggface2 (RGB 0-255 less means), vggface (BGR 0-255 less means) or half (-1 to 1)."""
+    initial: Path | None = None
+    """Whole model to start from, for transfer: a run folder, a run's .ckpt or a published state dict .pt."""
+    initial_head: Literal["keep", "new"] = "keep"
+    """Head of model.initial: kept (same number of classes) or drawn anew."""
+    preprocessing: Literal["imagenet", "vggface2", "vggface", "half", "grey"] = "imagenet"
+    """What the weights expect: imagenet, vggface2 / vggface (RGB / BGR 0-255 less means), half (-1 to 1) or grey (the same)."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Spatial transformer in front of the backbone; its guide is the picture of the section `cue`."""
+
+    kind: Literal["none", "image", "guide", "masked", "channel", "landmarks"] = "none"
+    """What places the picture: nothing, a net that sees the image or the guide, or landmarks; docs/stn.md."""
+    shape: Literal["affine", "similarity"] = "affine"
+    """Six free numbers, or turn, one scale and shift."""
+    limit: float = 0.0
+    """How far each number may move from the identity (a tanh); 0 lets it move freely."""
+    padding: Literal["zeros", "border"] = "zeros"
+    """What lies outside the picture: zero after normalisation (published; mid-grey), or its border."""
+    missing: Literal["white", "black"] = "white"
+    """Guide of a face that has none: white (published; everything counts) or black."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,8 @@ class OptimConfig:
     lr: float = 0.05
     head_lr: float = 1.0
     """Factor of the learning rate of everything after the backbone."""
+    transformer_lr: float = 1.0
+    """Factor of the learning rate of the spatial transformer's localisation net."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     epochs: int = 30
@@ -174,6 +196,8 @@ class RunConfig:
     """lightning-fabric precision: 32-true, bf16-mixed, 16-mixed."""
     workers: int = 0
     """Loader processes; results do not depend on their number."""
+    in_memory: bool = False
+    """Keep all pictures of the store on the device, at model.size; needs an augment section of zeros (cutmix is allowed)."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +209,7 @@ class Recipe:
     cue: CueConfig = field(default_factory=CueConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     second: GuidanceConfig = field(default_factory=GuidanceConfig)
     """Another guidance beside the first, for example of an attribution beside the activation; weight 0 for none."""
@@ -285,13 +310,18 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
                 raise UsageError(f"{where}: {unknown_name('key', f'{name}.{key}', recipe_keys())}")
 
 
+GUIDED_KINDS = ("guide", "masked", "channel")
+"""Values of transformer.kind that take a guide image."""
+RANDOM = ("flip", "rotation", "translate", "scale", "jitter", "grayscale", "erase")
+"""Keys of augment that change single faces."""
 LEAST = {
-    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.head_lr": 0, "optim.clip": 0,
+    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.head_lr": 0,
+    "optim.transformer_lr": 0, "optim.clip": 0,
     "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
     "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
     "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,
     "augment.cutmix_alpha": 0.01, "data.curriculum_epochs": 1, "loss.weight": 0, "loss.focal_alpha": 0,
-    "loss.focal_gamma": 0, "loss.barrier_start": 0.01, "loss.barrier_factor": 1, "loss.barrier_most": 0.01,
+    "loss.focal_gamma": 0, "transformer.limit": 0, "loss.barrier_start": 0.01, "loss.barrier_factor": 1, "loss.barrier_most": 0.01,
 }  # fmt: skip
 """Recipe key -> smallest value that makes sense."""
 SHARES = (
@@ -311,6 +341,15 @@ def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
         if not LEAST.get(key, 0) <= value <= (1 if key in SHARES else float("inf")):  # NaN is refused too
             range_ = "between 0 and 1" if key in SHARES else f"at least {LEAST[key]}"
             raise UsageError(f"{where}: {key} is {value}; it must be {range_}.")
+    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.kind == "au":
+        raise UsageError(
+            f"{where}: cue.kind au is drawn from the label, which a guide must not tell the net; take au_generic or landmarks."
+        )
+    drawn = [key for key in RANDOM if tree["augment"][key]]
+    if recipe.run.in_memory and drawn:
+        raise UsageError(
+            f"{where}: run.in_memory keeps pictures as they are, but augment.{drawn[0]} changes them; set it to 0."
+        )
     for section, guidance in recipe.guidances().items():
         check_guidance(guidance, section, where)
         if guidance.cue is not None and guidance.weight:

@@ -35,6 +35,7 @@ from mien.guidance import mean_of_cue
 from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
 from mien.metrics.faithfulness import FAITHFULNESS, STEPS
+from mien.models import Classifier
 from mien.schema import FloatArray, IntArray, scheme_classes
 from mien.train import split_rows
 
@@ -79,6 +80,10 @@ def evaluate(
     if store is not None:
         recipe = replace(recipe, data=replace(recipe.data, store=store))
     faces = open_store(recipe.data.store)
+    if recipe.data.protocol == "complete" and split != "train" and faces.fingerprint == env.get("store_fingerprint"):
+        raise UsageError(
+            f"{run} was trained on every face of this store (protocol complete); score it on another --store."
+        )
     labels = labels_of(faces, recipe.data.scheme)
     rows, reference = rows_to_score(faces, recipe, split, labels)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
@@ -112,14 +117,15 @@ def evaluate(
     return results
 
 
-def choose_methods(methods: str | None, model: torch.nn.Module, recipe: Recipe) -> tuple[str, ...]:
+def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tuple[str, ...]:
     """Methods as named, refused before anything is scored where one does not fit; or the default ones that fit."""
     image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
+    guide = model.blank_guide(image)
     if methods is not None:
         names = method_names(methods)
-        explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"])
+        explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"], guide=guide)
         return tuple(names)
-    names = fitting(model, image, (*DEFAULT_METHODS, *TOKEN_MAPS))
+    names = fitting(model, image, (*DEFAULT_METHODS, *TOKEN_MAPS), guide)
     left = [name for name in DEFAULT_METHODS if name not in names]
     if left:
         print(f"mien: not for this model, left out: {', '.join(left)}.", file=sys.stderr)
@@ -188,7 +194,7 @@ def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) ->
 
 def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
     """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any."""
-    if (store.split == "train").any():
+    if recipe.data.protocol != "complete" and (store.split == "train").any():
         parts = split_rows(store, recipe)
         rows, reference = getattr(parts, split), parts.train
     else:
@@ -220,6 +226,7 @@ def write_results(run: Path, results: dict[str, Any], collected: Collected, extr
             "probabilities": collected.probabilities,
             "valid": collected.valid,
             "valid_predicted": collected.valid_predicted,
+            **({} if collected.theta is None else {"theta": collected.theta}),
             **per_face,
             **{f"map:{name}": values for name, values in collected.face_maps.items()},
         },

@@ -15,7 +15,7 @@ import numpy as np
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import file_sha256, write_atomic, write_npz
 from mien.progress import track
-from mien.schema import ByteArray, FloatArray, scheme_classes
+from mien.schema import Batch, ByteArray, FloatArray, scheme_classes
 
 if TYPE_CHECKING:
     from mien.config import Recipe
@@ -86,10 +86,12 @@ def explain(
     names = None if methods is None else explainers.method_names(methods)
     files = find_photos(photos)
     model, recipe, env = checkpoint.load_model(run)
+    refuse_foreign_guide(recipe)
     if names is None:
         image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
-        names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"))
-        names = names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS))
+        guide = model.blank_guide(image)
+        names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"), guide)
+        names = names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS), guide)
     classes = scheme_classes(recipe.data.scheme)
     if expression is not None and expression not in classes:
         raise unknown_name("expression", expression, classes)
@@ -121,6 +123,16 @@ def explain(
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
     print_table(manifest, folder)
     return manifest
+
+
+def refuse_foreign_guide(recipe: Recipe) -> None:
+    """UsageError for a run whose guide is made of other faces, which a photo does not have."""
+    from mien.config import GUIDED_KINDS
+
+    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.control in ("mean", "shuffled"):
+        raise UsageError(
+            f"this run was guided by a control (cue.control {recipe.cue.control}) that needs a data set; explain another run."
+        )
 
 
 def find_photos(paths: Sequence[Path]) -> list[Path]:
@@ -220,6 +232,7 @@ def look(
     from mien import maps
     from mien.cues import control_cue
     from mien.data.transforms import FaceTransform, normalise
+    from mien.guidance import with_guide
     from mien.metrics.alignment import attention_scores, cam_scores
 
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
@@ -229,15 +242,19 @@ def look(
     pictures, points = (torch.stack(part) for part in zip(*pairs, strict=True))
     images = normalise(pictures.to(device), recipe.model.preprocessing)
     wanted = None if expression is None else classes.index(expression)
-    output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods)
+    unknown, rows = torch.full((len(images), 0), torch.nan), torch.arange(len(images))
+    batch = Batch(images, torch.full((len(images),), -1), unknown, points.to(device), rows)
+    guide = with_guide(recipe, batch, None, 0, 0).guide
+    output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods, guide=guide)
     target = explainers.resolve_target(output, wanted)
     frame = (recipe.model.size, recipe.model.size)
     cue = control_cue(
         "none", recipe.cue, points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame
     )
-    scores = {"attention": attention_scores(output.features[-1], cue.maps)}
+    attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)
+    scores = {"attention": attention_scores(attention, cue.maps)}
     scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
-    raw = {"attention": maps.channel_mean(output.features[-1]), **raw}
+    raw = {"attention": attention, **raw}
     return Looked(
         pictures.permute(0, 2, 3, 1).numpy(),
         points.numpy(),

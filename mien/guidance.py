@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mien.config import GuidanceConfig, Recipe
+from mien import maps
+from mien.config import GUIDED_KINDS, GuidanceConfig, Recipe
 from mien.cues import CueConfig, mean_cue, render_cue
 from mien.data.cutmix import mix_cue
+from mien.data.loader import Memory
 from mien.data.store import Store
+from mien.data.transforms import normalise
 from mien.errors import UsageError
 from mien.explain import left_as_found
 from mien.losses.alignment import alignment_loss, compared_map, guidance_loss, resolve_layers
@@ -101,28 +104,43 @@ def active(guides: Sequence[Guide], epoch: int) -> list[Guide]:
 
 
 def guided_forward(
-    model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tensor, *, graph: bool = True
+    model: nn.Module,
+    guides: Sequence[Guide],
+    images: Tensor,
+    labels: Tensor,
+    steering: Tensor | None = None,
+    *,
+    graph: bool = True,
 ) -> Output:
     """Forward pass with the attributions that the guides need, differentiable with `graph`.
 
-    Without `graph` it is an evaluation: the head is not told the labels, the attributions are.
+    Without `graph` it is an evaluation: the head is not told the labels, the attributions are. `steering` is the
+    batch's `guide` for a spatial transformer.
     """
     told = labels if graph else None
     wanted = [guide for guide in guides if guide.by_gradient]
+    placed = {} if steering is None else {"guide": steering}
     if not wanted:
-        return cast(Output, model(images, told))
+        return cast(Output, model(images, told, **placed))
     requests = [Request(guide.config, guide.layers) for guide in wanted]
     # Fused attention kernels have no second derivative; gradients of inner blocks need the plain one.
     plain = graph and any(guide.early for guide in wanted)
     with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-        return cast(Output, model(images, told, partial(attribute, requests, labels, graph=graph)))
+        return cast(Output, model(images, told, partial(attribute, requests, labels, graph=graph), **placed))
 
 
 def attributions_of(guides: Sequence[Guide], output: Output) -> list[list[Tensor]]:
-    """For every guide one attribution (B, C, h, w) a layer; `output` comes from `guided_forward` with the same guides."""
+    """For every guide one attribution (B, C, h, w) a layer, as it lies on the input picture.
+
+    `output` comes from `guided_forward` with the same guides.
+    """
     computed = iter(output.attributions)
     return [
-        [next(computed) if guide.by_gradient else output.features[layer] for layer in guide.layers] for guide in guides
+        [
+            maps.to_input(next(computed) if guide.by_gradient else output.features[layer], output.theta)
+            for layer in guide.layers
+        ]
+        for guide in guides
     ]
 
 
@@ -163,6 +181,39 @@ def cues_for(
     return cues
 
 
+def with_guide(recipe: Recipe, batch: Batch, mean: Tensor | None, epoch: int, step: int) -> Batch:
+    """The batch with what its spatial transformer wants to see: the recipe's cue, control included, or the landmarks.
+
+    A face without a cue gets `transformer.missing`. `mean` is the mean cue at the size of the image, for that control. Draws
+    depend on (seed, epoch, step) only. The batch itself where no guide is wanted, or it came with one out of memory.
+    """
+    if batch.guide is not None:
+        return batch
+    if recipe.transformer.kind == "landmarks":
+        return batch._replace(guide=batch.landmarks)
+    if recipe.transformer.kind not in GUIDED_KINDS:
+        return batch
+    cue = cues_for(recipe, batch, [batch.images.shape[-2:]], [mean], epoch, step)[0]
+    missing = float(recipe.transformer.missing == "white")
+    return batch._replace(guide=torch.where(cue.valid[:, None, None, None], cue.maps, missing))
+
+
+def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor | None:
+    """Guides of all pictures in memory, (N, 1, S, S), drawn once; None where none is wanted or it changes with the batch."""
+    changing = recipe.cue.control == "shuffled" or recipe.augment.cutmix or recipe.mask.train
+    if recipe.transformer.kind not in GUIDED_KINDS or changing:
+        return None
+    found = []
+    for images, landmarks in zip(memory.images.split(256), memory.landmarks.split(256), strict=True):
+        pictures = normalise(images, recipe.model.preprocessing)
+        unknown = images.new_full((len(images),), -1, dtype=torch.int64)
+        batch = Batch(pictures, unknown, landmarks.new_full((len(images), 0), torch.nan), landmarks, unknown)
+        guide = with_guide(recipe, batch, mean, 0, 0).guide
+        assert guide is not None
+        found.append(guide)
+    return torch.cat(found)
+
+
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
     """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
     landmarks = torch.from_numpy(store.landmarks[rows].astype(np.float32))
@@ -181,7 +232,9 @@ class Look(NamedTuple):
     """What it was pulled towards, without control."""
 
 
-def look(model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tensor) -> tuple[Output, list[Look]]:
+def look(
+    model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tensor, steering: Tensor | None = None
+) -> tuple[Output, list[Look]]:
     """Output, and the trained attributions of the label's logit at the deepest guided layer; no graph is kept.
 
     `guided:grad_input` (of the section second: `second:grad_input`) is over the constrained channels. Where only some
@@ -194,7 +247,7 @@ def look(model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tens
             config = replace(guide.config, target="label", channels=channels, normalise="none", detach=False)
             asked.append(guide._replace(config=config, layers=[max(guide.layers)]))
     with torch.set_grad_enabled(any(guide.by_gradient for guide in asked)):
-        output = guided_forward(model, asked, images, labels, graph=False)
+        output = guided_forward(model, asked, images, labels, steering, graph=False)
     looks = []
     for guide, (found,) in zip(asked, attributions_of(asked, output), strict=True):
         name = f"{'guided' if guide.section == 'guidance' else guide.section}:{guide.config.attribution}"
@@ -235,7 +288,7 @@ def refuse_degenerate(guide: Guide, model: Classifier, size: int) -> None:
     labels = torch.zeros(2, dtype=torch.int64)
     config, section = guide.config, guide.section
     with left_as_found(model), torch.enable_grad():
-        output = guided_forward(model, [guide], images, labels)
+        output = guided_forward(model, [guide], images, labels, model.blank_guide(images))
         for layer, found in zip(guide.layers, output.attributions, strict=True):
             where = f"{section}.attribution {config.attribution} at layer {layer + 1}"
             one, whole = _slopes(output, layer, labels, config.target)

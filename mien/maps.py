@@ -43,6 +43,30 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
+def to_input(maps: Tensor, theta: Tensor | None) -> Tensor:
+    """Maps of a net behind a spatial transformer, as they lie on its input picture, (B, C, h, w); as they are without one.
+
+    theta (B, 2, 3) as in `Output`, taken as a constant. What the net did not see is zero. A theta that squeezes the picture
+    onto a line or a point has no inverse; its pseudo-inverse stands in, so that the result is always finite.
+    """
+    if theta is None:
+        return maps
+    whole = theta.detach().to(torch.promote_types(maps.dtype, torch.float32))
+    turn, shift = whole[:, :, :2], whole[:, :, 2:]
+    (a, b), (c, d) = turn[:, 0].unbind(1), turn[:, 1].unbind(1)
+    determinant, power = a * d - b * c, turn.square().sum((1, 2))
+    regular = (determinant.abs() > EPS_FLAT * power)[:, None, None]
+    adjugate = torch.stack((d, -b, -c, a), dim=1).view(-1, 2, 2)
+    inverse = adjugate / torch.where(regular, determinant[:, None, None], 1)
+    rank_one = turn.transpose(1, 2) / power.clamp_min(EPS)[:, None, None]
+    back = torch.where(regular, inverse, rank_one)
+    grid = F.affine_grid(torch.cat((back, -back @ shift), dim=2), list(maps.shape), align_corners=False)
+    seen = (grid.abs() <= 1 + EPS_FLAT).all(3)[:, None]
+    whole_maps = maps.to(whole.dtype)
+    found = F.grid_sample(whole_maps, grid.clamp(-2, 2), padding_mode="border", align_corners=False)
+    return (found * seen).to(maps.dtype)
+
+
 def spatial_softmax(maps: Tensor) -> Tensor:
     """exp(map) / sum over its cells of exp(map), of every (h, w) map on its own; the largest value is subtracted first."""
     return rows(maps, -2).softmax(-1).reshape(maps.shape)

@@ -39,7 +39,8 @@ def try_terms(recipe: Recipe, model: Classifier) -> None:
     empty = Cue(torch.zeros(1, 1, size, size), torch.ones(1, dtype=torch.bool))
     model.eval()
     with torch.no_grad():
-        output = model(torch.zeros(1, 3, size, size))
+        images = torch.zeros(1, 3, size, size)
+        output = model(images, guide=model.blank_guide(images))
         label = torch.zeros(1, dtype=torch.int64)
         weighted_terms(
             recipe.loss.terms, Step(model, output, label, scheme_classes(recipe.data.scheme), 1.0, lambda: empty)

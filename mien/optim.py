@@ -16,18 +16,20 @@ from mien.schema import IntArray
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; no weight decay on biases and norms (one-dimensional parameters).
 
-    Nor on class tokens and position embeddings of a transformer, which are no weights of a product. With optim.head_lr,
-    what is not in `model.backbone` has groups of its own, whose `scale` multiplies every rate.
+    Nor on class tokens and position embeddings of a transformer, which are no weights of a product. Parts with a rate of
+    their own, `model.transformer` by optim.transformer_lr and what stands behind `model.backbone` by optim.head_lr, have
+    groups of their own, whose `scale` multiplies every rate. Without weight decay AdamW is Adam.
     """
-    scales = (1.0,) if config.head_lr == 1 else (1.0, config.head_lr)
+    part_scales = {"backbone": 1.0, "transformer": config.transformer_lr}
+    scales = list(dict.fromkeys((1.0, config.head_lr, config.transformer_lr)))
     decays = (config.weight_decay, 0.0)
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": decay, "scale": scale} for scale in scales for decay in decays
     ]
     for name, parameter in model.named_parameters():
         free = parameter.dim() <= 1 or name.endswith(("_token", "_embed"))
-        apart = len(scales) > 1 and not name.startswith("backbone.")
-        groups[2 * apart + free]["params"].append(parameter)
+        scale = part_scales.get(name.split(".")[0], config.head_lr)
+        groups[2 * scales.index(scale) + free]["params"].append(parameter)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
@@ -51,7 +53,11 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, epoch: int, st
 
 
 def class_weights(labels: IntArray, classes: int, kind: str = "weights") -> Tensor:
-    """Weights of `data.balance`, (K,): `weights` N / (K n_c), `weights_max` n_max / n_c; an absent class gets 0."""
+    """Weights of `data.balance`, (K,): `weights` N / (K n_c), `weights_max` n_max / n_c; an absent class gets 0.
+
+    The weighted mean of the loss divides by the weights of the batch, so a common factor such as n_min K / N, which makes
+    them the n_min / n_c of Luna-Jimenez et al. 2021, changes nothing.
+    """
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     top = counts.max() if kind == "weights_max" else counts.sum() / classes
     weights = np.divide(top, counts, out=np.zeros(classes), where=counts > 0)

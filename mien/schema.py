@@ -52,6 +52,8 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
     scale: float = 255.0
     bgr: bool = False
+    grey: bool = False
+    """Luma (ITU-R 601, Pillow's mode L) in place of each colour."""
 
 
 PREPROCESSING: dict[str, Preprocessing] = {
@@ -59,6 +61,7 @@ PREPROCESSING: dict[str, Preprocessing] = {
     "vggface2": Preprocessing((131.0912, 103.8827, 91.4953), (1.0, 1.0, 1.0), scale=1.0),
     "vggface": Preprocessing((93.5940, 104.7624, 129.1863), (1.0, 1.0, 1.0), scale=1.0, bgr=True),
     "half": Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "grey": Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), grey=True),
 }
 """Name -> what weights of that origin were trained on."""
 
@@ -131,6 +134,9 @@ class Batch(NamedTuple):
     mix: Mix | None = None
     """Where CutMix put part of another face of the batch; then `expressions` are soft, and `landmarks` and
     `action_units` those of the face outside the box."""
+    guide: Tensor | None = None
+    """What steers the spatial transformer, where the model has one that wants it: guide images (B, 1, H, W) in [0, 1],
+    or landmarks (B, 68, 2) for `transformer.kind: landmarks`."""
 
 
 class Cue(NamedTuple):
@@ -161,6 +167,10 @@ class Output(NamedTuple):
     """(B, 1, h, w) logits of the cue's region, where the model has a segmentation head; else None."""
     attributions: tuple[Tensor, ...] = ()
     """What the `attribute` function of the forward pass returned, each (B, C, h, w), on the graph; () without one."""
+    theta: Tensor | None = None
+    """(B, 2, 3) affine map from places of the picture that the backbone saw to places of the input picture, both from -1
+    to 1 between the outer edges (x, y); None without a spatial transformer. Features and maps lie in what the backbone
+    saw; `maps.to_input` brings them back."""
 
 
 class Layers(NamedTuple):

@@ -19,12 +19,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mien import checkpoint, maps
 from mien.compat import ensure_torchvision
-from mien.config import Recipe, load_recipe
+from mien.config import GUIDED_KINDS, Recipe, load_recipe
 from mien.data import folds
 from mien.data.cutmix import cutmix
 from mien.data.folds import Split
-from mien.data.framing import framing_of
-from mien.data.loader import Loader, labels_of, targets_of
+from mien.data.framing import framing_of, mean_shape
+from mien.data.loader import Loader, Memory, labels_of, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.sampling import epoch_rows, taught_classes
 from mien.data.store import Store, open_store
@@ -39,16 +39,18 @@ from mien.guidance import (
     guidance_terms,
     guided_forward,
     guides_of,
+    kept_guides,
     look,
     mean_of_cue,
     prepare_guides,
+    with_guide,
 )
 from mien.metrics.classification import classification_scores
-from mien.models import Classifier, create_model
+from mien.models import Alignment, Classifier, create_model
 from mien.objective import classification_term, further_terms, hard_labels, masked, step_of, try_terms
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
-from mien.schema import Batch, FloatArray, IntArray, Output, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -92,6 +94,10 @@ class Session(NamedTuple):
     masking: Masking
     class_weight: Tensor | None
     """(K,) weights of the classification loss with data.balance weights or weights_max."""
+    memory: Memory | None
+    """All pictures on the device, with run.in_memory."""
+    drawn: dict[tuple[int, int], Cue]
+    """Cues of the validation faces, drawn in the first validation: batch, map -> cue."""
 
     @property
     def evaluated(self) -> Classifier:
@@ -104,7 +110,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     session, state = prepare_session(recipe, out)
     fabric = session.fabric
     for epoch in range(state["epoch"] + 1, recipe.optim.epochs + 1):
-        if recipe.optim.patience and epoch > 1 and epoch - 1 - state["best_epoch"] >= recipe.optim.patience:
+        if out_of_patience(state, recipe.optim.patience):
             break
         began = time.perf_counter()
         rows = epoch_rows(
@@ -150,7 +156,9 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     taught_classes(recipe, 1)
 
     torch.manual_seed(run.seed)
-    model = create_model(recipe.model, classes, recipe.guidance.layers)
+    model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer)
+    if isinstance(model.transformer, Alignment):
+        model.transformer.mean_shape.copy_(torch.from_numpy(mean_shape(store, split.train)))
     guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
     average = None
     if recipe.optim.ema:
@@ -172,15 +180,19 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if fabric.is_global_zero:
         checkpoint.trim_log(out, state["epoch"])
     image_mean = None
-    if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None):
+    guided = recipe.transformer.kind in GUIDED_KINDS
+    if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
         image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
     targets = targets_of(store, recipe.data.scheme) if recipe.data.targets == "votes" else labels
     weight = None
     if recipe.data.balance in ("weights", "weights_max"):
         weight = class_weights(labels[split.train], classes, recipe.data.balance).to(fabric.device)
+    memory = load_memory(store, recipe.model, fabric.device) if run.in_memory else None
+    if memory is not None:
+        memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
     return Session(
-        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight
+        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {}
     ), state
 
 
@@ -192,7 +204,7 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
     loader = Loader(
         session.store, rows[fabric.global_rank :: fabric.world_size], session.targets, size=recipe.model.size,
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
-        workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing,
+        workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing, memory=session.memory,
     )  # fmt: skip
     session.wrapped.train()
     guides = active(session.guides, epoch)
@@ -201,7 +213,8 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
         set_lr(session.optimizer, recipe.optim, epoch, step, len(loader))
         batch = masked(recipe, batch, session.masking, recipe.mask.train, epoch, step)
         batch = cutmix(batch, recipe.augment, len(scheme_classes(recipe.data.scheme)), (run.seed, epoch, step))
-        output = guided_forward(session.wrapped, guides, batch.images, hard_labels(batch))
+        batch = with_guide(recipe, batch, session.masking.mean, epoch, step)
+        output = guided_forward(session.wrapped, guides, batch.images, hard_labels(batch), batch.guide)
         terms = loss_terms(recipe, output, batch, session, epoch, step)
         fabric.backward(torch.stack(list(terms.values())).sum())
         if recipe.optim.clip:
@@ -230,7 +243,10 @@ def loss_terms(
 def split_rows(store: Store, recipe: Recipe) -> Split:
     """Rows of train, valid and test under the recipe's protocol, unlabelled rows left out; empty parts are data errors."""
     labelled = labels_of(store, recipe.data.scheme) >= 0
-    if recipe.data.protocol == "strict":
+    if recipe.data.protocol == "complete":
+        every = np.flatnonzero(labelled)
+        split = Split(every, every, every, {"protocol": "complete", "train": len(every)})
+    elif recipe.data.protocol == "strict":
         parts = folds.strict(store, seed=recipe.run.seed, fraction=recipe.data.valid_fraction)
         train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
         split = Split(train_rows, valid_rows, test_rows, parts.report)
@@ -282,15 +298,19 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
     guides, logits, aligned = guides_of(plain, model), [], defaultdict(list)
     loader = Loader(
         session.store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
-        preprocessing=recipe.model.preprocessing,
+        preprocessing=recipe.model.preprocessing, memory=session.memory,
     )  # fmt: skip
-    for batch in loader:
+    for number, batch in enumerate(loader):
         batch = masked(recipe, batch, session.masking, float(recipe.mask.evaluate), 0, 0)
-        output, looks = look(model, guides, batch.images, batch.expressions)
+        batch = with_guide(recipe, batch, session.masking.mean, 0, 0)
+        output, looks = look(model, guides, batch.images, batch.expressions, batch.guide)
         logits.append(output.logits.float().cpu())
-        attention = Look("att_cos", maps.channel_mean(output.features[-1]), plain.cue)
-        for seen in (attention, *looks):
-            cue = cues_for(replace(plain, cue=seen.cue), batch, [seen.maps.shape[-2:]], [None], 0, 0)[0]
+        attention = Look("att_cos", maps.to_input(maps.channel_mean(output.features[-1]), output.theta), plain.cue)
+        for k, seen in enumerate((attention, *looks)):
+            if (number, k) not in session.drawn:
+                drawn = cues_for(replace(plain, cue=seen.cue), batch, [seen.maps.shape[-2:]], [None], 0, 0)
+                session.drawn[number, k] = drawn[0]
+            cue = session.drawn[number, k]
             score = maps.cosine if seen is attention else maps.pearson
             aligned[seen.name].append(score(seen.maps, cue.maps)[cue.valid].cpu())
     model.train(training)
@@ -312,6 +332,11 @@ def next_state(state: dict[str, Any], line: dict[str, Any], recipe: Recipe) -> d
     if score <= state["best_score"]:
         return {**state, "epoch": line["epoch"]}
     return {"epoch": line["epoch"], "best_epoch": line["epoch"], "best_score": score}
+
+
+def out_of_patience(state: dict[str, Any], patience: int) -> bool:
+    """Whether the last `patience` epochs brought nothing better; never with 0. It follows from what a checkpoint holds."""
+    return bool(patience and state["epoch"] - state["best_epoch"] >= patience)
 
 
 def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any]) -> None:

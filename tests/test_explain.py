@@ -365,7 +365,7 @@ def test_every_head_with_every_method(head, transformer):
             assert maps.shape == (2, 1, *last.shape[-2:])
             assert maps.isfinite().all()
     expected = set() if transformer else set(TOKEN_MAPS)
-    if head in ("mlp", "cls"):  # no class maps
+    if head in ("mlp", "flat", "cls"):  # no class maps
         expected |= {"cam", "ts_cam"}
     if head == "cls":  # the last patch tokens lie beside the path
         expected |= {*GRADIENT_MAPS, "smooth_grad_cam_pp"}

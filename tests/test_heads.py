@@ -18,9 +18,9 @@ MAP_HEADS = [name for name in HEADS if name != "cls"]  # those that read the las
 SMALL = {"acol": {"width": 8}, "mlp": {"hidden1": 16, "hidden2": 8}}
 
 
-def make(name: str, drop: float = 0.0) -> torch.nn.Module:
+def make(name: str, drop: float = 0.0, cells: int = 20) -> torch.nn.Module:
     torch.manual_seed(0)
-    return HEADS[name](CHANNELS, CLASSES, drop, **SMALL.get(name, {}))
+    return HEADS[name](CHANNELS * (cells if name == "flat" else 1), CLASSES, drop, **SMALL.get(name, {}))
 
 
 def features(batch: int = 3, side: tuple[int, int] = (5, 4), seed: int = 1) -> Tensor:
@@ -94,7 +94,7 @@ def test_wildcat_maps_are_the_mean_over_the_maps_of_a_class() -> None:
 @pytest.mark.parametrize("name", MAP_HEADS)
 def test_contract(name: str, side: tuple[int, int]) -> None:
     """Shapes, finite, a batch is its faces one by one, the gradient reaches the features; constant features too."""
-    head = make(name).eval()
+    head = make(name, cells=math.prod(side)).eval()
     for given in (torch.zeros(3, CHANNELS, *side), features(side=side)):
         given.requires_grad_()
         out = head(Layers((given,)))

@@ -16,8 +16,8 @@ from mien.train import fit
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
-SMALL = [path for path in RECIPES if path.parent.name not in ("rafdb", "affectnet")]
-"""Nets that train on a CPU; tests/test_paper_recipes.py has the others."""
+SMALL = [path for path in RECIPES if path.parent.name not in ("rafdb", "affectnet", "fer2013-polarity")]
+"""tests/test_paper_recipes.py and tests/test_polarity_recipes.py have the others."""
 
 
 @pytest.fixture(scope="module")

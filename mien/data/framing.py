@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mien.data.pictures import box_square, cut_square, whole_square
+from mien.errors import DataError
 from mien.faces.align import move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray
@@ -58,6 +59,22 @@ def framing_of(store: Store, rows: np.ndarray) -> Framing:
     return Framing(
         store.info.size, store.info.channels, notes.get("faces", "dataset"), notes.get("align") == "True", median
     )
+
+
+def mean_shape(store: Store, rows: np.ndarray) -> FloatArray:
+    """(68, 2) mean landmarks over `rows`, from -1 to 1 between the edges of the picture; NaN for a point that no face has.
+
+    Raises:
+        DataError: no face has any.
+
+    """
+    points = store.landmarks[rows]
+    known = np.isfinite(points).all(axis=2, keepdims=True)
+    if not known.any():
+        raise DataError(f"{store.path} has no landmarks, which transformer.kind landmarks lays onto their mean shape.")
+    count = known.sum(axis=0)
+    mean = np.where(known, points, 0).sum(axis=0) / np.where(count > 0, count, np.nan)
+    return ((2 * mean + 1) / store.info.size - 1).astype(np.float32)
 
 
 def frame_face(

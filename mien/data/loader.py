@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mien.config import AugmentConfig
+from mien.config import AugmentConfig, ModelConfig
 from mien.data.store import Store
-from mien.data.transforms import FaceTransform, normalise
-from mien.schema import EXPRESSIONS, SCHEMES, Batch, FloatArray, IntArray, class_index
+from mien.data.transforms import FaceTransform, luma, normalise
+from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, FloatArray, IntArray, class_index
 
 Item = tuple[Tensor, Tensor, int]
 
@@ -53,6 +54,30 @@ class Faces(Dataset[Item]):
             return (*self.transform(image, landmarks), row)
 
 
+class Memory(NamedTuple):
+    """All pictures of a store as the net's size wants them, on one device, and their landmarks."""
+
+    images: Tensor
+    """(N, 3, S, S) uint8, or (N, 1, S, S) luma where the preprocessing is grey."""
+    landmarks: Tensor
+    """(N, 68, 2) pixels of `images`."""
+    guides: Tensor | None = None
+    """(N, 1, S, S) what `Batch.guide` gets, where it is the same in every epoch; else None."""
+
+
+def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memory:
+    """Read a whole store; the same numbers as one face at a time."""
+    grey, transform = PREPROCESSING[model.preprocessing].grey, FaceTransform(model.size)
+    images = torch.empty((len(store), 1 if grey else 3, model.size, model.size), dtype=torch.uint8, device=device)
+    landmarks = torch.empty((len(store), LANDMARKS, 2), device=device)
+    for rows in np.array_split(np.arange(len(store)), max(1, len(store) // 512)):
+        pictures = torch.from_numpy(store.images(rows)).permute(0, 3, 1, 2)
+        pictures, points = transform(pictures, torch.from_numpy(store.landmarks[rows].astype(np.float32)))
+        images[rows[0] : rows[-1] + 1] = luma(pictures) if grey else pictures
+        landmarks[rows[0] : rows[-1] + 1] = points
+    return Memory(images, landmarks)
+
+
 class Loader:
     """Batches of chosen rows on one device.
 
@@ -64,6 +89,7 @@ class Loader:
         augment: random changes; None for evaluation.
         drop_last: leave out a last batch that is smaller, as training does for batch statistics.
         preprocessing: how pixels become the net's input, `model.preprocessing`.
+        memory: where pictures come from in place of the store; then `augment` and `workers` have nothing to do.
 
     """
 
@@ -82,17 +108,20 @@ class Loader:
         workers: int = 0,
         drop_last: bool = False,
         preprocessing: str = "imagenet",
+        memory: Memory | None = None,
     ) -> None:
         self.faces = Faces(store, size, augment, seed)
         self.faces.epoch = epoch
         self.targets, self.action_units = torch.from_numpy(targets), torch.from_numpy(store.action_units)
         self.device, self.preprocessing = device, preprocessing
+        self.memory, self.rows, self.batch = memory, torch.from_numpy(rows), batch
+        self.drop_last = drop_last and len(rows) > batch
         self.loader = DataLoader(
             self.faces,
             batch_size=batch,
             sampler=rows.tolist(),
             num_workers=workers,
-            drop_last=drop_last and len(rows) > batch,
+            drop_last=self.drop_last,
             pin_memory=device.type == "cuda",
             multiprocessing_context="spawn" if workers else None,
         )
@@ -101,7 +130,14 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, landmarks, index in self.loader:
+        for images, landmarks, index in self.loader if self.memory is None else self._remembered(self.memory):
             moved = (images, self.targets[index], self.action_units[index], landmarks, index)
             images, targets, units, landmarks, index = (part.to(self.device, non_blocking=True) for part in moved)
-            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, index)
+            guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[index]
+            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, index, guide=guide)
+
+    def _remembered(self, memory: Memory) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        torch.empty((), dtype=torch.int64).random_()  # DataLoader draws a seed too: dropout must not differ
+        for index in self.rows.split(self.batch)[: len(self)]:
+            there = index.to(memory.images.device)
+            yield memory.images[there], memory.landmarks[there], index

@@ -36,7 +36,7 @@ class FaceTransform:
         self.erase = v2.RandomErasing(augment.erase, scale=(0.02, 0.2)) if augment and augment.erase else None
 
     def __call__(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-        """(3, H, W) uint8 and (68, 2) float -> (3, size, size) uint8 and (68, 2) float."""
+        """(3, H, W) uint8 and (68, 2) float -> (3, size, size) uint8 and (68, 2) float; without changes also in batches."""
         if self.flip and torch.rand(()) < self.flip:
             image = VF.horizontal_flip(image)
             landmarks = torch.stack([image.shape[-1] - 1 - landmarks[:, 0], landmarks[:, 1]], dim=1)[list(FLIP)]
@@ -65,15 +65,25 @@ def _random_steps(augment: AugmentConfig) -> list[v2.Transform]:
     return steps
 
 
+def luma(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8, the ITU-R 601 luma as Pillow rounds it."""
+    red, green, blue = images.to(torch.int32).split(1, dim=1)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)
+
+
 def normalise(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
-    """(B, 3, H, W) uint8 RGB -> float32 as the weights expect it, on the images' device.
+    """(B, 3, H, W) uint8 RGB, or (B, 1, H, W) luma for grey -> (B, 3, H, W) float32 as the weights expect it, on the images' device.
 
     `preprocessing` is a key of schema.PREPROCESSING; its steps are (pixel / scale - mean) / std, in the order of the net's
-    channels. The result lies in memory channel by channel of a pixel (channels_last), which convolutions on a CPU are
-    several times faster with.
+    channels; grey is made once and seen three times. The result lies in memory channel by channel of a pixel
+    (channels_last), which convolutions on a CPU are several times faster with.
     """
     steps = PREPROCESSING[preprocessing]
-    mean = torch.tensor(steps.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(steps.std, device=images.device).view(1, 3, 1, 1)
-    pixels = images.flip(1) if steps.bgr else images
-    return ((pixels.float() / steps.scale - mean) / std).contiguous(memory_format=torch.channels_last)
+    pixels = (
+        (images if images.shape[1] == 1 else luma(images)) if steps.grey else images.flip(1) if steps.bgr else images
+    )
+    count = pixels.shape[1]
+    mean = torch.tensor(steps.mean[:count], device=images.device).view(1, count, 1, 1)
+    std = torch.tensor(steps.std[:count], device=images.device).view(1, count, 1, 1)
+    result = ((pixels.float() / steps.scale - mean) / std).contiguous(memory_format=torch.channels_last)
+    return result.expand(-1, 3, -1, -1)

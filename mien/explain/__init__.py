@@ -27,6 +27,7 @@ from mien.explain.gradient import (
 )
 from mien.explain.perturbation import PERTURBATION_MAPS, Sampling, check, is_cam, score_cam, smooth_grad_cam_pp, ss_cam
 from mien.explain.tokens import TOKEN_MAPS, attention, rollout, ts_cam
+from mien.maps import to_input
 from mien.schema import Output, layer_index
 
 __all__ = [
@@ -70,7 +71,7 @@ class Explainer(NamedTuple):
 
     kind: Literal["output", "gradient", "perturbation"]
     """What `function` takes. output: (output, target), a map that the model itself returns. gradient: (features, gradient
-    of the target's logit). perturbation: (model, images, output, index, target, sampling), further passes."""
+    of the target's logit). perturbation: (passes, images, output, index, target, sampling), further passes."""
     function: Callable[..., Tensor]
     """-> raw map (B, 1, h, w); UsageError for a model that it does not fit."""
 
@@ -94,6 +95,7 @@ def explain(
     methods: Sequence[str] = DEFAULT_METHODS,
     layer: int = -1,
     sampling: Sampling = Sampling(),  # noqa: B008
+    guide: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Raw maps of `methods` for one class an image, in eval mode; the model is left as it was found.
 
@@ -109,12 +111,14 @@ def explain(
         methods: names of EXPLAINERS.
         layer: 1 is the shallowest, -1 the last. Maps that the model itself returns exist at the last layer only.
         sampling: number of samples, seed and chunk of methods that look at changed images.
+        guide: what `Batch.guide` holds, for a model with a spatial transformer; changed images keep it.
 
     Returns:
-        Method -> (B, 1, h, w) detached raw map at the resolution of the layer.
+        Method -> (B, 1, h, w) detached raw map at the resolution of the layer, as it lies on `images`: behind a spatial
+        transformer it is brought back (`maps.to_input`).
 
     """
-    return explain_with_output(model, images, target, methods, layer, sampling)[1]
+    return explain_with_output(model, images, target, methods, layer, sampling, guide)[1]
 
 
 def explain_with_output(
@@ -124,6 +128,7 @@ def explain_with_output(
     methods: Sequence[str] = DEFAULT_METHODS,
     layer: int = -1,
     sampling: Sampling = Sampling(),  # noqa: B008
+    guide: Tensor | None = None,
 ) -> tuple[Output, dict[str, Tensor]]:
     """As `explain`, and the detached Output of the same forward pass."""
     of_kind = _by_kind(methods)
@@ -131,7 +136,7 @@ def explain_with_output(
     with left_as_found(model), torch.inference_mode(False):
         images = images.detach().clone()
         graph = bool(of_kind["gradient"]) and (layer != -1 or not hasattr(getattr(model, "head", None), "weight"))
-        output = _forward(model, images, graph)
+        output = _forward(model, images, guide, graph)
         index, count = layer_index(layer, len(output.features)), len(output.features)
         chosen = resolve_target(output, target)
         maps: dict[str, Tensor] = {}
@@ -143,13 +148,18 @@ def explain_with_output(
             maps |= _closed_forms(model, output, chosen)
         slopes = [name for name in of_kind["gradient"] if name not in maps]
         if slopes:
-            traced = output if graph else _forward(model, images, True)
+            traced = output if graph else _forward(model, images, guide, True)
             gradient = gradients(traced.logits.gather(1, chosen[:, None]), traced.features[index])
             features = traced.features[index].detach()
             maps |= {name: EXPLAINERS[name].function(features, gradient) for name in slopes}
+        maps = {name: to_input(map_, output.theta) for name, map_ in maps.items()}
+
+        def again(changed: Tensor, rows: Tensor) -> Output:
+            return _call(model, changed, None if guide is None else guide[rows])
+
         for name in of_kind["perturbation"]:
             if name not in maps:
-                maps[name] = EXPLAINERS[name].function(model, images, output, index, chosen, sampling)
+                maps[name] = EXPLAINERS[name].function(again, images, output, index, chosen, sampling)
     return _detached(output), {name: maps[name].detach() for name in methods}
 
 
@@ -162,12 +172,14 @@ def evidence(name: str, raw: Tensor) -> Tensor:
     return raw if EXPLAINERS[name].kind == "output" else raw.relu()
 
 
-def fitting(model: nn.Module, images: Tensor, methods: Sequence[str] = DEFAULT_METHODS) -> list[str]:
+def fitting(
+    model: nn.Module, images: Tensor, methods: Sequence[str] = DEFAULT_METHODS, guide: Tensor | None = None
+) -> list[str]:
     """Those of `methods` that exist for this model at its last layer, tried on `images`; one image is enough."""
     fit = []
     for name in methods:
         try:
-            explain(model, images, 0, (name,), sampling=Sampling(samples=1))
+            explain(model, images, 0, (name,), sampling=Sampling(samples=1), guide=guide)
         except UsageError:
             continue
         fit.append(name)
@@ -226,10 +238,14 @@ def _closed_forms(model: nn.Module, output: Output, target: Tensor) -> dict[str,
     return {**family, **{name: family[other] for name, other in SAME_AS.items()}}
 
 
-def _forward(model: nn.Module, images: Tensor, graph: bool) -> Output:
+def _forward(model: nn.Module, images: Tensor, guide: Tensor | None, graph: bool) -> Output:
     # A leaf of our own gives a frozen model a graph too, and the caller's tensor is not touched.
     with torch.set_grad_enabled(graph):
-        output: Output = model(images.detach().requires_grad_(graph))
+        return _call(model, images.detach().requires_grad_(graph), guide)
+
+
+def _call(model: nn.Module, images: Tensor, guide: Tensor | None) -> Output:
+    output: Output = model(images) if guide is None else model(images, guide=guide)
     return output
 
 

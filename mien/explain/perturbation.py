@@ -1,7 +1,8 @@
 """Class activation maps from further passes over changed images: masked by channels, or noisy.
 
-Each function takes the model, the images, the output of the plain images, the index of a layer in Output.features, the
-target class (B,) and a `Sampling`, and returns the raw map (B, 1, h, w). Every image gets the same noise, so that a map
+Each function takes the model as a function of (changed images, which of the images each one is), the images, the output
+of the plain images, the index of a layer in Output.features, the target class (B,) and a `Sampling`, and returns the raw
+map (B, 1, h, w) as it lies on the images. Every image gets the same noise, so that a map
 does not depend on the batch that its image came in. At most `Sampling.chunk` changed images are in memory at a time.
 """
 
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from mien.errors import UsageError
 from mien.explain.gradient import gradients
-from mien.maps import min_max, resize
+from mien.maps import min_max, resize, to_input
 from mien.schema import Output
 
-Model = Callable[[Tensor], Output]
+Model = Callable[[Tensor, Tensor], Output]
 
 SMOOTH_SAMPLES, SMOOTH_STD = 4, 0.3
 """Of smooth_grad_cam_pp, in units of the normalised image."""
@@ -45,7 +46,7 @@ def score_cam(model: Model, images: Tensor, output: Output, index: int, target: 
     The paper subtracts the logit of a baseline image, the same number for every channel, which the softmax removes. The
     guided-AU code (Belharbi et al. 2024) weights by the target's probability instead, without a softmax over channels.
     """
-    return _scored(model, images, output.features[index], target, sampling, [(1.0, 0.0)])
+    return _scored(model, images, _layer(output, index), target, sampling, [(1.0, 0.0)])
 
 
 def ss_cam(model: Model, images: Tensor, output: Output, index: int, target: Tensor, sampling: Sampling) -> Tensor:
@@ -55,7 +56,7 @@ def ss_cam(model: Model, images: Tensor, output: Output, index: int, target: Ten
     channels see the same draws, so that they differ by their masks alone.
     """
     noise = _noise((_count(sampling, SS_SAMPLES), 1, *images.shape[-2:]), SS_STD, sampling.seed, images)
-    return _scored(model, images, output.features[index], target, sampling, [(1.0, draw) for draw in noise])
+    return _scored(model, images, _layer(output, index), target, sampling, [(1.0, draw) for draw in noise])
 
 
 def is_cam(model: Model, images: Tensor, output: Output, index: int, target: Tensor, sampling: Sampling) -> Tensor:
@@ -66,7 +67,7 @@ def is_cam(model: Model, images: Tensor, output: Output, index: int, target: Ten
     """
     count = _count(sampling, IS_SAMPLES)
     steps = [(i + 1) / count for i in range(count)]
-    return _scored(model, images, output.features[index], target, sampling, [(step, 0.0) for step in steps])
+    return _scored(model, images, _layer(output, index), target, sampling, [(step, 0.0) for step in steps])
 
 
 def smooth_grad_cam_pp(
@@ -86,7 +87,7 @@ def smooth_grad_cam_pp(
     for pairs in torch.arange(len(images) * count, device=images.device).split(sampling.chunk):
         rows, draws = pairs // count, pairs % count
         with torch.enable_grad():
-            seen = model((images[rows] + noise[draws]).requires_grad_())
+            seen = model((images[rows] + noise[draws]).requires_grad_(), rows)
             gradient = gradients(seen.logits.gather(1, target[rows, None]), seen.features[index])
         for power, moment in enumerate((first, second, third), start=1):
             moment.index_add_(0, rows, gradient**power / count)
@@ -96,7 +97,7 @@ def smooth_grad_cam_pp(
     usable = denominator != 0
     alpha = torch.where(usable, 1 / torch.where(usable, denominator, 1), 0)
     weight = (alpha * first.relu()).sum(dim=(2, 3), keepdim=True)
-    return (weight * features).sum(dim=1, keepdim=True)
+    return to_input((weight * features).sum(dim=1, keepdim=True), output.theta)
 
 
 PERTURBATION_MAPS: dict[str, Callable[[Model, Tensor, Output, int, Tensor, Sampling], Tensor]] = {
@@ -125,10 +126,15 @@ def _scored(
         rows = pairs // channels
         masks, pictures = min_max(resize(features[rows, pairs % channels, None], size)), images[rows]
         for scale, shift in variants:
-            logits = model((scale * masks + shift) * pictures).logits
+            logits = model((scale * masks + shift) * pictures, rows).logits
             scores[pairs] += logits.gather(1, target[rows, None])[:, 0] / len(variants)
     weight = scores.view(batch, channels, 1, 1).softmax(dim=1)
     return (weight * features).sum(dim=1, keepdim=True)
+
+
+def _layer(output: Output, index: int) -> Tensor:
+    """(B, C, h, w) as it lies on the images."""
+    return to_input(output.features[index], output.theta)
 
 
 def _noise(shape: Sequence[int], std: float, seed: int, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Any timm model, or APViT, as a list of feature maps that stay on the autograd graph."""
+"""Any timm model, APViT or the Simple-CNN, as a list of feature maps that stay on the autograd graph."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mien.errors import UsageError, unknown_name
 from mien.models.apvit import APViT
 from mien.models.apvit_weights import load_apvit
 from mien.models.attend import AttentionDropout, SelfAttention, adl_places, insert_behind, self_attention
+from mien.models.simple_cnn import SimpleCnn
 from mien.models.tokens import check_size, is_token_net, plain_attention, spread_gains, token_layers
 from mien.models.weights import load_weights, not_fetched, refuse_other_preprocessing
 from mien.schema import Layers
@@ -31,12 +32,14 @@ class Backbone(nn.Module):
     Args:
         config: which net, with which weights, changed how.
         attended: layers (1 = shallowest, -1 = last) that `model.self_attention` multiplies by their own channel mean.
+        extra: channels of the input behind those of the picture.
 
     """
 
-    def __init__(self, config: ModelConfig, attended: Sequence[int] = (-1,)) -> None:
+    def __init__(self, config: ModelConfig, attended: Sequence[int] = (-1,), extra: int = 0) -> None:
         super().__init__()
-        self.net = _create(config)
+        self.net = _create(config, extra)
+        self.colours, self.extra = (1 if isinstance(self.net, SimpleCnn) else 3), extra
         self.is_token_net = is_token_net(self.net)
         if not config.stem_pool:
             if not isinstance(getattr(self.net, "maxpool", None), nn.Module):
@@ -59,8 +62,8 @@ class Backbone(nn.Module):
             self._probe(config)  # a net that hands on no feature maps is told now
 
     def forward(self, images: Tensor) -> Layers:
-        """(B, 3, H, W) normalised -> Layers."""
-        if isinstance(self.net, APViT):
+        """(B, 3 + extra, H, W) normalised -> Layers."""
+        if isinstance(self.net, APViT | SimpleCnn):
             return cast(Layers, self.net(images))
         if self.is_token_net:
             return token_layers(self.net, images)
@@ -76,9 +79,11 @@ class Backbone(nn.Module):
 
     def _insert(self, config: ModelConfig, attended: Sequence[int]) -> None:
         """ADL and self-attention, behind modules that already have their weights."""
+        key = "model.adl" if config.adl else "model.self_attention"
         if self.is_token_net or isinstance(self.net, APViT):
-            key = "model.adl" if config.adl else "model.self_attention"
             raise UsageError(f"{key} needs a CNN; '{config.backbone}' passes tokens on.")
+        if isinstance(self.net, SimpleCnn):
+            raise UsageError(f"{key} needs a CNN of timm; '{config.backbone}' is not one.")
         count = len(self.channels)
         stages = [(str(stage["module"]), int(stage["num_chs"])) for stage in self.net.feature_info][:count]
         if config.adl:
@@ -98,7 +103,7 @@ class Backbone(nn.Module):
         training = self.net.training
         self.net.eval()
         try:
-            layers: Layers = self(torch.zeros(1, 3, config.size, config.size))
+            layers: Layers = self(torch.zeros(1, self.colours + self.extra, config.size, config.size))
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             raise UsageError(
@@ -108,17 +113,20 @@ class Backbone(nn.Module):
         return layers
 
 
+OWN_NETS = ("apvit", "simple_cnn")
+"""Backbones that are not timm's."""
 OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool", "pretrained", "patch_drop_rate")
 """timm options that model.backbone_options may not hold: keys of their own set them, or they would tear the grid."""
 
 
-def _create(config: ModelConfig) -> Any:
+def _create(config: ModelConfig, extra: int) -> Any:
     """The net that a recipe names, with everything that its keys change at construction."""
     ensure_torchvision()
     import timm
 
-    if config.backbone != "apvit" and not timm.is_model(config.backbone):
-        raise unknown_name("backbone", config.backbone, [*timm.list_models(), "apvit"])
+    own = config.backbone in OWN_NETS
+    if not own and not timm.is_model(config.backbone):
+        raise unknown_name("backbone", config.backbone, [*timm.list_models(), *OWN_NETS])
     for name in OWN_KEYS:
         if name in config.backbone_options:
             raise UsageError(f"model.backbone_options: {name} is set by other keys of model, or cannot be changed.")
@@ -127,13 +135,27 @@ def _create(config: ModelConfig) -> Any:
         options["output_stride"] = config.output_stride
     if config.channels is not None:
         options["channels"] = tuple(config.channels)
+    if extra and config.backbone == "apvit":
+        raise UsageError("transformer.kind channel needs a net with room for a channel; backbone 'apvit' has none.")
+    if extra and not own:
+        options["in_chans"] = 3 + extra
     try:
-        net = APViT(config.size, **options) if config.backbone == "apvit" else _create_timm(config, options)
+        net = _create_own(config, options, extra) if own else _create_timm(config, options)
     except (TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError) as error:
         raise UsageError(_refusal(config, options, error)) from error
-    if config.backbone == "apvit" and config.pretrained:
-        raise UsageError("backbone 'apvit' has no weights in timm; give its files as model.weights.")
+    if own and config.pretrained:
+        raise UsageError(f"backbone '{config.backbone}' has no weights in timm; give its files as model.weights.")
     return net
+
+
+def _create_own(config: ModelConfig, options: dict[str, Any], extra: int) -> nn.Module:
+    if config.backbone == "apvit":
+        return APViT(config.size, **options)
+    if config.preprocessing != "grey":
+        raise UsageError(
+            f"backbone 'simple_cnn' reads grey pictures; set model.preprocessing grey, not {config.preprocessing}."
+        )
+    return SimpleCnn(1 + extra, **options)
 
 
 def _create_timm(config: ModelConfig, options: dict[str, Any]) -> Any:

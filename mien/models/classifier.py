@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mien.config import ModelConfig
+from mien.config import ModelConfig, TransformerConfig
 from mien.errors import UsageError, unknown_name
 from mien.models.backbone import Backbone
 from mien.models.heads import HEADS
+from mien.models.transformer import Alignment, GuideChannel, SpatialTransformer, create_transformer
+from mien.models.weights import load_initial
 from mien.schema import HeadOutput, Layers, Output
 
 Attribute = Callable[[nn.Module, Layers, Tensor], tuple[Tensor, ...]]
@@ -22,24 +24,33 @@ class Classifier(nn.Module):
     """Images -> Output; nothing is kept on the module.
 
     `spatial_drop` is the probability that a channel of the last layer is hidden from the head, in training; the features
-    of the output are whole. `segmentation` makes region logits of the last layer.
+    of the output are whole. `segmentation` makes region logits of the last layer. `transformer` places the picture first.
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0, segmentation: nn.Module | None = None
-    ) -> None:
+        self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0, segmentation: nn.Module | None = None,
+        transformer: SpatialTransformer | GuideChannel | Alignment | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.transformer = transformer
         self.backbone = backbone
         self.spatial_drop = nn.Dropout2d(spatial_drop)
         self.head = head
         self.segmentation = segmentation
 
-    def forward(self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None) -> Output:
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None,
+        guide: Tensor | None = None,
+    ) -> Output:  # fmt: skip
         """(B, 3, H, W) normalised images -> Output. `labels` (B,) are for heads that train with them, never needed.
 
         `attribute(head, layers, logits)` runs inside the forward pass, where wrappers for mixed precision or
-        several processes have not yet replaced any tensor; `mien.losses.attribution` makes one.
+        several processes have not yet replaced any tensor; `mien.losses.attribution` makes one. `guide` is what
+        `Batch.guide` holds; a model without a transformer takes none.
         """
+        theta = None
+        if self.transformer is not None:
+            images, theta = self.transformer(images, guide)
         layers: Layers = self.backbone(images)
         if attribute is not None and not layers.features[-1].requires_grad:
             layers.features[-1].requires_grad_()  # frozen backbone: gradients of the head need a leaf
@@ -49,11 +60,20 @@ class Classifier(nn.Module):
         region = self.segmentation(layers.features[-1]) if self.segmentation is not None else None
         return Output(
             out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
-            segmentation=region, attributions=attributions,
+            segmentation=region, attributions=attributions, theta=theta,
         )  # fmt: skip
 
+    def blank_guide(self, images: Tensor) -> Tensor | None:
+        """A guide for a trial of the model: of faces about which nothing is known; None where it takes none."""
+        return None if self.transformer is None else self.transformer.blank(images)
 
-def create_model(config: ModelConfig, classes: int, guided: Sequence[int] = (-1,)) -> Classifier:
+
+def create_model(
+    config: ModelConfig,
+    classes: int,
+    guided: Sequence[int] = (-1,),
+    transformer: TransformerConfig = TransformerConfig(),  # noqa: B008
+) -> Classifier:
     """Assemble the model that a recipe names; UsageError for an unknown backbone, head or head option.
 
     `guided` are the recipe's guidance.layers, which model.self_attention changes.
@@ -67,16 +87,26 @@ def create_model(config: ModelConfig, classes: int, guided: Sequence[int] = (-1,
             if not known:
                 raise UsageError(f"model.head_options: head '{config.head}' takes none, got '{name}'.")
             raise unknown_name(f"option of head '{config.head}'", name, known)
-    backbone = Backbone(config, guided)
+    if config.segmentation and transformer.kind not in ("none", "channel"):
+        raise UsageError(
+            "model.segmentation names pixels of the input picture, which transformer.kind moves; drop one."
+        )
+    backbone = Backbone(config, guided, extra=int(transformer.kind == "channel"))
     head = kind(_head_channels(config, backbone), classes, config.drop, **config.head_options)
     segmentation = nn.Conv2d(backbone.channels[-1], 1, 3, padding=1) if config.segmentation else None
-    model = Classifier(backbone, head, config.spatial_drop, segmentation)
+    placing = create_transformer(transformer, backbone.colours, config.size, config.preprocessing)
+    model = Classifier(backbone, head, config.spatial_drop, segmentation, placing)
+    if config.initial is not None:
+        load_initial(model, config.initial, config.initial_head)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
 def _head_channels(config: ModelConfig, backbone: Backbone) -> int:
-    """Channels that the head reads, those of the last layer or of the class token; UsageError where the two do not fit."""
+    """Channels that the head reads, those of the last layer (`flat`: of all its cells) or of the class token.
+
+    Raises UsageError where head and backbone do not fit.
+    """
     if config.backbone == "apvit" and config.head != "cls":
         raise UsageError(
             f"backbone 'apvit' answers through its class token, not through '{config.head}'; use model.head cls."
@@ -92,4 +122,4 @@ def _head_channels(config: ModelConfig, backbone: Backbone) -> int:
             f"head '{config.head}' needs a transformer with a class token, such as deit_small_patch16_224; "
             f"'{config.backbone}' has none."
         )
-    return backbone.channels[-1]
+    return backbone.channels[-1] * (backbone.sides[-1] ** 2 if config.head == "flat" else 1)

@@ -191,6 +191,31 @@ class MlpHead(nn.Module):
         return LinearChain(pooled, tuple(layer.weight for layer in dense), tuple(layer.bias for layer in dense))
 
 
+class FlatHead(nn.Module):
+    """Dropout of single cells, Flatten, one hidden layer with ReLU, the classifier: the head of the Simple-CNN.
+
+    Luna-Jimenez et al. 2021, doi 10.3390/app11167217. `channels` counts the cells too: C h w. No maps; torch's own initial
+    weights, as published. Args of `model.head_options`: hidden, units of the hidden layer.
+    """
+
+    def __init__(self, channels: int, classes: int, drop: float = 0.0, hidden: int = 50) -> None:
+        super().__init__()
+        _check("flat", "hidden", hidden, 1, whole=True)
+        self.drop = nn.Dropout(drop)
+        self.fc1, self.fc2 = nn.Linear(channels, int(hidden)), nn.Linear(int(hidden), classes)
+
+    def forward(self, layers: Layers, labels: Tensor | None = None) -> HeadOutput:
+        """Last layer (B, C, h, w) -> logits (B, K), no maps; labels are not needed."""
+        cells = self.drop(layers.features[-1]).flatten(1)
+        return HeadOutput(self.fc2(self.fc1(cells).relu()), None)
+
+    def chain(self, features: Tensor) -> LinearChain | None:
+        """Both linear layers on the flattened cells; None while dropout changes them."""
+        if self.training and self.drop.p:
+            return None
+        return LinearChain(False, (self.fc1.weight, self.fc2.weight), (self.fc1.bias, self.fc2.bias))
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "gap": GapHead,
     "max_pool": MaxPoolHead,
@@ -199,6 +224,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "prm": PrmHead,
     "acol": AcolHead,
     "mlp": MlpHead,
+    "flat": FlatHead,
     "ts_cam": TsCamHead,
     "cls": ClassTokenHead,
 }

@@ -38,12 +38,62 @@ def load_weights(net: nn.Module, path: Path) -> None:
     state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
     missing = [name for name in own if name not in state]
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
+    _refuse(path, missing, wrong)
+    net.load_state_dict({name: state[name] for name in own})
+
+
+_PUBLISHED_PLACES = {
+    **dict.fromkeys(("conv1", "conv2", "conv3", "conv4", "norm"), "backbone.net"),
+    **dict.fromkeys(("localization", "fc_loc"), "transformer"),
+    **dict.fromkeys(("fc1", "fc2"), "head"),
+}
+"""First part of a published name of Simple-CNN or spatial transformer -> where it stands in a Classifier."""
+
+
+def load_initial(model: nn.Module, path: Path, head: str) -> None:
+    """Start a whole model from another run, or from a published state dict of the guided spatial transformers.
+
+    Args:
+        model: Classifier.
+        path: run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 .. conv4, norm, fc1,
+            fc2, localization, fc_loc as published.
+        head: keep, or new for the head as it was drawn.
+
+    Raises:
+        DataError: not readable, another architecture, or another number of classes under `keep`.
+
+    """
+    own = model.state_dict()
+    state = _without_prefix(_own_names(read_state(path / "best.ckpt" if path.is_dir() else path)), own)
+    wanted = [name for name in own if head == "keep" or not name.startswith("head.")]
+    missing = [name for name in wanted if name not in state]
+    wrong = [name for name in wanted if name in state and state[name].shape != own[name].shape]
+    if not missing and wrong and all(name.startswith("head.") for name in wrong):
+        raise DataError(
+            f"{path}: its head has other classes or cells ({wrong[0]}: {tuple(state[wrong[0]].shape)} there, "
+            f"{tuple(own[wrong[0]].shape)} here); set model.initial_head new."
+        )
+    _refuse(path, missing, wrong)
+    model.load_state_dict({**own, **{name: state[name] for name in wanted}})
+
+
+def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published names of Simple-CNN and spatial transformer as Mien's; other names as they are."""
+
+    def own(name: str) -> str:
+        bare = name.removeprefix("module.")
+        place = _PUBLISHED_PLACES.get(bare.split(".")[0])
+        return name if place is None else f"{place}.{bare}"
+
+    return {own(name): value for name, value in state.items()}
+
+
+def _refuse(path: Path, missing: list[str], wrong: list[str]) -> None:
     if missing or wrong:
         raise DataError(
             f"weights {path} do not fit: {len(missing)} tensors missing ({', '.join(missing[:2])}), "
             f"{len(wrong)} of another shape ({', '.join(wrong[:2])})."
         )
-    net.load_state_dict({name: state[name] for name in own})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -101,7 +151,7 @@ def refuse_other_preprocessing(config: ModelConfig, published: Any) -> None:
         return
     for name, steps in PREPROCESSING.items():
         fits = steps.scale == 255 and (steps.mean, steps.std) == (tuple(published.mean), tuple(published.std))
-        if fits and name != config.preprocessing:
+        if fits and name != config.preprocessing and not steps.grey:
             raise UsageError(
                 f"timm's weights of '{config.backbone}' expect model.preprocessing {name}, not {config.preprocessing}."
             )

@@ -55,13 +55,15 @@ def card(run: Run, seed: int = 0) -> str:
         if run.label_leak
         else ""
     )
+    kind = recipe.transformer.kind
+    placed = "" if kind == "none" else f", picture placed by spatial transformer `{kind}`"
     return f"""# Model card: {run.name}
 
 Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a cropped face, and shows where it looks.
 {paper}{leak}
 ## Model
 
-`{recipe.model.backbone}` with head `{recipe.model.head}`, input {recipe.model.size} px, seed {recipe.run.seed}.
+`{recipe.model.backbone}` with head `{recipe.model.head}`{placed}, input {recipe.model.size} px, seed {recipe.run.seed}.
 Training {training}.
 Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
 
