@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "synthesize": ("mien.synthesize", "render synthetic faces with exact truth into a prepared store"),
     "prepare": ("mien.prepare", "read a dataset (fer2013, rafdb, affectnet, ...) into a prepared store"),
     "check": ("mien.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
+    "folds": ("mien.folds", "deal a store's faces into folds and write the published fold file"),
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),

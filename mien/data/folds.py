@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.duplicates import components, exact_groups, same_picture_groups
-from mien.data.labels import POLARITY, labels_of, own_polarity
+from mien.data.labels import POLARITY, labels_of, own_polarity, published_order
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.schema import IntArray, scheme_classes
+from mien.schema import IntArray
 
 Labels = npt.NDArray[Any]
 PUBLISHED_K, PUBLISHED_SEED = 5, 2020
@@ -116,8 +116,7 @@ def published_folds(
         if (listed >= 0).any():
             return [rows[listed[rows] == fold] for fold in range(k)]
     if scheme == POLARITY and own_polarity(store):
-        place = np.array([("Positive", "Neutral", "Negative").index(name) for name in scheme_classes(scheme)])
-        rows = rows[np.argsort(place[labels[rows]], kind="stable")]
+        rows = published_order(labels, rows)
     numbers = fold_numbers(labels[rows], k, seed)
     return [np.sort(rows[numbers == fold]) for fold in range(k)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mien.data.store import Store
@@ -33,3 +35,10 @@ def labels_of(store: Store, scheme: str) -> IntArray:
 def own_polarity(store: Store) -> dict[int, str]:
     """Row -> class that the store itself names; empty where polarity follows from expressions."""
     return {row: str(values["polarity"]) for row, values in enumerate(store.attributes) if "polarity" in values}
+
+
+def published_order(labels: IntArray, rows: Sequence[int] | IntArray) -> IntArray:
+    """Rows as Luna-Jimenez et al. 2021 list AffectNet: all Positive, then Neutral, then Negative, else unmoved."""
+    place = np.array([("Positive", "Neutral", "Negative").index(name) for name in scheme_classes(POLARITY)])
+    chosen = np.asarray(rows, dtype=np.int64)
+    return chosen[np.argsort(place[labels[chosen]], kind="stable")]
