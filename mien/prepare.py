@@ -85,15 +85,10 @@ def prepare(
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
-    own = {
-        "pictures": pictures,
-        "folds": folds,
-        "polarity": polarity,
-        "votes": votes,
-        "columns": columns,
-        "labels": labels,
-    }
-    own = _without_none(own | {"subject_pattern": subject_pattern})
+    own = _without_none({
+        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
+        "labels": labels, "subject_pattern": subject_pattern,
+    })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     shape = (size or reader.size, channels or reader.channels)
@@ -113,15 +108,9 @@ def prepare(
     processes = _processes(workers, options, read)
     ready = ordered_map(functools.partial(_prepare_chunk, options), _chunks(left), processes, chunk=1)
     store = write_store(
-        (item for chunk in ready for item in chunk),
-        out,
-        dataset=dataset,
-        size=shape[0],
-        channels=shape[1],
-        encoding=encoding,
-        notes=notes,
-        total=total,
-    )
+        (item for chunk in ready for item in chunk), out, dataset=dataset, size=shape[0], channels=shape[1],
+        encoding=encoding, notes=notes, total=total,
+    )  # fmt: skip
     store = limit_landmarks(store, landmark_limit)
     print(summary(store))
     return store
