@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import tiny
 import torch
 from safetensors.torch import save_file
 
@@ -10,7 +11,12 @@ from mien.cues import CueConfig, control_cue, mean_cue, per_class_maps, render_c
 from mien.cues.msi_net import FRAME, MEAN, MsiNet, doubled, pool_in_place, saliency_map
 from mien.cues.msi_net_weights import from_tensorflow, graph_constants, read_msi_net
 from mien.cues.saliency import luma, spectral_residual
+from mien.data.store import write_store
 from mien.errors import DataError, UsageError
+from mien.evaluate import evaluate
+from mien.report.pictures import Faces
+from mien.report.runs import load_run
+from mien.train import fit
 
 PARAMETERS = 24_934_209
 
@@ -292,3 +298,23 @@ def test_weights_that_do_not_fit(tmp_path):
     refuse(tmp_path / "few.npz", r"45 of 46 tensors missing .* 1 of another shape \(layers\.conv1/conv1_1\.weight")
     np.savez(tmp_path / "objects.npz", kernel=np.array([{}], dtype=object))
     refuse(tmp_path / "objects.npz", "no readable")
+
+
+def test_training_and_scoring_with_a_cue_from_pictures(tmp_path):
+    """Faces without landmarks train, are scored and are drawn in the report."""
+    rows = [record._replace(landmarks=None) for record in tiny.records(each=2)]
+    write_store(rows, tmp_path / "s", dataset="toy", size=tiny.SIZE)
+    changes = {
+        "cue": {"kind": "saliency"},
+        "guidance": {"weight": 1.0},
+        "optim": {"epochs": 1},
+        "augment": {"cutmix": 1.0},
+    }
+    fit(tiny.recipe(tmp_path / "s", **changes), tmp_path / "run")
+    results = evaluate(tmp_path / "run", methods="cam")
+    assert results["alignment"]["floor:mean"]["cosine"]["class_mean"] > 0
+    assert results["alignment"]["control:shuffled"]["pearson"]["class_mean"] < 0.99
+    faces = Faces(load_run(tmp_path / "run", "run"))
+    images = faces.images(np.arange(3))
+    drawn = draw(torch.from_numpy(images).permute(0, 3, 1, 2) / 255, tiny.SIZE)
+    assert np.allclose(faces.cues(np.arange(3)), drawn.maps[:, 0].numpy(), atol=1e-6)
