@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("mien.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
     "folds": ("mien.folds", "deal a store's faces into folds and write the published fold file"),
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
+    "guides": ("mien.guides", "write guide images of the guided spatial transformers as PNG files"),
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
