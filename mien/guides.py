@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -14,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.cues.config import CueConfig
-from mien.data.arrow import disk_full, write_json
 from mien.data.fold_files import published_name
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError, unknown_name
+from mien.files import replacing, write_atomic
 from mien.progress import track
 from mien.schema import EXPRESSIONS, ByteArray, IntArray
 
@@ -97,15 +96,14 @@ def write_guides(
     lost = read_lost(out / LOST)
     left = np.array([row for row, name in enumerate(names) if not (out / name).is_file()], dtype=np.int64)
     written = 0
-    with disk_full(out):
-        for rows in track(np.split(left, range(CHUNK, len(left), CHUNK)), "guides"):
-            images, valid = draw_guides(store, rows, kind, config, size, missing)
-            lost |= dict.fromkeys(str(store.ids[row]) for row in rows[~valid])
-            write_lost(out / LOST, lost)  # before the files: a file that is there is not looked at again
-            for row, image, good in zip(rows.tolist(), images, valid.tolist(), strict=True):
-                if good or missing != "skip":
-                    write_grey(out / names[row], image)
-                    written += 1
+    for rows in track(np.split(left, range(CHUNK, len(left), CHUNK)), "guides"):
+        images, valid = draw_guides(store, rows, kind, config, size, missing)
+        lost |= dict.fromkeys(str(store.ids[row]) for row in rows[~valid])
+        write_lost(out / LOST, lost)  # before the files: a file that is there is not looked at again
+        for row, image, good in zip(rows.tolist(), images, valid.tolist(), strict=True):
+            if good or missing != "skip":
+                write_grey(out / names[row], image)
+                written += 1
     said = {"skip": "left out", "image": "the picture itself"}.get(missing, missing)
     where = f"; {len(lost)} faces have none and are {said}, see {LOST}" if lost else ""
     return f"{out}: {len(names) - len(left)} guides were there, {written} written ({kind}, {size} px){where}"
@@ -190,9 +188,7 @@ def begin(out: Path, settings: dict[str, Any]) -> None:
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"'{out}' exists and holds no guides: choose a new or empty folder for --out.")
     else:
-        with disk_full(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(file, settings)
+        write_atomic(file, json.dumps(settings, indent=1) + "\n")
 
 
 def read_lost(path: Path) -> dict[str, None]:
@@ -205,20 +201,16 @@ def read_lost(path: Path) -> dict[str, None]:
 
 def write_lost(path: Path, ids: Iterable[str]) -> None:
     """The published list: one column, `path`."""
-    temporary = path.with_suffix(".csv.part")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path"], *([name] for name in ids)])
-    os.replace(temporary, path)
 
 
 def write_grey(path: Path, image: ByteArray) -> None:
-    """Write a grey PNG whole or not at all."""
+    """A grey PNG."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    Image.fromarray(image).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
 
 
 def write_sheet(path: Path, store: Store, options: dict[str, Any], missing: str) -> None:
@@ -235,5 +227,4 @@ def write_sheet(path: Path, store: Store, options: dict[str, Any], missing: str)
         for line, image, good in zip(lines, images, valid, strict=True):
             line.append(image if good or missing != "skip" else None)
     titles = [str(store.expression[row] or "") + ("" if known[row] else "\nno landmarks") for row in rows]
-    with disk_full(path):
-        draw.write_png(path, draw.grid(lines, titles, ["picture", *GUIDES], cell=SHEET_CELL))
+    draw.write_png(path, draw.grid(lines, titles, ["picture", *GUIDES], cell=SHEET_CELL))

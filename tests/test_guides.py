@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on(faces, tmp_path, capsys):
     guides(faces, out=tmp_path / "out")
     assert (tmp_path / "out" / "3.png").stat().st_mtime_ns == stamp
     assert "3 guides were there, 1 written" in capsys.readouterr().out
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.tmp"))
     with pytest.raises(UsageError, match=r"guides with another size \(48\)"):
         guides(faces, out=tmp_path / "out", size=24)
     with pytest.raises(UsageError, match="another jaw"):

@@ -8,7 +8,6 @@ emotion, fold. `emotion` is the class number of polarity-3, `path` is ``17.png``
 from __future__ import annotations
 
 import csv
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from mien.data.arrow import Skipped
 from mien.data.labels import POLARITY, labels_of, published_order
 from mien.data.store import Store
 from mien.errors import DataError
+from mien.files import replacing
 from mien.schema import IntArray, Record, class_index, scheme_classes
 
 CLASSES = scheme_classes(POLARITY)
@@ -118,9 +118,7 @@ def write_fold_file(path: Path, store: Store, tests: Sequence[IntArray]) -> int:
     labels = labels_of(store, POLARITY)
     numbers = {int(row): fold for fold, rows in enumerate(tests) for row in rows}
     fer = store.info.dataset == "fer2013"
-    temporary = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=";", lineterminator="\n")
         writer.writerow(FER_COLUMNS if fer else COLUMNS)
         for row in sorted(numbers) if fer else published_order(labels, sorted(numbers)):
@@ -130,5 +128,4 @@ def write_fold_file(path: Path, store: Store, tests: Sequence[IntArray]) -> int:
             else:
                 odd = PurePosixPath(name).suffix.lower() in CONVERTED
                 writer.writerow([f"{published_name(name)}.jpg" if odd else name, label, fold])
-    os.replace(temporary, path)
     return len(numbers)
