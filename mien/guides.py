@@ -217,9 +217,10 @@ def write_sheet(path: Path, store: Store, options: dict[str, Any], missing: str)
     """Some faces of a store, one of each class and one without landmarks, with every kind of guide at 96 px."""
     from mien import draw
 
-    known = np.isfinite(store.landmarks).all((1, 2))
-    groups = [known & (store.expression == name) for name in EXPRESSIONS]
-    picked = [int(np.flatnonzero(group)[0]) for group in (*groups, known, ~known) if group.any()]
+    known = np.asarray(np.isfinite(store.landmarks).all((1, 2)), dtype=bool)
+    groups = [np.flatnonzero(known & (store.expression == name)) for name in EXPRESSIONS]
+    groups += [np.flatnonzero(known), np.flatnonzero(~known)]
+    picked = [int(group[0]) for group in groups if len(group)]
     rows = np.array(list(dict.fromkeys(picked))[:SHEET_FACES], dtype=np.int64)
     lines: list[list[ByteArray | None]] = [[store.image(int(row))] for row in rows]
     for kind in GUIDES:

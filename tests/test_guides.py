@@ -20,7 +20,9 @@ SIZE = 64
 def make_store(path: Path, ids=("row-00003", "7/a.jpg", "7/b.bmp", "flat")):
     """Four faces: two with landmarks, one without, and a flat picture."""
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in ids[:-1]] + [np.full((SIZE, SIZE, 3), 90, np.uint8)]
+    images = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in ids[:-1]] + [
+        np.full((SIZE, SIZE, 3), 90, np.uint8)
+    ]
     points = tiny.points(SIZE)
     records = [
         Record(name, image, expression=EXPRESSIONS[k], landmarks=None if k == 2 else points)
@@ -89,7 +91,11 @@ def test_faces_without_landmarks(faces, tmp_path, missing, capsys):
 def test_patches_of_black_faces_are_black_and_of_others_the_picture(faces):
     store = open_store(faces)
     row, config = np.array([2]), CueConfig("landmark_mask")
-    for missing, expected in (("black", np.zeros((48, 48))), ("white", published_grey(store, 2)), ("image", published_grey(store, 2))):
+    for missing, expected in (
+        ("black", np.zeros((48, 48))),
+        ("white", published_grey(store, 2)),
+        ("image", published_grey(store, 2)),
+    ):
         images, valid = draw_guides(store, row, "patches", config, 48, missing)
         assert not valid[0]
         assert np.array_equal(images[0], expected)
