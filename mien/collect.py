@@ -19,7 +19,7 @@ from mien.data.loader import Loader
 from mien.data.masking import Masking
 from mien.data.store import Store
 from mien.explain import Sampling, cam, evidence, explain_with_output
-from mien.guidance import cues_for, guides_of, look, with_guide
+from mien.guidance import cues_for, guides_of, look, seen_by_cue, with_guide
 from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
 from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
 from mien.metrics.segmentation import predicted_region, region_scores
@@ -254,6 +254,7 @@ def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | 
     return render_cue(
         replace(plan.recipe.cue, control=control), batch.landmarks, batch.expressions,
         scheme=plan.recipe.data.scheme, image_size=size, size=size, generator=generator, mean=plan.mean,
+        images=seen_by_cue(plan.recipe, batch),
     )  # fmt: skip
 
 

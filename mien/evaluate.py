@@ -25,7 +25,7 @@ from mien.collect import (
     guided_scores,
 )
 from mien.config import Recipe
-from mien.data.loader import labels_of
+from mien.data.labels import labels_of
 from mien.data.masking import LEAK, label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from mien.cues import CueConfig, mean_cue, render_cue
 from mien.data.cutmix import mix_cue
 from mien.data.loader import Memory
 from mien.data.store import Store
-from mien.data.transforms import normalise
+from mien.data.transforms import as_pictures, denormalised, normalise
 from mien.errors import UsageError
 from mien.explain import left_as_found
 from mien.losses.alignment import alignment_loss, compared_map, guidance_loss, resolve_layers
@@ -29,6 +29,8 @@ from mien.schema import Batch, Cue, IntArray, Layers, Output
 
 CHOSEN_CHANNELS = ("first_half", "second_half", "fraction")
 """Channels that stay the same for the whole run, so that a score can tell them from the others."""
+CHUNK = 256
+"""Faces whose cues are drawn at once."""
 NOTHING = 1e-5
 """Share of a gradient under which it counts as zero, or as the same everywhere."""
 
@@ -175,7 +177,7 @@ def cues_for(
         cue = render_cue(
             recipe.cue, batch.landmarks, labels, scheme=recipe.data.scheme,
             image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=(h, w),
-            generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean,
+            generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean, images=seen_by_cue(recipe, batch),
         )  # fmt: skip
         cues.append(cue if batch.mix is None else mix_cue(cue, batch.mix))
     return cues
@@ -214,12 +216,22 @@ def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor |
     return torch.cat(found)
 
 
+def seen_by_cue(recipe: Recipe, batch: Batch) -> Tensor | None:
+    """The pictures of a batch, RGB (B, 3, H, W) in [0, 1], where the recipe's cue is drawn from them."""
+    return denormalised(batch.images, recipe.model.preprocessing) if recipe.cue.kind == "saliency" else None
+
+
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
     """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
-    landmarks = torch.from_numpy(store.landmarks[rows].astype(np.float32))
-    batches = zip(landmarks.split(256), torch.from_numpy(labels[rows]).split(256), strict=True)
     frame = (store.info.size, store.info.size)
-    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
+
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        for part in np.split(rows, range(CHUNK, len(rows), CHUNK)):
+            points = torch.from_numpy(store.landmarks[part].astype(np.float32))
+            given = (points, torch.from_numpy(labels[part]))
+            yield (*given, as_pictures(store.images(part))) if recipe.cue.kind == "saliency" else given
+
+    return mean_cue(recipe.cue, batches(), scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
 
 
 class Look(NamedTuple):

@@ -43,6 +43,7 @@ def prepare(
     landmark_model: Path | None = None,
     pictures: str | None = None,
     folds: Path | None = None,
+    polarity: float | None = None,
     votes: Path | None = None,
     columns: str | None = None,
     labels: str | None = None,
@@ -71,7 +72,9 @@ def prepare(
         pictures: rafdb only: aligned (official 100 px crops, used unless said otherwise), original (whole photos with a face
             box), our_aligned (crops of the published guided-AU preparation).
         folds: rafdb, affectnet only: folder with train, val, test lists of pictures, labels and landmarks, as published with
-            the guided-AU code, or with train.csv, valid.csv, test.csv.
+            the guided-AU code, or with train.csv, valid.csv, test.csv. fer2013, affectnet: fold file of mien folds, as published
+            with the guided spatial transformers.
+        polarity: affectnet only: label Positive above this valence, Negative below its negative, Neutral between; published 0.2.
         votes: fer2013 only: FER+ votes, fer2013new.csv; used by itself when beside fer2013.csv.
         columns: table only: target=column pairs, e.g. image=path,expression=emotion,AU12=AU12_r,attr.skin=tone.
         labels: table only: value=expression pairs, e.g. 0=Anger,1=Disgust.
@@ -82,8 +85,10 @@ def prepare(
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
     reader = DATASETS[dataset]
-    own = {"pictures": pictures, "folds": folds, "votes": votes, "columns": columns, "labels": labels}
-    own = _without_none(own | {"subject_pattern": subject_pattern})
+    own = _without_none({
+        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
+        "labels": labels, "subject_pattern": subject_pattern,
+    })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     shape = (size or reader.size, channels or reader.channels)
@@ -103,15 +108,9 @@ def prepare(
     processes = _processes(workers, options, read)
     ready = ordered_map(functools.partial(_prepare_chunk, options), _chunks(left), processes, chunk=1)
     store = write_store(
-        (item for chunk in ready for item in chunk),
-        out,
-        dataset=dataset,
-        size=shape[0],
-        channels=shape[1],
-        encoding=encoding,
-        notes=notes,
-        total=total,
-    )
+        (item for chunk in ready for item in chunk), out, dataset=dataset, size=shape[0], channels=shape[1],
+        encoding=encoding, notes=notes, total=total,
+    )  # fmt: skip
     store = limit_landmarks(store, landmark_limit)
     print(summary(store))
     return store
@@ -309,7 +308,7 @@ def summary(store: Store) -> str:
             f"landmarks dropped: {len(store.info.landmarks_dropped)}, beyond {store.info.landmark_limit:g} eye distances "
             "from the median shape"
         )
-    for name in ("face", "crop"):
+    for name in ("face", "crop", "polarity"):
         counts = Counter(str(row[name]) for row in store.attributes if name in row)
         if counts:
             lines.append(f"{name}: " + ", ".join(f"{word} {count}" for word, count in counts.most_common()))

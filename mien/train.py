@@ -24,7 +24,8 @@ from mien.data import folds
 from mien.data.cutmix import cutmix
 from mien.data.folds import Split
 from mien.data.framing import framing_of, mean_shape
-from mien.data.loader import Loader, Memory, labels_of, load_memory, targets_of
+from mien.data.labels import labels_of
+from mien.data.loader import Loader, Memory, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.sampling import epoch_rows, taught_classes
 from mien.data.store import Store, open_store

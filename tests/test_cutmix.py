@@ -13,7 +13,8 @@ from torch import Tensor
 from mien import checkpoint
 from mien.config import AugmentConfig
 from mien.data.cutmix import cutmix, draw_box, mix_batch, mix_cue
-from mien.data.loader import Loader, labels_of
+from mien.data.labels import labels_of
+from mien.data.loader import Loader
 from mien.data.store import open_store
 from mien.schema import Batch, Cue, Mix
 from mien.train import cues_for, fit

@@ -14,7 +14,7 @@ import yaml
 from mien import checkpoint
 from mien.config import ModelConfig, as_dict
 from mien.cues import render_cue
-from mien.data.loader import labels_of
+from mien.data.labels import labels_of
 from mien.data.store import open_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError

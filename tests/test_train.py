@@ -17,7 +17,8 @@ import yaml
 
 from mien import checkpoint
 from mien.config import OptimConfig, Recipe, as_dict
-from mien.data.loader import Loader, labels_of, targets_of
+from mien.data.labels import labels_of
+from mien.data.loader import Loader, targets_of
 from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
 from mien.guidance import cues_for

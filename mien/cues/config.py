@@ -7,9 +7,11 @@ from typing import Literal
 
 from mien.errors import UsageError, unknown_name
 
-CUE_KINDS = ("au", "au_generic", "landmarks")
+CUE_KINDS = ("au", "au_generic", "landmarks", "landmark_mask", "landmark_soft", "landmark_dilation", "saliency")
 CONTROL_KINDS = ("none", "uniform", "centre", "mean", "shuffled", "other_class", "inverted")
 CODEBOOKS = ("corrected", "paper")
+SALIENCIES = ("spectral_residual",)
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pb")
 LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
 """Group name -> first and last + 1 of its iBUG-68 points."""
 
@@ -22,19 +24,23 @@ class CueConfig:
     """
 
     kind: str = "au"
-    """`au`: action units of the sample's label; `au_generic`: union of all action units; `landmarks`: Gaussians."""
+    """au: units of the label; au_generic: of all; landmarks: Gaussians; landmark_mask, _soft, _dilation: regions; saliency."""
     codebook: str = "corrected"
     """`corrected`, `paper` (Belharbi et al. 2024 with all its quirks) or the path of an own JSON file."""
     sigma: float = 0.06
     """Landmark heatmap: standard deviation as a fraction of the distance of the outer eye corners (points 36-45)."""
     merge: Literal["max", "sum"] = "max"
     """Landmark heatmap: pixel-wise maximum or sum over the points."""
-    jaw: bool = False
-    """Landmark heatmap: also draw the jaw line (points 0-16)."""
+    jaw: bool | None = None
+    """Draw the jaw line (points 0-16) too; unless said, landmark_mask and landmark_soft do."""
     control: str = "none"
     """`none`, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted."""
     groups: dict[str, float] = field(default_factory=dict)
-    """Landmark heatmap: factor of the Gaussians of jaw, brows, nose, eyes or mouth, 1 where not named, 0 leaves out."""
+    """Landmark kinds: factor of jaw, brows, nose, eyes or mouth, 1 where not named, 0 leaves out."""
+    dilation: Literal["centred", "published"] = "centred"
+    """landmark_dilation: wider by 1/48 of the side all around, or as published, by 2/48 to the right and down."""
+    saliency: str = "spectral_residual"
+    """saliency: `spectral_residual` (no weights), or a file with weights of MSI-Net (.safetensors, .npz or .pb)."""
 
     def __post_init__(self) -> None:
         if self.kind not in CUE_KINDS:
@@ -51,14 +57,24 @@ class CueConfig:
                 raise unknown_name("landmark group", name, LANDMARK_GROUPS)
             if not 0 <= weight < float("inf"):
                 raise UsageError(f"cue groups: {name} is {weight}; it must be 0 or more.")
-        if "jaw" in self.groups and not self.jaw:
+        if "jaw" in self.groups and not self.draws_jaw:
             raise UsageError("cue groups: jaw has a factor, but the jaw line is not drawn; set cue.jaw to true.")
-        drawn = [name for name in LANDMARK_GROUPS if self.jaw or name != "jaw"]
+        drawn = [name for name in LANDMARK_GROUPS if self.draws_jaw or name != "jaw"]
         if not any(self.groups.get(name, 1) for name in drawn):
             raise UsageError("cue groups: every factor is 0, so nothing is drawn.")
+        if self.dilation not in ("centred", "published"):
+            raise unknown_name("dilation", self.dilation, ("centred", "published"))
+        if self.saliency not in SALIENCIES and not self.saliency.endswith(WEIGHT_SUFFIXES):
+            error = unknown_name("saliency", self.saliency, SALIENCIES)
+            raise UsageError(f"{error} Or give a file with weights of MSI-Net ({', '.join(WEIGHT_SUFFIXES)}).")
         if not 0 < self.sigma < 10:
             raise UsageError(f"cue sigma {self.sigma} is out of range; give a share of the eye distance such as 0.06.")
         if self.control == "other_class" and self.kind != "au":
             raise UsageError(
                 f"control 'other_class' needs cue 'au': the cue '{self.kind}' is the same for every class."
             )
+
+    @property
+    def draws_jaw(self) -> bool:
+        """Whether the jaw line is part of the cue."""
+        return self.kind in ("landmark_mask", "landmark_soft") if self.jaw is None else self.jaw

@@ -54,7 +54,7 @@ def gaussians(
 def point_weights(config: CueConfig) -> list[float]:
     """Factor of each of the 68 points: 0 for a jaw that is not drawn, else that of its group."""
     factors = {name: config.groups.get(name, 1.0) for name in LANDMARK_GROUPS}
-    if not config.jaw:
+    if not config.draws_jaw:
         factors["jaw"] = 0.0
     return [factors[name] for name, (first, end) in LANDMARK_GROUPS.items() for _ in range(first, end)]
 

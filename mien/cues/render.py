@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from mien.cues.action_units import draw_canvas, draw_face
 from mien.cues.codebook import choice, geometry, load_codebook
 from mien.cues.config import CueConfig
 from mien.cues.heatmaps import draw_landmarks, point_weights
+from mien.cues.masks import draw_masks
+from mien.cues.saliency import draw_saliency
 from mien.errors import UsageError
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
@@ -20,27 +23,49 @@ Size = tuple[int, int]
 Drawn = tuple[Tensor, Tensor]
 
 
-def _action_units(
-    config: CueConfig, landmarks: Tensor, labels: Tensor, scheme: str, image_size: Size, size: Size
-) -> Drawn:
-    device = landmarks.device
-    book = geometry(config.codebook, image_size, device)
-    table = choice(config.codebook, scheme, config.kind == "au_generic", device)
+class Faces(NamedTuple):
+    """What cues are drawn from."""
+
+    landmarks: Tensor
+    """(B, 68, 2) float32 pixels, NaN unknown."""
+    labels: Tensor
+    """(B,) class index, -1 unknown."""
+    scheme: str
+    image_size: Size
+    images: Tensor | None
+    """(B, 3, H, W) RGB in [0, 1], where given."""
+
+
+def _action_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
+    landmarks, labels, device = faces.landmarks, faces.labels, faces.landmarks.device
+    book = geometry(config.codebook, faces.image_size, device)
+    table = choice(config.codebook, faces.scheme, config.kind == "au_generic", device)
     rows = torch.where((labels < 0) | (labels >= len(table.drawn) - 1), len(table.drawn) - 1, labels)
     draw = draw_face if load_codebook(config.codebook).drawing == "face" else draw_canvas
-    return draw(landmarks, rows, book, table, image_size, size)
+    return draw(landmarks, rows, book, table, faces.image_size, size)
 
 
-def _landmarks(
-    config: CueConfig, landmarks: Tensor, labels: Tensor, scheme: str, image_size: Size, size: Size
-) -> Drawn:
-    return draw_landmarks(landmarks, config.sigma, config.merge, point_weights(config), image_size, size)
+def _landmarks(config: CueConfig, faces: Faces, size: Size) -> Drawn:
+    weights = point_weights(config)
+    return draw_landmarks(faces.landmarks, config.sigma, config.merge, weights, faces.image_size, size)
 
 
-CUES: dict[str, Callable[[CueConfig, Tensor, Tensor, str, Size, Size], Drawn]] = {
+def _masks(config: CueConfig, faces: Faces, size: Size) -> Drawn:
+    return draw_masks(config, faces.landmarks, faces.image_size, size)
+
+
+def _saliency(config: CueConfig, faces: Faces, size: Size) -> Drawn:
+    return draw_saliency(config, faces.images, size)
+
+
+CUES: dict[str, Callable[[CueConfig, Faces, Size], Drawn]] = {
     "au": _action_units,
     "au_generic": _action_units,
     "landmarks": _landmarks,
+    "landmark_mask": _masks,
+    "landmark_soft": _masks,
+    "landmark_dilation": _masks,
+    "saliency": _saliency,
 }
 
 CONTROLS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -65,6 +90,7 @@ def render_cue(
     size: Size,
     generator: torch.Generator | None = None,
     mean: Tensor | None = None,
+    images: Tensor | None = None,
 ) -> Cue:
     """Cue of a batch, drawn on the landmarks' device at `size` without a detour over the image size.
 
@@ -77,10 +103,12 @@ def render_cue(
         size: (h, w) of the maps.
         generator: source of the controls `shuffled` and `other_class`.
         mean: (1, 1, h, w) dataset-mean cue, needed by the control `mean`.
+        images: (B, 3, H, W) RGB in [0, 1], needed by the kind `saliency`, which needs no landmarks.
 
     Returns:
         maps (B, 1, h, w) float32 in [0, 1], zero where not valid, and valid (B,): False for a class without action
-        units (Neutral) under cue `au`, for unknown landmarks that the cue needs, and when nothing falls on the canvas.
+        units (Neutral) under cue `au`, for unknown landmarks that the cue needs, when nothing falls on the canvas, and for
+        a picture without contrast under `saliency`.
 
     """
     if landmarks.dim() != 3 or landmarks.shape[1:] != (LANDMARKS, 2):
@@ -89,14 +117,14 @@ def render_cue(
         raise UsageError("control 'mean' needs the dataset-mean cue; accumulate it with mean_cue first.")
     hard = (labels.argmax(1) if labels.dim() == 2 else labels).to(landmarks.device, torch.int64)
     with torch.autocast(landmarks.device.type, enabled=False):
-        points = landmarks.float()
-        maps, valid = CUES[config.kind](config, points, hard, scheme, image_size, size)
+        faces = Faces(landmarks.float(), hard, scheme, image_size, images)
+        maps, valid = CUES[config.kind](config, faces, size)
         if config.control == "shuffled":
             maps, valid = controls.shuffled(Cue(maps, valid), generator)
         elif config.control == "other_class":
             drawn = choice(config.codebook, scheme, False, landmarks.device).drawn[:-1]
             others = controls.other_labels(hard, drawn, generator)
-            maps, other_valid = CUES[config.kind](config, points, others, scheme, image_size, size)
+            maps, other_valid = CUES[config.kind](config, faces._replace(labels=others), size)
             valid = valid & other_valid
         elif config.control == "mean" and mean is not None:
             maps = controls.mean(maps, mean)
@@ -117,6 +145,7 @@ def control_cue(
     size: Size,
     generator: torch.Generator | None = None,
     mean: Tensor | None = None,
+    images: Tensor | None = None,
 ) -> Cue:
     """The cue of `config` under another control: the floors beside an alignment score. Arguments as `render_cue`."""
     return render_cue(
@@ -128,32 +157,38 @@ def control_cue(
         size=size,
         generator=generator,
         mean=mean,
+        images=images,
     )
 
 
-def per_class_maps(config: CueConfig, landmarks: Tensor, *, scheme: str, image_size: Size, size: Size) -> Tensor:
+def per_class_maps(
+    config: CueConfig, landmarks: Tensor, *, scheme: str, image_size: Size, size: Size, images: Tensor | None = None
+) -> Tensor:
     """Plain cue of every class of the scheme for every face, (B, K, h, w); zero for a class without a cue (Neutral)."""
     count = len(scheme_classes(scheme))
     labels = torch.arange(count, device=landmarks.device).repeat(len(landmarks))
     faces = landmarks.repeat_interleave(count, 0)
     plain = replace(config, control="none")
-    cue = render_cue(plain, faces, labels, scheme=scheme, image_size=image_size, size=size)
+    pictures = None if images is None else images.repeat_interleave(count, 0)
+    cue = render_cue(plain, faces, labels, scheme=scheme, image_size=image_size, size=size, images=pictures)
     return cue.maps.view(len(landmarks), count, *size)
 
 
 def mean_cue(
     config: CueConfig,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, ...]],
     *,
     scheme: str = "basic-7",
     image_size: Size,
     size: Size,
 ) -> tuple[Tensor, Tensor]:
-    """Dataset-mean cue over batches of (landmarks, labels): overall (1, 1, h, w) and per class (K, 1, h, w)."""
+    """Dataset-mean cue over batches of (landmarks, labels[, images]): overall (1, 1, h, w), per class (K, 1, h, w)."""
     total = controls.MeanCue(len(scheme_classes(scheme)))
     plain = replace(config, control="none")
-    for landmarks, labels in batches:
-        total.update(render_cue(plain, landmarks, labels, scheme=scheme, image_size=image_size, size=size), labels)
+    for landmarks, labels, *pictures in batches:
+        images = pictures[0] if pictures else None
+        cue = render_cue(plain, landmarks, labels, scheme=scheme, image_size=image_size, size=size, images=images)
+        total.update(cue, labels)
     overall, per_class = total.overall(), total.per_class()
     if total.total is None:
         overall, per_class = overall.expand(-1, -1, *size).clone(), per_class.expand(-1, -1, *size).clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from zipfile import BadZipFile
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from mien.cues.config import CueConfig
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import replacing, write_npz
-from mien.schema import EXPRESSIONS, LANDMARKS, FloatArray
+from mien.schema import EXPRESSIONS, LANDMARKS, ByteArray, FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SCHEME = "basic-8"
 CHUNK = 256
 FACES_A_ROW = 2
+Pictures = Callable[[npt.NDArray[np.int64]], ByteArray] | None
+"""Rows -> RGB (B, H, W, 3) uint8; None without pictures."""
 
 
 def cues(
@@ -37,9 +40,11 @@ def cues(
     out: Path | None = None,
     sheet: Path | None = None,
     sigma: float = 0.06,
-    jaw: bool = False,
+    jaw: bool | None = None,
     merge: Literal["max", "sum"] = "max",
     groups: dict[str, float] | None = None,
+    dilation: Literal["centred", "published"] = "centred",
+    saliency: str = "spectral_residual",
     control: str = "none",
     seed: int = 0,
 ) -> FloatArray | None:
@@ -47,7 +52,8 @@ def cues(
 
     Args:
         source: prepared store folder, or .npz file with the array `landmarks` (N, 68, 2), xy pixels of a square image.
-        cue: what to draw: au (action units of the expression), au_generic (all of them) or landmarks (Gaussians).
+        cue: what to draw: au (action units of the expression), au_generic (all of them), landmarks (Gaussians),
+            landmark_mask, landmark_soft, landmark_dilation (regions) or saliency (of a store's pictures).
         codebook: corrected, paper, or the path of an own .json file.
         expression: draw every face as this expression; a store uses its own labels when this is left out.
         image_size: side in pixels of the image that the landmarks of an .npz file lie on.
@@ -55,14 +61,16 @@ def cues(
         out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,).
         sheet: .png file to write: one row per expression with image, landmarks and cue.
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
-        jaw: landmark heatmap, draw the jaw line too.
+        jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
         merge: landmark heatmap, max or sum over the points.
-        groups: landmark heatmap, factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named.
+        groups: landmark kinds, factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named.
+        dilation: landmark_dilation, centred or as published, moved to the right and down.
+        saliency: spectral_residual, or a file with weights of MSI-Net.
         control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
         seed: seed of the controls that draw lots.
 
     """
-    config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {})
+    config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency)
     if out is None and sheet is None:
         raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
     if expression is not None and expression not in EXPRESSIONS:
@@ -74,11 +82,13 @@ def cues(
     if cue == "au" and expression is not None and not load_codebook(codebook).expressions.get(expression):
         raise UsageError(f"{expression} has no action units in codebook {codebook}; use --cue au_generic or landmarks.")
     names: list[str | None] | None = None
+    pictures: Pictures = None
     if source.is_dir():
         from mien.data.store import open_store
 
         store = open_store(source)
         landmarks, names, image_size = store.landmarks, list(store.expression), store.info.size
+        pictures = store.images
         if sheet is not None:
             _write_sheet(sheet, store, config, expression, size or image_size, seed)
             print(f"{sheet}: cue sheet of {source}")
@@ -86,13 +96,15 @@ def cues(
         landmarks = _read_landmarks(source)
         if sheet is not None:
             raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
+        if cue == "saliency":
+            raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
         if cue == "au" and expression is None:
             raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
     if out is None:
         return None
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
-    maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed)
+    maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
@@ -123,11 +135,18 @@ def _labels(names: list[str | None]) -> Tensor:
 
 
 def _draw(
-    config: CueConfig, landmarks: FloatArray, names: list[str | None], image_size: int, size: int, seed: int
+    config: CueConfig,
+    landmarks: FloatArray,
+    names: list[str | None],
+    image_size: int,
+    size: int,
+    seed: int,
+    pictures: Pictures,
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     import torch
 
     from mien.cues.render import mean_cue, render_cue
+    from mien.data.transforms import as_pictures
     from mien.progress import track
 
     points, labels = torch.from_numpy(np.array(landmarks, np.float32)), _labels(names)
@@ -136,13 +155,22 @@ def _draw(
     mean = None
     # a shuffle goes through all faces, everything else is drawn in pieces
     chunk = max(1, len(points)) if config.control == "shuffled" else CHUNK
-    pairs = list(zip(points.split(chunk), labels.split(chunk), strict=True))
+    parts = torch.arange(len(points)).split(chunk)
+
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        for rows in parts:
+            given = (points[rows], labels[rows])
+            yield (*given, as_pictures(pictures(rows.numpy()))) if pictures and config.kind == "saliency" else given
+
     if config.control == "mean":
-        mean, _ = mean_cue(config, pairs, scheme=SCHEME, image_size=canvas, size=cells)
+        mean, _ = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
     drawn: list[Cue] = [
-        render_cue(config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean)
-        for p, k in track(pairs, "cues")
-    ]
+        render_cue(
+            config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean,
+            images=images[0] if images else None,
+        )
+        for p, k, *images in track(batches(), "cues", len(parts))
+    ]  # fmt: skip
     if not drawn:
         return np.zeros((0, size, size), np.float32), np.zeros(0, bool)
     return torch.cat([c.maps for c in drawn])[:, 0].numpy(), torch.cat([c.valid for c in drawn]).numpy()
@@ -174,7 +202,10 @@ def _write_sheet(sheet: Path, store: Store, config: CueConfig, expression: str |
             axis.set_axis_off()
     picked = [i for _, faces in rows for i in faces]
     names: list[str | None] = [name for name, faces in rows for _ in faces]
-    maps, valid = _draw(config, store.landmarks[picked], names, store.info.size, size, seed)
+    chosen = np.array(picked)
+    maps, valid = _draw(
+        config, store.landmarks[picked], names, store.info.size, size, seed, lambda rows: store.images(chosen[rows])
+    )
     place = 0
     for line, (name, faces) in zip(axes, rows, strict=True):
         for column, face in enumerate(faces):

@@ -17,6 +17,7 @@ import numpy as np
 
 from mien.data import folder
 from mien.data.arrow import Skipped
+from mien.data.fold_files import with_fold_file
 from mien.errors import DataError, UsageError
 from mien.schema import EXPRESSIONS, ByteArray, FloatArray, Record
 
@@ -32,21 +33,24 @@ FER_PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "
 _VOTE_ORDER = [[column.capitalize() for column in FER_PLUS[:8]].index(name) for name in EXPRESSIONS]
 
 
-def records(root: Path, *, votes: Path | None = None) -> Iterator[Record | Skipped]:
+def records(root: Path, *, votes: Path | None = None, folds: Path | None = None) -> Iterator[Record | Skipped]:
     """Rows of the official CSV in their order (id ``row-00017``), or pictures of the folder layout (id = path).
 
     `root` is the CSV file or the folder with it or with the class folders; `votes` the FER+ file `fer2013new.csv`
     (used by default when it lies beside the CSV). The expression stays FER-2013's own label; votes become shares over
     EXPRESSIONS without "unknown" and "NF". A row that most annotators call not a face is skipped. Training is split
     "train"; PublicTest is "valid" and PrivateTest "test", but PublicTest is "test" in a file without PrivateTest;
-    ``attributes["usage"]`` keeps the original name.
+    ``attributes["usage"]`` keeps the original name. `folds` is a published fold file (`fold_files`), whose pictures
+    alone are kept.
     """
     table = _find_csv(Path(root))
     if table is not None:
         beside = table.with_name("fer2013new.csv")
-        yield from _rows(table, votes or (beside if beside.is_file() else None))
-    elif votes is not None:
-        raise UsageError(f"votes need the official fer2013.csv (they go by row), but '{root}' has class folders.")
+        rows = _rows(table, votes or (beside if beside.is_file() else None))
+        yield from rows if folds is None else with_fold_file(rows, folds)
+    elif votes is not None or folds is not None:
+        what = "votes" if folds is None else "folds"
+        raise UsageError(f"{what} need the official fer2013.csv (they go by row), but '{root}' has class folders.")
     else:
         yield from folder.records(Path(root))
 

@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.duplicates import components, exact_groups, same_picture_groups
+from mien.data.labels import POLARITY, labels_of, own_polarity, published_order
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.schema import IntArray, class_index
+from mien.schema import IntArray
 
 Labels = npt.NDArray[Any]
+PUBLISHED_K, PUBLISHED_SEED = 5, 2020
+"""Folds of Luna-Jimenez et al. 2021."""
 
 
 class Split(NamedTuple):
@@ -81,19 +84,58 @@ def k_folds(
     habit of plain StratifiedKFold on shuffled rows (Luna-Jimenez et al. 2021: k 5, seed 2020, scheme polarity-3).
     A `fraction` above 0 carves a validation part out of each fold's train part, in whole groups when `grouped`.
     """
-    classes = class_index(scheme)
-    labels = np.array([classes.get(name, -1) for name in store.expression], dtype=np.int64)
-    rows = np.flatnonzero(labels >= 0)
+    labels = labels_of(store, scheme)
     groups = row_groups(store, near) if grouped else np.arange(len(store))
-    folds = fold_numbers(labels[rows], k, seed, groups[rows] if grouped else None)
+    tests = _deal(labels, groups, seed, k) if grouped else published_folds(store, seed, k, scheme)
+    rows = np.concatenate(tests)
     splits = []
-    for fold in range(k):
-        train, valid = rows[folds != fold], np.empty(0, dtype=np.int64)
+    for fold, test in enumerate(tests):
+        train, valid = np.setdiff1d(rows, test), np.empty(0, dtype=np.int64)
         if fraction > 0:
             train, valid = carve(train, labels, groups, seed, fraction)
         notes = {"fold": fold, "k": k, "seed": seed, "grouped": grouped, "left_out_of_scheme": len(store) - len(rows)}
-        splits.append(_split("k-folds", store, train, valid, rows[folds == fold], notes))
+        splits.append(_split("k-folds", store, train, valid, test, notes))
     return splits
+
+
+def published_folds(
+    store: Store, seed: int = PUBLISHED_SEED, k: int = PUBLISHED_K, scheme: str = POLARITY
+) -> list[IntArray]:
+    """Test rows of each of k plain stratified folds, each sorted: the folds of Luna-Jimenez et al. 2021 as they stand.
+
+    A store that was prepared with their fold file has each row's fold in the attribute `fold`, which is taken as it is.
+    Otherwise the folds are drawn anew, which gives theirs exactly when the store holds all rows of the dataset in its
+    own order: scikit-learn deals by place, so one picture fewer (not a face, unreadable) moves the others. Rows with a
+    polarity from valence are dealt in the published order, Positive, Neutral, Negative. Neither subjects nor duplicates
+    are kept together; see `grouped_folds`.
+    """
+    labels = labels_of(store, scheme)
+    rows = np.flatnonzero(labels >= 0)
+    if (seed, k, scheme) == (PUBLISHED_SEED, PUBLISHED_K, POLARITY):
+        listed = np.array([values.get("fold", -1) for values in store.attributes], dtype=np.int64)
+        if (listed >= 0).any():
+            return [rows[listed[rows] == fold] for fold in range(k)]
+    if scheme == POLARITY and own_polarity(store):
+        rows = published_order(labels, rows)
+    numbers = fold_numbers(labels[rows], k, seed)
+    return [np.sort(rows[numbers == fold]) for fold in range(k)]
+
+
+def grouped_folds(
+    store: Store, seed: int = PUBLISHED_SEED, k: int = PUBLISHED_K, scheme: str = POLARITY, near: bool = True
+) -> list[IntArray]:
+    """Test rows of each of k stratified folds, each sorted, that keep subjects and duplicate groups whole.
+
+    The strict alternative to `published_folds`: identical and, with `near`, look-alike pictures are in one fold.
+    """
+    return _deal(labels_of(store, scheme), row_groups(store, near), seed, k)
+
+
+def _deal(labels: Labels, groups: IntArray, seed: int, k: int) -> list[IntArray]:
+    """Test rows of k folds of whole groups; labels of -1 are left out."""
+    rows = np.flatnonzero(labels >= 0)
+    numbers = fold_numbers(labels[rows], k, seed, groups[rows])
+    return [rows[numbers == fold] for fold in range(k)]
 
 
 def fold_numbers(labels: Labels, k: int, seed: int, groups: IntArray | None = None) -> IntArray:

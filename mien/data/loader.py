@@ -11,17 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mien.config import AugmentConfig, ModelConfig
+from mien.data.labels import labels_of
 from mien.data.store import Store
 from mien.data.transforms import FaceTransform, luma, normalise
-from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, FloatArray, IntArray, class_index
+from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, FloatArray, IntArray
 
 Item = tuple[Tensor, Tensor, int]
-
-
-def labels_of(store: Store, scheme: str) -> IntArray:
-    """(N,) int64 class index in `scheme` of every row, -1 where unlabelled or left out by the scheme."""
-    index = class_index(scheme)
-    return np.array([index.get(name, -1) if name is not None else -1 for name in store.expression], dtype=np.int64)
 
 
 def targets_of(store: Store, scheme: str) -> FloatArray:

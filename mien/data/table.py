@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def records(root: Path, *, columns: str | None = None, labels: str | None = None) -> Iterator[Record | Skipped]:
-    """Rows of a CSV or Parquet file in order.
+    """Rows of a CSV (commas or semicolons) or Parquet file in order.
 
     `root` is the file, or a folder with exactly one .csv or .parquet file; relative picture paths start at its folder.
     `columns` are ``target=column`` pairs, e.g. ``image=path,expression=emotion,AU12=AU12_r,attr.skin=tone,
@@ -77,7 +77,10 @@ def _open(path: Path) -> tuple[list[str], Iterator[Row]]:
         batches = table.iter_batches(batch_size=256)
         return list(table.schema_arrow.names), (row for batch in batches for row in batch.to_pylist())
     file = open(path, newline="", encoding="utf-8-sig", errors="replace")  # noqa: SIM115 (closed by the generator)
-    reader = csv.DictReader(file, skipinitialspace=True)
+    header = file.readline()
+    file.seek(0)
+    semicolons = header.count(";") > header.count(",")
+    reader = csv.DictReader(file, skipinitialspace=True, delimiter=";" if semicolons else ",")
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = names
 

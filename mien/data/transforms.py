@@ -8,7 +8,7 @@ from torch import Tensor
 from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.faces.landmarks import FLIP
-from mien.schema import PREPROCESSING
+from mien.schema import PREPROCESSING, ByteArray
 
 ensure_torchvision()
 from torchvision import tv_tensors  # noqa: E402
@@ -87,3 +87,17 @@ def normalise(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
     std = torch.tensor(steps.std[:count], device=images.device).view(1, count, 1, 1)
     result = ((pixels.float() / steps.scale - mean) / std).contiguous(memory_format=torch.channels_last)
     return result.expand(-1, 3, -1, -1)
+
+
+def denormalised(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
+    """(B, 3, H, W) RGB in [0, 1] of what `normalise` made, up to the masking or mixing since."""
+    steps = PREPROCESSING[preprocessing]
+    mean = torch.tensor(steps.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(steps.std, device=images.device).view(1, 3, 1, 1)
+    pixels = (images.float() * std + mean) * (steps.scale / 255)
+    return (pixels.flip(1) if steps.bgr else pixels).clamp(0, 1)
+
+
+def as_pictures(images: ByteArray) -> Tensor:
+    """RGB (B, H, W, 3) uint8 of a store -> (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

@@ -58,12 +58,17 @@ class Faces:
 
         from mien.cues import render_cue
 
-        side = self.store.info.size
+        side, config = self.store.info.size, replace(self.run.recipe.cue, control="none")
+        pictures = None
+        if config.kind == "saliency":
+            from mien.data.transforms import as_pictures
+
+            pictures = as_pictures(self.images(which))
         cue = render_cue(
-            replace(self.run.recipe.cue, control="none"),
+            config,
             torch.from_numpy(self.store.landmarks[self.run.faces["row"][which]].astype(np.float32)),
             torch.from_numpy(self.run.faces["label"][which]),
-            scheme=self.run.recipe.data.scheme, image_size=(side, side), size=(side, side),
+            scheme=self.run.recipe.data.scheme, image_size=(side, side), size=(side, side), images=pictures,
         )  # fmt: skip
         return np.asarray(cue.maps[:, 0].numpy())
 
