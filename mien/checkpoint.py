@@ -154,6 +154,8 @@ def load_model(path: Path, which: str = "best") -> tuple[nn.Module, Recipe, dict
     from mien.models import create_model
 
     recipe, env = read_run(path)
+    if recipe.data.folds and recipe.data.fold is None:
+        raise DataError(f"{path} gathers the folds of a cross-validation; name one of them, e.g. {path / 'fold-0'}.")
     tensors, meta = load_tensors(path / f"{which}.ckpt")
     plain, classes = replace(recipe.model, pretrained=False, weights=None), scheme_classes(recipe.data.scheme)
     model = create_model(plain, len(classes), recipe.guidance.layers)

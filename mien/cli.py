@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("mien.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
+    "crossval": ("mien.crossval", "train and score a recipe on every fold; resumes, and gathers the folds as one run"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),

@@ -228,18 +228,26 @@ def loss_terms(
 
 
 def split_rows(store: Store, recipe: Recipe) -> Split:
-    """Rows of train, valid and test under the recipe's protocol, unlabelled rows left out; empty parts are data errors."""
-    labelled = labels_of(store, recipe.data.scheme) >= 0
-    if recipe.data.protocol == "strict":
-        parts = folds.strict(store, seed=recipe.run.seed, fraction=recipe.data.valid_fraction)
-        train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
-        split = Split(train_rows, valid_rows, test_rows, parts.report)
+    """Rows of train, valid and test under the recipe's protocol, unlabelled rows left out; empty parts are data errors.
+
+    Under `strict` a fold's validation part is carved out of its training faces, in whole subjects and duplicate groups;
+    under `paper` faces are dealt one by one and the test part selects the epoch.
+    """
+    data = recipe.data
+    strict = data.protocol == "strict"
+    if data.folds and data.fold is None:
+        raise UsageError(f"data.folds is {data.folds} but no data.fold is named; `mien crossval` trains all of them.")
+    if data.fold is not None:
+        fraction = data.valid_fraction if strict else 0.0
+        every = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction)
+        parts = every[data.fold]
     else:
-        parts = folds.official(store)
-        test = parts.test[labelled[parts.test]]
-        split = Split(parts.train[labelled[parts.train]], test, test, parts.report)
+        parts = folds.strict(store, recipe.run.seed, data.valid_fraction) if strict else folds.official(store)
+    labelled = labels_of(store, data.scheme) >= 0
+    train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
+    split = Split(train_rows, valid_rows if strict else test_rows, test_rows, parts.report)
     for name, count in split.sizes().items():
-        if count == 0 and not (name == "test" and recipe.data.protocol == "strict"):
+        if count == 0 and not (name == "test" and strict):
             raise DataError(
                 f"{store.path}: no labelled faces in '{name}' for scheme {recipe.data.scheme}; see `mien check {store.path}`."
             )

@@ -31,9 +31,11 @@ LAYERS: list[set[str]] = [
     {"guidance"},
     {"objective"},
     {"train", "collect"},
-    {"evaluate", "predict", "crossval", "explain_photos", "export"},
+    {"face_scores"},
+    {"evaluate", "predict", "explain_photos", "export"},
     {"report"},
     {"reproduce"},
+    {"crossval"},
     {"demo", "web", "cli"},
     {"__main__"},
 ]
