@@ -28,7 +28,8 @@ from mien.data.masking import LEAK, label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
-from mien.face_scores import errors_csv, face_facts, predictions_csv, score_faces
+from mien.face_scores import face_facts, score_faces
+from mien.face_tables import errors_csv, predictions_csv
 from mien.files import write_atomic, write_npz
 from mien.guidance import mean_of_cue
 from mien.metrics.alignment import summarise

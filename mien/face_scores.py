@@ -1,26 +1,20 @@
-"""Per-face arrays of a scored run, as `maps/faces.npz` holds them, to numbers and to tables with a line a face."""
+"""Per-face arrays of a scored run, as `maps/faces.npz` holds them, to the numbers of results.json."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mien.collect import PREDICTED, SEGMENTATION
 from mien.data.store import Store
+from mien.face_tables import AFFECT, Arrays
 from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
 from mien.metrics.errors import affect_matrices, by_group, confusions
 from mien.metrics.faithfulness import FAITHFULNESS
 from mien.schema import IntArray
-
-Arrays = Mapping[str, np.ndarray]
-
-AFFECT = ("valence", "arousal")
-"""Attributes of a store, in [-1, 1], that errors are set beside."""
 
 
 def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
@@ -85,38 +79,3 @@ def error_scores(faces: Arrays, classes: Sequence[str]) -> dict[str, Any]:
             name: affect_matrices(faces[name], predicted, labels, len(classes)) for name in AFFECT if name in faces
         },
     }
-
-
-def predictions_csv(faces: Arrays, classes: Sequence[str]) -> str:
-    """A line a face, in the order of the store or of the folds."""
-    return _csv(faces, classes, range(len(faces["label"])))
-
-
-def errors_csv(faces: Arrays, classes: Sequence[str]) -> str:
-    """The lines of the faces that were taken for another class, the surest first."""
-    shares = faces["probabilities"]
-    wrong = np.flatnonzero(shares.argmax(1) != faces["label"])
-    return _csv(faces, classes, wrong[np.argsort(-shares[wrong].max(1), kind="stable")].tolist())
-
-
-def _csv(faces: Arrays, classes: Sequence[str], rows: Iterable[int]) -> str:
-    facts = [name for name in ("fold", "subject", "expression", "landmarks", *AFFECT) if name in faces]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", "true", "predicted", "confidence", *(f"p_{name}" for name in classes), *facts])
-    for row in rows:
-        share = faces["probabilities"][row]
-        said = int(share.argmax())
-        names = [faces["id"][row], classes[int(faces["label"][row])], classes[said]]
-        numbers = [f"{value:.6f}" for value in (share[said], *share)]
-        writer.writerow([*names, *numbers, *(_plain(faces[name][row]) for name in facts)])
-    return buffer.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """A cell: yes or no, nothing for an unknown number."""
-    if isinstance(value, np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, np.floating):
-        return f"{value:g}" if np.isfinite(value) else ""
-    return value

@@ -17,6 +17,7 @@ import pytest
 import tiny
 import yaml
 
+import mien.progress
 import mien.train
 from mien.crossval import crossval, fold_list, memory
 from mien.crossval.gather import mean_maps
@@ -38,6 +39,14 @@ def faces_with_affect() -> list:
         points = None if k % 11 == 0 else record.landmarks
         made.append(record._replace(attributes=affect, landmarks=points))
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A net this narrow is slower on two threads, and a busy machine makes them wait for one another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mien.progress, "default_workers", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"cues.config"},
     {"losses.config", "losses.options"},
     {"config", "draw"},
-    {"optim"},
+    {"optim", "face_tables", "warps"},
     {"faces", "cues", "models", "losses", "explain", "metrics"},
     {"data"},
     {"checkpoint", "prepare", "check", "synthesize", "cues.verb"},
