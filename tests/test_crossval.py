@@ -286,7 +286,7 @@ def test_refused_before_anything_is_trained(whole, recipe, options, words):
 
 def test_other_faces_are_refused(whole, recipe, tmp_path):
     other = tiny.store(tmp_path / "other", each=3, seed=5)
-    with pytest.raises(DataError, match="trained on other faces"):
+    with pytest.raises(DataError, match=r"fold-0.results.json is of other faces"):
         crossval(recipe, folds=2, out=whole, overrides=["--data.store", str(other.path)])
 
 

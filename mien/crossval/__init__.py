@@ -72,10 +72,10 @@ def settings_of(recipe: Path, folds: int | None, protocol: str | None, overrides
 
     if any(word.split("=")[0] == "--data.fold" for word in overrides):
         raise UsageError("--data.fold is set by crossval; choose folds with --only, for example --only 0,2.")
-    settings = load_recipe(recipe, overrides)
-    changes = {"data.folds": folds or settings.data.folds or FOLDS, "data.fold": None}
     if folds is not None and folds < 2:
         raise UsageError(f"--folds {folds}: give at least 2.")
+    settings = load_recipe(recipe, overrides)
+    changes = {"data.folds": folds or settings.data.folds or FOLDS, "data.fold": None}
     return with_settings(settings, {**changes, **({"data.protocol": protocol} if protocol else {})})
 
 
@@ -106,6 +106,7 @@ def cells_of(settings: Recipe, folder: Path) -> list[Cell]:
             open_run(cell.folder, cell.recipe)
         if cell.done and cell.results()["store_fingerprint"] != store.fingerprint:
             raise DataError(
-                f"{cell.folder} was trained on other faces than {store.path} holds now; choose another --out."
+                f"{cell.folder / 'results.json'} is of other faces than {store.path} holds; delete it to score the fold "
+                "again, or choose another --out."
             )
     return cells
