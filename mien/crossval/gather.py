@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mien import checkpoint
 from mien.config import Recipe
 from mien.errors import DataError
 from mien.evaluate import write_results
 from mien.face_scores import score_faces
+from mien.files import write_atomic
 from mien.metrics.intervals import normal_interval
 from mien.report.runs import Arrays, Run, load_run
 from mien.reproduce.run import Cell
@@ -45,7 +45,7 @@ def gather(out: Path, recipe: Recipe, cells: Sequence[Cell], failed: Mapping[str
         },
     }
     facts = {**first.env, "rows": {"test": len(faces["label"])}, "split": {}}
-    checkpoint.write_atomic(out / "environment.json", json.dumps(facts, indent=1))
+    write_atomic(out / "environment.json", json.dumps(facts, indent=1))
     write_results(out, results, faces, mean_maps(list(runs.values())))
     return results
 
