@@ -53,10 +53,10 @@ def parts(theta: Tensor) -> dict[str, Tensor]:
     clockwise on the screen; right, down: shift of the centre in halves of the side.
     """
     a, b, x, c, d, y = theta.flatten(1).unbind(1)
-    values = torch.linalg.svdvals(theta[:, :, :2])
+    even, odd = torch.hypot(a + d, c - b), torch.hypot(a - d, c + b)  # sum and difference of the singular values
     return {
         "side": (a * d - b * c).abs().sqrt(),
-        "stretch": values[:, 0] / values[:, 1],
+        "stretch": (even + odd) / (even - odd).abs(),
         "turn": torch.rad2deg(torch.atan2(c - b, a + d)),
         "right": x,
         "down": y,
