@@ -157,6 +157,8 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
     from mien.models import create_model
 
     recipe, env = read_run(path)
+    if recipe.data.folds and recipe.data.fold is None:
+        raise DataError(f"{path} gathers the folds of a cross-validation; name one of them, e.g. {path / 'fold-0'}.")
     tensors, meta = load_tensors(path / f"{which}.ckpt")
     plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
     classes = scheme_classes(recipe.data.scheme)

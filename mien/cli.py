@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
     "guides": ("mien.guides", "write guide images of the guided spatial transformers as PNG files"),
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
+    "crossval": ("mien.crossval", "train and score a recipe on every fold; resumes, and gathers the folds as one run"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),

@@ -39,6 +39,12 @@ class DataConfig:
     """What selects the epoch: strict: a validation split out of train; paper: the test split; complete: all faces, which train."""
     valid_fraction: float = 0.1
     """Share of train that becomes the validation split where the store has none."""
+    folds: int = 0
+    """Cross-validation: into how many folds all faces of the scheme are dealt, official splits pooled; 0: the store's own splits."""
+    fold: int | None = None
+    """The fold that is the test part, from 0; `mien crossval` takes each in turn."""
+    fold_seed: int = 2020
+    """Seed by which faces are dealt into folds; 2020 is the published one."""
     targets: Literal["label", "votes"] = "label"
     """Train on the label, or on annotator votes (soft targets) where the store has them."""
     balance: Literal["none", "weights", "weights_max", "sampler", "sampler_min"] = "none"
@@ -47,6 +53,13 @@ class DataConfig:
     """Groups of class names: training begins with the first and adds the next every curriculum_epochs; [] for all at once."""
     curriculum_epochs: int = 1
     """Epochs between two groups of the curriculum."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 0 or self.folds == 1:
+            raise UsageError(f"data.folds is {self.folds}; it must be 0 (the store's own splits) or at least 2.")
+        if self.fold is not None and not 0 <= self.fold < self.folds:
+            folds = f"0 to {self.folds - 1}" if self.folds else "left out without data.folds"
+            raise UsageError(f"data.fold is {self.fold}; it must be {folds}.")
 
 
 @dataclass(frozen=True)
@@ -320,7 +333,7 @@ LEAST = {
     "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
     "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
     "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,
-    "augment.cutmix_alpha": 0.01, "data.curriculum_epochs": 1, "loss.weight": 0, "loss.focal_alpha": 0,
+    "augment.cutmix_alpha": 0.01, "data.curriculum_epochs": 1, "data.fold_seed": 0, "loss.weight": 0, "loss.focal_alpha": 0,
     "loss.focal_gamma": 0, "transformer.limit": 0, "loss.barrier_start": 0.01, "loss.barrier_factor": 1, "loss.barrier_most": 0.01,
 }  # fmt: skip
 """Recipe key -> smallest value that makes sense."""

@@ -15,8 +15,6 @@ from mien import checkpoint
 from mien.collect import (
     CONTROLS,
     FLOORS,
-    PREDICTED,
-    SEGMENTATION,
     Collected,
     FaceScores,
     Plan,
@@ -30,16 +28,19 @@ from mien.data.masking import LEAK, label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
+from mien.face_scores import face_facts, score_faces
+from mien.face_tables import errors_csv, predictions_csv
 from mien.files import write_atomic, write_npz
 from mien.guidance import mean_of_cue
-from mien.metrics.alignment import by_class, summarise
-from mien.metrics.classification import classification_scores
+from mien.metrics.alignment import summarise
 from mien.metrics.faithfulness import FAITHFULNESS, STEPS
 from mien.models import Classifier
 from mien.schema import FloatArray, IntArray, scheme_classes
 from mien.train import split_rows
 
 __all__ = ["CONTROLS", "FLOORS", "evaluate"]
+
+Arrays = dict[str, np.ndarray]
 
 
 def evaluate(
@@ -77,9 +78,8 @@ def evaluate(
     if min(faithfulness_faces, faithfulness_steps, batch) < 1:
         raise UsageError("--faithfulness-faces, --faithfulness-steps and --batch must be at least 1.")
     model, recipe, env = checkpoint.load_model(run)
-    if store is not None:
-        recipe = replace(recipe, data=replace(recipe.data, store=store))
-    faces = open_store(recipe.data.store)
+    faces = open_store(store or recipe.data.store)
+    recipe = recipe_on(faces, recipe, env)
     if recipe.data.protocol == "complete" and split != "train" and faces.fingerprint == env.get("store_fingerprint"):
         raise UsageError(
             f"{run} was trained on every face of this store (protocol complete); score it on another --store."
@@ -106,15 +106,24 @@ def evaluate(
     )
     collected = collect(plan)
     collected.scores.update(guided_scores(plan))
-    results = results_of(run.name, split, plan, collected, env)
-    extra: FaceScores = {}
+    scored = face_arrays(plan, collected)
+    results = results_of(run.name, split, plan, scored, env)
     if faithfulness:
         extra, results["faithfulness"] = faithfulness_of(plan, collected, faithfulness_faces, faithfulness_steps)
-    write_results(run, results, collected, extra, plan)
+        scored |= {f"{name}/{kind}": values for name, kinds in extra.items() for kind, values in kinds.items()}
+    write_results(run, results, scored, collected.class_maps)
     print_results(results)
     if per_class:
         print_classes(results)
     return results
+
+
+def recipe_on(faces: Store, recipe: Recipe, env: dict[str, Any]) -> Recipe:
+    """The recipe with this store in the place of its own; the folds of its own faces say nothing about other ones."""
+    data = replace(recipe.data, store=faces.path)
+    if faces.fingerprint != env.get("store_fingerprint", faces.fingerprint):
+        data = replace(data, folds=0, fold=None)
+    return replace(recipe, data=data)
 
 
 def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tuple[str, ...]:
@@ -132,28 +141,32 @@ def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tu
     return tuple(names)
 
 
-def results_of(run: str, split: str, plan: Plan, collected: Collected, env: dict[str, Any]) -> dict[str, Any]:
+def face_arrays(plan: Plan, collected: Collected) -> Arrays:
+    """One row a face: what the store knows of it, what the model said, every score and the small maps."""
+    per_face = {f"{name}/{kind}": v for name, kinds in collected.scores.items() for kind, v in kinds.items()}
+    return {
+        **face_facts(plan.store, plan.rows),
+        "label": plan.labels[plan.rows],
+        "probabilities": collected.probabilities,
+        "valid": collected.valid,
+        "valid_predicted": collected.valid_predicted,
+        **({} if collected.theta is None else {"theta": collected.theta}),
+        **per_face,
+        **{f"map:{name}": values for name, values in collected.face_maps.items()},
+    }
+
+
+def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, Any]) -> dict[str, Any]:
     """Everything of results.json but faithfulness."""
-    recipe, faces, labels = plan.recipe, plan.store, plan.labels[plan.rows]
-    classes = scheme_classes(recipe.data.scheme)
-    predicted = collected.probabilities.argmax(1)
-    alignment = {}
-    for name, scores in collected.scores.items():
-        valid = collected.valid_predicted if name == PREDICTED else collected.valid
-        alignment[name] = summarise(scores, labels, predicted, valid, classes, seed=plan.seed)["scores"]
-    regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
-    last = [name for name in alignment if name.startswith("layer-")][-1]
-    cosines = {name: collected.scores[name]["cosine"] for name in (last, *plan.methods)}
+    recipe, classes = plan.recipe, scheme_classes(plan.recipe.data.scheme)
     return {
         "run_version": checkpoint.RUN_VERSION,
         "run": run,
         "split": split,
         "protocol": recipe.data.protocol,
-        "store": faces.info.dataset,
-        "store_fingerprint": faces.fingerprint,
+        "store": plan.store.info.dataset,
+        "store_fingerprint": plan.store.fingerprint,
         "classes": list(classes),
-        "faces": len(plan.rows),
-        "faces_with_cue": int(collected.valid.sum()),
         "guidance": {
             "weight": recipe.guidance.weight,
             "layers": recipe.guidance.layers,
@@ -164,11 +177,8 @@ def results_of(run: str, split: str, plan: Plan, collected: Collected, env: dict
         "checkpoint": env["checkpoint"],
         "methods": list(plan.methods),
         "samples": plan.sampling.samples,
-        "classification": classification_scores(collected.probabilities, labels, classes),
-        "alignment": alignment,
-        **({"segmentation": regions} if regions else {}),
         "label_leak": label_leak(recipe),
-        "per_class": by_class(cosines, labels, predicted, collected.valid, classes),
+        **score_faces(faces, classes, plan.methods, plan.seed),
     }
 
 
@@ -194,7 +204,7 @@ def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) ->
 
 def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
     """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any."""
-    if recipe.data.protocol != "complete" and (store.split == "train").any():
+    if recipe.data.folds or (recipe.data.protocol != "complete" and (store.split == "train").any()):
         parts = split_rows(store, recipe)
         rows, reference = getattr(parts, split), parts.train
     else:
@@ -204,33 +214,14 @@ def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) ->
     return rows, reference
 
 
-def write_results(run: Path, results: dict[str, Any], collected: Collected, extra: FaceScores, plan: Plan) -> None:
-    """results.json (all numbers), maps/class_means.npz (K, H, W) and maps/faces.npz (one row a face)."""
+def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps: Arrays) -> None:
+    """results.json (all numbers), predictions.csv and errors.csv, maps/class_means.npz (K, H, W) and maps/faces.npz (a row a face)."""
     (run / "maps").mkdir(exist_ok=True)
-    split, rows, store = results["split"], plan.rows, plan.store
-    suffix = "" if split == "test" else f"-{split}"
-    per_face = {
-        f"{name}/{kind}": values
-        for scores in (collected.scores, extra)
-        for name, kinds in scores.items()
-        for kind, values in kinds.items()
-    }
-    write_npz(run / "maps" / f"class_means{suffix}.npz", collected.class_maps)
-    write_npz(
-        run / "maps" / f"faces{suffix}.npz",
-        {
-            "row": rows,
-            "id": store.ids[rows].astype(str),
-            "subject": np.array([name or "" for name in store.subject[rows]], dtype=str),
-            "label": plan.labels[rows],
-            "probabilities": collected.probabilities,
-            "valid": collected.valid,
-            "valid_predicted": collected.valid_predicted,
-            **({} if collected.theta is None else {"theta": collected.theta}),
-            **per_face,
-            **{f"map:{name}": values for name, values in collected.face_maps.items()},
-        },
-    )
+    suffix = "" if results["split"] == "test" else f"-{results['split']}"
+    write_npz(run / "maps" / f"class_means{suffix}.npz", class_maps)
+    write_npz(run / "maps" / f"faces{suffix}.npz", faces)
+    write_atomic(run / f"predictions{suffix}.csv", predictions_csv(faces, results["classes"]))
+    write_atomic(run / f"errors{suffix}.csv", errors_csv(faces, results["classes"]))
     write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
 
 

@@ -242,21 +242,28 @@ def loss_terms(
 
 
 def split_rows(store: Store, recipe: Recipe) -> Split:
-    """Rows of train, valid and test under the recipe's protocol, unlabelled rows left out; empty parts are data errors."""
-    labelled = labels_of(store, recipe.data.scheme) >= 0
-    if recipe.data.protocol == "complete":
+    """Rows of train, valid and test under the recipe's protocol, unlabelled rows left out; empty parts are data errors.
+
+    Under `strict` a fold's validation part is carved out of its training faces, in whole subjects and duplicate groups;
+    under `paper` faces are dealt one by one and the test part selects the epoch; under `complete` every face is in every part.
+    """
+    data = recipe.data
+    strict = data.protocol == "strict"
+    labelled = labels_of(store, data.scheme) >= 0
+    if data.folds and data.fold is None:
+        raise UsageError(f"data.folds is {data.folds} but no data.fold is named; `mien crossval` trains all of them.")
+    if data.fold is not None:
+        fraction = data.valid_fraction if strict else 0.0
+        parts = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction)[data.fold]
+    elif data.protocol == "complete":
         every = np.flatnonzero(labelled)
-        split = Split(every, every, every, {"protocol": "complete", "train": len(every)})
-    elif recipe.data.protocol == "strict":
-        parts = folds.strict(store, seed=recipe.run.seed, fraction=recipe.data.valid_fraction)
-        train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
-        split = Split(train_rows, valid_rows, test_rows, parts.report)
+        parts = Split(every, every, every, {"protocol": "complete", "train": len(every)})
     else:
-        parts = folds.official(store)
-        test = parts.test[labelled[parts.test]]
-        split = Split(parts.train[labelled[parts.train]], test, test, parts.report)
+        parts = folds.strict(store, recipe.run.seed, data.valid_fraction) if strict else folds.official(store)
+    train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
+    split = Split(train_rows, valid_rows if strict else test_rows, test_rows, parts.report)
     for name, count in split.sizes().items():
-        if count == 0 and not (name == "test" and recipe.data.protocol == "strict"):
+        if count == 0 and not (name == "test" and strict):
             raise DataError(
                 f"{store.path}: no labelled faces in '{name}' for scheme {recipe.data.scheme}; see `mien check {store.path}`."
             )

@@ -102,10 +102,10 @@ def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.Ca
     bare = re.sub(r"data:[a-z/+]+;base64,[A-Za-z0-9+/=]+", "DATA", text)
     assert "http" not in bare
     assert "<script" not in bare
-    assert bare.count("DATA") == 5 + 8  # curves, confusion, maps, reliability; four strips a recipe
+    assert bare.count("DATA") == 6 + 8  # curves, confusion, errors, maps, typical, reliability; four strips a recipe
     titles = re.findall(r'<h2 id="(\w+)"', bare)
     assert titles == [
-        "runs", "classification", "alignment", "classes", "tests", "curves", "confusion", "maps", "faces",
+        "runs", "classification", "alignment", "classes", "tests", "curves", "confusion", "errors", "maps", "faces",
         "reliability", "meaning", "again",
     ]  # fmt: skip
     for phrase in (

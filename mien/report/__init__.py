@@ -23,10 +23,11 @@ def report(
 ) -> Path:
     """Compare evaluated runs on one HTML page, and write model-card.md into each run folder (from test scores only).
 
-    Runs whose recipes differ in nothing but the seed are taken together: their numbers are means over seeds.
+    Runs whose recipes differ in nothing but the seed are taken together: their numbers are means over seeds. The folder of
+    a cross-validation counts as one run. Faces that all runs get wrong are listed in a CSV beside the page.
 
     Args:
-        runs: run folders that `mien evaluate` has scored, unguided ones first.
+        runs: run folders that `mien evaluate` or `mien crossval` has scored, unguided ones first.
         out: the page; one file, no network needed to read it.
         split: which scores to compare.
         no_faces: leave out all pictures of faces, for datasets whose licence does not allow to show them.
@@ -35,8 +36,9 @@ def report(
     """
     from mien.files import write_atomic
     from mien.report.card import write_card
+    from mien.report.errors import common_csv, common_of
     from mien.report.page import render
-    from mien.report.runs import load_runs
+    from mien.report.runs import group_runs, load_runs
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out}: give a file name that ends in .html.")
@@ -44,11 +46,15 @@ def report(
     page = render(loaded, pictures=not no_faces, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
-    cards = loaded if split == "test" else []
+    common = common_of(group_runs(loaded))
+    if common is not None:
+        write_atomic(out.with_name(f"{out.stem}-errors.csv"), common_csv(common))
+    cards = [run for run in loaded if not run.folds] if split == "test" else []
     for run in cards:
         write_card(run, seed)
     print(
         f"{out}: {len(loaded)} run{'s' * (len(loaded) > 1)}"
+        + (f"; faces that all get wrong: {out.stem}-errors.csv" * (common is not None))
         + ("; model-card.md written into each run folder" * bool(cards))
     )
     return out

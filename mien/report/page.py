@@ -11,6 +11,8 @@ import numpy as np
 
 from mien import __version__
 from mien.report import pictures, plots
+from mien.report.errors import errors_section
+from mien.report.folds import folds_section
 from mien.report.numbers import Number, Paired, alignment, beyond, classification, compare, mean_of, right_and_wrong
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
 from mien.report.words import (
@@ -51,6 +53,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
     tests = [compare(base, other, seed) for other in partners]
     apart = [group.name for group in groups if group is not base and group not in partners]
     results = groups[0].first.results
+    faces = pictures.open_faces(groups[0].first)[0] if show_faces else None
     return {
         "title": " · ".join(group.name for group in groups),
         "verdict": verdict(groups, tests, seed),
@@ -77,6 +80,8 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "tests": [tests_table(test) for test in tests],
         "curves": plots.curves(groups),
         "confusion": plots.confusion(groups),
+        "folds": folds_section(groups),
+        "errors": errors_section(groups, faces),
         "reliability": plots.reliability(groups),
         **face_pictures(groups, show_faces),
         "commands": commands(groups),
@@ -157,11 +162,15 @@ def _plain(value: Any) -> str:
 
 
 def _sizes(run: Run) -> str:
+    if run.folds:
+        return f"{run.folds['k']} folds of {run.results['faces']} faces, each scored once"
     sizes = run.env.get("rows", {})
     return " / ".join(str(sizes.get(name, "?")) for name in ("train", "valid", "test"))
 
 
 def _epoch(run: Run) -> str:
+    if run.folds:
+        return "/".join(str(row["epoch"]) for row in run.folds["each"])
     chosen = run.results.get("checkpoint", {}).get("epoch")
     return f"{chosen} of {run.log[-1]['epoch'] if run.log else run.recipe.optim.epochs}" if chosen else "?"
 
@@ -333,9 +342,9 @@ def commands(groups: Sequence[Group]) -> list[str]:
     for run in (run for group in groups for run in group.runs):
         folder = shlex.quote(str(run.path))
         option = "" if run.results["split"] == "test" else f" --split {run.results['split']}"
-        lines += [
-            f"mien train {shlex.quote(str(run.path / 'config.yaml'))} --out {folder}-again",
-            f"mien evaluate {folder}-again{option}",
-        ]
+        verb = "crossval" if run.folds else "train"
+        lines.append(f"mien {verb} {shlex.quote(str(run.path / 'config.yaml'))} --out {folder}-again")
+        if not run.folds:
+            lines.append(f"mien evaluate {folder}-again{option}")
         folders.append(f"{folder}-again")
     return [*lines, f"mien report {' '.join(folders)}"]

@@ -44,7 +44,7 @@ def curves(groups: Sequence[Group]) -> str | None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    if not any(run.log for group in groups for run in group.runs):
+    if not any(log for group in groups for run in group.runs for log in (run.log, *run.fold_logs)):
         return None
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 3.3), layout="constrained")
@@ -52,9 +52,9 @@ def curves(groups: Sequence[Group]) -> str | None:
             axes.set(title=title, xlabel="epoch", ylabel=unit)
             axes.xaxis.get_major_locator().set_params(integer=True)
             for number, group in enumerate(groups):
-                for run in group.runs:
-                    _line(axes, run.log, train, colour_of(number), "--")
-                    _line(axes, run.log, valid, colour_of(number), "-")
+                for log in (log for run in group.runs for log in run.fold_logs or (run.log,)):
+                    _line(axes, log, train, colour_of(number), "--")
+                    _line(axes, log, valid, colour_of(number), "-")
         _curve_legend(figure, groups)
         return _svg(figure)
 
@@ -118,6 +118,46 @@ def _matrix(axes: Axes, group: Group) -> None:
                 axes.text(
                     c, r, str(count), ha="center", va="center", fontsize=8, color="white" if share[r, c] > 0.55 else INK
                 )
+
+
+def affect(groups: Sequence[Group], name: str) -> str | None:
+    """Mean and standard deviation of valence or arousal in each cell of the confusion matrix; None where no store has it.
+
+    Runs of a recipe are averaged cell by cell, weighted by their faces.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    known = [group for group in groups if name in group.first.results.get("errors", {}).get("affect", {})]
+    if not known:
+        return None
+    across = min(3, len(known))
+    down = -(-len(known) // across)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(3.7 * across, 3.4 * down), layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False).ravel()
+        for axes, group in zip(panels, known, strict=False):
+            _affect_matrix(axes, group, name)
+        for axes in panels[len(known) :]:
+            axes.set_axis_off()
+        return _svg(figure)
+
+
+def _affect_matrix(axes: Axes, group: Group, name: str) -> None:
+    cells = [run.results["errors"]["affect"][name] for run in group.runs]
+    mean, std, count = (np.array([cell[key] for cell in cells], dtype=np.float64) for key in ("mean", "std", "count"))
+    weight = count / count.sum(0).clip(1)
+    mean, std = (np.nansum(np.nan_to_num(part) * weight, axis=0) for part in (mean, std))
+    seen, names = count.sum(0) > 0, group.first.classes
+    axes.imshow(np.where(seen, mean, np.nan), cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(title=group.name, xlabel="predicted", ylabel="true")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    for r, c in zip(*np.nonzero(seen), strict=True):
+        text = f"{mean[r, c]:+.2f}\n± {std[r, c]:.2f}".replace("-", "−")
+        axes.text(c, r, text, ha="center", va="center", fontsize=7, color="white" if abs(mean[r, c]) > 0.6 else INK)
 
 
 def reliability(groups: Sequence[Group]) -> str:

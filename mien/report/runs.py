@@ -36,6 +36,13 @@ class Run(NamedTuple):
     """maps/faces.npz: one row a face of the split."""
     means: Arrays
     """maps/class_means.npz: map name -> (K, H, W)."""
+    fold_logs: tuple[list[dict[str, Any]], ...] = ()
+    """The log of each fold, where this is a whole cross-validation; then `log` is empty."""
+
+    @property
+    def folds(self) -> dict[str, Any] | None:
+        """Scores of each fold, their mean and spread, where this is a whole cross-validation of `mien crossval`."""
+        return self.results.get("folds")
 
     @property
     def classes(self) -> list[str]:
@@ -97,23 +104,28 @@ def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
 def load_run(path: Path, name: str, split: str = "test") -> Run:
     """Read one run folder scored on `split`."""
     recipe, env = read_run(path)
+    whole = recipe.data.folds > 0 and recipe.data.fold is None
+    if whole and split != "test":
+        raise UsageError(f"{path} is a cross-validation: its faces are all scored as test faces; leave out --split.")
     suffix = "" if split == "test" else f"-{split}"
     option = "" if split == "test" else f" --split {split}"
+    command = f"mien crossval {path / 'config.yaml'} --out {path}" if whole else f"mien evaluate {path}{option}"
     file = path / f"results{suffix}.json"
     if not file.is_file():
-        raise DataError(f"{path} has no {file.name}; run `mien evaluate {path}{option}` first.")
-    results = _json(file, f"run `mien evaluate {path}{option}` again")
+        raise DataError(f"{path} has no {file.name}; run `{command}` first.")
+    again = f"run `{command}` again"
+    results = _json(file, again)
     if results.get("run_version") != RUN_VERSION:
         raise DataError(
             f"{file} has run version {results.get('run_version')}; this mien reads {RUN_VERSION}. "
-            f"Run `mien evaluate {path}{option}` again."
+            f"Run `{command}` again."
         )
-    again = f"run `mien evaluate {path}{option}` again"
     faces = _arrays(path / "maps" / f"faces{suffix}.npz", again)
     means = _arrays(path / "maps" / f"class_means{suffix}.npz", again)
     if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:
         raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
-    return Run(path, name, recipe, env, results, _log(path / "log.jsonl"), faces, means)
+    logs = tuple(_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
+    return Run(path, name, recipe, env, results, _log(path / "log.jsonl"), faces, means, logs)
 
 
 def _json(file: Path, remedy: str) -> dict[str, Any]:
@@ -215,4 +227,7 @@ def _difference(a: Run, b: Run) -> str:
             f"{a.name} was scored on store '{a.results['store']}' {a.results['store_fingerprint'][:8]}, "
             f"{b.name} on '{b.results['store']}' {b.results['store_fingerprint'][:8]}"
         )
+    parent = a.path.parent
+    if a.recipe.data.folds and parent == b.path.parent:
+        return f"{a.name} and {b.name} are folds of one cross-validation, whose scores together are in {parent}"
     return f"{a.name} and {b.name} share no face of split '{a.results['split']}'"

@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -74,7 +76,7 @@ def side_by_side(cells: Sequence[Cell], workers: int, threads: int) -> Iterator[
         while waiting or running:
             while waiting and len(running) < workers:
                 cell = waiting.pop()
-                process = context.Process(target=run_cell, args=(cell, threads))
+                process = context.Process(target=run_alone, args=(cell, threads))
                 process.start()
                 running[process.sentinel] = process, cell
             for sentinel in wait(list(running)):
@@ -85,6 +87,21 @@ def side_by_side(cells: Sequence[Cell], workers: int, threads: int) -> Iterator[
         for process, _ in running.values():
             process.terminate()
             process.join()
+
+
+def run_alone(cell: Cell, threads: int) -> None:
+    """`run_cell` as a process of its own. It ends with its parent, even one that was killed: the same command, given
+    again, must not find the cell still in training.
+    """
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    run_cell(cell, threads)
 
 
 def run_cell(cell: Cell, threads: int) -> str:
