@@ -73,15 +73,20 @@ def mean_theta(theta: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Ten
 
 
 def sheet(
-    images: Tensor, theta: Tensor, guides: Tensor | None = None, names: Sequence[str] = (), cell: int = 128
+    images: Tensor,
+    theta: Tensor,
+    guides: Tensor | None = None,
+    names: Sequence[str] = (),
+    guide: str = "guide",
+    cell: int = 128,
 ) -> ByteArray:
     """A column a face: the picture and its guide with the grid that is read, what the net sees, and theta in words.
 
-    images (B, 3, H, W), theta (B, 2, 3), guides (B, 1, H, W) or None, names above the columns.
+    images (B, 3, H, W), theta (B, 2, 3), guides (B, 1, H, W) or None, names above the columns; `guide` names the row.
     """
     _check(theta, images)
     points = places(theta, (images.shape[-2], images.shape[-1])).cpu().numpy()
-    shown = [("picture", images), *([("guide", guides)] if guides is not None else [])]
+    shown = [("picture", images), *([(guide, guides)] if guides is not None else [])]
     rows = [
         [with_grid(image, point, cell) for image, point in zip(pictures(some), points, strict=True)]
         for _, some in shown
@@ -93,34 +98,56 @@ def sheet(
 
 
 def class_sheet(
-    images: Tensor, theta: Tensor, labels: Tensor, classes: Sequence[str], guides: Tensor | None = None, cell: int = 128
+    images: Tensor,
+    theta: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    guides: Tensor | None = None,
+    rows: Tensor | None = None,
+    guide: str = "guide",
+    cell: int = 128,
 ) -> ByteArray:
     """A column a class: its mean face, and mean guide, with the grid of its mean theta and outlines of single faces.
 
     Below it the mean of what the net sees, the mean theta in words, and its spread. A class without faces is empty.
+
+    Args:
+        images: (R, 3, H, W).
+        theta: (B, 2, 3) of all faces.
+        labels: (B,) class index of all faces.
+        classes: names.
+        guides: (R, 1, H, W) or None.
+        rows: (R,) which of the faces images and guides are of, where pictures of all would be too many; all when None.
+        guide: name of the row of guides.
+        cell: side of a picture in pixels.
+
     """
-    _check(theta, images)
+    chosen = torch.arange(len(theta)) if rows is None else rows
+    _check(theta[chosen], images)
     mean, spread = mean_theta(theta.float(), labels, len(classes))
-    seen = sampled(images, theta)
-    titles = ["mean face", *(["mean guide"] if guides is not None else []), "what the net sees"]
-    rows: list[list[ByteArray | None]] = [[] for _ in titles]
-    words = []
+    seen, shown = sampled(images, theta[chosen]), labels[chosen]
+    stacks = [("mean face", images), *([(f"mean {guide}", guides)] if guides is not None else [])]
+    titles = [*(name for name, _ in stacks), "what the net sees"]
+    columns: list[list[ByteArray | None]] = []
     for k in range(len(classes)):
-        own = labels == k
+        own = shown == k
         if not own.any():
-            for row in rows:
-                row.append(None)
-            words.append("no face")
+            columns.append([None] * len(titles))
             continue
         size = (images.shape[-2], images.shape[-1])
         point = places(mean[k : k + 1], size)[0].cpu().numpy()
-        single = places(theta[own][:OUTLINES], size, 2).cpu().numpy()
-        for row, some in zip(rows, [images, *([guides] if guides is not None else [])], strict=False):
-            row.append(with_grid(pictures(some[own].mean(0, keepdim=True))[0], point, cell, single))
-        rows[-1].append(framed(pictures(seen[own].mean(0, keepdim=True))[0], cell))
-        words.append(f"{in_words(mean[k])}\nspread {float(spread[k].mean()):.2f}\n{int(own.sum())} faces")
-    captions = [[""] * len(classes) for _ in rows[:-1]] + [words]
-    return draw.grid(rows, rows=titles, columns=list(classes), captions=captions, cell=_wide(cell))
+        single = places(theta[labels == k][:OUTLINES], size, 2).cpu().numpy()
+        cells = [with_grid(pictures(part[own].mean(0, keepdim=True))[0], point, cell, single) for _, part in stacks]
+        columns.append([*cells, framed(pictures(seen[own].mean(0, keepdim=True))[0], cell)])
+    words = [
+        f"{in_words(mean[k])}\nspread {float(spread[k].mean()):.2f}\n{int((labels == k).sum())} faces"
+        if (labels == k).any()
+        else "no face"
+        for k in range(len(classes))
+    ]
+    captions = [[""] * len(classes) for _ in titles[:-1]] + [words]
+    cells_ = [list(row) for row in zip(*columns, strict=True)]
+    return draw.grid(cells_, rows=titles, columns=list(classes), captions=captions, cell=_wide(cell))
 
 
 def in_words(theta: Tensor) -> str:

@@ -19,6 +19,7 @@ import yaml
 
 import mien.progress
 import mien.train
+from mien.cli import main
 from mien.crossval import crossval, fold_list, memory
 from mien.crossval.gather import mean_maps
 from mien.data.store import open_store, write_store
@@ -282,6 +283,22 @@ def test_refused_before_anything_is_trained(whole, recipe, options, words):
     with pytest.raises(UsageError, match=words):
         crossval(recipe, **{"folds": 2, "out": whole, **options})
     assert before == {file: file.stat().st_mtime_ns for file in whole.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--folds", "1"], "--folds 1: give at least 2"),
+        (["--protocol", "papr"], "strict"),
+        (["--fold", "2"], "Did you mean '--folds'"),
+        (["--data.fold_sed", "1"], "Did you mean 'data.fold_seed'"),
+    ],
+)
+def test_command_line(recipe, capsys, words, line):
+    assert main(["crossval", str(recipe), *words]) == 2
+    shown = capsys.readouterr().err
+    assert line in shown
+    assert shown.count("\n") == 1
 
 
 def test_other_faces_are_refused(whole, recipe, tmp_path):

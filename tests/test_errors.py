@@ -207,7 +207,7 @@ def test_folds_that_are_missing_and_intervals_that_overlap_are_said():
     assert section is not None
     assert section["incomplete"] == ["b: 2 of 3 folds"]
     assert section["rows"][2]["cells"][1] == ["–", "–", "–"]
-    assert section["overlap"] == ["a and b: overlap."]
+    assert section["overlap"] == ["a and b overlap"]
 
 
 def test_folds_of_one_crossval_are_not_compared_with_each_other():

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import test_errors
 import torch
 
 from mien import warps
 from mien.errors import DataError
+from mien.report.places import class_picture, face_picture, places_section
+from mien.report.runs import Group
 
 IDENTITY = torch.eye(2, 3)[None]
 
@@ -108,6 +111,41 @@ def test_sheets(guided):
         assert sheet.dtype == np.uint8
         assert sheet.shape[0] > rows * 40
         assert sheet.std() > 10
+
+
+def test_mean_of_a_class_is_over_all_faces_though_some_are_drawn():
+    images, theta, labels = torch.rand(6, 3, 24, 24), some(6).float(), torch.tensor([0, 1, 0, 1, 0, 1])
+    rows, names = torch.tensor([0, 1]), ["Neutral", "Positive"]
+    part = warps.class_sheet(images[rows], theta, labels, names, rows=rows, cell=40)
+    other = theta.clone()
+    other[5] += 0.5
+    assert (part != warps.class_sheet(images[rows], other, labels, names, rows=rows, cell=40)).any()
+    whole = warps.class_sheet(images, theta, labels, names, cell=40)
+    assert (whole == warps.class_sheet(images, theta, labels, names, rows=torch.arange(6), cell=40)).all()
+    with pytest.raises(DataError, match="must be"):
+        warps.class_sheet(images, theta, labels, names, rows=rows)
+
+
+class DrawnFaces:
+    """What the report reads from a store."""
+
+    def images(self, which: np.ndarray) -> np.ndarray:
+        return np.repeat(which.astype(np.uint8)[:, None, None, None] * 4, 24, 1).repeat(24, 2).repeat(3, 3)
+
+    def cues(self, which: np.ndarray) -> np.ndarray:
+        return np.full((len(which), 24, 24), 0.5)
+
+
+def test_pictures_of_the_report():
+    """Typical face of a class: the median by the distance of its theta from the class's mean."""
+    theta = np.repeat(np.eye(2, 3)[None], 60, axis=0)
+    theta[:, 0, 2] = np.linspace(-0.5, 0.5, 60)
+    run = test_errors.made("stn", 0, theta=theta)
+    group, faces = Group("stn", [run]), DrawnFaces()
+    assert class_picture(group, faces).std() > 10
+    assert face_picture(group, faces).std() > 10
+    assert places_section([group]) == []  # no store where the recipe says: no pictures
+    assert places_section([Group("plain", [test_errors.made("plain", 0)])]) == []
 
 
 def test_grey_pictures_are_taken():

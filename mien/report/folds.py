@@ -82,5 +82,5 @@ def overlap(groups: Sequence[Group]) -> list[str]:
         for second in groups[k + 1 :]:
             (low, high, _), (other_low, other_high, _) = published(first), published(second)
             apart = other_low > high or low > other_high
-            sentences.append(f"{first.name} and {second.name}: {'do not overlap' if apart else 'overlap'}.")
+            sentences.append(f"{first.name} and {second.name} {'do not overlap' if apart else 'overlap'}")
     return sentences

@@ -14,6 +14,7 @@ from mien.report import pictures, plots
 from mien.report.errors import errors_section
 from mien.report.folds import folds_section
 from mien.report.numbers import Number, Paired, alignment, beyond, classification, compare, mean_of, right_and_wrong
+from mien.report.places import places_section
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
 from mien.report.words import (
     CONTROLS,
@@ -82,6 +83,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "confusion": plots.confusion(groups),
         "folds": folds_section(groups),
         "errors": errors_section(groups, faces),
+        "places": places_section(groups) if show_faces else [],
         "reliability": plots.reliability(groups),
         **face_pictures(groups, show_faces),
         "commands": commands(groups),

@@ -1,0 +1,68 @@
+"""The section on spatial transformers: where each recipe's net reads its input, class by class and on single faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mien.report.pictures import MEAN_FACES, RECIPES, Faces, data_uri, open_faces
+from mien.report.runs import Group
+from mien.schema import ByteArray
+
+
+def places_section(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Pictures of each recipe whose first run has a theta, and whose faces can be shown; of the first few recipes."""
+    section = []
+    for group in [group for group in groups if "theta" in group.first.faces][:RECIPES]:
+        faces = open_faces(group.first)[0]
+        if faces is not None:
+            section.append({
+                "name": group.name,
+                "classes": data_uri(class_picture(group, faces)),
+                "faces": data_uri(face_picture(group, faces)),
+            })  # fmt: skip
+    return section
+
+
+def class_picture(group: Group, faces: Faces) -> ByteArray:
+    """Mean theta of each class over all faces of the first run, on the mean of some of them."""
+    import torch
+
+    from mien import warps
+
+    run = group.first
+    labels = run.faces["label"]
+    rows = np.concatenate([np.flatnonzero(labels == k)[:MEAN_FACES] for k in range(len(run.classes))])
+    images, cues = _pictures(faces, rows)
+    theta = torch.from_numpy(run.faces["theta"]).float()
+    return warps.class_sheet(
+        images, theta, torch.from_numpy(labels), run.classes, cues, torch.from_numpy(rows), "cue", cell=104
+    )
+
+
+def face_picture(group: Group, faces: Faces) -> ByteArray:
+    """One face a class: the median of its class by the distance of its theta from the mean of the class."""
+    import torch
+
+    from mien import warps
+
+    run, chosen = group.first, []
+    theta, labels = run.faces["theta"].astype(np.float64), run.faces["label"]
+    for k in np.unique(labels):
+        own = np.flatnonzero(labels == k)
+        distance = np.square(theta[own] - theta[own].mean(0)).sum((1, 2))
+        chosen.append(own[np.argsort(distance, kind="stable")[len(own) // 2]])
+    rows = np.array(chosen)
+    images, cues = _pictures(faces, rows)
+    names = [run.classes[k] for k in labels[rows]]
+    return warps.sheet(images, torch.from_numpy(theta[rows]).float(), cues, names, "cue", cell=104)
+
+
+def _pictures(faces: Faces, rows: np.ndarray) -> tuple[Any, Any]:
+    """Tensors (R, 3, H, W) and (R, 1, H, W) in [0, 1] of faces by their place in the run."""
+    import torch
+
+    images = torch.from_numpy(faces.images(rows)).permute(0, 3, 1, 2).float() / 255
+    return images, torch.from_numpy(faces.cues(rows)).float()[:, None]
