@@ -126,7 +126,8 @@ def draw_guides(
         return grey, np.ones(len(rows), bool)
     frame = (store.info.size, store.info.size)
     points, unknown = torch.from_numpy(store.landmarks[rows]), torch.full((len(rows),), -1)
-    cue = render_cue(config, points, unknown, image_size=frame, size=(size, size), images=as_pictures(pictures))
+    images = as_pictures(pictures) if config.kind == "saliency" else None
+    cue = render_cue(config, points, unknown, image_size=frame, size=(size, size), images=images)
     valid = cue.valid.numpy()
     guide = levels(cue.maps[:, 0].numpy())
     guide[~valid] = 0 if missing == "black" else 255
