@@ -28,13 +28,12 @@ def main() -> None:
     from benchmarks.rows import table
 
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    rows = []
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load before {load}\n")
+    print(table([]))
     for part in (startup, cues, cams, evaluation, guidance, methods, stn, loading, memory):
         start = time.perf_counter()
-        rows += part.measure(quick)
+        print("\n".join(table(part.measure(quick)).splitlines()[2:]), flush=True)
         print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load before {load}\n")
-    print(table(rows))
 
 
 if __name__ == "__main__":
