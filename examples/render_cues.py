@@ -15,7 +15,9 @@ def main(out: Path = Path("cues.png"), size: int = 96) -> Path:
     landmarks = torch.stack([torch.from_numpy(record.landmarks) for record in records])
     labels = torch.tensor([class_index("basic-7")[record.expression] for record in records])
     face = next(i for i, record in enumerate(records) if record.expression == "Happiness")
-    images = torch.stack([torch.from_numpy(record.image) for record in records]).permute(0, 3, 1, 2) / 255  # for saliency
+    images = (
+        torch.stack([torch.from_numpy(record.image) for record in records]).permute(0, 3, 1, 2) / 255
+    )  # for saliency
     sizes = {"image_size": (size, size), "size": (size, size)}
     mean, _ = mean_cue(CueConfig(), [(landmarks, labels)], **sizes)
     wanted = [CueConfig(kind=kind) for kind in CUES] + [CueConfig(control=name) for name in CONTROLS if name != "none"]
