@@ -237,7 +237,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.I
 
 
 def _width(text: str, size: int, bold: bool = False) -> int:
-    return int(np.ceil(_font(size, bold).getlength(text)))
+    return int(np.ceil(max(_font(size, bold).getlength(line) for line in text.split("\n"))))
 
 
 def _wrap(text: str, size: int, width: int) -> list[str]:
