@@ -26,6 +26,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "crossval": ("mien.crossval", "train and score a recipe on every fold; resumes, and gathers the folds as one run"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
+    "export": (
+        "mien.export",
+        "write a run as one ONNX, TorchScript or torch.export graph: pixels in, probabilities and maps out",
+    ),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),

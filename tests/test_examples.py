@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,25 @@ def test_own_faces_table(tmp_path):
     assert len(store) == 7
     assert set(store.subject) == {"synthetic-000000"} or len(set(store.subject)) == 2
     assert {row["crop"] for row in store.attributes} == {"aligned"}
+
+
+def test_onnx_face(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import tiny
+    from PIL import Image
+
+    from mien.data.synthetic import faces
+    from mien.export import export
+    from mien.train import fit
+
+    run, face = tmp_path / "run", tmp_path / "face.png"
+    fit(tiny.recipe(tiny.store(tmp_path / "store").path, optim={"epochs": 1}), run)
+    Image.fromarray(next(faces(7, size=64, subjects=1)).image).save(face)
+    model = export(run)
+    script = [sys.executable, str(FOLDER / "onnx_face.py"), str(model), str(face), str(tmp_path / "heat.png")]
+    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60)
+    assert "Happiness" in done.stdout
+    with Image.open(tmp_path / "heat.png") as heat:
+        assert heat.size == (tiny.SIZE, tiny.SIZE)
+    assert sum(load("onnx_face").main(str(model), str(face)).values()) == pytest.approx(1, abs=1e-5)

@@ -47,7 +47,7 @@ def rollout(output: Output, target: Tensor) -> Tensor:
         raise UsageError(f"this model returns no attention between tokens: rollout needs {NEEDED}.")
     tokens = output.token_attention[0].shape[-1]
     identity = torch.eye(tokens, device=output.logits.device)
-    row = identity[:1].expand(len(output.logits), 1, tokens)
+    row = identity[:1].expand(output.logits.shape[0], 1, tokens)
     for weights in reversed(output.token_attention):
         mixed = 0.5 * weights.float() + 0.5 * identity
         row = row @ (mixed / mixed.sum(dim=-1, keepdim=True))

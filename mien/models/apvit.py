@@ -98,8 +98,8 @@ class PoolingTransformer(nn.Module):
         kept = largest(attention.flatten(1), self.counts[0])
         patches = projected.flatten(2).transpose(1, 2) + self.patch_pos_embed
         count = patches.shape[1]
-        patches = patches.take_along_dim(kept[..., None], dim=1)
-        tokens = torch.cat(((self.cls_token + self.cls_pos_embed).expand(len(patches), -1, -1), patches), dim=1)
+        patches = picked(patches, kept)
+        tokens = torch.cat(((self.cls_token + self.cls_pos_embed).expand(patches.shape[0], -1, -1), patches), dim=1)
         places, spread = _after_class(kept), []
         for block, keep in zip(self.blocks, self.counts[1:], strict=True):
             change, scores, weights = attend(block.attn, block.norm1(tokens))  # type: ignore[operator]
@@ -107,7 +107,7 @@ class PoolingTransformer(nn.Module):
             tokens = tokens + change
             if keep < tokens.shape[1] - 1:
                 kept = _after_class(largest(scores[:, :, 0, 1:].sum(dim=1), keep))
-                tokens, places = tokens.take_along_dim(kept[..., None], dim=1), places.take_along_dim(kept, dim=1)
+                tokens, places = picked(tokens, kept), places.gather(1, kept)
             tokens = tokens + block.mlp(block.norm2(tokens))  # type: ignore[operator]
         return self.norm(tokens)[:, 0], attention, tuple(spread)
 
@@ -163,10 +163,15 @@ def largest(values: Tensor, count: int) -> Tensor:
     return values.topk(count, dim=1, sorted=False).indices.sort(dim=1).values
 
 
+def picked(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Tokens (B, N, C) at the indices `kept` (B, n) -> (B, n, C)."""
+    return tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+
+
 def placed(weights: Tensor, places: Tensor, count: int) -> Tensor:
     """(B, n, n) between tokens that stand at `places` (B, n) of the whole sequence -> (B, count, count), else zero."""
-    batch = torch.arange(len(weights), device=weights.device).view(-1, 1, 1)
-    whole = weights.new_zeros(len(weights), count, count)
+    batch = torch.arange(weights.shape[0], device=weights.device).view(-1, 1, 1)
+    whole = weights.new_zeros(weights.shape[0], count, count)
     return whole.index_put((batch, places[:, :, None], places[:, None, :]), weights)
 
 

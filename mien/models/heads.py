@@ -145,7 +145,7 @@ class AcolHead(nn.Module):
         predicted = logits.argmax(1)
         chosen = predicted if labels is None else torch.where(labels >= 0, labels, predicted)
         found = _min_max(first)
-        seen = found[torch.arange(len(chosen), device=chosen.device), chosen].unsqueeze(1)
+        seen = found.gather(1, chosen.view(-1, 1, 1, 1).expand_as(found[:, :1]))
         second: Tensor = self.branch_b(features.masked_fill(seen >= self.threshold, 0.0))
         return HeadOutput(logits, torch.maximum(found, _min_max(second)), (second.mean(dim=(2, 3)),))
 
@@ -180,7 +180,13 @@ class MlpHead(nn.Module):
 
     def forward(self, layers: Layers, labels: Tensor | None = None) -> HeadOutput:
         """Last layer (B, C, h, w) -> logits (B, K), no maps; labels are not needed."""
-        return HeadOutput(self.layers(self.pool(layers.features[-1]).flatten(1)), None)
+        features = layers.features[-1]
+        h, w = features.shape[2:]
+        whole = isinstance(self.pool, nn.AdaptiveMaxPool2d) and not (h % 7 or w % 7)
+        pooled = (
+            F.max_pool2d(features, (h // 7, w // 7)) if whole else self.pool(features)
+        )  # the same; ONNX has no adaptive one
+        return HeadOutput(self.layers(pooled.flatten(1)), None)
 
     def chain(self, features: Tensor) -> LinearChain | None:
         """The dense layers; None while dropout changes them, or where pooling to 7x7 does."""

@@ -30,7 +30,7 @@ def wildcat_pool(maps: Tensor, kmax: float, kmin: float, alpha: float) -> Tensor
     max(1, round(kmin n)). Without the second part (kmin or alpha 0), s_c = top_c.
     """
     flat = maps.flatten(2)
-    pixels = flat.shape[2]
+    pixels = int(flat.shape[2])  # under torch.jit.trace a shape is a tensor
     top = flat.topk(max(1, round(kmax * pixels)), dim=2).values.mean(2)
     if not kmin or not alpha:
         return top
