@@ -16,8 +16,8 @@ def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
     """XCov: mean over all pairs of columns (i of z1, j of z2) of their squared Pearson correlation, 0 to 1; lower is better.
 
     A constant column correlates with nothing (0). Published by AUDetNet as its measure of disentangling; after the
-    cross-covariance penalty of Cheung et al. 2014 (arXiv 1412.6583), here free of scale. Independent samples of N rows give 1 / (N - 1)
-    on average.
+    cross-covariance penalty of Cheung et al. 2014 (arXiv 1412.6583), here free of scale. Independent samples of N rows
+    give 1 / (N - 1) on average.
     """
     return (_standardised(z1).T @ _standardised(z2) / len(z1)).square().mean()
 

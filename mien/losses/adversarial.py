@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def mixed(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """share * first + (1 - share) * second, one share (N,) in [0, 1] a sample; a leaf that wants its gradient."""
+    """Share * first + (1 - share) * second, one share (N,) in [0, 1] a sample; a leaf that wants its gradient."""
     weight = share.view(-1, *[1] * (first.dim() - 1)).to(first.dtype)
     return (weight * first + (1 - weight) * second).detach().requires_grad_()
 
@@ -27,7 +27,9 @@ def gradient_penalty(scores: Tensor, inputs: Tensor) -> Tensor:
     """
     (slope,) = torch.autograd.grad(scores.sum(), inputs, create_graph=True)
     square = slope.float().flatten(1).square().sum(1)
-    norm = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)  # finite slope for a constant critic
+    norm = torch.where(
+        square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0
+    )  # finite slope for a constant critic
     return (norm - 1).square().mean()
 
 
