@@ -78,7 +78,7 @@ def split_of(store: Store, cfg: Cfg) -> folds.Split:
     """Rows of train, valid and test."""
     seed, fraction = cfg.run.seed, cfg.data.valid_fraction
     if not cfg.data.shared_subjects:
-        near = bool((store.subject == None).any())  # noqa: E711 look-alikes stand for subjects where those are unknown
+        near = any(name is None for name in store.subject)  # look-alikes stand for subjects where those are unknown
         parts = folds.strict(store, seed=seed, fraction=fraction, near=near)
         refuse_leaks(store, parts)
         return parts

@@ -53,8 +53,6 @@ def au_loss(logits: Tensor, targets: Tensor, cross_entropy: bool) -> Tensor:
     """Mean over all known labels of BCE with logits or of the squared error; 0 where none is known. (B, A) each."""
     known = ~targets.isnan()
     filled = torch.where(known, targets, 0.0)
-    if cross_entropy:
-        each = F.binary_cross_entropy_with_logits(logits, filled, reduction="none")
-    else:
-        each = (logits - filled).square()
+    compare = F.binary_cross_entropy_with_logits if cross_entropy else F.mse_loss
+    each = compare(logits, filled, reduction="none")
     return torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1)

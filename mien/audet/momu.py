@@ -79,15 +79,15 @@ class Momu(Sampler[int]):
         self._order = self.draw_epoch(np.random.default_rng((self.seed, epoch)))
 
     def __iter__(self) -> Iterator[int]:
-        if self._order is None:
-            self.set_epoch(self.epoch + 1)
-        assert self._order is not None
-        return iter(self._order.tolist())
+        return iter(self.order.tolist())
 
     @property
     def order(self) -> IntArray:
-        """(size,) faces of the current epoch."""
-        return np.fromiter(iter(self), dtype=np.int64, count=self.size)
+        """(size,) faces of the current epoch; that of the next one where none is drawn yet."""
+        if self._order is None:
+            self.set_epoch(self.epoch + 1)
+        assert self._order is not None
+        return self._order
 
     def draw_epoch(self, random: np.random.Generator) -> IntArray:
         """(size,) faces, shuffled."""

@@ -276,10 +276,10 @@ def main_terms(
         critic.requires_grad_(False)
     with session.fabric.autocast():
         if cfg.splits:
-            critic = players["critic"].module if "critic" in players else None
+            score = players["critic"].module if "critic" in players else None
             z = torch.cat([output.z1, output.z2], 1)
             terms["dependency"] = dependency(
-                cfg.loss.dependency, critic, z, output.z1.shape[1], order.to(z.device), cfg.loss.through_shuffled
+                cfg.loss.dependency, score, z, output.z1.shape[1], order.to(z.device), cfg.loss.through_shuffled
             )
         if "image_critic" in players and output.reconstruction is not None:
             terms["image_adversary"] = -players["image_critic"].module(output.reconstruction).mean()
