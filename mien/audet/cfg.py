@@ -107,28 +107,29 @@ def parse(text: str, source: str) -> tuple[list[Section], list[Mistake]]:
                 _entry(line, place, sections)
         except Wrong as wrong:
             mistakes.append(Mistake(place, str(wrong)))
-    empty = [s for s in sections if not s.blocks and s.name != _LOST]
+    empty = [s for s in sections if not s.blocks and s.name != LOST]
     mistakes += [Mistake(s.place, f"section {{{s.name}}} is empty; it needs blocks, or leave it out.") for s in empty]
-    return [section for section in sections if section.name != _LOST], mistakes
+    return sections, mistakes
 
 
-_LOST = ""  # name of the section, and type of the block, whose header could not be read: what follows is not told again
+LOST = ""
+"""Name of a section and type of a block whose header could not be read; what stands in them is not told again."""
 
 
 def _open(line: str, place: Place, sections: list[Section]) -> None:
     """Begin a section or a block."""
     closing = {"{": "}", "[": "]"}[line[0]]
     found = re.fullmatch(re.escape(line[0]) + r"([^{}\[\]]*)" + re.escape(closing), line)
-    name = found[1].strip() if found else _LOST
+    name = found[1].strip() if found else LOST
     if line[0] == "{":
         twice = next((section for section in sections if name and section.name == name), None)
-        sections.append(Section(_LOST if twice else name, [], place))
+        sections.append(Section(LOST if twice else name, [], place))
         if twice:
             raise Wrong(f"section {{{name}}} stands in line {twice.place.line} already.")
     else:
         outside = not sections
         if outside:
-            sections.append(Section(_LOST, [], place))
+            sections.append(Section(LOST, [], place))
         sections[-1].blocks.append(Block(name, {}, place))
         if outside:
             raise Wrong(f"block {line} stands outside a section; open one first, for example {{Encoder}}.")
@@ -143,11 +144,7 @@ def _entry(line: str, place: Place, sections: list[Section]) -> None:
     """Put a key into the open block."""
     key, sign, value = (part.strip() for part in line.partition("="))
     if not sections or not sections[-1].blocks:
-        if sections:
-            sections[-1].blocks.append(Block(_LOST, {}, place))
-        else:
-            sections.append(Section(_LOST, [Block(_LOST, {}, place)], place))
-        where = "a block; put a [block] header before it" if sign else "a section"
+        where = "a block; put a [block] header before it" if sections else "a section"
         raise Wrong(f"'{line}' stands outside {where}.")
     entries = sections[-1].blocks[-1].entries
     if not sign:
@@ -172,11 +169,13 @@ def render(sections: Sequence[Section]) -> str:
 def settings_of(
     block: Block, kind: type[Settings], what: str, report: list[Mistake], warn: list[Mistake]
 ) -> Settings | None:
-    """The block's entries as a settings dataclass; None, with the mistakes in `report`, where they do not fit."""
+    """The block's entries as a settings dataclass, without those that are wrong; None where required ones are then missing.
+
+    Mistakes go into `report`, warnings into `warn`.
+    """
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    before = len(report)
     for key, entry in block.entries.items():
         if key in LEGACY:
             warn.append(Mistake(entry.place, f"old key {key}: {LEGACY[key]}."))
@@ -190,23 +189,27 @@ def settings_of(
             values[key] = _within(convert(entry.value, hints[key]), limits.get("least"), limits.get("most"))
         except Wrong as wrong:
             report.append(Mistake(entry.place, f"{key}={entry.value}: {wrong}"))
-    missing = [
+    required = [
         name
         for name, field in fields.items()
-        if field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-        and name not in block.entries
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
-    report += [Mistake(block.place, f"{what} needs the key {name}.") for name in missing]
-    return kind(**values) if len(report) == before else None
+    report += [Mistake(block.place, f"{what} needs the key {name}.") for name in required if name not in block.entries]
+    return kind(**values) if set(required) <= set(values) else None
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that was probably meant."""
+    names = {other.lower(): other for other in valid}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return names[near[0]] if near else None
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """One line for a name outside a table, the nearest valid one first."""
     names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    near = near or [other for other in names if other.lower() == name.lower()]
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(name, names)
+    hint = f" Did you mean '{near}'?" if near else ""
     return f"unknown {what} '{name}'.{hint} Valid: {', '.join(names) or 'none'}."
 
 
@@ -238,9 +241,8 @@ def convert(text: str, hint: Any) -> Any:
 
 def _choice(text: str, valid: Sequence[str]) -> str:
     if text not in valid:
-        near = difflib.get_close_matches(text.lower(), [word.lower() for word in valid], n=1)
-        hint = next((f" Did you mean '{word}'?" for word in valid if near and word.lower() == near[0]), "")
-        raise Wrong(f"expected {' or '.join(valid)}.{hint}")
+        near = nearest(text, valid)
+        raise Wrong(f"expected {' or '.join(valid)}." + (f" Did you mean '{near}'?" if near else ""))
     return text
 
 

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from mien.audet.blocks import BLOCKS, AnyBlock, Shape, sources
-from mien.audet.cfg import Block, CfgError, Entry, Mistake, Place, Section, Wrong, parse, render, settings_of, unknown
+from mien.audet.cfg import (
+    LOST,
+    Block,
+    CfgError,
+    Entry,
+    Mistake,
+    Place,
+    Section,
+    Wrong,
+    nearest,
+    parse,
+    render,
+    settings_of,
+    unknown,
+)  # fmt: skip
 from mien.audet.joints import Report, check_joints, check_options
 from mien.audet.options import GENERAL, NETS, NetOptions
 from mien.audet.spec import Cfg, NetSpec, Wired
@@ -37,13 +51,9 @@ def cfg_of(text: str, source: str = "cfg", overrides: Sequence[str] = ()) -> Cfg
     sections, mistakes = parse(text, source)
     report = Report(mistakes, [])
     _change(sections, overrides, mistakes)
-    known = ("General", *NETS)
-    mistakes += [Mistake(s.place, unknown("section", s.name, known)) for s in sections if s.name not in known]
-    named = {section.name: section for section in sections}
     last = Place(len(text.splitlines()) or 1, source)
-    for name in ("General", "Encoder", "AUPredictor"):
-        if name not in named:
-            mistakes.append(Mistake(last, f"the section {{{name}}} is missing."))
+    sections = _known(sections, last, mistakes)
+    named = {section.name: section for section in sections}
     general = _general(named.get("General"), report)
     nets = _nets(named, general["data"].image_size, report)
     cfg = Cfg(**general, nets=nets, text=render(sections))
@@ -54,6 +64,18 @@ def cfg_of(text: str, source: str = "cfg", overrides: Sequence[str] = ()) -> Cfg
         raise CfgError(mistakes)
     warnings = sorted(set(report.warnings), key=lambda warning: warning.place.line)
     return replace(cfg, warnings=tuple(map(str, warnings)))
+
+
+def _known(sections: list[Section], last: Place, mistakes: list[Mistake]) -> list[Section]:
+    """Sections of valid names; one is missing only where none could have been meant for it."""
+    valid = ("General", *NETS)
+    odd = [section for section in sections if section.name not in valid]
+    mistakes += [Mistake(s.place, unknown("section", s.name, valid)) for s in odd if s.name != LOST]
+    meant = {section.name for section in sections} | {nearest(section.name, valid) for section in odd}
+    for name in ("General", "Encoder", "AUPredictor"):
+        if name not in meant and LOST not in meant:
+            mistakes.append(Mistake(last, f"the section {{{name}}} is missing."))
+    return [section for section in sections if section.name in valid]
 
 
 def _general(section: Section | None, report: Report) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mien.audet.faces import au_targets
-from mien.audet.momu import Momu, classes_of
+from mien.audet.momu import Mask, Momu, classes_of
 from mien.audet.spec import Cfg
 from mien.data import folds
-from mien.data.store import Store
-from mien.errors import DataError
+from mien.data.store import Store, open_store
+from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, FloatArray, IntArray
 
 
@@ -51,7 +51,7 @@ def labels_of(store: Store, cfg: Cfg) -> Labels:
         if not column.any():
             raise DataError(f"{store.path}: no face has a label of {name}; leave it out of data.action_units.")
     parts = split_of(store, cfg)
-    labelled = known.any(1)
+    labelled: Mask = np.asarray(known.any(1))
     train, valid, test = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
     if len(train) < 2 or len(valid) < 1:
         raise DataError(f"{store.path}: {len(train)} faces to train and {len(valid)} to validate on; more are needed.")
@@ -112,8 +112,23 @@ def make_momu(cfg: Cfg, labels: Labels) -> Momu | None:
     return Momu(classes, cfg.data.epoch_size, cfg.data.sampling_size, cfg.run.seed, names)
 
 
-def export_ids(store: Store, rows: IntArray, path: Path) -> None:
-    """Ids of rows in their order, one a line, as the published train_ids.csv."""
+def momu_ids(cfg: Cfg, path: Path, out: Path) -> None:
+    """Write the ids of a first epoch under MOMU, in a random order, one a line, as the published train_ids.csv.
+
+    Behind `mien audet momu`; the balance before and after is printed.
+    """
     from mien.checkpoint import write_atomic
 
-    write_atomic(path, "".join(f"{store.ids[row]}\n" for row in rows))
+    store = open_store(path)
+    labels = labels_of(store, cfg)
+    momu = make_momu(cfg, labels)
+    if momu is None:
+        raise UsageError(
+            "the cfg does not balance: set --data.balance_dataset_with_momu True, epoch_size and sampling_size."
+        )
+    drawn = momu.order
+    write_atomic(out, "".join(f"{store.ids[row]}\n" for row in labels.train[drawn]))
+    before, after = momu.classes.mean(0), momu.classes[drawn].mean(0)
+    for name, one, other in zip((*cfg.data.action_units, "neutral"), before, after, strict=True):
+        print(f"{name:<8} {one:6.1%} -> {other:6.1%}")
+    print(f"{out}: {len(drawn)} ids, {len(np.unique(drawn))} distinct")

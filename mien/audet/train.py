@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from mien import checkpoint
 from mien.audet import data, run
-from mien.audet.check import read_cfg
 from mien.audet.dependency import critic_estimate, dependency, shuffled_order
 from mien.audet.faces import au_loss, changed, noisy
 from mien.audet.momu import Momu
@@ -81,15 +79,10 @@ class Session(NamedTuple):
         return cast(MainNet, self.players["main"].module).net
 
 
-def train_audet(cfg: Path, store: Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Path:
+def train_audet(cfg: Cfg, store: Path, out: Path) -> None:
     """Train a cfg on a prepared store into a run folder; the same command resumes. Behind `mien audet train`."""
-    settings = read_cfg(cfg, overrides)
-    folder = out or Path("runs") / f"{cfg.stem}-seed{settings.run.seed}"
-    best = fit(settings, store, folder)
-    print(
-        f"{folder}: best epoch {best['epoch']}, validation AU loss {best['loss']:.4f}. Next: mien audet evaluate {folder}"
-    )
-    return folder
+    best = fit(cfg, store, out)
+    print(f"{out}: best epoch {best['epoch']}, validation AU loss {best['loss']:.4f}. Next: mien audet evaluate {out}")
 
 
 def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
