@@ -91,7 +91,7 @@ def find_labels(root: Path) -> Path:
         raise DataError(f"folder '{root}' does not exist: give the folder with imgs and train_ids.csv.")
     if (root / "aus.csv").is_file():
         return root / "aus.csv"
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in (".pkl", ".pickle"))
+    files = sorted(path for path in root.iterdir() if path.suffix.lower() == ".pkl")
     if not files:
         raise DataError(f"'{root}' has no label file: neither aus.csv nor a .pkl.")
     if len(files) > 1:
