@@ -270,8 +270,8 @@ def shared_units(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]
 
 def labelled_units(intensities: npt.ArrayLike, names: Sequence[str]) -> tuple[str, ...]:
     """Names of the columns of (N, A) that have any label."""
-    known: list[bool] = np.isfinite(np.asarray(intensities, dtype=np.float64)).any(axis=0).tolist()
-    return tuple(name for name, labelled in zip(names, known, strict=True) if labelled)
+    known = np.isfinite(np.asarray(intensities, dtype=np.float64))
+    return tuple(name for name, column in zip(names, known.T, strict=True) if column.any())
 
 
 def _pair(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Array, Array]:
