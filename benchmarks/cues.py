@@ -80,11 +80,14 @@ def ellipses_of(faces: np.ndarray, labels: torch.Tensor) -> list[list[list[tuple
     return [[every[unit] for unit in PAPER_UNITS[name]] for every, name in zip(drawn, names, strict=True)]
 
 
-def original(faces: list[list[list[tuple[int, int, int, int]]]], size: int) -> None:
+def original(faces: list[list[list[tuple[int, int, int, int]]]], size: int) -> torch.Tensor:
     """The published drawing at 224x224, image by image, then the loss' resize of the batch to the layer's size."""
     big = torch.from_numpy(np.stack([paper_drawing(units, (224, 224)) for units in faces]))[:, None]
-    if size != 224:
-        F.interpolate(big, size=(size, size), mode="bilinear", align_corners=True, antialias=True)
+    return (
+        big
+        if size == 224
+        else F.interpolate(big, size=(size, size), mode="bilinear", align_corners=True, antialias=True)
+    )
 
 
 def measure(quick: bool = False) -> list[Row]:

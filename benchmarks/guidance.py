@@ -48,7 +48,7 @@ def _compare(
     name: str, config: ModelConfig, batch: int, repeats: int, kinds: dict[str, GuidanceConfig], aim: str
 ) -> list[Row]:
     """Rows of time and of memory; `grad_input` at the last stage also without its closed form."""
-    data = _batch(batch, config.size)
+    data = batch_of(batch, config.size)
     masking = make_masking(None, None, data.images.device)
     plain = Recipe(model=config)
     model = create_model(config, classes=7).train()
@@ -83,7 +83,7 @@ def _compare(
     return rows
 
 
-def _batch(batch: int, size: int) -> Batch:
+def batch_of(batch: int, size: int) -> Batch:
     records = list(faces(batch, size=size, seed=0))
     index = class_index("basic-7")
     images = normalise(torch.from_numpy(np.stack([r.image for r in records])).permute(0, 3, 1, 2))

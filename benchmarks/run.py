@@ -1,4 +1,4 @@
-"""Every ratio of one run, as one Markdown table: under five minutes on two idle cores.
+"""Every ratio of one run, as one Markdown table: about ten minutes on two idle cores.
 
     python benchmarks/run.py [--quick]
 
@@ -24,12 +24,12 @@ def main() -> None:
 
     import torch
 
-    from benchmarks import cams, cues, guidance, loading, memory, startup
+    from benchmarks import cams, cues, evaluation, guidance, loading, memory, methods, startup
     from benchmarks.rows import table
 
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     rows = []
-    for part in (startup, cues, cams, guidance, loading, memory):
+    for part in (startup, cues, cams, evaluation, guidance, methods, loading, memory):
         start = time.perf_counter()
         rows += part.measure(quick)
         print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

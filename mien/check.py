@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import UsageError
+from mien.files import write_atomic
 
 if TYPE_CHECKING:
     from mien.data.store import Store
@@ -49,26 +49,16 @@ def check(
     report = audit(opened, not exact_only, bits, correlation, landmark_limit)
     print(describe(opened, report))
     if out is not None:
-        _write(out, (json.dumps(report, indent=1) + "\n").encode())
+        write_atomic(out, json.dumps(report, indent=1) + "\n")
         print(f"numbers: {out}")
     if sheet is not None:
-        import cv2
+        from mien import draw
 
         if sheet.suffix.lower() != ".png":
             raise UsageError(f"--sheet '{sheet}' must end in .png.")
-        _write(sheet, cv2.imencode(".png", picture_sheet(opened, seed)[:, :, ::-1])[1].tobytes())
+        draw.write_png(sheet, picture_sheet(opened, seed))
         print(f"sheet: {sheet}")
     return report
-
-
-def _write(path: Path, content: bytes) -> None:
-    from mien.data.arrow import disk_full
-
-    with disk_full(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
 
 
 def describe(store: Store, report: dict[str, Any]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -18,23 +16,10 @@ from torch import Tensor, nn
 from mien import __version__
 from mien.config import Recipe, as_dict, load_recipe
 from mien.errors import DataError, UsageError
+from mien.files import write_atomic as write_atomic
 from mien.schema import scheme_classes
 
 RUN_VERSION = 1
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write to a temporary name beside `path`, then rename; a full disk leaves the old file as it was."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        raise DataError(
-            f"cannot write {path}: {reason}; what was saved before is kept, the same command resumes."
-        ) from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

@@ -242,9 +242,9 @@ def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | 
 
 
 def guided_scores(plan: Plan) -> FaceScores:
-    """Scores of the attributions by gradients that a run was trained with, each against its own cue; else nothing."""
+    """Scores of the attributions that a run was trained with, each against its own cue, where the layers' do not tell."""
     assert isinstance(plan.model, Classifier)
-    guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.by_gradient]
+    guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.has_own_score]
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     loader = plan.loader(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):

@@ -102,7 +102,7 @@ class ModelConfig:
     backbone_options: dict[str, bool | int | float] = field(default_factory=dict)
     """Numbers of the backbone, by name, for example {patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3} for a small ViT."""
     head: str = "gap"
-    """From features to logits and class maps: gap (CAM), max_pool, lse, wildcat, prm, acol or mlp; docs/models.md."""
+    """From features to logits and class maps: gap (CAM), max_pool, lse, wildcat, prm, acol, mlp, ts_cam or cls; docs/models.md."""
     head_options: dict[str, bool | int | float] = field(default_factory=dict)
     """Numbers of the head, by name, for example {maps: 5} for wildcat; docs/models.md lists them."""
     size: int = 112

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mien.errors import DataError
+from mien.files import write_atomic
 from mien.schema import ByteArray
 
 INK = (32, 32, 36)
@@ -183,14 +183,8 @@ def to_data_uri(image: ByteArray) -> str:
 
 
 def write_png(path: Path, image: ByteArray) -> None:
-    """Write a PNG whole or not at all: to a temporary name beside it, then renamed. Missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(png_bytes(image))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG whole or not at all. Missing folders are made."""
+    write_atomic(path, png_bytes(image))
 
 
 def _checked_grid(

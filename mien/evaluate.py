@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from dataclasses import replace
@@ -27,10 +26,11 @@ from mien.collect import (
 )
 from mien.config import Recipe
 from mien.data.loader import labels_of
-from mien.data.masking import label_leak, make_masking
+from mien.data.masking import LEAK, label_leak, make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
+from mien.files import write_atomic, write_npz
 from mien.guidance import mean_of_cue
 from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
@@ -209,8 +209,8 @@ def write_results(run: Path, results: dict[str, Any], collected: Collected, extr
         for name, kinds in scores.items()
         for kind, values in kinds.items()
     }
-    _save_npz(run / "maps" / f"class_means{suffix}.npz", collected.class_maps)
-    _save_npz(
+    write_npz(run / "maps" / f"class_means{suffix}.npz", collected.class_maps)
+    write_npz(
         run / "maps" / f"faces{suffix}.npz",
         {
             "row": rows,
@@ -224,13 +224,7 @@ def write_results(run: Path, results: dict[str, Any], collected: Collected, extr
             **{f"map:{name}": values for name, values in collected.face_maps.items()},
         },
     )
-    checkpoint.write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
-
-
-def _save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    checkpoint.write_atomic(path, buffer.getvalue())
+    write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
 
 
 def print_results(results: dict[str, Any]) -> None:
@@ -249,7 +243,7 @@ def print_results(results: dict[str, Any]) -> None:
         print("region of the cue by the segmentation head, per cent (class mean; higher is better)")
         _print_scores(results["segmentation"], ("dice", "iou"), digits=1)
     if results["label_leak"]:
-        print("warning: faces were masked by the cue of their true label, so the net saw the label (label_leak).")
+        print(LEAK)
     faithful = results.get("faithfulness")
     if faithful is not None:
         print(f"faithfulness over {faithful['faces']} faces (class mean; insertion higher, the others lower is better)")

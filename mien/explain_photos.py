@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
+from mien.files import file_sha256, write_atomic, write_npz
 from mien.progress import track
 from mien.schema import ByteArray, FloatArray, scheme_classes
 
@@ -105,7 +105,7 @@ def explain(
         **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
         "run": run.name,
         "run_version": checkpoint.RUN_VERSION,
-        "checkpoint": {**env["checkpoint"], "sha256": sha256(run / "best.ckpt")},
+        "checkpoint": {**env["checkpoint"], "sha256": file_sha256(run / "best.ckpt")},
         "framing": finder.framing._asdict(),
         "faces_found_by": found_by,
         "methods": list(dict.fromkeys(["attention", *names])),
@@ -118,7 +118,7 @@ def explain(
         raise DataError(
             f"none of {len(files)} photos shows a usable face; the first is {first['file']}: {first['reason']}."
         )
-    checkpoint.write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
+    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
     print_table(manifest, folder)
     return manifest
 
@@ -183,7 +183,7 @@ def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
         found: list[Face | None] = [None] if photos.provider is None else list(photos.provider(image))
         if not found:
             photos.skipped.append({"file": str(file), "reason": "no face found"})
-        digest = sha256(file)
+        digest = file_sha256(file)
         for number, face in enumerate(found, start=1):
             points, box = (None, None) if face is None else (face.landmarks, face.box)
             yield PhotoFace(file, digest, number, face, frame_face(image, points, box, photos.framing, photos.display))
@@ -273,7 +273,7 @@ def write_face(face: PhotoFace, k: int, seen: Looked, recipe: Recipe, folder: Pa
     raw = {name: values[k] for name, values in seen.raw.items()}
     draw_strip(folder / f"{stem}.png", entry, face.framed.display, seen.cue[k], raw, size)
     pixels = {"pixels": seen.pictures[k], "landmarks": seen.landmarks[k], "cue": seen.cue[k]}
-    save_npz(folder / f"{stem}.npz", {**pixels, **raw})
+    write_npz(folder / f"{stem}.npz", {**pixels, **raw})
     return entry
 
 
@@ -296,21 +296,6 @@ def draw_strip(
     share = entry["probabilities"][entry["expression"]]
     title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
     draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))
-
-
-def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Raw maps at their own resolution beside the net's input picture, its landmarks and the cue."""
-    from mien import checkpoint
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    checkpoint.write_atomic(path, buffer.getvalue())
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def print_table(manifest: dict[str, Any], folder: Path) -> None:

@@ -49,6 +49,11 @@ class Guide(NamedTuple):
         """The attribution needs a gradient of the logits."""
         return self.config.attribution != "activation"
 
+    @property
+    def has_own_score(self) -> bool:
+        """Its map or its cue is not that of the layers' attention, which is scored anyway."""
+        return self.by_gradient or self.config.channels in CHOSEN_CHANNELS or self.config.cue is not None
+
 
 def guides_of(recipe: Recipe, model: Classifier) -> list[Guide]:
     """The guidances of a recipe with a weight, layers resolved; UsageError for a layer that cannot be guided."""
@@ -180,16 +185,15 @@ def look(model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tens
     """Output, and the trained attributions of the label's logit at the deepest guided layer; no graph is kept.
 
     `guided:grad_input` (of the section second: `second:grad_input`) is over the constrained channels. Where only some
-    were constrained, `guided:grad_input-all` is over all: evidence may have moved into the free ones. A guide by
-    activation has no row of its own, because every layer's attention is scored anyway.
+    were constrained, `guided:grad_input-all` is over all: evidence may have moved into the free ones.
     """
     asked = []
     for guide in guides:
-        if guide.by_gradient:
+        if guide.has_own_score:
             channels: Any = guide.config.channels if guide.config.channels in CHOSEN_CHANNELS else "mean"
             config = replace(guide.config, target="label", channels=channels, normalise="none", detach=False)
             asked.append(guide._replace(config=config, layers=[max(guide.layers)]))
-    with torch.set_grad_enabled(bool(asked)):
+    with torch.set_grad_enabled(any(guide.by_gradient for guide in asked)):
         output = guided_forward(model, asked, images, labels, graph=False)
     looks = []
     for guide, (found,) in zip(asked, attributions_of(asked, output), strict=True):

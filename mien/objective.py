@@ -10,7 +10,6 @@ from mien.config import Recipe
 from mien.data.masking import Masking, mask_images
 from mien.errors import UsageError
 from mien.guidance import cues_for
-from mien.losses.classification import CLASSIFICATION
 from mien.losses.terms import Step, weighted_terms
 from mien.models import Classifier
 from mien.schema import Batch, Cue, Output, scheme_classes
@@ -21,15 +20,11 @@ def hard_labels(batch: Batch) -> Tensor:
     return batch.expressions if batch.expressions.dim() == 1 else batch.expressions.argmax(1)
 
 
-def classification_term(recipe: Recipe, output: Output, batch: Batch, weight: Tensor | None) -> Tensor:
-    """Weighted classification loss, summed over the branches of the head; `weight` (K,) are class weights."""
+def classification_term(recipe: Recipe, step: Step) -> Tensor:
+    """The recipe's main classification loss with its weight."""
     loss = recipe.loss
     options = (loss.focal_alpha, loss.focal_gamma) if loss.classification == "focal" else ()
-    classify, smoothing = CLASSIFICATION[loss.classification], recipe.optim.label_smoothing
-    total = torch.zeros((), device=output.logits.device)
-    for logits in (output.logits, *output.branches):
-        total = total + classify(logits.float(), batch.expressions, weight, smoothing, *options)
-    return loss.weight * total
+    return loss.weight * step.classification(loss.classification, *options)
 
 
 def try_terms(recipe: Recipe, model: Classifier) -> None:
@@ -52,19 +47,23 @@ def try_terms(recipe: Recipe, model: Classifier) -> None:
     model.train()
 
 
-def further_terms(
-    recipe: Recipe, model: Classifier, output: Output, batch: Batch, mean: Tensor | None, epoch: int, step: int
-) -> dict[str, Tensor]:
-    """Weighted terms of `loss.terms` that count in this epoch; `mean` is the mean cue at the size of the image."""
-    loss = recipe.loss
-    seen = Step(
-        model, output, batch.expressions, scheme_classes(recipe.data.scheme),
-        loss.sharpness(epoch),
+def step_of(
+    recipe: Recipe, model: Classifier, output: Output, batch: Batch, class_weight: Tensor | None, mean: Tensor | None,
+    epoch: int, step: int,
+) -> Step:  # fmt: skip
+    """What terms may look at in a training step; `mean` is the mean cue at the size of the image."""
+    return Step(
+        model, output, batch.expressions, scheme_classes(recipe.data.scheme), recipe.loss.sharpness(epoch),
         lambda: cues_for(recipe, batch, [batch.images.shape[-2:]], [mean], epoch, step)[0],
+        class_weight, recipe.optim.label_smoothing,
     )  # fmt: skip
-    terms = weighted_terms(loss.terms, seen, epoch)
-    if output.segmentation is not None and "au_segmentation" not in terms:
-        terms["au_segmentation"] = 0 * output.segmentation.sum()  # several processes expect a gradient everywhere
+
+
+def further_terms(recipe: Recipe, step: Step, epoch: int) -> dict[str, Tensor]:
+    """Weighted terms of `loss.terms` that count in this epoch."""
+    terms = weighted_terms(recipe.loss.terms, step, epoch)
+    if step.output.segmentation is not None and "au_segmentation" not in terms:
+        terms["au_segmentation"] = 0 * step.segmentation().sum()  # several processes expect a gradient everywhere
     return terms
 
 

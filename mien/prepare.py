@@ -245,11 +245,11 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
         centre_square,
         cut_square,
         load_picture,
-        move_points,
         outside,
         rescale,
         whole_square,
     )
+    from mien.faces.align import move_points
 
     try:
         image = load_picture(record.image)
@@ -293,20 +293,14 @@ def _align(image: ByteArray, points: FloatArray, size: int) -> tuple[ByteArray, 
 
 def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
     """The provider's main face, or with a box from the dataset the one that overlaps it most (at least a tenth)."""
+    from mien.faces.detect import overlap
+
     colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     found = _provider(str(options.provider), options.model)(colour)
     if box is None or not np.isfinite(box).all():
         return found[0] if found else None
-    overlaps = [overlap(face.box, box) for face in found]
-    return found[int(np.argmax(overlaps))] if overlaps and max(overlaps) >= 0.1 else None
-
-
-def overlap(first: Any, second: Any) -> float:
-    """Intersection over union of two boxes x0, y0, x1, y1."""
-    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
-    shared = float(np.prod(np.clip(high - low, 0, None)))
-    areas = [float(np.prod(np.clip(np.subtract(box[2:], box[:2]), 0, None))) for box in (first, second)]
-    return shared / (sum(areas) - shared) if shared > 0 else 0.0
+    overlaps = overlap(box, np.array([face.box for face in found]).reshape(-1, 4))
+    return found[int(overlaps.argmax())] if len(found) and overlaps.max() >= 0.1 else None
 
 
 def summary(store: Store) -> str:

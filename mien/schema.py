@@ -64,6 +64,8 @@ PREPROCESSING: dict[str, Preprocessing] = {
 
 SPLITS = ("train", "valid", "test")
 LANDMARKS = 68
+OUTER_EYE_CORNERS = (36, 45)
+"""iBUG-68 points whose distance is the unit of sizes on a face."""
 
 
 class Frame(NamedTuple):

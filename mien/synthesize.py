@@ -106,12 +106,7 @@ def synthesize(
 
 
 def write_sheet(path: Path, seed: int, classes: Sequence[str], size: int) -> None:
-    """Write the contact sheet as PNG, through a temporary name."""
-    import os
+    """Write the contact sheet as PNG."""
+    from mien.draw import write_png
 
-    import cv2
-
-    temporary = path.with_name(path.stem + ".part.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(temporary), draw_sheet(seed, classes, size=size)[..., ::-1])
-    os.replace(temporary, path)
+    write_png(path, draw_sheet(seed, classes, size=size))

@@ -22,12 +22,14 @@ from mien.compat import ensure_torchvision
 from mien.config import Recipe, load_recipe
 from mien.data import folds
 from mien.data.cutmix import cutmix
+from mien.data.folds import Split
 from mien.data.framing import framing_of
 from mien.data.loader import Loader, labels_of, targets_of
-from mien.data.masking import Masking, fill_colour, make_masking
+from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.sampling import epoch_rows, taught_classes
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
+from mien.files import write_atomic
 from mien.guidance import (
     Guide,
     Look,
@@ -43,27 +45,13 @@ from mien.guidance import (
 )
 from mien.metrics.classification import classification_scores
 from mien.models import Classifier, create_model
-from mien.objective import classification_term, further_terms, hard_labels, masked, try_terms
+from mien.objective import classification_term, further_terms, hard_labels, masked, step_of, try_terms
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
 from mien.schema import Batch, FloatArray, IntArray, Output, scheme_classes
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
-
-
-class Split(NamedTuple):
-    """Row numbers of the store, only rows with a label of the scheme."""
-
-    train: IntArray
-    valid: IntArray
-    test: IntArray
-    report: dict[str, Any]
-    """How the rows were chosen: what was left out and why."""
-
-    def sizes(self) -> dict[str, int]:
-        """Faces in each part."""
-        return {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
 
 
 def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = ()) -> Path:
@@ -173,6 +161,8 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if fabric.is_global_zero:
         for guide in guides:
             print(describe(guide, model), flush=True)
+        if label_leak(recipe):
+            print(LEAK, flush=True)
         start_run(out, recipe, store, split, str(fabric.device), colour)
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
@@ -229,10 +219,11 @@ def loss_terms(
     recipe: Recipe, output: Output, batch: Batch, session: Session, epoch: int, step: int
 ) -> dict[str, Tensor]:
     """Weighted terms of the loss: classification, guidance while it is switched on, and the recipe's further terms."""
+    seen = step_of(recipe, session.model, output, batch, session.class_weight, session.masking.mean, epoch, step)
     return {
-        "classification": classification_term(recipe, output, batch, session.class_weight),
+        "classification": classification_term(recipe, seen),
         **guidance_terms(recipe, active(session.guides, epoch), output, batch, epoch, step),
-        **further_terms(recipe, session.model, output, batch, session.masking.mean, epoch, step),
+        **further_terms(recipe, seen, epoch),
     }
 
 
@@ -271,7 +262,7 @@ def start_run(
     before = out / "environment.json"
     if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
-    checkpoint.write_atomic(before, json.dumps(facts, indent=1))
+    write_atomic(before, json.dumps(facts, indent=1))
 
 
 def batch_accuracy(output: Output, batch: Batch) -> Tensor:

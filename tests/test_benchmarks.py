@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PARTS = {"cues": 3, "cams": 2, "guidance": 16, "loading": 2, "startup": 2, "memory": 2}
+PARTS = {"cues": 3, "cams": 3, "evaluation": 2, "guidance": 16, "methods": 6, "loading": 2, "startup": 2, "memory": 2}
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_gives_numbers(part, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    if part == "cams" and not all(map(importlib.util.find_spec, ("pytorch_grad_cam", "torchcam"))):
+    if part in ("cams", "evaluation") and not all(map(importlib.util.find_spec, ("pytorch_grad_cam", "torchcam"))):
         pytest.skip("grad-cam and torchcam are not installed")  # found, not imported: they import torchvision
     rows = importlib.import_module(f"benchmarks.{part}").measure(quick=True)
     assert len(rows) == PARTS[part] or (part == "memory" and not Path("/proc/self/status").exists())
     for row in rows:
         assert all(value is None or math.isfinite(value) for value in row[1:4])
-        assert part == "memory" or all(value > 0 for value in row[1:4])
+        assert part in ("memory", "evaluation") or all(value > 0 for value in row[1:4])
         assert row.what
         assert row.aim
 

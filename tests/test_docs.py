@@ -1,6 +1,7 @@
 """The documentation: snippets run, commands and their options exist, links lead somewhere, every recipe key is listed."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -12,7 +13,8 @@ import torch
 import yaml
 
 from mien.cli import VERBS
-from mien.config import Recipe, as_dict, recipe_keys
+from mien.config import Recipe, as_dict, load_recipe, recipe_keys
+from mien.losses.options import TERM_OPTIONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -77,6 +79,34 @@ def test_every_recipe_key_is_listed_with_its_default():
     defaults = {f"{s}.{k}": v for s, content in as_dict(Recipe()).items() for k, v in content.items()}
     assert set(rows) == set(recipe_keys())
     assert {key: yaml.safe_load(text) for key, text in rows.items()} == defaults
+
+
+FLAGS = re.findall(r"^\| (`[^|]*) \|(.*)\|$", TEXTS[ROOT / "docs" / "flags.md"], re.M)
+
+
+def test_every_published_flag_has_one_row():
+    flags = [flag for row, _ in FLAGS if row.startswith("`--") for flag in re.findall(r"--\w+", row)]
+    assert len(flags) == len(set(flags)) == 304  # options that the published parser declares
+
+
+@pytest.mark.parametrize("row", FLAGS, ids=lambda row: row[0].split("`")[1])
+def test_what_became_of_a_published_flag(row):
+    here = row[1].strip()
+    term = re.match(r"term `(\w+)`: (.*?)(;|$)", here)
+    keys = re.findall(rf"`((?:{'|'.join(as_dict(Recipe()))})\.\w+)", here)
+    assert here.startswith("gone: ") or term or keys or "`mien " in here
+    assert set(keys) <= set(recipe_keys())
+    if term:
+        options = {field.name for field in dataclasses.fields(TERM_OPTIONS[term[1]])}
+        assert set(re.findall(r"`(\w+)`", term[2])) <= options
+
+
+def test_the_published_command_is_a_recipe(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        re.findall(r"^```yaml\n(.*?)^```$", TEXTS[ROOT / "docs" / "flags.md"], re.M | re.S)[0]
+    )
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert (recipe.guidance.weight, recipe.guidance.layers, recipe.optim.lr) == (9, [5], 0.002)
 
 
 FORBIDDEN = r"(?<![\w.])/(work|root|home|tmp)/"

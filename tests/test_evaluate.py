@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import yaml
 
 from mien import checkpoint
-from mien.config import ModelConfig
+from mien.config import ModelConfig, as_dict
 from mien.cues import render_cue
 from mien.data.loader import labels_of
 from mien.data.store import open_store
@@ -150,11 +151,33 @@ def test_guided_faces_of_a_store_without_landmarks(faces, tmp_path):
 
     blind = [record._replace(landmarks=None) for record in tiny.records(each=4)]
     store = write_store(blind, tmp_path / "blind", dataset="toy", size=tiny.SIZE)
-    fit(tiny.recipe(store.path, guidance={"weight": 1.0}, optim={"epochs": 1}), tmp_path / "run")
+    second = {"weight": 1.0, "attribution": "grad_input", "similarity": "pearson", "cue": "landmarks"}
+    recipe = tiny.recipe(store.path, guidance={"weight": 1.0}, second=second, optim={"epochs": 1})
+    fit(recipe, tmp_path / "run")
     scores = evaluate(tmp_path / "run")
     assert scores["faces_with_cue"] == 0
     assert scores["alignment"]["layer-5"]["cosine"]["class_mean"] is None
+    assert scores["alignment"]["second:grad_input"]["pearson"]["class_mean"] is None
     assert 0 <= scores["classification"]["accuracy"] <= 1
+
+
+def test_a_run_guided_by_an_attribution_predicts_without_landmarks(faces, tmp_path):
+    """The same pictures with and without their landmarks get the same probabilities, with guidance on or off."""
+    from mien.data.store import write_store
+
+    blind = [record._replace(landmarks=None) for record in tiny.records()]
+    store = write_store(blind, tmp_path / "blind", dataset="toy", size=tiny.SIZE)
+    pal = {"weight": 1.0, "attribution": "grad_input", "similarity": "pearson", "cue": "landmarks"}
+    recipe = tiny.recipe(faces, guidance=pal, optim={"epochs": 1})
+    fit(recipe, tmp_path / "run")
+    told = []
+    for weight, path in ((1.0, faces), (1.0, store.path), (0.0, store.path)):
+        settings = replace(recipe, guidance=replace(recipe.guidance, weight=weight))
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(as_dict(settings)))
+        evaluate(tmp_path / "run", store=path, methods="cam")
+        told.append(np.load(tmp_path / "run" / "maps" / "faces.npz")["probabilities"])
+    assert np.array_equal(told[0], told[1])
+    assert np.array_equal(told[0], told[2])
 
 
 def test_landmark_cue_has_no_other_class(faces, tmp_path):

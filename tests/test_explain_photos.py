@@ -20,6 +20,7 @@ from mien.explain import explain
 from mien.explain_photos import explain as explain_verb
 from mien.faces.detect import Face, points_box
 from mien.faces.landmarks import five_points
+from mien.files import file_sha256
 from mien.schema import EXPRESSIONS
 from mien.train import fit
 
@@ -80,14 +81,14 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
         "square.png": "no face found",
     }
     assert manifest["photos"] == 4
-    assert manifest["checkpoint"]["sha256"] == verb.sha256(run / "best.ckpt")
+    assert manifest["checkpoint"]["sha256"] == file_sha256(run / "best.ckpt")
     assert manifest["methods"] == ["attention", "cam", "grad_cam_pp"]
     for entry in manifest["faces"]:
         assert entry["crop"] == "fitted"
         assert sum(entry["probabilities"].values()) == pytest.approx(1)
         assert entry["expression"] == max(entry["probabilities"], key=entry["probabilities"].get)
         assert entry["explained_expression"] == entry["expression"]
-        assert entry["sha256"] == verb.sha256(two if "two" in entry["file"] else one)
+        assert entry["sha256"] == file_sha256(two if "two" in entry["file"] else one)
         with Image.open(out / entry["strip"]) as strip:
             assert strip.width > 4 * 192
         saved = np.load(out / entry["maps"])

@@ -364,7 +364,11 @@ def test_suppress_merges_clusters():
     np.testing.assert_allclose(merged[0, [0, 16]], [(0.6 * 0 + 0.9 * 1) / 1.5, 0.9], rtol=1e-5)
     np.testing.assert_allclose(merged[1], rows[2], rtol=1e-6)
     assert mediapipe.suppress(rows[:0]).shape == (0, 17)
-    assert mediapipe.overlap(rows[0, :4], rows[:, :4])[1] == pytest.approx(9 / 11)
+
+
+def test_overlap_of_boxes():
+    boxes = np.array([[1, 1, 3, 3], [2, 2, 3, 3], [0, 0, 2, 2], [0.5, 0, 2.5, 2]], np.float32)
+    assert detect.overlap(np.array([0, 0, 2, 2], np.float32), boxes) == pytest.approx([1 / 7, 0, 1, 0.6])
 
 
 def test_regions_and_views():

@@ -162,7 +162,29 @@ def test_look_gives_the_trained_attribution_over_constrained_and_all_channels(ch
         assert torch.allclose(seen.maps, maps.peak_one(want[seen.name].mean(1, keepdim=True)), atol=1e-6)
     with torch.no_grad():
         assert torch.equal(look(model, [guide], pictures().float(), LABELS)[1][0].maps, looks[0].maps)
-    assert look(model, [guide_of(model, attribution="activation")], pictures().float(), LABELS)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, []),
+        ({"channels": "all_joint"}, []),
+        ({"channels": "second_half"}, ["guided:activation", "guided:activation-all"]),
+        ({"cue": "landmarks"}, ["guided:activation"]),
+    ],
+    ids=str,
+)
+def test_an_activation_is_scored_by_itself_where_the_layers_rows_do_not_tell(settings, names):
+    """Over some channels, or against another cue than cue.kind."""
+    model = model_of(Mlp()).float()
+    output, looks = look(model, [guide_of(model, attribution="activation", **settings)], pictures().float(), LABELS)
+    assert [seen.name for seen in looks] == names
+    for seen in looks:
+        channels = (
+            output.features[1][:, 2:] if "-all" not in seen.name and "channels" in settings else output.features[1]
+        )
+        assert torch.equal(seen.maps, channels.mean(1, keepdim=True))
+        assert seen.cue.kind == settings.get("cue", "au")
 
 
 class Told(Mlp):

@@ -19,13 +19,13 @@ from mien.data.pictures import (
     centre_square,
     cut_square,
     load_picture,
-    move_points,
     whole_square,
 )
 from mien.data.store import open_store
 from mien.errors import DataError, UsageError
 from mien.faces import detect
-from mien.prepare import overlap, prepare
+from mien.faces.align import move_points
+from mien.prepare import prepare
 
 POINTS = np.stack([np.linspace(20, 40, 68), np.linspace(15, 45, 68)], axis=1).astype(np.float32)
 
@@ -288,12 +288,6 @@ def test_killed_process_continues(tmp_path):
     for name in ("s", "whole"):
         subprocess.run([sys.executable, str(script), str(tmp_path / name)], check=True, stdout=subprocess.DEVNULL)
     assert open_store(tmp_path / "s").fingerprint == open_store(tmp_path / "whole").fingerprint
-
-
-def test_overlap():
-    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
-    assert overlap((0, 0, 2, 2), (2, 2, 3, 3)) == 0
-    assert overlap((0, 0, 2, 2), (0, 0, 2, 2)) == 1
 
 
 def test_command_line_can_read_the_signatures():

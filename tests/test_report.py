@@ -226,6 +226,15 @@ def test_paper_protocol_is_prominent(runs: Path) -> None:
     assert "Protocol `paper`" in card(load_run(runs / "led-s0", "led"))
 
 
+def test_scores_behind_masks_of_the_label_are_told(runs: Path) -> None:
+    file = runs / "led-s0" / "results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "label_leak": True}))
+    text = report(runs / "led-s0", runs / "plain-s0", out=runs / "p.html").read_text()
+    assert "The label was shown (led-s0)" in text[: text.index('id="runs"')]
+    told = ["masks drawn from their true label" in card(load_run(runs / name, name)) for name in ("led-s0", "plain-s0")]
+    assert told == [True, False]
+
+
 def test_missing_or_other_store_is_said(runs: Path) -> None:
     spoil(runs / "plain-s0", "data", store=str(runs / "gone"))
     text = report(runs / "plain-s0", out=runs / "p.html").read_text()

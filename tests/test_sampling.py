@@ -94,3 +94,10 @@ def test_a_group_more_every_few_epochs() -> None:
 def test_wrong_curricula_are_told(groups: list[list[str]], words: str) -> None:
     with pytest.raises(UsageError, match=f"data.curriculum: .*{words}"):
         taught_classes(recipe(groups, every=5), 1)
+
+
+def test_early_stopping_must_not_come_before_the_last_group() -> None:
+    steps = recipe([["Positive"], ["Negative", "Neutral"]], every=3)  # the last group starts in epoch 4
+    with pytest.raises(UsageError, match=r"patience 2 can stop before its last group starts in epoch 4.* 3 or more"):
+        taught_classes(replace(steps, optim=replace(steps.optim, patience=2)), 1)
+    assert taught_classes(replace(steps, optim=replace(steps.optim, patience=3)), 1) == [1]

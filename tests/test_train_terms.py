@@ -1,7 +1,7 @@
 """Terms, masks, segmentation head and curriculum in whole trainings; wrong settings are one clear line."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,8 @@ def test_terms_from_yaml_and_from_the_command_line(tmp_path: Path) -> None:
         ("[{name: high_entropy, weight: -1}]", ["weight is -1", "at least 0"]),
         ("[{name: high_entropy, weight: .nan}]", ["weight is nan"]),
         ("[{name: high_entropy, start_epoch: 3, end_epoch: 2}]", ["end_epoch 2", "before start_epoch 3"]),
+        ("[{name: focal, alpha: -1}]", ["alpha is -1"]),
+        ("[{name: focal, gamma: -1}]", ["gamma is -1"]),
         ("[{name: ordinal_mean, epsilon: -1}]", ["epsilon is -1"]),
         ("[{name: score_margin, margin: -1}]", ["margin is -1"]),
         ("[{name: cost_sensitive, top: 0}]", ["top is 0"]),
@@ -132,7 +134,8 @@ def test_every_term_is_trained_logged_and_in_the_recipe(finished: Path) -> None:
     assert first["train_au_segmentation"] == 0 < second["train_au_segmentation"]
     written = yaml.safe_load((finished / "config.yaml").read_text())["loss"]["terms"]
     assert [term["name"] for term in written] == list(TERMS)
-    assert all(set(term) > {"name", "weight", "start_epoch", "end_epoch"} for term in written[:-1])
+    options = {name: {field.name for field in fields(kind)} for name, kind in TERM_OPTIONS.items()}
+    assert all(set(term) == {"name"} | options[term["name"]] for term in written)
 
 
 def test_resume_is_exact(finished: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +207,25 @@ def test_every_classification_loss_takes_labels_and_soft_targets(session, faces:
     double = loss_terms(recipe, output, batch, session, 1, 0)["classification"]
     single = tiny.recipe(faces, **SEGMENT, loss={"classification": kind, "terms": ALL[-1:]})
     assert torch.allclose(double, 2 * loss_terms(single, output, batch, session, 1, 0)["classification"])
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal", "squared", "absolute"])
+def test_a_classification_loss_as_a_term_is_the_same_loss(session, faces: Path, kind: str) -> None:
+    """With class weights, label smoothing and a second branch of the head."""
+    session = session._replace(class_weight=torch.rand(7) + 0.5)
+    batch = batch_of(session)
+    output = session.model.eval()(batch.images)
+    output = output._replace(branches=(output.logits.flip(1),))
+    first = {"classification": kind, "terms": ALL[-1:]}
+    added = {"weight": 0.0, "terms": [{"name": kind, "weight": 3.0}, *ALL[-1:]]}
+    main, term = (
+        loss_terms(
+            tiny.recipe(faces, **SEGMENT, optim={"label_smoothing": 0.1}, loss=loss), output, batch, session, 1, 0
+        )
+        for loss in (first, added)
+    )
+    assert term["classification"] == 0
+    assert torch.allclose(term[kind], 3 * main["classification"])
 
 
 @pytest.mark.parametrize(
@@ -280,8 +302,9 @@ def test_masked_evaluation_by_the_label_is_told(faces: Path, tmp_path: Path, cap
     results = evaluate(tmp_path / "run")
     assert results["label_leak"] is True
     assert json.loads((tmp_path / "run" / "results.json").read_text())["label_leak"] is True
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "saw the label" in line]
-    assert line.startswith("warning")
+    told = [line for line in capsys.readouterr().out.splitlines() if "sees the label" in line]
+    assert len(told) == 2  # by training and by evaluation
+    assert all(line.startswith("warning") for line in told)
 
 
 def test_masks_and_segmentation_take_the_mean_cue(faces: Path, tmp_path: Path) -> None:

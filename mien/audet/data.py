@@ -15,6 +15,7 @@ from mien.audet.spec import Cfg
 from mien.data import folds
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
+from mien.files import write_atomic
 from mien.schema import ACTION_UNITS, FloatArray, IntArray
 
 
@@ -117,8 +118,6 @@ def momu_ids(cfg: Cfg, path: Path, out: Path) -> None:
 
     Behind `mien audet momu`; the balance before and after is printed.
     """
-    from mien.checkpoint import write_atomic
-
     store = open_store(path)
     labels = labels_of(store, cfg)
     momu = make_momu(cfg, labels)

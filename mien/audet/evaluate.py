@@ -18,6 +18,7 @@ from mien.audet.faces import au_loss
 from mien.audet.run import load_audet, read_run
 from mien.data.store import open_store
 from mien.errors import DataError
+from mien.files import write_atomic
 from mien.metrics.action_units import intensity_scores, occurrence, occurrence_scores
 from mien.schema import FloatArray, IntArray
 
@@ -66,7 +67,7 @@ def evaluate_audet(run: Path, data: Path | None = None, split: str = "test") -> 
         found["intensity"] = intensity_scores(scores, truth, names)
     suffix = "" if split == "test" else f"-{split}"
     write_predictions(run / f"predictions{suffix}.csv", [str(store.ids[row]) for row in rows], names, scores, truth)
-    checkpoint.write_atomic(run / f"results{suffix}.json", json.dumps(found, indent=1, allow_nan=False))
+    write_atomic(run / f"results{suffix}.json", json.dumps(found, indent=1, allow_nan=False))
     print(table(found))
     return found
 
@@ -83,7 +84,7 @@ def write_predictions(
             cell for a, b in zip(guess, label, strict=True) for cell in (f"{a:.4f}", "" if np.isnan(b) else f"{b:g}")
         ]
         writer.writerow([name, *cells])
-    checkpoint.write_atomic(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def table(found: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from mien.audet.cfg import parse
 from mien.audet.check import read_cfg
 from mien.audet.spec import Cfg
 from mien.errors import DataError, UsageError
+from mien.files import write_atomic
 
 if TYPE_CHECKING:
     from mien.audet.nets import AudetNet
@@ -73,7 +74,7 @@ def open_run(run: Path, cfg: Cfg) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot create {run}: {error}.") from error
-    checkpoint.write_atomic(path, cfg.text)
+    write_atomic(path, cfg.text)
 
 
 def write_facts(run: Path, cfg: Cfg, store: Path, fingerprint: str, facts: dict[str, Any]) -> None:
@@ -89,7 +90,7 @@ def write_facts(run: Path, cfg: Cfg, store: Path, fingerprint: str, facts: dict[
         "action_units": list(cfg.data.action_units),
         **facts,
     }
-    checkpoint.write_atomic(file, json.dumps(whole, indent=1))
+    write_atomic(file, json.dumps(whole, indent=1))
 
 
 def named(prefix: str, module: nn.Module | None) -> dict[str, Tensor]:

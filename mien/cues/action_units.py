@@ -17,8 +17,9 @@ from torch import Tensor
 
 from mien.cues.codebook import Choice, Geometry
 from mien.maps import min_max
+from mien.schema import OUTER_EYE_CORNERS
 
-LEFT_EYE, RIGHT_EYE = 36, 45
+LEFT_EYE, RIGHT_EYE = OUTER_EYE_CORNERS
 """Outer eye corners."""
 STRIPS, COLUMNS = 56, 28
 """Smaller maps are drawn on at least this many rows and columns and averaged, so that overlaps are counted once."""

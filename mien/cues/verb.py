@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from mien.cues.config import CueConfig
 from mien.errors import DataError, UsageError, unknown_name
+from mien.files import replacing, write_npz
 from mien.schema import EXPRESSIONS, LANDMARKS, FloatArray
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def cues(
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
     maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed)
-    _save(out, maps, valid)
+    write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
 
@@ -148,17 +148,6 @@ def _draw(
     return torch.cat([c.maps for c in drawn])[:, 0].numpy(), torch.cat([c.valid for c in drawn]).numpy()
 
 
-def _save(out: Path, maps: FloatArray, valid: npt.NDArray[np.bool_]) -> None:
-    temporary = out.with_name(f".{out.name}.partial.npz")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(temporary, maps=maps, valid=valid)
-        os.replace(temporary, out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write {out}: {error.strerror or error}; nothing was changed.") from None
-
-
 def _sheet_rows(store: Store, expression: str | None) -> list[tuple[str, list[int]]]:
     """Expression -> the first faces that carry it and have landmarks."""
     located = np.isfinite(store.landmarks).all((1, 2))
@@ -210,11 +199,5 @@ def _write_sheet(sheet: Path, store: Store, config: CueConfig, expression: str |
                 axis.set_ylim(edge, -0.5)
             place += 1
     figure.tight_layout(pad=0.3)
-    temporary = sheet.with_name(f".{sheet.name}.partial.png")
-    try:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, dpi=110)
-        os.replace(temporary, sheet)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write {sheet}: {error.strerror or error}; nothing was changed.") from None
+    with replacing(sheet) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

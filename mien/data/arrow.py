@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mien.errors import DataError, UsageError
+from mien.files import replacing, write_atomic
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, SPLITS, ByteArray, FloatArray, Record
 
 STORE_VERSION = 1
@@ -188,13 +187,11 @@ def write_part(path: Path, rows: list[dict[str, Any]]) -> None:
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat, field.type.value_type), type=field.type))
         else:
             columns.append(pa.array(values, field.type))
-    temporary = path.with_suffix(".arrow.tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         with pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def map_part(path: Path) -> Any:
@@ -250,10 +247,8 @@ def read_info(path: Path) -> StoreInfo:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON under a temporary name and rename."""
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON whole or not at all."""
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def intact(folder: Path, part: dict[str, Any]) -> bool:
@@ -280,17 +275,3 @@ def same_settings(folder: Path, found: dict[str, Any], settings: dict[str, Any])
                 f"'{folder}' holds a store with {name} {found.get(name)!r}, now {value!r} is asked: "
                 "choose another folder for --out, or delete this one."
             )
-
-
-@contextlib.contextmanager
-def disk_full(folder: Path) -> Iterator[None]:
-    """Turn "no space left" and "permission denied" into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                f"the disk is full while writing '{folder}': the finished parts are kept; free some space and run the "
-                "same command again, it continues."
-            ) from error
-        raise DataError(f"cannot write '{folder}': {error.strerror or error}.") from error

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, IntArray, components, exact_groups, near_pairs
+from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, components, exact_groups, near_pairs
 from mien.data.screen import LIMIT, shape_distances
 from mien.data.store import Store
-from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray
+from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray, IntArray
 
 MOST_VALUES = 20
 """A string attribute with more values than this is a name, not a group, and gets no table."""

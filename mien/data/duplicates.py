@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.store import Store
-
-IntArray = npt.NDArray[np.int64]
+from mien.schema import IntArray
 
 NEAR_BITS = 4
 NEAR_CORRELATION = 0.9

@@ -8,22 +8,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mien.data.duplicates import IntArray, components, exact_groups, same_picture_groups
+from mien.data.duplicates import components, exact_groups, same_picture_groups
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.schema import class_index
+from mien.schema import IntArray, class_index
 
 Labels = npt.NDArray[Any]
 
 
 class Split(NamedTuple):
-    """Row numbers of a store, sorted; the three do not overlap."""
+    """Row numbers of a store, sorted; the three do not overlap (under protocol `paper` valid is test)."""
 
     train: IntArray
     valid: IntArray
     test: IntArray
     report: dict[str, Any]
     """How the rows came here and what was left out: counts, for run folders and reports."""
+
+    def sizes(self) -> dict[str, int]:
+        """Faces in each part."""
+        return {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
 
 
 def official(store: Store) -> Split:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mien.data.pictures import box_square, cut_square, whole_square
-from mien.data.pictures import move_points as move
 from mien.faces.align import move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray
@@ -88,7 +87,7 @@ def frame_face(
         square = whole_square(*image.shape[:2]) if box is None else box_square(box)
         pixels, matrix = cut_square(image, square, framing.size)
         shown, _ = cut_square(image, square, display)
-        points = unknown if landmarks is None else move(landmarks, matrix)
+        points = unknown if landmarks is None else move_points(landmarks, matrix)
         rule = "whole" if box is None else "box"
     if framing.channels == 1:
         pixels = _grey(pixels)

@@ -27,6 +27,7 @@ class Masking(NamedTuple):
     """(1, 1, H, W) dataset-mean cue at the size of the image, for the control `mean`."""
 
 
+LEAK = "warning: faces are scored behind masks drawn from their true label, so the net sees the label (label_leak)."
 OWN_LABEL = ("none", "other_class", "inverted")
 """Controls under which the map of cue `au` still depends on the face's own label."""
 

@@ -119,8 +119,3 @@ def rescale(points: FloatArray, frame: tuple[int, int], size: tuple[int, int]) -
     """
     factor = np.array(size, dtype=np.float64) / np.array(frame)
     return np.asarray((points + 0.5) * factor - 0.5, dtype=np.float32)
-
-
-def move_points(points: FloatArray, matrix: npt.NDArray[np.float32]) -> FloatArray:
-    """Apply a (2, 3) matrix to (..., 2) points; NaN stays NaN."""
-    return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)

@@ -70,7 +70,8 @@ def taught_classes(recipe: Recipe, epoch: int) -> list[int] | None:
     None without a curriculum.
 
     Raises:
-        UsageError: an unknown class, a class that is missing or named twice, a group that the epochs never reach.
+        UsageError: an unknown class, a class that is missing or named twice, a group that the epochs never reach or that
+            early stopping may not.
 
     """
     groups, every = recipe.data.curriculum, recipe.data.curriculum_epochs
@@ -84,5 +85,11 @@ def taught_classes(recipe: Recipe, epoch: int) -> list[int] | None:
     if last > recipe.optim.epochs:
         raise UsageError(
             f"data.curriculum: its last group starts in epoch {last}, after optim.epochs {recipe.optim.epochs}."
+        )
+    patience = recipe.optim.patience
+    if patience and last > 1 + patience:
+        raise UsageError(
+            f"data.curriculum: optim.patience {patience} can stop before its last group starts in epoch {last}; "
+            f"set it to 0, or to {last - 1} or more."
         )
     return [classes.index(name) for group in groups[: 1 + (epoch - 1) // every] for name in group]

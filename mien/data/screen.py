@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mien.data.arrow import disk_full, read_json, write_json
+from mien.data.arrow import read_json, write_json
 from mien.data.store import Store, open_store
 from mien.faces.landmarks import median_shape, shape_distance
 from mien.schema import FloatArray
@@ -32,6 +32,5 @@ def limit_landmarks(store: Store, limit: float | None) -> Store:
     if limit is not None:
         rows = (shape_distances(store) > limit).nonzero()[0].tolist()  # NaN, an unknown shape, is not beyond
     content |= {"landmark_limit": limit, "landmarks_dropped": rows}
-    with disk_full(store.path):
-        write_json(store.path / "store.json", content)
+    write_json(store.path / "store.json", content)
     return open_store(store.path)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,6 @@ from mien.data.arrow import (
     StoreInfo,
     decode,
     difference_hash,
-    disk_full,
     encode,
     fingerprint,
     intact,
@@ -41,6 +39,7 @@ from mien.data.arrow import (
     write_part,
 )
 from mien.errors import DataError, UsageError
+from mien.files import replacing
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
 
 __all__ = [
@@ -304,9 +303,7 @@ class _Writer:
             self.parts = intact_parts(out, progress)
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"'{out}' exists and is no prepared store: choose a new or empty folder for --out.")
-        with disk_full(out):
-            out.mkdir(parents=True, exist_ok=True)
-            self._save_progress()
+        self._save_progress()
 
     def _save_progress(self) -> None:
         write_json(self.out / "progress.json", {**self.settings, "parts": self.parts})
@@ -329,11 +326,10 @@ class _Writer:
         rows, skipped = self.rows, self.skipped
         self.rows, self.skipped, self.bytes = [], [], 0  # a failed write is not tried twice by the `finally` above
         path = self.out / f"part-{len(self.parts):05d}.arrow"
-        with disk_full(self.out):
-            write_part(path, rows)
-            part = {"file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "skipped": skipped}
-            self.parts.append(part)
-            self._save_progress()
+        write_part(path, rows)
+        part = {"file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "skipped": skipped}
+        self.parts.append(part)
+        self._save_progress()
 
     def tidy(self) -> None:
         """Leave nothing behind when no row was written, so that a corrected command may use the same folder."""
@@ -347,20 +343,19 @@ class _Writer:
     def finish(self) -> Store:
         skipped = [entry for part in self.parts for entry in part["skipped"]]
         rows = sum(part["rows"] for part in self.parts)
-        with disk_full(self.out):
-            temporary = self.out / "skipped.csv.tmp"
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([("id", "reason"), *skipped])
-            os.replace(temporary, self.out / "skipped.csv")
-            if rows == 0:
-                (self.out / "skipped.csv").unlink(missing_ok=True)
-                self.tidy()
-                first = f" (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-                raise DataError(f"no usable picture for the store '{self.out}': {len(skipped)} were skipped{first}.")
-            parts = [{key: part[key] for key in ("file", "rows", "bytes")} for part in self.parts]
-            content = {**self.settings, "mien": __version__, "rows": rows, "skipped": len(skipped), "parts": parts}
-            content["fingerprint"] = fingerprint(map_part(self.out / part["file"]) for part in parts)
-            write_json(self.out / "store.json", content)
+        if rows == 0:
+            self.tidy()
+            first = f" (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+            raise DataError(f"no usable picture for the store '{self.out}': {len(skipped)} were skipped{first}.")
+        with (
+            replacing(self.out / "skipped.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file).writerows([("id", "reason"), *skipped])
+        parts = [{key: part[key] for key in ("file", "rows", "bytes")} for part in self.parts]
+        content = {**self.settings, "mien": __version__, "rows": rows, "skipped": len(skipped), "parts": parts}
+        content["fingerprint"] = fingerprint(map_part(self.out / part["file"]) for part in parts)
+        write_json(self.out / "store.json", content)
         (self.out / "progress.json").unlink(missing_ok=True)
         return open_store(self.out)
 
@@ -371,9 +366,7 @@ def export_parquet(store: Store, path: Path) -> Path:
     import pyarrow.parquet as pq
 
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with disk_full(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         writer = None
         for start, part in zip(store._starts, store.info.parts, strict=False):
             batch = map_part(store.path / part["file"])
@@ -389,5 +382,4 @@ def export_parquet(store: Store, path: Path) -> Path:
             writer.write_batch(batch)
         if writer is not None:
             writer.close()
-            os.replace(temporary, path)
     return path

@@ -13,7 +13,7 @@ from mien.errors import DataError
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray
 
-Matrix = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.floating]
 
 TEMPLATE_SIZE = 112
 TEMPLATE = (

@@ -36,6 +36,14 @@ class Face(NamedTuple):
 Provider = Callable[[ByteArray], list[Face]]
 
 
+def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
+    """Intersection over union of one box (4,) with boxes (n, 4), x0 y0 x1 y1: (n,) in [0, 1]."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - common
+    return np.asarray(common / np.maximum(union, 1e-9), dtype=np.float32)
+
+
 def check_image(image: ByteArray) -> None:
     """DataError unless the image is RGB uint8 (H, W, 3) with at least one pixel."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:

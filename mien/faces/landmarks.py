@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mien.schema import LANDMARKS, FloatArray
+from mien.schema import LANDMARKS, OUTER_EYE_CORNERS, FloatArray
 
 JAW = tuple(range(17))
 LEFT_BROW, RIGHT_BROW = tuple(range(17, 22)), tuple(range(22, 27))
@@ -49,8 +49,6 @@ MESH_TO_68 = (
 The list in common circulation has 162, 389 at points 0, 16; 148, 377 at 7, 9; and 71, 301 at 17, 26. Those lie 16, 8
 and 9 % of the eye distance off dlib's points on 60 portraits, these 4, 7 and 5 %, and human-placed points agree. On
 turned heads the mesh's jaw stays on the skin where iBUG follows the visible outline: it differs by definition."""
-
-OUTER_EYE_CORNERS = (36, 45)
 
 MOST_SHAPES = 20_000
 """Faces that the median shape is taken over."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.faces.align import Matrix, invert, warp
-from mien.faces.detect import Face, Provider, check_image, installed_file, main_first
+from mien.faces.detect import Face, Provider, check_image, installed_file, main_first, overlap
 from mien.faces.landmarks import MESH_TO_68
 from mien.faces.models import cached_model
 from mien.schema import ByteArray, FloatArray
@@ -180,14 +180,6 @@ def detect_view(image: ByteArray, view: Square, detector: Net, anchors: FloatArr
     matrix = to_image(view, 1)
     points = rows[:, :16].reshape(-1, 8, 2) @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([points.reshape(-1, 16), rows[:, 16:]], axis=1).astype(np.float32)
-
-
-def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
-    """Intersection over union of one box (4,) with boxes (n, 4)."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=1)
-    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - common
-    return np.asarray(common / np.maximum(union, 1e-9), dtype=np.float32)
 
 
 def suppress(rows: FloatArray) -> FloatArray:

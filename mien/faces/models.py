@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mien.errors import DataError, UsageError, unknown_name
+from mien.files import file_sha256
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
@@ -51,15 +52,6 @@ def cached_model(name: str) -> Path | None:
     """The file that `models get` has put into the cache; None when it was never fetched."""
     path = cache_folder() / MODELS[name].name
     return path if path.is_file() else None
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def models(action: Literal["get", "list"], name: str = "", *, url: str | None = None) -> Path | None:

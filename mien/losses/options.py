@@ -40,6 +40,21 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Focal(Term):
+    """Options of focal."""
+
+    alpha: float = 1.0
+    """Factor of the focal loss."""
+    gamma: float = 2.0
+    """How strongly it turns down easy faces; 0 is the cross-entropy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.alpha >= 0, f"alpha is {self.alpha}; it must be at least 0.")
+        _check(self.gamma >= 0, f"gamma is {self.gamma}; it must be at least 0.")
+
+
+@dataclass(frozen=True)
 class Ordinal(Term):
     """Options of ordinal_mean and ordinal_variance."""
 
@@ -215,6 +230,10 @@ class OrthogonalFeatures(BlockFeatures):
 
 
 TERM_OPTIONS: dict[str, type[Term]] = {
+    "cross_entropy": Term,
+    "focal": Focal,
+    "squared": Term,
+    "absolute": Term,
     "ordinal_mean": Ordinal,
     "ordinal_variance": Ordinal,
     "unimodality": Unimodality,

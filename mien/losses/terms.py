@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mien import maps
 from mien.errors import UsageError
 from mien.losses import regularise, scores
+from mien.losses.classification import CLASSIFICATION
 from mien.losses.options import options_of
 from mien.schema import Cue, Output, class_positions, layer_index
 
@@ -29,11 +30,21 @@ class Step(NamedTuple):
     """Sharpness of log barriers in this epoch."""
     cue: Callable[[], Cue]
     """Draws the cue at the size of the image, for the term that needs it."""
+    class_weight: Tensor | None = None
+    """(K,) weights of classification losses."""
+    smoothing: float = 0.0
+    """Label smoothing of classification losses."""
 
     @property
     def logits(self) -> Tensor:
         """(B, K) float32, whatever the precision of the run."""
         return self.output.logits.float()
+
+    def classification(self, name: str, *options: float) -> Tensor:
+        """A loss of CLASSIFICATION, summed over the branches of the head."""
+        every = (self.logits, *(logits.float() for logits in self.output.branches))
+        loss = CLASSIFICATION[name]
+        return torch.stack([loss(s, self.targets, self.class_weight, self.smoothing, *options) for s in every]).sum()
 
     def scores(self, on: str) -> Tensor:
         """(B, K) logits or probabilities."""
@@ -97,6 +108,10 @@ def _lowest(rows: Tensor, o: Any, t: float) -> Tensor:
 
 
 TERMS: dict[str, Callable[[Step, Any], Tensor]] = {
+    "cross_entropy": lambda s, o: s.classification("cross_entropy"),
+    "focal": lambda s, o: s.classification("focal", o.alpha, o.gamma),
+    "squared": lambda s, o: s.classification("squared"),
+    "absolute": lambda s, o: s.classification("absolute"),
     "ordinal_mean": lambda s, o: scores.ordinal_mean(
         s.logits, s.targets, s.positions(o.order), o.epsilon, o.barrier, s.t
     ),

@@ -33,7 +33,7 @@ def report(
         seed: of the bootstrap.
 
     """
-    from mien.checkpoint import write_atomic
+    from mien.files import write_atomic
     from mien.report.card import write_card
     from mien.report.page import render
     from mien.report.runs import load_runs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mien.checkpoint import write_atomic
 from mien.config import GuidanceConfig, Recipe
+from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
 from mien.report.words import CONTROLS, FLOORS, number
@@ -50,10 +50,15 @@ def card(run: Run, seed: int = 0) -> str:
         if recipe.data.protocol == "paper"
         else ""
     )
+    leak = (
+        "\n> Faces were scored behind masks drawn from their true label, so their accuracy says nothing.\n"
+        if run.label_leak
+        else ""
+    )
     return f"""# Model card: {run.name}
 
 Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a cropped face, and shows where it looks.
-{paper}
+{paper}{leak}
 ## Model
 
 `{recipe.model.backbone}` with head `{recipe.model.head}`, input {recipe.model.size} px, seed {recipe.run.seed}.

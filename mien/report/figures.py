@@ -21,7 +21,7 @@ def figures(*folders: Path, out: Path = Path("figures"), no_faces: bool = False)
         no_faces: maps without the faces under them, for datasets whose licence does not allow to show them.
 
     """
-    from mien.checkpoint import write_atomic
+    from mien.files import write_atomic
     from mien.report.table_plots import figure_of, png
 
     tables = {folder: tables_in(folder) for folder in folders}

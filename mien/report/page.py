@@ -57,6 +57,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "mien": __version__,
         "split": results["split"],
         "paper": [group.name for group in groups if group.first.recipe.data.protocol == "paper"],
+        "leaks": [group.name for group in groups if group.first.label_leak],
         "apart": apart,
         "base": base.name,
         "cues_differ": any(not same_cue(base.first, group.first) for group in groups),
@@ -209,7 +210,7 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     others = sorted({name for group in groups for name in group.first.results.get("methods", [])} - set(MAPS))
     sections = (
         ("Where the model looks", [*layers, *MAPS, *others], True),
-        ("Attributions by gradients that were trained, each against its own cue", trained, False),
+        ("Attributions that were trained, each against its own cue", trained, False),
         ("Floors: maps that never saw the face, against the right cue", list(FLOORS), False),
         ("Controls: the last layer's attention, against a wrong cue", list(CONTROLS), False),
     )

@@ -48,6 +48,11 @@ class Run(NamedTuple):
         return np.asarray(self.faces["probabilities"].argmax(1) == self.faces["label"])
 
     @property
+    def label_leak(self) -> bool:
+        """Faces were scored behind masks drawn from their true label."""
+        return bool(self.results.get("label_leak"))
+
+    @property
     def last_layer(self) -> str:
         """Name of the deepest layer, e.g. layer-5."""
         layers = [name for name in self.results["alignment"] if name.startswith("layer-")]

@@ -67,9 +67,9 @@ def explain_map(name: str, last: str) -> tuple[str, str]:
         return f"attention, layer {number}", "Mean over channels." if number == "1" else ""
     if name.startswith(("guided:", "second:")):
         channels = "all channels, also those left free" if name.endswith("-all") else "the channels that were pulled"
-        return name.split(":")[1].removesuffix(
-            "-all"
-        ), f"Of the true class, mean over {channels}, at the deepest guided layer."
+        attribution = name.split(":")[1].removesuffix("-all")
+        mean = "Mean" if attribution == "activation" else "Of the true class, mean"
+        return attribution, f"{mean} over {channels}, at the deepest guided layer."
     return {**MAPS, **FLOORS, **CONTROLS}.get(name, (name, ""))
 
 
