@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from mien.audet.check import cfg_of
-from mien.audet.options import DISFA_UNITS
 from mien.audet.spec import Cfg
+from mien.data.au_folds import DISFA_UNITS
 from mien.data.store import Store, write_store
 from mien.schema import ACTION_UNITS, Record
 

@@ -13,6 +13,7 @@ from mien.audet.faces import au_targets
 from mien.audet.momu import Mask, Momu, classes_of
 from mien.audet.spec import Cfg
 from mien.data import folds
+from mien.data.au_folds import refuse_leaks
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
@@ -81,7 +82,12 @@ def split_of(store: Store, cfg: Cfg) -> folds.Split:
     if not cfg.data.shared_subjects:
         near = any(name is None for name in store.subject)  # look-alikes stand for subjects where those are unknown
         parts = folds.strict(store, seed=seed, fraction=fraction, near=near)
-        refuse_leaks(store, parts)
+        people = {name: store.subject[getattr(parts, name)] for name in ("train", "valid", "test")}
+        for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
+            where = f"{store.path}, {one} and {other}"
+            refuse_leaks(
+                people[one], people[other], where, "Split by subject, or set --data.shared_subjects True and say so."
+            )
         return parts
     parts = folds.official(store)
     if len(parts.valid):
@@ -90,18 +96,6 @@ def split_of(store: Store, cfg: Cfg) -> folds.Split:
     return parts._replace(
         train=np.sort(rest), valid=np.sort(fresh), report={**parts.report, "validation": "carved by frame"}
     )
-
-
-def refuse_leaks(store: Store, parts: folds.Split) -> None:
-    """DataError where a subject stands in two of train, valid and test."""
-    people = {name: set(store.subject[getattr(parts, name)]) - {None} for name in ("train", "valid", "test")}
-    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        both = sorted(people[one] & people[other])
-        if both:
-            raise DataError(
-                f"{store.path}: {len(both)} subjects stand in both {one} and {other} ({both[0]}, ...), so scores would count "
-                "memory of faces; split by subject, or set --data.shared_subjects True and say so."
-            )
 
 
 def make_momu(cfg: Cfg, labels: Labels) -> Momu | None:

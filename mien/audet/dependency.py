@@ -111,9 +111,9 @@ def critic_estimate(
         return logistic(*pair_scores(critic, z, z1_channels, order))
     swapped = _swapped(z, z1_channels, order)
     between = mixed(swapped, z, share)
-    real, shuffled, middle = critic(torch.cat([z, swapped, between])).chunk(3)
-    estimate = wasserstein(real, shuffled)
-    return Estimate(estimate.loss + penalty * gradient_penalty(middle, between), estimate.dependency)
+    scores = critic(torch.cat([z, swapped]))
+    estimate = wasserstein(scores[: len(z)], scores[len(z) :])
+    return Estimate(estimate.loss + penalty * gradient_penalty(critic(between), between), estimate.dependency)
 
 
 def dependency(

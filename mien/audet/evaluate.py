@@ -17,7 +17,7 @@ from mien.audet.embed import device_of, outputs
 from mien.audet.faces import au_loss
 from mien.audet.run import load_audet, read_run
 from mien.data.store import open_store
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.metrics.action_units import intensity_scores, occurrence, occurrence_scores
 from mien.schema import FloatArray, IntArray
@@ -35,9 +35,11 @@ def evaluate_audet(run: Path, data: Path | None = None, split: str = "test") -> 
         split: test or valid.
 
     Raises:
-        DataError: no labelled face in the split.
+        DataError: no labelled face in the split. UsageError: another split.
 
     """
+    if split not in ("valid", "test"):
+        raise UsageError(f"--split {split}: evaluate takes valid or test.")
     cfg, facts = read_run(run)
     store = open_store(data or Path(facts["store"]))
     labels = labels_of(store, cfg)

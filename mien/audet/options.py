@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mien.audet.cfg import limited
+from mien.data.au_folds import DISFA_UNITS
 from mien.schema import ACTION_UNITS
-
-DISFA_UNITS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU9", "AU12", "AU15", "AU17", "AU20", "AU25", "AU26")
-"""The twelve units of DISFA, in the order of its labels."""
 
 DEPENDENCY_KINDS = ("wgan", "logistic", "infonce", "hsic", "distance_correlation", "cross_correlation")
 CRITIC_KINDS = DEPENDENCY_KINDS[:3]

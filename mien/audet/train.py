@@ -19,47 +19,19 @@ from mien.audet.dependency import critic_estimate, dependency, shuffled_order
 from mien.audet.faces import au_loss, changed, noisy
 from mien.audet.momu import Momu
 from mien.audet.nets import AudetNet, Critic
-from mien.audet.options import NetOptions
 from mien.audet.output import AudetOutput
+from mien.audet.players import MainNet, Player, learning_rate_factor, make_optimizer, take_step
 from mien.audet.spec import Cfg
 from mien.compat import ensure_torchvision
 from mien.data.loader import Loader
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
-from mien.losses.adversarial import gradient_penalty, mixed, reverse_gradient
+from mien.losses.adversarial import gradient_penalty, mixed
 from mien.progress import track
 from mien.schema import IntArray
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
-
-
-class MainNet(nn.Module):
-    """What one optimiser trains: the AUDetNet, and with identity-adversarial training a subject classifier on z1.
-
-    The classifier is a linear layer behind a gradient reversal (Ning et al. 2024, arXiv 2407.11243).
-    """
-
-    def __init__(self, net: AudetNet, subjects: int, weight: float) -> None:
-        super().__init__()
-        self.net, self.weight = net, weight
-        self.classifier = nn.Linear(net.z1_channels, subjects) if weight else None
-
-    def forward(self, images: Tensor) -> tuple[AudetOutput, Tensor | None]:
-        """Normalised images -> AudetOutput and (B, S) logits of subjects, or None."""
-        output = self.net(images)
-        if self.classifier is None:
-            return output, None
-        return output, self.classifier(reverse_gradient(output.z1.mean((2, 3)), self.weight))
-
-
-class Player(NamedTuple):
-    """A module with its optimiser."""
-
-    module: nn.Module
-    wrapped: nn.Module
-    """The module as fabric runs it (device, precision, several processes)."""
-    optimizer: torch.optim.Optimizer
 
 
 class Session(NamedTuple):
@@ -153,31 +125,6 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     return session, state
 
 
-def make_optimizer(name: str, module: nn.Module, cfg: Cfg) -> torch.optim.Optimizer:
-    """Adam with the rates and betas of the cfg's [net] blocks; `base` keeps the rate before any decay."""
-    groups: list[tuple[NetOptions, nn.Module | None]]
-    if isinstance(module, MainNet):
-        parts = {"Encoder": module.net.encoder, "AUPredictor": module.net.predictor, "Decoder": module.net.decoder}
-        groups = [(cfg.nets[section].options, net) for section, net in parts.items() if net is not None]
-        groups.append((cfg.nets["AUPredictor"].options, module.classifier))
-    else:
-        section = {"critic": "Discriminator", "image_critic": "Image Discriminator"}[name]
-        groups = [(cfg.nets[section].options, module)]
-    made = []
-    for options, net in groups:
-        weights = [weight for weight in net.parameters() if weight.requires_grad] if net is not None else []
-        rate = {"lr": options.learning_rate, "base": options.learning_rate, "betas": (options.beta1, options.beta2)}
-        made += [{"params": weights, **rate}] if weights else []
-    return torch.optim.Adam(made, fused=True)
-
-
-def learning_rate_factor(cfg: Cfg, epoch: int) -> float:
-    """Share of the rates in an epoch (from 1): Linear comes down to 1/n in the last of the last n epochs."""
-    if cfg.training.learning_rate_scheduler == "None":
-        return 1.0
-    return min(1.0, (cfg.training.max_epochs - epoch + 1) / cfg.training.decay_lr_over_last_n_epochs)
-
-
 def epoch_rows(session: Session, epoch: int) -> IntArray:
     """Rows of one training epoch in random order, a multiple of the number of processes; the same in all of them."""
     rows, seed, processes = session.labels.train, session.cfg.run.seed, session.fabric.world_size
@@ -192,8 +139,9 @@ def epoch_rows(session: Session, epoch: int) -> IntArray:
 def train_epoch(session: Session, epoch: int, rows: IntArray) -> dict[str, float]:
     """One pass over `rows`; mean of every term over the steps that had it, over all processes."""
     fabric, cfg = session.fabric, session.cfg
+    rows = rows[fabric.global_rank :: fabric.world_size]
     loader = Loader(
-        session.store, rows[fabric.global_rank :: fabric.world_size], np.zeros(len(session.store), np.int64),
+        session.store, rows, np.zeros(len(session.store), np.int64),
         size=cfg.data.image_size, batch=cfg.training.batch_size, device=fabric.device, workers=cfg.run.workers,
         drop_last=True, preprocessing="half",
     )  # fmt: skip
@@ -207,25 +155,43 @@ def train_epoch(session: Session, epoch: int, rows: IntArray) -> dict[str, float
         for group in player.optimizer.param_groups:
             group["lr"] = group["base"] * learning_rate_factor(cfg, epoch)
     totals: dict[str, list[Tensor]] = defaultdict(list)
-    every = cfg.training.train_main_net_every_n_batches
+    every = 1 if len(session.players) == 1 else cfg.training.train_main_net_every_n_batches
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{cfg.training.max_epochs}", len(loader))):
         clean = changed(batch.images * 0.5 + 0.5, cfg.data.flip, cfg.data.colour, here)
         seen = session.net.standardise(noisy(clean, cfg.data.noise, here))
         pictures = (clean * 2 - 1).contiguous(memory_format=torch.channels_last)
-        subjects = session.labels.subjects[batch.rows.cpu()]
-        main_step = ((epoch - 1) * len(loader) + step + 1) % every == 0 or len(session.players) == 1
-        with torch.set_grad_enabled(main_step):
-            output, identities = session.players["main"].wrapped(seen)
-        order = shuffled_order(cfg.loss.pairing, len(seen), cpu, subjects)
-        terms = critic_steps(session, output, pictures, order, cpu)
-        if main_step:
-            terms |= main_terms(session, output, identities, pictures, batch.rows, order)
-            fabric.backward(sum_of_losses(cfg, terms))
-            take_step(session.players["main"])
-        for name, term in terms.items():
+        turn = ((epoch - 1) * len(loader) + step + 1) % every == 0
+        here_rows = torch.from_numpy(rows[step * cfg.training.batch_size :][: len(seen)])  # without asking the device
+        for name, term in train_step(session, seen, pictures, here_rows, turn, cpu).items():
             totals[name].append(term.detach())
     means = {name: torch.stack(values).float().mean() for name, values in totals.items()}
     return {name: float(fabric.all_reduce(value)) for name, value in means.items()}
+
+
+def train_step(
+    session: Session, seen: Tensor, pictures: Tensor, rows: Tensor, turn: bool, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """A step of the critics, and where it is the main net's turn one of it; the unweighted terms, for the log.
+
+    Args:
+        session: of the run.
+        seen: (B, 3, H, W) what the encoder sees, normalised, with noise.
+        pictures: (B, 3, H, W) the same without noise, in [-1, 1].
+        rows: (B,) rows of the store, on the CPU.
+        turn: whether the main net learns; without, it keeps no graph.
+        generator: of pairs and of the places of gradient penalties, on the CPU.
+
+    """
+    cfg = session.cfg
+    with torch.set_grad_enabled(turn):
+        output, identities = session.players["main"].wrapped(seen)
+    order = shuffled_order(cfg.loss.pairing, len(seen), generator, session.labels.subjects[rows]).to(seen.device)
+    terms = critic_steps(session, output, pictures, order, generator)
+    if turn:
+        terms |= main_terms(session, output, identities, pictures, rows, order)
+        session.fabric.backward(sum_of_losses(cfg, terms))
+        take_step(session.players["main"])
+    return terms
 
 
 def critic_steps(
@@ -237,16 +203,16 @@ def critic_steps(
     if "image_critic" in session.players and output.reconstruction is not None:
         player, fake = session.players["image_critic"], output.reconstruction.detach()
         between = mixed(pictures, fake, share[0])
-        real_score, fake_score, middle = player.wrapped(torch.cat([pictures, fake, between])).chunk(3)
+        real_score, fake_score = player.wrapped(torch.cat([pictures, fake])).chunk(2)
         gap = real_score.mean() - fake_score.mean()
-        penalty = loss.gradient_loss_lambda_img_discr * gradient_penalty(middle, between)
+        penalty = loss.gradient_loss_lambda_img_discr * gradient_penalty(player.wrapped(between), between)
         session.fabric.backward(penalty - gap)
         take_step(player)
         terms["image_distance"] = gap
     if "critic" in session.players:
         player, z = session.players["critic"], torch.cat([output.z1, output.z2], 1)
         estimate = critic_estimate(
-            loss.dependency, player.wrapped, z, output.z1.shape[1], order.to(z.device), share[1],
+            loss.dependency, player.wrapped, z, output.z1.shape[1], order, share[1],
             loss.gradient_loss_lambda_discr,
         )  # fmt: skip
         session.fabric.backward(estimate.loss)
@@ -260,7 +226,7 @@ def main_terms(
 ) -> dict[str, Tensor]:
     """Unweighted terms of the main net's loss; the critics are those after their step of this batch, and do not learn here."""
     cfg, players = session.cfg, session.players
-    targets = session.labels.targets[rows.cpu()].to(pictures.device)
+    targets = session.labels.targets[rows].to(pictures.device)
     terms = {"au": au_loss(output.logits, targets, cfg.cross_entropy)}
     if output.reconstruction is not None:
         terms["reconstruction"] = F.l1_loss(output.reconstruction, pictures)
@@ -272,14 +238,14 @@ def main_terms(
             score = players["critic"].module if "critic" in players else None
             z = torch.cat([output.z1, output.z2], 1)
             terms["dependency"] = dependency(
-                cfg.loss.dependency, score, z, output.z1.shape[1], order.to(z.device), cfg.loss.through_shuffled
+                cfg.loss.dependency, score, z, output.z1.shape[1], order, cfg.loss.through_shuffled
             )
         if "image_critic" in players and output.reconstruction is not None:
             terms["image_adversary"] = -players["image_critic"].module(output.reconstruction).mean()
     for critic in critics:
         critic.requires_grad_(True)
     if identities is not None:
-        subjects = session.labels.subjects[rows.cpu()].to(pictures.device)
+        subjects = session.labels.subjects[rows].to(pictures.device)
         terms["identity"] = F.cross_entropy(identities, subjects)
     return terms
 
@@ -297,12 +263,6 @@ def sum_of_losses(cfg: Cfg, terms: dict[str, Tensor]) -> Tensor:
     parts = [terms[name] * (getattr(cfg.loss, WEIGHTS[name]) if name in WEIGHTS else 1.0)
              for name in ("au", "identity", *WEIGHTS) if name in terms]  # fmt: skip
     return torch.stack(parts).sum()
-
-
-def take_step(player: Player) -> None:
-    """Step of an optimiser; the gradients are gone afterwards."""
-    player.optimizer.step()
-    player.optimizer.zero_grad()
 
 
 @torch.no_grad()
