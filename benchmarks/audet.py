@@ -92,7 +92,7 @@ def plain_steps(
     """The published schedule as one writes it down: every score by a call of its own, every graph kept. The penalty of
     pictures is taken sample by sample, as ours."""
     terms: dict[str, Tensor] = {}
-    for step, pictures in enumerate(faces):
+    for pictures in faces:
         output, _ = nets["main"](pictures)
         z, fake = torch.cat([output.z1, output.z2], 1), output.reconstruction
         shuffled = torch.cat([output.z1, output.z2.roll(-1, 0)], 1)

@@ -24,12 +24,12 @@ def main() -> None:
 
     import torch
 
-    from benchmarks import cams, cues, evaluation, guidance, loading, memory, methods, startup
+    from benchmarks import audet, cams, cues, evaluation, guidance, loading, memory, methods, startup
     from benchmarks.rows import table
 
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     rows = []
-    for part in (startup, cues, cams, evaluation, guidance, methods, loading, memory):
+    for part in (startup, cues, cams, evaluation, guidance, methods, audet, loading, memory):
         start = time.perf_counter()
         rows += part.measure(quick)
         print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import tiny_audet
 import torch
 
 from mien.audet.blocks import BLOCKS, Shape
-from mien.audet.cfg import CfgError, parse, render
+from mien.audet.cfg import CfgError, convert, parse, render
 from mien.audet.check import cfg_of, override_keys, read_cfg
 from mien.audet.nets import Net
 from mien.audet.summary import summary
@@ -393,3 +394,17 @@ def test_summary_names_nets_blocks_and_split():
     assert re.search(r"0 +convolutional +input +8x4x4 +400", text)
     assert "z1 4 channels, z2 8" in text
     assert "wgan" in text
+
+
+def test_docs_list_every_option_with_its_default():
+    import dataclasses
+
+    from mien.audet.options import GENERAL
+
+    page = (FOLDER.parent.parent / "docs" / "audet.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", page, re.M))
+    assert set(rows) == {f"{name}.{field.name}" for name, kind in GENERAL.items() for field in dataclasses.fields(kind)}
+    for name, kind in GENERAL.items():
+        for field in dataclasses.fields(kind):
+            text, hint = rows[f"{name}.{field.name}"], get_type_hints(kind)[field.name]
+            assert convert(text, hint) == field.default, field.name

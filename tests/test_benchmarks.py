@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PARTS = {"cues": 3, "cams": 3, "evaluation": 2, "guidance": 16, "methods": 6, "loading": 2, "startup": 2, "memory": 2}
+PARTS = {"cues": 3, "cams": 3, "evaluation": 2, "guidance": 16, "methods": 6, "audet": 1, "loading": 2, "startup": 2, "memory": 2}
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -255,6 +255,8 @@ def test_readme_map_is_the_tree():
 
 
 def tables() -> dict[str, list[str]]:
+    from mien.audet.blocks import BLOCKS
+    from mien.audet.options import DEPENDENCY_KINDS
     from mien.cli import VERBS
     from mien.cues import CONTROLS, CUES
     from mien.data import DATASETS
@@ -267,6 +269,7 @@ def tables() -> dict[str, list[str]]:
     from mien.schema import PREPROCESSING, SCHEMES
 
     named = {"CUES": CUES, "CONTROLS": CONTROLS, "DATASETS": DATASETS, "EXPLAINERS": EXPLAINERS, "HEADS": HEADS}
+    named |= {"BLOCKS": BLOCKS, "DEPENDENCY_KINDS": DEPENDENCY_KINDS}
     named |= {"ATTRIBUTIONS": ATTRIBUTIONS, "CHANNELS": CHANNELS}
     named |= {
         "PREPROCESSING": PREPROCESSING,
