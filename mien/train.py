@@ -349,20 +349,11 @@ def out_of_patience(state: dict[str, Any], patience: int) -> bool:
 
 def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any]) -> None:
     """Append to the log and TensorBoard, save best and last checkpoints, print one line."""
-    from torch.utils.tensorboard.writer import SummaryWriter
-
     if state["best_epoch"] == line["epoch"]:
         weights = {f"model/{name}": tensor for name, tensor in session.evaluated.state_dict().items()}
         meta = {"epoch": state["best_epoch"], "score": state["best_score"]}
         checkpoint.save_tensors(out / "best.ckpt", weights, meta)
-    try:
-        with open(out / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
-        with SummaryWriter(str(out / "tensorboard"), purge_step=line["epoch"]) as board:
-            for name, value in line.items():
-                board.add_scalar(name, value, line["epoch"])
-    except OSError as error:
-        raise DataError(f"cannot write the log of {out}: {error}; free space, the same command resumes.") from error
+    checkpoint.log_line(out, line)
     tensors = {f"model/{name}": tensor for name, tensor in session.model.state_dict().items()}
     tensors |= checkpoint.optimizer_tensors(session.optimizer)
     if session.average is not None:

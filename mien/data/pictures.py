@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mien.schema import ByteArray, FloatArray
+from mien.schema import ByteArray, FloatArray, Frame
 
 BOX_MARGIN = 0.15
 """Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
@@ -21,8 +21,8 @@ class PictureError(Exception):
     """A picture that cannot be used; its text becomes the reason in `skipped.csv`."""
 
 
-def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
-    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes or an array; PictureError when it cannot be.
+def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
+    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array or a video; PictureError if it cannot be.
 
     Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8, first frame of an animation. Pictures above 100
     megapixels are refused, so that a small malicious file cannot fill the memory.
@@ -36,6 +36,10 @@ def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
         ):
             raise PictureError(f"pixels of type {image.dtype} and shape {image.shape} are no picture")
         return image
+    if isinstance(image, Frame):
+        from mien.data.video import read_frame
+
+        return read_frame(image)
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(image, Path) and not image.is_file():
