@@ -18,16 +18,23 @@ from mien.data.au_table import read_unit_table
 from mien.data.store import open_store
 from mien.errors import DataError, UsageError
 
+TEXT = tiny_audet.TEXT.replace("output_features=12", "output_features=2").replace(
+    "image_size=16", "image_size=16\naction_units=AU2, AU12"
+)
+
+
+def train(store, out, *overrides, text=TEXT):
+    fit(tiny_audet.cfg("--training.max_epochs", "1", *overrides, text=text), store, out)
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A store of drawn faces; a run, one without dependency, and one of intensities."""
     root = tmp_path_factory.mktemp("audet")
     tiny_audet.store(root / "store", faces=96)
-    one = ("--training.max_epochs", "1")
-    fit(tiny_audet.cfg(*one), root / "store", root / "run")
-    fit(tiny_audet.cfg(*one, "--loss.discriminator_loss_lambda", "0"), root / "store", root / "plain")
-    fit(tiny_audet.cfg(*one, "--data.regress_au_intensities", "True"), root / "store", root / "regress")
+    train(root / "store", root / "run")
+    train(root / "store", root / "plain", "--loss.discriminator_loss_lambda", "0")
+    train(root / "store", root / "regress", "--data.regress_au_intensities", "True")
     return root
 
 
@@ -70,7 +77,9 @@ def test_embeddings_do_not_depend_on_the_batch(runs):
 def test_factors_of_rendered_faces(runs):
     """Attributes of a synthetic store become factors: light numbers, skin classes."""
     store = open_store(runs / "store")
-    light = [{"light": 0.1 * k, "light_azimuth": float(k % 3), "skin": "I" if k % 2 else "II"} for k in range(len(store))]
+    light = [
+        {"light": 0.1 * k, "light_azimuth": float(k % 3), "skin": "I" if k % 2 else "II"} for k in range(len(store))
+    ]
     store.__dict__["attributes"] = light
     known = flow.Faces(store, np.arange(12), np.zeros((12, 2)), np.arange(12) % 4)
     factors = flow.factors_of(known)
@@ -95,12 +104,8 @@ def test_predictions_become_intensities_beside_the_store(runs, tmp_path):
 
 
 def test_nets_without_a_decoder_or_z2_say_what_is_left_out(runs, tmp_path):
-    text = tiny_audet.TEXT.replace("{Decoder}", "{Gone}").split("{Gone}")[0]
-    whole = text.replace("channels=4\n", "channels=12\n")
-    fit(
-        tiny_audet.cfg("--training.max_epochs", "1", "--loss.reconstruction_loss_lambda", "0", text=whole),
-        runs / "store", tmp_path / "whole",
-    )  # fmt: skip
+    text = TEXT.split("{Decoder}")[0].replace("channels=4\n", "channels=12\n")
+    train(runs / "store", tmp_path / "whole", "--loss.reconstruction_loss_lambda", "0", text=text)
     found = disentangle_audet(tmp_path / "whole", split="all", draws=3)["runs"]["whole"]
     assert set(found["probes"]["AU"]) == {"z1", "z"}
     assert found["dependence"] == {"skipped": "the net has no z2"}

@@ -78,7 +78,7 @@ def test_class_probe_equals_scikit_learn_and_names_its_floors():
     labels = np.where(people == 0, "a", "b")
     fit, score = np.arange(40), np.arange(40, 60)
     found = dis.probe_classes(z2, labels, fit, score)
-    guess = dis._scaled_logistic(z2, labels, fit).predict(z2[score])
+    guess = dis.logistic_probe(z2[fit], labels[fit]).predict(z2[score])
     assert found["score"] == pytest.approx(balanced_accuracy_score(labels[score], guess))
     assert found["accuracy"] == pytest.approx(accuracy_score(labels[score], guess))
     assert (found["floor"], found["majority"]) == (0.5, pytest.approx((labels[score] == "b").mean()))

@@ -27,6 +27,7 @@ from mien.metrics.disentangle import (
     Factor,
     dependence_test,
     identity_followed,
+    logistic_probe,
     probe_matrix,
     psnr,
     spread,
@@ -220,12 +221,14 @@ def swap_scores(
         fit, held = unseen_images(known.subjects, seed)
     except DataError as error:
         return {**found, "identity": {"skipped": str(error)}}
-    probe = _identity_probe(seen, known.subjects, fit)
+    probe = logistic_probe(_features(seen, fit), known.subjects[fit])
     pairs = np.flatnonzero(different & np.isin(order, held) & np.isin(known.subjects, known.subjects[fit]))
     if not len(pairs):
         return {**found, "identity": {"skipped": "no pair of known subjects"}}
-    shares = identity_followed(probe(swapped.seen, pairs), known.subjects[pairs], known.subjects[order][pairs])
-    alone = float((probe(own.seen, held) == known.subjects[held]).mean())
+    shares = identity_followed(
+        probe.predict(_features(swapped.seen, pairs)), known.subjects[pairs], known.subjects[order][pairs]
+    )
+    alone = float((probe.predict(_features(own.seen, held)) == known.subjects[held]).mean())
     return {
         **found,
         "identity": {
@@ -237,16 +240,8 @@ def swap_scores(
     }
 
 
-def _identity_probe(seen: Embedded, subjects: IntArray, fit: IntArray) -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    def features(some: Embedded, rows: IntArray) -> np.ndarray:
-        return torch.cat([some.z1[rows].flatten(1), some.z2[rows].flatten(1)], 1).numpy()
-
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(features(seen, fit), subjects[fit])
-    return lambda some, rows: probe.predict(features(some, rows))
+def _features(some: Embedded, rows: IntArray) -> np.ndarray:
+    return torch.cat([some.z1[rows].flatten(1), some.z2[rows].flatten(1)], 1).double().numpy()
 
 
 def reconstruction(

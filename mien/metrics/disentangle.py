@@ -91,7 +91,7 @@ def probe_classes(features: Array, labels: npt.ArrayLike, fit: IntArray, score: 
     known = score[np.isin(names[score], names[fit])]
     if len(np.unique(names[fit])) < 2 or not len(known):
         raise DataError("a probe needs two classes to fit and one to score.")
-    guess = _scaled_logistic(features, names, fit).predict(features[known])
+    guess = logistic_probe(features[fit], names[fit]).predict(features[known])
     truth = names[known]
     present, counts = np.unique(names[fit], return_counts=True)
     return {
@@ -114,8 +114,8 @@ def probe_units(features: Array, active: npt.ArrayLike, fit: IntArray, score: In
         rows, held = (part[~np.isnan(column[part])] for part in (fit, score))
         if any(len(np.unique(column[part])) < 2 for part in (rows, held)):
             continue
-        probe = _scaled_logistic(features, column, rows, balanced=True)
-        found = probe.predict_proba(features[held])[:, [1]]
+        probe = logistic_probe(features[rows], column[rows], balanced=True)
+        found = probe.probabilities(features[held])[:, [1]]
         label = column[held, None]
         areas.append(auc(found, label)[0])
         scores.append(f1(count(found >= 0.5, label))[0])
@@ -191,13 +191,30 @@ def _summed(runs: list[dict[str, float]]) -> dict[str, float]:
     return means | {"spread": float(np.std([run["score"] for run in runs]))}
 
 
-def _scaled_logistic(features: Array, labels: npt.NDArray[Any], rows: IntArray, balanced: bool = False) -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+class Probe(NamedTuple):
+    """A logistic regression (scikit-learn) on features scaled to variance 1 over the faces that it was fitted on."""
 
-    regression = LogisticRegression(max_iter=500, class_weight="balanced" if balanced else None)
-    return make_pipeline(StandardScaler(), regression).fit(features[rows], labels[rows])
+    mean: Array
+    deviation: Array
+    model: Any
+
+    def predict(self, features: Array) -> npt.NDArray[Any]:
+        """(N,) labels."""
+        return np.asarray(self.model.predict((features - self.mean) / self.deviation))
+
+    def probabilities(self, features: Array) -> Array:
+        """(N, K) in the order of the sorted labels."""
+        return np.asarray(self.model.predict_proba((features - self.mean) / self.deviation))
+
+
+def logistic_probe(features: Array, labels: npt.NDArray[Any], balanced: bool = False) -> Probe:
+    """Fit a probe; `balanced` weighs rare labels up. Constant columns say nothing."""
+    from sklearn.linear_model import LogisticRegression
+
+    deviation = features.std(axis=0)
+    probe = Probe(features.mean(axis=0), np.where(deviation > 0, deviation, 1.0), None)
+    model = LogisticRegression(max_iter=500, class_weight="balanced" if balanced else None)
+    return probe._replace(model=model.fit((features - probe.mean) / probe.deviation, labels))
 
 
 def dependence_test(
