@@ -27,8 +27,9 @@ from mien.data.framing import framing_of, mean_shape
 from mien.data.labels import labels_of
 from mien.data.loader import Loader, Memory, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
+from mien.data.observed import open_faces
 from mien.data.sampling import epoch_rows, taught_classes
-from mien.data.store import Store, open_store
+from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.guidance import (
@@ -150,7 +151,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()
-    store = open_store(recipe.data.store)
+    store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
     classes = len(scheme_classes(recipe.data.scheme))

@@ -23,6 +23,7 @@ from mien.audet.output import AudetOutput
 from mien.audet.players import MainNet, Player, learning_rate_factor, make_optimizer, take_step
 from mien.audet.spec import Cfg
 from mien.compat import ensure_torchvision
+from mien.data.framing import framing_of
 from mien.data.loader import Loader
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
@@ -111,7 +112,10 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
         modules["image_critic"] = Critic(cfg.nets["Image Discriminator"])
     if fabric.is_global_zero:
         run.open_run(out, cfg)
-        facts = {"device": str(fabric.device), "dataset": store.info.dataset, "split": labels.report}
+        facts = {
+            "device": str(fabric.device), "dataset": store.info.dataset, "split": labels.report,
+            "framing": framing_of(store, labels.train)._asdict(),
+        }  # fmt: skip
         run.write_facts(out, cfg, path, store.fingerprint, facts)
     fabric.barrier()
     players = {}
