@@ -33,7 +33,7 @@ class CueConfig:
     """
 
     kind: str = "au"
-    """au: units of the label; au_generic: all; au_observed: of the face; landmarks: Gaussians; landmark_mask, _soft, _dilation: regions; saliency."""
+    """au, au_generic, au_observed: units of the label, all, of the face; landmarks, landmark_mask, _soft, _dilation; saliency."""
     codebook: str = "corrected"
     """`corrected`, `paper` (Belharbi et al. 2024 with all its quirks) or the path of an own JSON file."""
     sigma: float = 0.06

@@ -125,8 +125,8 @@ def render_cue(
 
     Returns:
         maps (B, 1, h, w) float32 in [0, 1], zero where not valid, and valid (B,): False for a class without action
-        units (Neutral) under cue `au`, for a face without any under `au_observed`, for unknown landmarks that the cue needs, when nothing falls on the canvas, and for
-        a picture without contrast under `saliency`.
+        units (Neutral) under cue `au`, for a face without any under `au_observed`, for unknown landmarks that the cue
+        needs, when nothing falls on the canvas, and for a picture without contrast under `saliency`.
 
     """
     if landmarks.dim() != 3 or landmarks.shape[1:] != (LANDMARKS, 2):
