@@ -13,7 +13,7 @@ from mien.audet.faces import au_targets
 from mien.audet.momu import Mask, Momu, classes_of
 from mien.audet.spec import Cfg
 from mien.data import folds
-from mien.data.au_folds import refuse_leaks
+from mien.data.au_folds import refuse_leaks, unit_split
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
@@ -79,6 +79,8 @@ def labels_of(store: Store, cfg: Cfg) -> Labels:
 def split_of(store: Store, cfg: Cfg) -> folds.Split:
     """Rows of train, valid and test."""
     seed, fraction = cfg.run.seed, cfg.data.valid_fraction
+    if cfg.data.fold != "None":
+        return unit_split(store, cfg.data.fold, seed=seed, fraction=fraction)
     if not cfg.data.shared_subjects:
         near = any(name is None for name in store.subject)  # look-alikes stand for subjects where those are unknown
         parts = folds.strict(store, seed=seed, fraction=fraction, near=near)

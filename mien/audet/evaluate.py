@@ -14,17 +14,20 @@ import torch
 from mien import checkpoint
 from mien.audet.data import labels_of
 from mien.audet.embed import device_of, outputs
-from mien.audet.faces import au_loss
+from mien.audet.faces import au_loss, au_targets
 from mien.audet.run import load_audet, read_run
-from mien.data.store import open_store
+from mien.audet.spec import Cfg
+from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
-from mien.metrics.action_units import intensity_scores, occurrence, occurrence_scores
-from mien.schema import FloatArray, IntArray
+from mien.metrics.action_units import intensity_scores, labelled_units, occurrence, occurrence_scores, shared_units
+from mien.schema import ACTION_UNITS, FloatArray, IntArray
 
 
 def evaluate_audet(run: Path, data: Path | None = None, split: str = "test") -> dict[str, Any]:
     """Score every labelled face of a split and write results.json (`-valid` for that split) and predictions.csv.
+
+    Another store than that of the training is scored on the units that it has labels of, into results-NAME.json.
 
     Occurrence: probability at least 0.5 against intensity at least the threshold of the cfg. A net that regresses is scored
     both on intensities and, at the same threshold on both sides, on occurrence.
@@ -41,37 +44,56 @@ def evaluate_audet(run: Path, data: Path | None = None, split: str = "test") -> 
     if split not in ("valid", "test"):
         raise UsageError(f"--split {split}: evaluate takes valid or test.")
     cfg, facts = read_run(run)
-    store = open_store(data or Path(facts["store"]))
-    labels = labels_of(store, cfg)
-    rows: IntArray = getattr(labels, split)
-    if len(rows) == 0:
-        raise DataError(f"{store.path}: no labelled face in split '{split}'; give another --split or --data.")
-    net = load_audet(run)
-    parts = [(output.logits.float().cpu(), output.action_units.float().cpu().numpy())
+    store, net = open_store(data or Path(facts["store"])), load_audet(run)
+    own = store.fingerprint == facts["store_fingerprint"]
+    rows, names = scored(store, cfg, split, own)
+    columns = [net.action_units.index(name) for name in names]
+    parts = [(output.logits.float().cpu()[:, columns], output.action_units.float().cpu().numpy()[:, columns])
              for _, output in outputs(net, store, rows, device_of(cfg), cfg.training.batch_size)]  # fmt: skip
     scores = np.concatenate([part for _, part in parts])
-    truth, names = labels.units[rows], cfg.data.action_units
-    cut = cfg.data.occurrence_threshold if net.regresses else 0.5
+    truth = store.action_units[rows][:, [ACTION_UNITS.index(name) for name in names]]
+    threshold = cfg.data.occurrence_threshold
+    targets = au_targets(torch.from_numpy(truth), net.regresses, threshold)
     groups = np.array([str(name) for name in store.subject[rows]]) if all(store.subject[rows]) else None
     found: dict[str, Any] = {
         **checkpoint.versions(),
         "store": store.info.dataset,
         "store_fingerprint": store.fingerprint,
-        "same_data_as_training": store.fingerprint == facts["store_fingerprint"],
+        "same_data_as_training": own,
         "split": split,
         "subjects_shared_with_train": bool(cfg.data.shared_subjects),
         "faces": len(rows),
-        "au_loss": float(au_loss(torch.cat([part for part, _ in parts]), labels.targets[rows], cfg.cross_entropy)),
-        "occurrence_threshold": cfg.data.occurrence_threshold,
-        "occurrence": occurrence_scores(scores, occurrence(truth, cfg.data.occurrence_threshold), names, cut=cut, groups=groups),
-    }  # fmt: skip
-    if net.regresses:
+        "action_units": list(names),
+        "not_scored": [name for name in net.action_units if name not in names],
+        "au_loss": float(au_loss(torch.cat([part for part, _ in parts]), targets, cfg.cross_entropy)),
+        "occurrence_threshold": threshold,
+        "occurrence": occurrence_scores(
+            scores, occurrence(truth, threshold), names, cut=threshold if net.regresses else 0.5, groups=groups
+        ),
+    }
+    if net.regresses and store.info.notes.get("au_scale") != "occurrence":
         found["intensity"] = intensity_scores(scores, truth, names)
-    suffix = "" if split == "test" else f"-{split}"
+    suffix = ("" if own else f"-{store.path.resolve().name}") + ("" if split == "test" else f"-{split}")
     write_predictions(run / f"predictions{suffix}.csv", [str(store.ids[row]) for row in rows], names, scores, truth)
     write_atomic(run / f"results{suffix}.json", json.dumps(found, indent=1, allow_nan=False))
     print(table(found))
     return found
+
+
+def scored(store: Store, cfg: Cfg, split: str, own: bool) -> tuple[IntArray, tuple[str, ...]]:
+    """Rows and units to score: of the store of the training its split under the cfg and all units; of another store its own
+    split, and the units that it has labels of, matched by name. DataError where nothing is left.
+    """
+    names = cfg.data.action_units
+    if own:
+        rows: IntArray = getattr(labels_of(store, cfg), split)
+    else:
+        names = shared_units(names, labelled_units(store.action_units, ACTION_UNITS))
+        known = np.isfinite(store.action_units[:, [ACTION_UNITS.index(name) for name in names]])
+        rows = np.array([row for row in np.flatnonzero(store.split == split) if known[row].any()], dtype=np.int64)
+    if len(rows) == 0:
+        raise DataError(f"{store.path}: no labelled face in split '{split}'; give another --split or --data.")
+    return rows, names
 
 
 def write_predictions(

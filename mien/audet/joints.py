@@ -34,6 +34,8 @@ def check_options(cfg: Cfg, general: Section, report: Report) -> None:
     if training.learning_rate_scheduler == "Linear" and not 1 <= decay <= training.max_epochs:
         text = f"decay_lr_over_last_n_epochs is {decay}; Linear needs 1 to max_epochs, {training.max_epochs}."
         refuse("training", "decay_lr_over_last_n_epochs", text)
+    if data.fold != "None" and data.shared_subjects:
+        refuse("data", "shared_subjects", "shared_subjects goes with the store's own splits; a fold shares no subject.")
     if data.balance_dataset_with_momu and not (data.epoch_size and data.sampling_size):
         refuse("data", "balance_dataset_with_momu", "balance_dataset_with_momu needs epoch_size and sampling_size.")
     elif data.balance_dataset_with_momu and data.epoch_size % data.sampling_size:

@@ -62,6 +62,9 @@ class DataOptions:
     """Probability of a change of brightness and contrast (0.5 to 1.5 times) and saturation (0 to 1.5 times)."""
     valid_fraction: float = limited(0.1, least=0.001, most=0.9)
     """Share of the training faces, whole subjects, that becomes the validation split where the store has none."""
+    fold: str = "None"
+    """Subjects of the test split: literature-1 and the like of DISFA and BP4D, published-1 of BP4D, subjects-1of5 of any
+    store with subjects; None for the store's own splits."""
     shared_subjects: bool = False
     """Train although subjects stand in train and test (the published DISFA lists); the results say so."""
 
