@@ -15,6 +15,7 @@ from mien.cues.observed import draw_observed_face, strengths
 from mien.cues.reading import read_units
 from mien.cues.verb import cues
 from mien.data.au_table import write_unit_table
+from mien.data.masking import label_leak
 from mien.data.observed import ObservedStore, open_faces
 from mien.data.store import open_store
 from mien.errors import DataError, UsageError
@@ -221,6 +222,12 @@ def test_training_and_evaluation_take_the_units_of_the_file(store, file, tmp_pat
     assert results["faces_with_cue"] == expected.sum()
     assert "control:other_class" not in results["alignment"]
     assert results["cue"]["kind"] == "au_observed"
+
+
+def test_masks_by_labelled_units_tell_the_label(store, file):
+    mask, cue = {"evaluate": True}, {"kind": "au_observed"}
+    assert label_leak(tiny.recipe(store, mask=mask, cue=cue))
+    assert not label_leak(tiny.recipe(store, mask=mask, cue=cue, data={"action_units": file}))
 
 
 def test_mien_cues_draws_them(store, file, tmp_path):

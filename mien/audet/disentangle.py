@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mien import checkpoint, draw
 from mien.audet.data import split_of
 from mien.audet.dependency import shuffled_order
-from mien.audet.disentangle_page import page, swap_picture
+from mien.audet.disentangle_page import Swap, page, swap_picture
 from mien.audet.embed import Embedded, device_of, embed
 from mien.audet.nets import AudetNet
 from mien.audet.run import load_audet, read_run
@@ -21,6 +22,7 @@ from mien.audet.spec import Cfg
 from mien.data.au_folds import subject_numbers
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
+from mien.files import write_atomic
 from mien.metrics.action_units import occurrence
 from mien.metrics.disentangle import (
     MEASURES,
@@ -34,7 +36,7 @@ from mien.metrics.disentangle import (
     units_followed,
     unseen_images,
 )
-from mien.schema import ACTION_UNITS, IntArray
+from mien.schema import ACTION_UNITS, ByteArray, IntArray
 
 DEPENDENCE_FACES = 400
 """Most faces of the permutation tests, whose time grows with the square."""
@@ -86,19 +88,18 @@ def disentangle_audet(
         "run_version": checkpoint.RUN_VERSION, "store": store.info.dataset, "store_fingerprint": store.fingerprint,
         "split": split, "faces": len(rows), "seed": seed, "draws": draws, "runs": {},
     }  # fmt: skip
-    picture = None
+    pictures = []
     for folder in [run] if against is None else [run, against]:
-        net, own = load_audet(folder), read_run(folder)[0]
-        known = known_faces(store, rows, net)
+        known = known_faces(store, rows, folder)
         report["subjects"] = len(np.unique(known.subjects))
-        found, swaps = examine(net, own, known, draws, seed)
+        found, swaps = examine(load_audet(folder), read_run(folder)[0], known, draws, seed)
         name = str(folder) if folder.name in report["runs"] else folder.name
-        report["runs"][name] = found
-        picture = picture if folder != run or swaps is None else swaps
-    checkpoint.write_atomic(run / "disentangle.json", json.dumps(report, indent=1, allow_nan=False))
-    checkpoint.write_atomic(run / "disentangle.md", page(report))
-    if picture is not None:
-        draw.write_png(run / "disentangle.png", picture)
+        report["runs"][name] = {**found, "faces_trained_on": trained_on(store, rows, folder)}
+        pictures.append(swaps)
+    write_atomic(run / "disentangle.json", json.dumps(report, indent=1, allow_nan=False))
+    write_atomic(run / "disentangle.md", page(report))
+    if pictures[0] is not None:
+        draw.write_png(run / "disentangle.png", pictures[0])
     print(page(report))
     return report
 
@@ -113,13 +114,23 @@ def chosen_rows(store: Store, cfg: Cfg, split: str, faces: int, seed: int) -> In
     return np.sort(np.random.default_rng(seed).permutation(rows)[:faces])
 
 
-def known_faces(store: Store, rows: IntArray, net: AudetNet) -> Faces:
-    """Labels of rows of a store for a net."""
-    units = store.action_units[rows][:, [ACTION_UNITS.index(name) for name in net.action_units]]
-    return Faces(store, rows, occurrence(units, net.threshold), subject_numbers(store.subject[rows]))
+def trained_on(store: Store, rows: IntArray, run: Path) -> int:
+    """How many of the rows a run was trained on; 0 for a store that it was not trained on."""
+    cfg, facts = read_run(run)
+    own = facts["store_fingerprint"] == store.fingerprint
+    return int(np.isin(rows, split_of(store, cfg).train).sum()) if own else 0
 
 
-def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tuple[dict[str, Any], Any]:
+def known_faces(store: Store, rows: IntArray, run: Path) -> Faces:
+    """Labels of rows of a store over the units of a run."""
+    data = read_run(run)[0].data
+    units = store.action_units[rows][:, [ACTION_UNITS.index(name) for name in data.action_units]]
+    return Faces(store, rows, occurrence(units, data.occurrence_threshold), subject_numbers(store.subject[rows]))
+
+
+def examine(
+    net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int
+) -> tuple[dict[str, Any], ByteArray | None]:
     """Every number of one run, and the picture of its swaps (None without a decoder or z2)."""
     device = device_of(cfg)
     seen = embed(net, known.store, known.rows, device)
@@ -133,18 +144,17 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
         "collapse": {"z1": spread(parts["z1"]), "z2": spread(parts["z2"])},
     }
     if net.decoder is None or not net.z2_channels:
-        return {
-            **found,
-            "swap": {"skipped": "the net has no decoder" if net.decoder is None else "the net has no z2"},
-        }, None
-    order = shuffled_order(
-        "other_subject", len(known.rows), torch.Generator().manual_seed(seed), torch.from_numpy(known.subjects)
+        return {**found, "swap": {"skipped": f"the net has no {'decoder' if net.decoder is None else 'z2'}"}}, None
+    subjects, generator = torch.from_numpy(known.subjects), torch.Generator().manual_seed(seed)
+    order = shuffled_order("other_subject", len(known.rows), generator, subjects)
+    own, swapped, other = (
+        redone(net, known, seen.z1[of_z1], seen.z2[of_z2], device)
+        for of_z1, of_z2 in ((slice(None), slice(None)), (slice(None), order), (order, slice(None)))
     )
-    swapped = decoded(net, seen.z1, seen.z2[order], device)
-    own = decoded(net, seen.z1, seen.z2, device)
-    found["swap"] = swap_scores(net, known, seen, own, swapped, order.numpy(), seed)
-    found["collapse"]["psnr"] = reconstruction(net, known, seen, own, swapped, order, device)
-    return found, swap_picture(known.store, known.rows, net, known.active, own, swapped, order.numpy(), PICTURED)
+    found["swap"] = swap_scores(known, seen, own, swapped, order.numpy(), seed)
+    signal = {"own": own, "other_z2": swapped, "other_z1": other}
+    found["collapse"]["psnr"] = {name: float(made.psnr.mean()) for name, made in signal.items()}
+    return found, picture_of_swaps(net, known, seen, own, swapped, order.numpy(), device)
 
 
 def factors_of(known: Faces) -> dict[str, Factor]:
@@ -178,28 +188,48 @@ def dependence(first: Tensor, second: Tensor, draws: int, seed: int) -> dict[str
 
 
 class Redone(NamedTuple):
-    """Decoded pictures, and what the net makes of them when it sees them again."""
+    """What a net makes of the pictures that it decoded, when it sees them again."""
 
-    pictures: Tensor
-    """(N, 3, H, W) in [-1, 1]."""
     seen: Embedded
+    psnr: Tensor
+    """(N,) dB between the picture and the face of the same row."""
 
 
 @torch.no_grad()
-def decoded(net: AudetNet, z1: Tensor, z2: Tensor, device: torch.device, batch: int = 64) -> Redone:
-    """Pictures of z1 with z2, and their own embeddings and action units."""
-    pictures, again = [], []
+def redone(net: AudetNet, known: Faces, z1: Tensor, z2: Tensor, device: torch.device, batch: int = 64) -> Redone:
+    """Decode z1 with z2 (N of each, row by row with `known`) and show the pictures to the net again."""
+    again, signal = [], []
     for start in range(0, len(z1), batch):
         some = slice(start, start + batch)
-        picture = net.decode(z1[some].to(device), z2[some].to(device)).float()
-        output = net(net.standardise((picture * 0.5 + 0.5).clamp(0, 1)))
-        pictures.append(picture.cpu())
+        pictures = net.decode(z1[some].to(device), z2[some].to(device)).float()
+        output = net(net.standardise((pictures * 0.5 + 0.5).clamp(0, 1)))
         again.append((output.z1.float().cpu(), output.z2.float().cpu(), output.action_units.float().cpu()))
-    return Redone(torch.cat(pictures), Embedded(*(torch.cat(part) for part in zip(*again, strict=True))))
+        pixels = torch.from_numpy(known.store.images(known.rows[some])).permute(0, 3, 1, 2).float()
+        real = F.interpolate(pixels, size=[net.size, net.size], mode="bilinear", antialias=True) / 127.5 - 1
+        signal.append(psnr(real, pictures.cpu()))
+    return Redone(Embedded(*(torch.cat(part) for part in zip(*again, strict=True))), torch.cat(signal))
+
+
+@torch.no_grad()
+def picture_of_swaps(
+    net: AudetNet, known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: IntArray, device: torch.device
+) -> ByteArray:
+    """The pairs that differ in most units: face of z1, its reconstruction, face of z2, the swap."""
+    labels = np.nan_to_num(known.active)
+    picked = np.argsort(-np.abs(labels - labels[order]).sum(axis=1), kind="stable")[:PICTURED]
+    rows = []
+    for k, other in zip(picked.tolist(), order[picked].tolist(), strict=True):
+        z1 = seen.z1[k : k + 1].to(device)
+        made = [net.decode(z1, seen.z2[of : of + 1].to(device))[0].float().cpu() for of in (k, other)]
+        faces = [known.store.image(int(known.rows[of])) for of in (k, other)]
+        predicted = [some.seen.units[k].numpy() >= (net.threshold if net.regresses else 0.5) for some in (own, swapped)]
+        shown = (known.active[k] == 1, predicted[0], known.active[other] == 1, predicted[1])
+        rows.append(Swap((faces[0], made[0], faces[1], made[1]), shown))
+    return swap_picture(rows, net.action_units)
 
 
 def swap_scores(
-    net: AudetNet, known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: IntArray, seed: int
+    known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: IntArray, seed: int
 ) -> dict[str, Any]:
     """Whose action units and whose identity the faces decoded from z1 of one and z2 of another show.
 
@@ -242,21 +272,6 @@ def swap_scores(
 
 def _features(some: Embedded, rows: IntArray) -> np.ndarray:
     return torch.cat([some.z1[rows].flatten(1), some.z2[rows].flatten(1)], 1).double().numpy()
-
-
-def reconstruction(
-    net: AudetNet, known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: Tensor, device: torch.device
-) -> dict[str, float]:
-    """PSNR in dB of decoded pictures with the face: from its own parts, with z2, and with z1 of another face.
-
-    A part that the decoder ignores can be exchanged at no cost.
-    """
-    pixels = torch.from_numpy(known.store.images(known.rows)).permute(0, 3, 1, 2)
-    size = [net.size, net.size]
-    real = torch.nn.functional.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True) / 127.5 - 1
-    other = decoded(net, seen.z1[order], seen.z2, device)
-    made = {"own": own, "other_z2": swapped, "other_z1": other}
-    return {name: float(psnr(real, redone.pictures).mean()) for name, redone in made.items()}
 
 
 def _known(value: float) -> float | None:

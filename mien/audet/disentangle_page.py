@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from mien import draw
-from mien.audet.nets import AudetNet
-from mien.data.store import Store
-from mien.schema import ByteArray, IntArray
+from mien.schema import ByteArray
 
 PARTS = ("z1", "z2", "z")
 MEASURED = {"AU": "AUC", "identity": "balanced accuracy", "pose": "R²", "light": "R²", "skin": "balanced accuracy"}
@@ -30,6 +30,8 @@ def page(report: dict[str, Any]) -> str:
     for name, found in report["runs"].items():
         kind, weight = found["dependency"]["kind"], found["dependency"]["weight"]
         lines += ["", f"## {name}: {kind}, weight {weight:g}", ""]
+        if found["faces_trained_on"]:
+            lines += [f"Trained on {found['faces_trained_on']} of these faces, so its scores on them say less.", ""]
         lines += [
             *_probes(found["probes"]),
             "",
@@ -125,32 +127,28 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def swap_picture(
-    store: Store, rows: IntArray, net: AudetNet, active: np.ndarray, own: Any, swapped: Any, order: IntArray, most: int
-) -> ByteArray:
-    """Rows of: z1's face, its reconstruction, z2's face, the swap; captions are the units that are labelled or predicted."""
-    differ = np.nansum(np.abs(np.nan_to_num(active) - np.nan_to_num(active[order])), axis=1)
-    picked = np.argsort(-differ, kind="stable")[:most]
-    pictures, captions = [], []
-    for k in picked:
-        other = int(order[k])
-        faces = [store.image(int(rows[face])) for face in (k, other)]
-        pictures.append([faces[0], _pixels(own.pictures[k]), faces[1], _pixels(swapped.pictures[k])])
-        read = [_units(net, redone.seen.units[k].numpy() >= _cut(net)) for redone in (own, swapped)]
-        captions.append([_units(net, active[k] == 1), read[0], _units(net, active[other] == 1), read[1]])
+class Swap(NamedTuple):
+    """One row of the picture: face of z1, its reconstruction, face of z2, z1 decoded with the other z2."""
+
+    pictures: tuple[ByteArray, Tensor, ByteArray, Tensor]
+    """Faces uint8 (H, W, 3), decoded pictures (3, H, W) in [-1, 1]."""
+    units: tuple[np.ndarray, ...]
+    """(A,) bool of each: labelled for faces, read by the net for decoded pictures."""
+
+
+def swap_picture(rows: Sequence[Swap], names: Sequence[str]) -> ByteArray:
+    """Rows of swaps as one picture with their units below."""
+    pictures = [[cell if isinstance(cell, np.ndarray) else _pixels(cell) for cell in row.pictures] for row in rows]
+    captions = [[_units(names, chosen) for chosen in row.units] for row in rows]
     columns = ("face of z1", "reconstruction", "face of z2", "z1 with the other z2")
     title = "action units follow z1, everything else z2, where the parts are disentangled"
     return draw.grid(pictures, columns=columns, captions=captions, cell=144, title=title)
 
 
-def _cut(net: AudetNet) -> float:
-    return net.threshold if net.regresses else 0.5
+def _units(names: Sequence[str], chosen: np.ndarray) -> str:
+    return " ".join(name for name, yes in zip(names, chosen, strict=True) if yes) or "none"
 
 
-def _units(net: AudetNet, chosen: np.ndarray) -> str:
-    return " ".join(name for name, yes in zip(net.action_units, chosen, strict=True) if yes) or "none"
-
-
-def _pixels(picture: Any) -> ByteArray:
+def _pixels(picture: Tensor) -> ByteArray:
     values = (picture.permute(1, 2, 0).numpy() * 0.5 + 0.5).clip(0, 1) * 255
     return np.asarray(np.rint(values), dtype=np.uint8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
+from mien.files import write_atomic
 from mien.schema import ACTION_UNITS, FloatArray
 
 
@@ -83,18 +83,12 @@ def _number(cell: str, place: str) -> float:
 
 def write_unit_table(path: Path, ids: Sequence[str], units: Sequence[str], values: FloatArray) -> None:
     """Write (N, len(units)) intensities 0-5 with their ids under a temporary name, then rename; NaN becomes an empty cell."""
-    from mien.data.arrow import disk_full
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *units])
     for name, row in zip(ids, values, strict=True):
         writer.writerow([name, *("" if math.isnan(value) else f"{value:.4g}" for value in row)])
-    with disk_full(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
+    write_atomic(path, text.getvalue())
 
 
 def spread_units(units: Sequence[str], values: FloatArray) -> FloatArray:
