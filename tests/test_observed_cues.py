@@ -163,7 +163,7 @@ def test_an_own_codebook_with_units_that_mien_does_not_name(tmp_path):
     marks, book_ = faces(), geometry(str(tmp_path / "own.json"), FRAME, torch.device("cpu"))
     maps, valid = draw_observed_face(marks, torch.ones(1, 1), book_, table, FRAME, GRID)
     assert valid.all()
-    assert maps.amax() == 1
+    assert maps.amax() > 0.999
 
 
 # --- where the units come from ---
