@@ -39,8 +39,8 @@ def faces(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory) -> Path:
-    """Two faces each of seven subjects, two of whom are test: one becomes validation, four faces a batch of two."""
-    return tiny_audet.store(tmp_path_factory.mktemp("few") / "store", faces=12, subjects=6, size=32).path
+    """Three faces each of six subjects, two of whom are test and one becomes validation: two batches of four."""
+    return tiny_audet.store(tmp_path_factory.mktemp("few") / "store", faces=18, subjects=6, size=32).path
 
 
 def narrow(text: str) -> str:
@@ -64,7 +64,7 @@ def test_every_cfg_takes_two_steps(path, few, tmp_path, monkeypatch):
     text = path.read_text(encoding="utf-8").replace("vgg_face_dag.pth\n", "random\n").replace("resnet18", "resnet10t")
     if "[timm]" not in text:
         text = narrow(text)
-    small = ["--training.max_epochs", "1", "--training.batch_size", "3", "--training.decay_lr_over_last_n_epochs", "1"]
+    small = ["--training.max_epochs", "1", "--training.batch_size", "4", "--training.decay_lr_over_last_n_epochs", "1"]
     small += ["--training.train_main_net_every_n_batches", "1", "--data.balance_dataset_with_momu", "False"]
     settings = cfg_of(text, path.name, [*small, "--run.accelerator", "cpu", "--data.valid_fraction", "0.2"])
     assert fit(settings, few, tmp_path / "run")["epoch"] == 1
