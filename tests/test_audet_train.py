@@ -21,7 +21,7 @@ from mien.audet.faces import au_loss, au_targets, changed, noisy
 from mien.audet.nets import AudetNet, Critic
 from mien.audet.options import DEPENDENCY_KINDS
 from mien.audet.players import MainNet, learning_rate_factor, make_optimizer
-from mien.audet.run import load_audet, read_run
+from mien.audet.run import load_audet, open_run, read_run
 from mien.audet.train import fit
 from mien.data.store import write_store
 from mien.errors import DataError, UsageError
@@ -152,6 +152,18 @@ def test_another_cfg_or_other_faces_are_refused(faces, few, tmp_path):
     with pytest.raises(DataError, match="trained on other data"):
         fit(cfg("--training.max_epochs", "1"), few, tmp_path / "run")
     fit(cfg("--training.max_epochs", "1", "--run.workers", "1"), faces, tmp_path / "run")
+
+
+def test_where_a_run_goes_on_is_free(tmp_path):
+    open_run(tmp_path / "run", cfg_of(TEXT))
+    open_run(tmp_path / "run", cfg("--run.workers", "2"))
+    with pytest.raises(UsageError, match="seed: unset there, 1 here"):
+        open_run(tmp_path / "run", cfg("--run.seed", "1"))
+
+
+def test_a_loss_that_is_lost_is_told(faces, tmp_path):
+    with pytest.raises(DataError, match=r"became (nan|inf) in epoch"):
+        fit(cfg("--encoder.learning_rate", "1e20", "--training.train_main_net_every_n_batches", "1"), faces, tmp_path / "run")
 
 
 def test_validation_and_logging_do_not_change_training(faces, tmp_path):
