@@ -248,6 +248,14 @@ def test_warnings():
     unused = cfg_of(encoder("[convolutional]\nfilters=5\nkernel_size=3\n[route]\nbranch_at_layer=input\n"
                             "[convolutional]\nfilters=12\nkernel_size=16"), "x.cfg")  # fmt: skip
     assert "nothing takes the output of block 0" in unused.warnings[0]
+    assert mistakes(TEXT, "--loss.dependency", "hsic", "--training.batch_size", "3") == [
+        "--training.batch_size: batch_size is 3; dependency=hsic compares at least 4 faces."
+    ]
+    pixels = "[resnet50]\nend_at_layer=9\nn_out_filters=2048\n[connected]\noutput_features=12"
+    assert "trained on mean=0.485" in cfg_of(encoder(pixels), "x.cfg").warnings[0]
+    pixels = "[vgg-face]\nstate_dict_filepath=x.pth\n[connected]\noutput_features=12"
+    face = encoder(pixels, size=32).replace("scale_factor=16", "scale_factor=32")
+    assert "pixels in 0-255" in cfg_of(face, "x.cfg").warnings[0]
     off = cfg_of(TEXT, "x.cfg", ["--loss.discriminator_loss_lambda", "0"])
     assert "{Discriminator} is not used" in off.warnings[0]
 

@@ -21,7 +21,7 @@ from mien.audet.faces import au_loss, au_targets, changed, noisy
 from mien.audet.nets import AudetNet, Critic
 from mien.audet.options import DEPENDENCY_KINDS
 from mien.audet.players import MainNet, learning_rate_factor, make_optimizer
-from mien.audet.run import load_audet, read_run
+from mien.audet.run import load_audet, open_run, read_run
 from mien.audet.train import fit
 from mien.data.store import write_store
 from mien.errors import DataError, UsageError
@@ -39,8 +39,8 @@ def faces(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory) -> Path:
-    """Two faces each of seven subjects, two of whom are test: one becomes validation, four faces a batch of two."""
-    return tiny_audet.store(tmp_path_factory.mktemp("few") / "store", faces=12, subjects=6, size=32).path
+    """Three faces each of six subjects, two of whom are test and one becomes validation: two batches of four."""
+    return tiny_audet.store(tmp_path_factory.mktemp("few") / "store", faces=18, subjects=6, size=32).path
 
 
 def narrow(text: str) -> str:
@@ -64,7 +64,7 @@ def test_every_cfg_takes_two_steps(path, few, tmp_path, monkeypatch):
     text = path.read_text(encoding="utf-8").replace("vgg_face_dag.pth\n", "random\n").replace("resnet18", "resnet10t")
     if "[timm]" not in text:
         text = narrow(text)
-    small = ["--training.max_epochs", "1", "--training.batch_size", "3", "--training.decay_lr_over_last_n_epochs", "1"]
+    small = ["--training.max_epochs", "1", "--training.batch_size", "4", "--training.decay_lr_over_last_n_epochs", "1"]
     small += ["--training.train_main_net_every_n_batches", "1", "--data.balance_dataset_with_momu", "False"]
     settings = cfg_of(text, path.name, [*small, "--run.accelerator", "cpu", "--data.valid_fraction", "0.2"])
     assert fit(settings, few, tmp_path / "run")["epoch"] == 1
@@ -152,6 +152,18 @@ def test_another_cfg_or_other_faces_are_refused(faces, few, tmp_path):
     with pytest.raises(DataError, match="trained on other data"):
         fit(cfg("--training.max_epochs", "1"), few, tmp_path / "run")
     fit(cfg("--training.max_epochs", "1", "--run.workers", "1"), faces, tmp_path / "run")
+
+
+def test_where_a_run_goes_on_is_free(tmp_path):
+    open_run(tmp_path / "run", cfg_of(TEXT))
+    open_run(tmp_path / "run", cfg("--run.workers", "2"))
+    with pytest.raises(UsageError, match="seed: unset there, 1 here"):
+        open_run(tmp_path / "run", cfg("--run.seed", "1"))
+
+
+def test_a_loss_that_is_lost_is_told(faces, tmp_path):
+    with pytest.raises(DataError, match=r"became (nan|inf) in epoch"):
+        fit(cfg("--encoder.learning_rate", "1e20", "--training.train_main_net_every_n_batches", "1"), faces, tmp_path / "run")
 
 
 def test_validation_and_logging_do_not_change_training(faces, tmp_path):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-from mien.audet.blocks import BatchNorm, CombineConcat, Convolutional, Shape
+from mien.audet.blocks import BatchNorm, CombineConcat, Convolutional, Resnet50, Shape, VggFace
 from mien.audet.cfg import Mistake, Place, Section
-from mien.audet.options import GENERAL, refuse_units
+from mien.audet.options import CRITIC_KINDS, GENERAL, refuse_units
 from mien.audet.spec import Cfg
+from mien.schema import PREPROCESSING
 
-Told = Callable[[str, str], None]
+
+LEAST_ROWS = 4
+"""Faces of a batch that the dependencies in closed form need."""
+IMAGENET_MEAN = PREPROCESSING["imagenet"].mean
 
 
 class Report(NamedTuple):
@@ -41,6 +44,10 @@ def check_options(cfg: Cfg, general: Section, report: Report) -> None:
     elif data.balance_dataset_with_momu and data.epoch_size % data.sampling_size:
         text = f"sampling_size {data.sampling_size} does not divide epoch_size {data.epoch_size}."
         refuse("data", "sampling_size", text)
+    kind = cfg.loss.dependency
+    if kind not in CRITIC_KINDS and training.batch_size < LEAST_ROWS:
+        text = f"batch_size is {training.batch_size}; dependency={kind} compares at least {LEAST_ROWS} faces."
+        refuse("training", "batch_size", text)
     wrong = refuse_units(data.action_units)
     if wrong:
         refuse("data", "action_units", f"action_units: {wrong}")
@@ -73,6 +80,7 @@ def check_joints(cfg: Cfg, named: dict[str, Section], last: Place, report: Repor
             need("Decoder", decoder.output == pictures, f"must end with {pictures}; it ends with {decoder.output}.")
         _check_critic(cfg, z, named, last, report)
         _warn_of_split(cfg, report)
+        _warn_of_pixels(cfg, report)
     _warn_of_unused(cfg, report)
     if "Decoder" not in named and (cfg.loss.reconstruction_loss_lambda > 0 or "Image Discriminator" in named):
         text = "{Decoder} is missing; without it set reconstruction_loss_lambda=0 and leave {Image Discriminator} out."
@@ -126,6 +134,17 @@ def _warn_of_split(cfg: Cfg, report: Report) -> None:
         text = f"z1 is the first {cfg.z1_channels} channels, but the parts of the embedding end at"
         text += f" {', '.join(map(str, ends))}: z1 is no branch of its own."
         report.warnings.append(Mistake(final.place, text))
+
+
+def _warn_of_pixels(cfg: Cfg, report: Report) -> None:
+    """A net with published weights that gets other pixels than it was trained on."""
+    first = cfg.nets["Encoder"].blocks[0]
+    if isinstance(first.block, Resnet50) and first.block.weights == "imagenet" and cfg.data.mean != IMAGENET_MEAN:
+        text = "ResNet-50 was trained on mean=0.485, 0.456, 0.406 and std=0.229, 0.224, 0.225; set these in the data options."
+        report.warnings.append(Mistake(first.place, text))
+    if isinstance(first.block, VggFace) and first.block.state_dict_filepath != "random" and max(cfg.data.mean) <= 1:
+        text = "VGG-Face was trained on pixels in 0-255 less a mean; set mean=129.186, 104.762, 93.594 and std=1, 1, 1."
+        report.warnings.append(Mistake(first.place, text))
 
 
 def _warn_of_unused(cfg: Cfg, report: Report) -> None:

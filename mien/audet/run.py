@@ -110,6 +110,7 @@ def _flat(text: str) -> dict[str, str]:
     for section in sections:
         for number, block in enumerate(section.blocks):
             where = f"{{{section.name}}} block {number} [{block.type}]"
-            flat[where] = "there"
+            if section.name != "General":  # where a block says nothing of its own
+                flat[where] = "there"
             flat |= {f"{where} {key}": entry.value for key, entry in block.entries.items()}
     return flat

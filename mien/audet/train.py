@@ -66,17 +66,17 @@ def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
         rows = epoch_rows(session, epoch)
         terms = train_epoch(session, epoch, rows)
         seconds = time.perf_counter() - began
-        if not all(map(math.isfinite, terms.values())):
-            bad = next(name for name, value in terms.items() if not math.isfinite(value))
-            raise DataError(
-                f"{out}: {bad} became {terms[bad]} in epoch {epoch}; lower --encoder.learning_rate or its weight."
-            )
         scores = session.fabric.broadcast(validate(session))  # batch statistics differ between processes
-        line = {
+        line: dict[str, Any] = {
             "epoch": epoch,
             "lr": session.players["main"].optimizer.param_groups[0]["lr"],
             **{f"train_{name}": value for name, value in terms.items()},
             **{f"valid_{name}": value for name, value in scores.items()},
+        }
+        bad = [name for name, value in line.items() if not math.isfinite(value)]
+        if bad:
+            raise DataError(f"{out}: {bad[0]} became {line[bad[0]]} in epoch {epoch}; lower --encoder.learning_rate.")
+        line |= {
             "seconds": round(seconds, 2),
             "images_per_second": round(len(rows) / seconds, 1),
         }
@@ -137,6 +137,8 @@ def epoch_rows(session: Session, epoch: int) -> IntArray:
         rows = rows[session.momu.order]
     else:
         rows = np.random.default_rng((seed, epoch)).permutation(rows)
+    if len(rows) < 2 * processes:
+        raise DataError(f"an epoch has {len(rows)} faces for {processes} processes; lower --run.devices.")
     return rows[: len(rows) // processes * processes]
 
 
@@ -235,8 +237,9 @@ def main_terms(
     if output.reconstruction is not None:
         terms["reconstruction"] = F.l1_loss(output.reconstruction, pictures)
     critics = [players[name].module for name in ("critic", "image_critic") if name in players]
-    for critic in critics:
-        critic.requires_grad_(False)
+    learning = [weight for critic in critics for weight in critic.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
     with session.fabric.autocast():
         if cfg.splits:
             score = players["critic"].module if "critic" in players else None
@@ -246,8 +249,8 @@ def main_terms(
             )
         if "image_critic" in players and output.reconstruction is not None:
             terms["image_adversary"] = -players["image_critic"].module(output.reconstruction).mean()
-    for critic in critics:
-        critic.requires_grad_(True)
+    for weight in learning:
+        weight.requires_grad_(True)
     if identities is not None:
         subjects = session.labels.subjects[rows].to(pictures.device)
         terms["identity"] = F.cross_entropy(identities, subjects)
