@@ -23,6 +23,8 @@ SALIENCIES = ("spectral_residual",)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pb")
 LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
 """Group name -> first and last + 1 of its iBUG-68 points."""
+FACE_REGIONS = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin", "elsewhere")
+"""Regions of a picture of a face (cues.regions); each place belongs to one."""
 
 
 @dataclass(frozen=True)
