@@ -27,6 +27,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
     "audet": ("mien.audet", "action units from disentangled embeddings: summary, train, momu or evaluate a cfg"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
+    "predict": (
+        "mien.predict",
+        "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
+    ),
+    "calibrate": ("mien.calibrate", "fit a run's temperature and abstain threshold on its validation faces"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
@@ -94,7 +99,9 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         if name == "overrides":
             rest = name
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            parser.add_argument(name, type=kind, nargs="+", help=text)
+            # a camera takes the place of files
+            least = "*" if "camera" in hints else "+"
+            parser.add_argument(name, type=kind, nargs=least, help=text)
             positional.append(name)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             option = f"--{name.replace('_', '-')}"

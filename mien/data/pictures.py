@@ -55,11 +55,39 @@ def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
                     return (np.asarray(upright) >> 8).astype(np.uint8)
                 return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
     except UnidentifiedImageError:
-        raise PictureError("not a picture, or a damaged one") from None
+        raise PictureError(what_it_is(image)) from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"damaged picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
+
+
+MAGIC = {
+    b"ftyphei": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
+    b"ftypmif1": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
+    b"ftypavi": "AVIF picture, which this Pillow does not read; save it as JPEG or PNG",
+    b"ftyp": "a video, not a picture",
+    b"AVI LIST": "a video, not a picture",
+    b"\x1aE\xdf\xa3": "a video, not a picture",
+    b"%PDF": "a PDF document, not a picture",
+}
+"""Bytes near the beginning of a file -> what it is."""
+
+
+def what_it_is(image: Path | bytes) -> str:
+    """Why Pillow knows no picture in a file, as far as its first bytes tell."""
+    if isinstance(image, bytes):
+        head = image[:64]
+    else:
+        with open(image, "rb") as file:
+            head = file.read(64)
+    if not head:
+        return "empty file"
+    for magic, words in MAGIC.items():
+        if magic in head[:16]:
+            return words
+    plain = all(byte in b"\t\r\n\f" or byte >= 32 for byte in head) and b"\x7f" not in head
+    return "a text file, not a picture" if plain and head.isascii() else "not a picture, or a damaged one"
 
 
 def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, int]:

@@ -37,8 +37,6 @@ class Found(NamedTuple):
     """One picture and its faces, cut for the nets."""
 
     picture: Picture
-    size: tuple[int, int]
-    """(width, height)."""
     faces: list[Face | None]
     framed: list[FramedFace]
     for_units: list[FramedFace]
@@ -159,7 +157,7 @@ class FaceModel:
     def _find(self, picture: Picture, display: int) -> Found:
         """Faces of a picture, cut for the nets."""
         if picture.image is None:
-            return Found(picture, (0, 0), [], [], [])
+            return Found(picture, [], [], [])
         image = picture.image
         faces: list[Face | None] = [None] if self.provider is None else list(self.provider(image))
 
@@ -168,8 +166,7 @@ class FaceModel:
             return [frame_face(image, points, box, framing, display) for points, box in found]
 
         units = [] if self.reader is None else cut(self.reader.framing)
-        size = (image.shape[1], image.shape[0])
-        return Found(picture, size, faces, cut(self.framing), units)
+        return Found(picture, faces, cut(self.framing), units)
 
     def _judge(
         self, held: Sequence[Found], method: str | None, expression: str | None, masking: bool, batch: int
@@ -183,7 +180,7 @@ class FaceModel:
             seen += self._see(framed[part], for_units[part], method, expression, masking)
         rest = iter(seen)
         for found in held:
-            picture, (width, height) = found.picture, found.size
+            picture, (width, height) = found.picture, found.picture.size
             pairs = zip(found.faces, found.framed, strict=True)
             faces = tuple(self._face(n, face, cut, next(rest)) for n, (face, cut) in enumerate(pairs, start=1))
             reason = picture.reason if picture.image is None else None if faces else "no face found"
@@ -223,7 +220,7 @@ class FaceModel:
             face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
             landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,
             confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
-            display=cut.display, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
+            display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
         )  # fmt: skip
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from mien.errors import DataError
 from mien.schema import ByteArray, FloatArray
 
@@ -75,6 +78,8 @@ class FacePrediction:
     """How the face was cut out: fitted, box or whole (docs/photos.md)."""
     display: ByteArray
     """(D, D, 3) the face as it was cut, in colour."""
+    placement: npt.NDArray[np.floating]
+    """(2, 3) from pixels of the picture to those of `display`."""
     action_units: Mapping[str, float] = field(default_factory=dict)
     """Action unit -> strength in [0, 1]; empty without a net of action units."""
     reading: str | None = None
