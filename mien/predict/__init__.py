@@ -74,7 +74,10 @@ def predict(
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch
     pictures = opened(photos, camera, every, seconds, sys.stdin.buffer)
-    stream = model.stream(pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32)
+    stream = model.stream(
+        pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32,
+        keep_images=overlay is not None,
+    )  # fmt: skip
     counts: Counter[str] = Counter()
     try:
         write_all(model, stream, counts, out, overlay, smooth, method is not None)
@@ -146,7 +149,7 @@ def write_all(
                 if picture.source != source:
                     source, tracker = picture.source, Tracker(smooth, model.calibration.threshold)
                 found = tracker.follow(found)
-            count(counts, found, picture.image is None)
+            count(counts, found, picture.reason is not None)
             if writer is not None:
                 writer.write(found)
             else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +25,7 @@ from mien.faces.detect import Face, Provider, open_provider
 from mien.predict.look import batch_of, classify, explain_faces
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction, Predictions
 from mien.predict.sources import Picture, pictures_of
+from mien.progress import default_workers
 from mien.schema import ACTION_UNITS, ByteArray, FloatArray, scheme_classes
 
 if TYPE_CHECKING:
@@ -33,10 +37,31 @@ PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
 """What `auto` takes, the first that fits the model."""
 
 
+class Finders:
+    """A face provider that several threads may call: each call borrows one that is idle, or opens another."""
+
+    def __init__(self, name: str, model: Path | None) -> None:
+        self._open = partial(open_provider, name, model)
+        self._idle: SimpleQueue[Provider] = SimpleQueue()
+        self._idle.put(self._open())
+
+    def __call__(self, image: ByteArray) -> list[Face]:
+        """Faces of an RGB picture, the main one first."""
+        try:
+            provider = self._idle.get_nowait()
+        except Empty:
+            provider = self._open()
+        try:
+            return provider(image)
+        finally:
+            self._idle.put(provider)
+
+
 class Found(NamedTuple):
     """One picture and its faces, cut for the nets."""
 
     picture: Picture
+    """Without its image, unless it is wanted."""
     faces: list[Face | None]
     framed: list[FramedFace]
     for_units: list[FramedFace]
@@ -133,28 +158,51 @@ class FaceModel:
         masking: bool = True,
         batch: int = 32,
         display: int = 112,
+        workers: int | None = None,
+        keep_images: bool = False,
     ) -> Iterator[tuple[Picture, PicturePrediction]]:
-        """As `predict` for any number of pictures: at most `batch` of them are held, the results come in order."""
-        if batch < 1 or display < 8:
-            raise UsageError(f"batch is {batch}, at least 1 is needed; display is {display}, at least 8.")
+        """As `predict` for any number of pictures, which are taken and answered in order; few are held at a time.
+
+        Args:
+            pictures: where they come from; `mien.predict.sources` has readers of files, videos and cameras.
+            explain: as in `predict`, like the other arguments that are not named here.
+            expression: see there.
+            masking: see there.
+            batch: see there. About twice as many pictures are held; 1 looks at a picture before it takes the next.
+            display: see there.
+            workers: threads that look for faces while the net works; by default one for each core.
+            keep_images: hand back each `Picture` with its image.
+
+        """
+        if batch < 1 or display < 8 or (workers or 1) < 1:
+            raise UsageError(f"batch {batch} and workers {workers} must be at least 1, display {display} at least 8.")
         if expression is not None and expression not in self.classes:
             raise unknown_name("expression", expression, self.classes)
         method = None if explain is None else self.method(explain)
-        return self._stream(pictures, method, expression, masking, batch, display)
+        alone = batch == 1 or not isinstance(self.provider, Finders)
+        workers = 1 if alone else workers or default_workers()
+        find = partial(self._find, display=display, keep_image=keep_images)
+        return self._stream(
+            ahead(find, pictures, workers, batch),
+            partial(self._judge, method=method, expression=expression, masking=masking, batch=batch),
+            batch,
+        )
 
+    @staticmethod
     def _stream(
-        self, pictures: Iterable[Picture], method: str | None, expression: str | None, masking: bool, batch: int,
-        display: int,
-    ) -> Iterator[tuple[Picture, PicturePrediction]]:  # fmt: skip
+        pictures: Iterable[Found],
+        judge: Callable[[list[Found]], Iterator[tuple[Picture, PicturePrediction]]],
+        batch: int,
+    ) -> Iterator[tuple[Picture, PicturePrediction]]:
         held: list[Found] = []
-        for picture in pictures:
-            held.append(self._find(picture, display))
-            if sum(len(found.faces) for found in held) >= batch or len(held) >= batch:
-                yield from self._judge(held, method, expression, masking, batch)
+        for found in pictures:
+            held.append(found)
+            if sum(len(one.faces) for one in held) >= batch or len(held) >= batch:
+                yield from judge(held)
                 held = []
-        yield from self._judge(held, method, expression, masking, batch)
+        yield from judge(held)
 
-    def _find(self, picture: Picture, display: int) -> Found:
+    def _find(self, picture: Picture, display: int, keep_image: bool) -> Found:
         """Faces of a picture, cut for the nets."""
         if picture.image is None:
             return Found(picture, [], [], [])
@@ -166,7 +214,7 @@ class FaceModel:
             return [frame_face(image, points, box, framing, display) for points, box in found]
 
         units = [] if self.reader is None else cut(self.reader.framing)
-        return Found(picture, faces, cut(self.framing), units)
+        return Found(picture if keep_image else picture._replace(image=None), faces, cut(self.framing), units)
 
     def _judge(
         self, held: Sequence[Found], method: str | None, expression: str | None, masking: bool, batch: int
@@ -183,7 +231,7 @@ class FaceModel:
             picture, (width, height) = found.picture, found.picture.size
             pairs = zip(found.faces, found.framed, strict=True)
             faces = tuple(self._face(n, face, cut, next(rest)) for n, (face, cut) in enumerate(pairs, start=1))
-            reason = picture.reason if picture.image is None else None if faces else "no face found"
+            reason = picture.reason or (None if faces else "no face found")
             yield (
                 picture,
                 PicturePrediction(picture.source, width, height, faces, reason, picture.frame, picture.time),
@@ -224,6 +272,21 @@ class FaceModel:
         )  # fmt: skip
 
 
+def ahead(find: Callable[[Picture], Found], pictures: Iterable[Picture], workers: int, most: int) -> Iterator[Found]:
+    """`find` of every picture in order, by `workers` threads, at most `most` or two a thread ahead of the caller."""
+    if workers == 1:
+        yield from map(find, pictures)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Found]] = deque()
+        for picture in pictures:
+            waiting.append(pool.submit(find, picture))
+            if len(waiting) >= max(most, 2 * workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 class _Seen(NamedTuple):
     """What the nets say of one face."""
 
@@ -258,9 +321,8 @@ def load(
     net, recipe, facts = checkpoint.load_model(folder)
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
-        provider = (
-            None if faces == "none" else open_provider(faces, None if landmark_model is None else Path(landmark_model))
-        )
+        file = None if landmark_model is None else Path(landmark_model)
+        provider = None if faces == "none" else Finders(faces, file)
     else:
         provider = faces
     reader = None
