@@ -24,13 +24,13 @@ def main() -> None:
 
     import torch
 
-    from benchmarks import cams, cues, evaluation, guidance, loading, memory, methods, startup, stn
+    from benchmarks import audet, cams, cues, evaluation, guidance, loading, memory, methods, startup, stn
     from benchmarks.rows import table
 
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load before {load}\n")
     print(table([]))
-    for part in (startup, cues, cams, evaluation, guidance, methods, stn, loading, memory):
+    for part in (startup, cues, cams, evaluation, guidance, methods, stn, audet, loading, memory):
         start = time.perf_counter()
         print("\n".join(table(part.measure(quick)).splitlines()[2:]), flush=True)
         print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

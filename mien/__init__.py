@@ -1,6 +1,18 @@
 """Mien: facial-expression and action-unit models that look where a FACS expert would look.
 
-The package imports nothing heavy; import the module you need, e.g. ``from mien.cues import CUES``.
+The package imports nothing heavy; import the module you need, e.g. ``from mien.cues import CUES``. The model for
+pictures is here too: ``mien.load().predict("photo.jpg")``.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+_HOME = {"load": "model", "FaceModel": "model", "FacePrediction": "results", "Predictions": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the model for pictures on first use (docs/predict.md)."""
+    if name in _HOME:
+        return getattr(import_module(f"mien.predict.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'mien' has no attribute '{name}'")

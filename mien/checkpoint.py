@@ -89,18 +89,39 @@ def trim_log(out: Path, epochs: int) -> None:
         write_atomic(log, "".join(f"{line}\n" for line in lines[:epochs]))
 
 
+def log_line(out: Path, line: Mapping[str, Any]) -> None:
+    """Append the numbers of an epoch, its number among them, to log.jsonl and to TensorBoard's files."""
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    try:
+        with open(out / "log.jsonl", "a") as log:
+            log.write(json.dumps(line) + "\n")
+        with SummaryWriter(str(out / "tensorboard"), purge_step=line["epoch"]) as board:
+            for name, value in line.items():
+                board.add_scalar(name, value, line["epoch"])
+    except OSError as error:
+        raise DataError(f"cannot write the log of {out}: {error}; free space, the same command resumes.") from error
+
+
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def environment(recipe: Recipe, fingerprint: str, device: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run depends on beside its recipe: versions, data fingerprint, device."""
+def versions() -> dict[str, Any]:
+    """Of this program, of Python and of the packages that results depend on."""
     packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pyarrow")
     return {
         "run_version": RUN_VERSION,
         "mien": __version__,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
+    }
+
+
+def environment(recipe: Recipe, fingerprint: str, device: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on beside its recipe: versions, data fingerprint, device."""
+    return {
+        **versions(),
         "device": device,
         "seed": recipe.run.seed,
         "store_fingerprint": fingerprint,

@@ -25,11 +25,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
     "crossval": ("mien.crossval", "train and score a recipe on every fold; resumes, and gathers the folds as one run"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
+    "audet": ("mien.audet", "action units from disentangled embeddings: summary, train, momu or evaluate a cfg"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
     "export": (
         "mien.export",
         "write a run as one ONNX, TorchScript or torch.export graph: pixels in, probabilities and maps out",
     ),
+    "predict": (
+        "mien.predict",
+        "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
+    ),
+    "calibrate": ("mien.calibrate", "fit a run's temperature and abstain threshold on its validation faces"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
@@ -86,7 +92,7 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         prog=f"mien {verb}", description=summary, allow_abbrev=False, exit_on_error=False
     )
     if "overrides" in inspect.signature(function).parameters and {"-h", "--help"} & set(words):
-        parser.epilog = _recipe_help()
+        parser.epilog = _override_help(inspect.getmodule(function))
     hints = typing.get_type_hints(function)
     helps = {p.arg_name.lstrip("*"): p.description or "" for p in parse(function.__doc__ or "").params}
     positional, named, rest = [], [], None
@@ -97,7 +103,9 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         if name == "overrides":
             rest = name
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            parser.add_argument(name, type=kind, nargs="+", help=text)
+            # a camera takes the place of files
+            least = "*" if "camera" in hints else "+"
+            parser.add_argument(name, type=kind, nargs=least, help=text)
             positional.append(name)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             option = f"--{name.replace('_', '-')}"
@@ -133,8 +141,10 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
     return flat, options
 
 
-def _recipe_help() -> str:
-    """Every recipe key, for the help of verbs that take overrides."""
+def _override_help(module: Any) -> str:
+    """Every key that a verb's overrides can change: what its module lists as `override_keys`, or the keys of a recipe."""
+    if hasattr(module, "override_keys"):
+        return f"Keys of a cfg, each also --section.key VALUE (docs/audet.md): {', '.join(module.override_keys())}."
     from mien.config import recipe_keys
 
     return f"Recipe keys, each also --section.key VALUE (docs/training.md): {', '.join(recipe_keys())}."

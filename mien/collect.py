@@ -254,7 +254,7 @@ def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | 
     return render_cue(
         replace(plan.recipe.cue, control=control), batch.landmarks, batch.expressions,
         scheme=plan.recipe.data.scheme, image_size=size, size=size, generator=generator, mean=plan.mean,
-        images=seen_by_cue(plan.recipe, batch),
+        images=seen_by_cue(plan.recipe, batch), action_units=batch.action_units,
     )  # fmt: skip
 
 

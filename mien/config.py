@@ -33,6 +33,8 @@ class DataConfig:
 
     store: Path = Path("stores/synthetic")
     """Prepared store (`mien prepare`, `mien synthesize`)."""
+    action_units: Path | None = None
+    """File `id,AU1,...` (`mien audet predict`) whose intensities replace the store's, for the cue au_observed; None for those."""
     scheme: str = "basic-7"
     """Label scheme: basic-7, basic-8 or polarity-3."""
     protocol: Literal["strict", "paper", "complete"] = "strict"
@@ -357,6 +359,15 @@ def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
     if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.kind == "au":
         raise UsageError(
             f"{where}: cue.kind au is drawn from the label, which a guide must not tell the net; take au_generic or landmarks."
+        )
+    if (
+        recipe.transformer.kind in GUIDED_KINDS
+        and recipe.cue.kind == "au_observed"
+        and recipe.data.action_units is None
+    ):
+        raise UsageError(
+            f"{where}: cue.kind au_observed is drawn from labelled action units, which a guide must not tell the net; give "
+            "data.action_units, predictions of `mien audet predict`."
         )
     drawn = [key for key in RANDOM if tree["augment"][key]]
     if recipe.run.in_memory and drawn:

@@ -26,6 +26,7 @@ COLOUR_MAPS = {"turbo": cv2.COLORMAP_TURBO, "viridis": cv2.COLORMAP_VIRIDIS, "in
 """Name -> OpenCV colour map; viridis and inferno keep their order in grey and for colour-blind readers."""
 
 Floats = npt.NDArray[np.floating]
+Colour = tuple[int, int, int]
 
 
 def colour(values: Floats, name: str = "turbo") -> ByteArray:
@@ -202,6 +203,23 @@ def to_data_uri(image: ByteArray) -> str:
 def write_png(path: Path, image: ByteArray) -> None:
     """Write a PNG whole or not at all. Missing folders are made."""
     write_atomic(path, png_bytes(image))
+
+
+def plate(
+    image: ByteArray, text: str, place: tuple[int, int], size: int, ink: Colour = PAPER, paper: Colour = INK
+) -> None:
+    """Write a line of text on a plate into a picture, in place; `place` (x, y) is the lower left corner of the plate.
+
+    The plate is moved so that it lies in the picture as far as it fits.
+    """
+    height, width = image.shape[:2]
+    pad = max(2, size // 4)
+    wide, tall = min(_width(text, size) + 2 * pad, width), min(size + 2 * pad, height)
+    left = min(max(place[0], 0), width - wide)
+    top = min(max(place[1] - tall, 0), height - tall)
+    sheet = Image.new("RGB", (wide, tall), paper)
+    ImageDraw.Draw(sheet).text((pad, tall // 2), text, fill=ink, font=_font(size), anchor="lm")
+    image[top : top + tall, left : left + wide] = np.asarray(sheet)
 
 
 def _checked_grid(

@@ -25,7 +25,8 @@ from mien.collect import (
 from mien.config import Recipe
 from mien.data.labels import labels_of
 from mien.data.masking import LEAK, label_leak, make_masking
-from mien.data.store import Store, open_store
+from mien.data.observed import open_faces
+from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.face_scores import face_facts, score_faces
@@ -78,7 +79,9 @@ def evaluate(
     if min(faithfulness_faces, faithfulness_steps, batch) < 1:
         raise UsageError("--faithfulness-faces, --faithfulness-steps and --batch must be at least 1.")
     model, recipe, env = checkpoint.load_model(run)
-    faces = open_store(store or recipe.data.store)
+    if store is not None:
+        recipe = replace(recipe, data=replace(recipe.data, store=store, action_units=None))
+    faces = open_faces(recipe.data.store, recipe.data.action_units)
     recipe = recipe_on(faces, recipe, env)
     if recipe.data.protocol == "complete" and split != "train" and faces.fingerprint == env.get("store_fingerprint"):
         raise UsageError(

@@ -15,9 +15,10 @@ import numpy as np
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import file_sha256, write_atomic, write_npz
 from mien.progress import track
-from mien.schema import Batch, ByteArray, FloatArray, scheme_classes
+from mien.schema import ACTION_UNITS, Batch, ByteArray, FloatArray, scheme_classes
 
 if TYPE_CHECKING:
+    from mien.audet.photos import UnitReader
     from mien.config import Recipe
     from mien.data.framing import FramedFace, Framing
     from mien.faces.detect import Face
@@ -36,6 +37,8 @@ class PhotoFace(NamedTuple):
     face: Face | None
     """As found in the photo; None where the whole picture was taken as a face."""
     framed: FramedFace
+    framed_for_units: FramedFace | None
+    """Cut for the net of action units, where there is one."""
 
 
 class Photos(NamedTuple):
@@ -45,6 +48,8 @@ class Photos(NamedTuple):
     framing: Framing
     display: int
     skipped: list[dict[str, str]]
+    unit_framing: Framing | None
+    """How faces lie in the pictures of the net of action units, where there is one."""
 
 
 def explain(
@@ -55,6 +60,7 @@ def explain(
     expression: str | None = None,
     faces: str = "auto",
     landmark_model: Path | None = None,
+    action_units: Path | None = None,
     size: int = 192,
     batch: int = 32,
 ) -> dict[str, Any]:
@@ -72,6 +78,8 @@ def explain(
         expression: explain this expression for every face instead of the predicted one.
         faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
+        action_units: run folder of mien audet train; names the action units of each face and what the codebook makes of
+            them, and is what the cue au_observed is drawn from.
         size: side of each picture of a strip, pixels.
         batch: faces at a time.
 
@@ -96,13 +104,15 @@ def explain(
     if expression is not None and expression not in classes:
         raise unknown_name("expression", expression, classes)
     provider, found_by = open_finder(faces, landmark_model)
-    finder = Photos(provider, framing_of_run(env, recipe), size, [])
+    reader = open_units(action_units)
+    finder = Photos(provider, framing_of_run(env, recipe), size, [], reader.framing if reader else None)
     folder = out or run / "explained"
     entries: list[dict[str, Any]] = []
     found = find_faces(files, finder)
     while chunk := list(islice(found, batch)):
-        seen = look(model, recipe, [face.framed for face in chunk], names, expression)
-        entries += [write_face(face, k, seen, recipe, folder, size) for k, face in enumerate(chunk)]
+        units = read_action_units(reader, chunk, recipe.cue.codebook)
+        seen = look(model, recipe, [face.framed for face in chunk], names, expression, units.intensities)
+        entries += [write_face(face, k, seen, units, recipe, folder, size) for k, face in enumerate(chunk)]
     manifest = {
         **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
         "run": run.name,
@@ -111,6 +121,7 @@ def explain(
         "framing": finder.framing._asdict(),
         "faces_found_by": found_by,
         "methods": list(dict.fromkeys(["attention", *names])),
+        "action_units_by": None if action_units is None else action_units.name,
         "photos": len(files),
         "faces": entries,
         "skipped": finder.skipped,
@@ -198,7 +209,44 @@ def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
         digest = file_sha256(file)
         for number, face in enumerate(found, start=1):
             points, box = (None, None) if face is None else (face.landmarks, face.box)
-            yield PhotoFace(file, digest, number, face, frame_face(image, points, box, photos.framing, photos.display))
+            framed, for_units = (
+                None if framing is None else frame_face(image, points, box, framing, photos.display)
+                for framing in (photos.framing, photos.unit_framing)
+            )
+            assert framed is not None
+            yield PhotoFace(file, digest, number, face, framed, for_units)
+
+
+class FaceUnits(NamedTuple):
+    """Action units of a batch of faces, as far as they are known."""
+
+    intensities: FloatArray
+    """(B, A) 0-5 over schema.ACTION_UNITS, NaN unknown."""
+    entries: list[dict[str, Any]]
+    """What the manifest says of each face."""
+
+
+def open_units(run: Path | None) -> UnitReader | None:
+    """The net of a run folder of `mien audet train`, with the framing of its faces; None without a run."""
+    from mien.audet.photos import open_reader
+
+    return None if run is None else open_reader(run)
+
+
+def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], codebook: str) -> FaceUnits:
+    """Action units of faces, and what the codebook makes of them; nothing without a net."""
+    if reader is None:
+        return FaceUnits(np.full((len(faces), len(ACTION_UNITS)), np.nan, dtype=np.float32), [{} for _ in faces])
+    from mien.audet.photos import intensities, reading_of, unit_strengths
+
+    strengths = unit_strengths(reader, [face.framed_for_units for face in faces if face.framed_for_units is not None])
+    entries = []
+    for row in strengths:
+        reading = reading_of(reader, row, codebook)
+        named = {name: round(float(value), 3) for name, value in zip(reader.net.action_units, row, strict=True)}
+        read = {"expression": reading.expression, "fit": round(reading.fit, 3), "text": reading.text}
+        entries.append({"action_units": named, "reading": read})
+    return FaceUnits(intensities(reader, strengths), entries)
 
 
 class Looked(NamedTuple):
@@ -223,9 +271,14 @@ class Looked(NamedTuple):
 
 
 def look(
-    model: Any, recipe: Recipe, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None
+    model: Any,
+    recipe: Recipe,
+    faces: Sequence[FramedFace],
+    methods: Sequence[str],
+    expression: str | None,
+    units: FloatArray,
 ) -> Looked:
-    """One forward pass and the maps of a batch of faces."""
+    """One forward pass and the maps of a batch of faces; `units` (B, A) are what the cue au_observed is drawn from."""
     import torch
 
     from mien import explain as explainers
@@ -242,15 +295,16 @@ def look(
     pictures, points = (torch.stack(part) for part in zip(*pairs, strict=True))
     images = normalise(pictures.to(device), recipe.model.preprocessing)
     wanted = None if expression is None else classes.index(expression)
-    unknown, rows = torch.full((len(images), 0), torch.nan), torch.arange(len(images))
-    batch = Batch(images, torch.full((len(images),), -1), unknown, points.to(device), rows)
+    unlabelled, rows = torch.full((len(images),), -1), torch.arange(len(images))
+    batch = Batch(images, unlabelled, torch.from_numpy(units).to(device), points.to(device), rows)
     guide = with_guide(recipe, batch, None, 0, 0).guide
     output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods, guide=guide)
     target = explainers.resolve_target(output, wanted)
     frame = (recipe.model.size, recipe.model.size)
     cue = control_cue(
-        "none", recipe.cue, points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame
-    )
+        "none", recipe.cue, points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame,
+        images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units),
+    )  # fmt: skip
     attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)
     scores = {"attention": attention_scores(attention, cue.maps)}
     scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
@@ -267,7 +321,9 @@ def look(
     )
 
 
-def write_face(face: PhotoFace, k: int, seen: Looked, recipe: Recipe, folder: Path, size: int) -> dict[str, Any]:
+def write_face(
+    face: PhotoFace, k: int, seen: Looked, units: FaceUnits, recipe: Recipe, folder: Path, size: int
+) -> dict[str, Any]:
     """Strip and raw maps of face `k` of a batch; returns its entry of the manifest."""
     classes, valid = scheme_classes(recipe.data.scheme), bool(seen.valid[k])
     stem = f"{face.file.stem}-{hashlib.sha256(str(face.file).encode()).hexdigest()[:6]}-face{face.number}"
@@ -282,6 +338,7 @@ def write_face(face: PhotoFace, k: int, seen: Looked, recipe: Recipe, folder: Pa
         "expression": classes[int(seen.probabilities[k].argmax())],
         "probabilities": {name: float(p) for name, p in zip(classes, seen.probabilities[k], strict=True)},
         "explained_expression": classes[int(seen.target[k])],
+        **units.entries[k],
         "cue": recipe.cue.kind if valid else None,
         "scores": scores if valid else None,
         "strip": f"{stem}.png",
@@ -312,6 +369,7 @@ def draw_strip(
         cells[name] = draw.overlay(picture, maps.min_max(shown)[0, 0].numpy())
     share = entry["probabilities"][entry["expression"]]
     title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
+    title += f"   {entry['reading']['text']}" if "reading" in entry else ""
     draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))
 
 
@@ -322,7 +380,8 @@ def print_table(manifest: dict[str, Any], folder: Path) -> None:
     for entry in manifest["faces"]:
         score = f"{entry['scores']['attention']['cosine']:.2f}" if entry["scores"] else "-"
         name, share = entry["expression"], entry["probabilities"][entry["expression"]]
-        print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {name:<10}  {share:>6.2f}   {score}")
+        reading = f"   {entry['reading']['text']}" if "reading" in entry else ""
+        print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {name:<10}  {share:>6.2f}   {score}{reading}")
     for entry in manifest["skipped"]:
         print(f"skipped {entry['file']}: {entry['reason']}")
     counts = f"{len(manifest['faces'])} faces of {manifest['photos']} photos, {len(manifest['skipped'])} skipped"

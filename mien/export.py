@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mien import checkpoint, maps
+from mien.calibrate import Calibration, read_calibration
 from mien.config import GUIDED_KINDS, Recipe
 from mien.data.transforms import FaceTransform, luma, normalise
 from mien.errors import DataError, UsageError, unknown_name
@@ -73,12 +74,12 @@ def export(run: Path, *, to: Literal["onnx", "torchscript", "torch-export"] = "o
         need_onnx()
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
-    scaling = calibration_of(run)
-    graph = Graph(model, recipe.model.preprocessing, grey_store(env), scaling["temperature"]).eval()
+    calibration = read_calibration(run)
+    graph = Graph(model, recipe.model.preprocessing, grey_store(env), calibration.temperature).eval()
     file = out or run / f"model{suffix}"
     faces = drawn_faces(recipe.model.size)
     with torch.no_grad(), replacing(file) as temporary:
-        meta = metadata(run, recipe, env, scaling, graph(faces[:2]))
+        meta = metadata(run, recipe, env, calibration, graph(faces[:2]))
         try:
             with quietly():
                 write(graph, faces[:2], temporary, meta)
@@ -173,27 +174,8 @@ def grey_store(env: dict[str, Any]) -> bool:
     return (env.get("framing") or {}).get("channels") == 1
 
 
-def calibration_of(run: Path) -> dict[str, Any]:
-    """`calibration.json` of a run: temperature, threshold, ece; temperature 1 and no threshold without one."""
-    file = run / "calibration.json"
-    if not file.is_file():
-        return {"temperature": 1.0, "threshold": None, "ece": None}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        scaling = {
-            "temperature": float(found["temperature"]),
-            "threshold": found.get("threshold"),
-            "ece": found.get("ece"),
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{file} is damaged ({error!r}); delete it, or calibrate the run again.") from error
-    if not 0 < scaling["temperature"] < float("inf"):
-        raise DataError(f"{file}: temperature is {scaling['temperature']}; it must be a number above 0.")
-    return scaling
-
-
 def metadata(
-    run: Path, recipe: Recipe, env: dict[str, Any], scaling: dict[str, Any], outputs: dict[str, Tensor]
+    run: Path, recipe: Recipe, env: dict[str, Any], calibration: Calibration, outputs: dict[str, Tensor]
 ) -> dict[str, Any]:
     """What a user of the file must know; JSON under the key `mien` of the file's metadata."""
     from mien import __version__
@@ -209,7 +191,7 @@ def metadata(
             "size": recipe.model.size, "normalised": "inside the graph", "grey": "inside the graph" if grey_store(env) else None,
         },
         "framing": env.get("framing"),
-        "calibration": scaling,
+        "calibration": calibration._asdict(),
         "outputs": {name: {"shape": ["B", *value.shape[1:]], "what": OUTPUTS[name]} for name, value in outputs.items()},
         "notice": "Recognises expressions, not what a person feels. Prohibited in the EU at work and in education.",
     }  # fmt: skip

@@ -178,6 +178,7 @@ def cues_for(
             recipe.cue, batch.landmarks, labels, scheme=recipe.data.scheme,
             image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=(h, w),
             generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean, images=seen_by_cue(recipe, batch),
+            action_units=batch.action_units,
         )  # fmt: skip
         cues.append(cue if batch.mix is None else mix_cue(cue, batch.mix))
     return cues
@@ -202,7 +203,8 @@ def with_guide(recipe: Recipe, batch: Batch, mean: Tensor | None, epoch: int, st
 
 def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor | None:
     """Guides of all pictures in memory, (N, 1, S, S), drawn once; None where none is wanted or it changes with the batch."""
-    changing = recipe.cue.control == "shuffled" or recipe.augment.cutmix or recipe.mask.train
+    own = recipe.cue.control == "shuffled" or recipe.cue.kind == "au_observed"  # needs more than pictures and points
+    changing = own or recipe.augment.cutmix or recipe.mask.train
     if recipe.transformer.kind not in GUIDED_KINDS or changing:
         return None
     found = []
@@ -225,11 +227,11 @@ def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, 
     """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
     frame = (store.info.size, store.info.size)
 
-    def batches() -> Iterator[tuple[Tensor, ...]]:
+    def batches() -> Iterator[tuple[Tensor | None, ...]]:
         for part in np.split(rows, range(CHUNK, len(rows), CHUNK)):
             points = torch.from_numpy(store.landmarks[part].astype(np.float32))
-            given = (points, torch.from_numpy(labels[part]))
-            yield (*given, as_pictures(store.images(part))) if recipe.cue.kind == "saliency" else given
+            pictures = as_pictures(store.images(part)) if recipe.cue.kind == "saliency" else None
+            yield points, torch.from_numpy(labels[part]), pictures, torch.from_numpy(store.action_units[part])
 
     return mean_cue(recipe.cue, batches(), scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
 

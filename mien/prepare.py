@@ -48,13 +48,17 @@ def prepare(
     columns: str | None = None,
     labels: str | None = None,
     subject_pattern: str | None = None,
+    units: str | None = None,
+    au_scale: Literal["intensity", "occurrence"] | None = None,
+    fold: str | None = None,
+    subject_leak: bool = False,
     workers: int | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
     Args:
-        dataset: Kind of dataset: fer2013, rafdb, affectnet, folder (class folders), table (CSV or Parquet), synthetic (of
-            mien synthesize).
+        dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
+            folders), table (CSV or Parquet), synthetic (of mien synthesize).
         root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic the store to read.
         out: Folder of the store; new, empty, or one that this command began.
         size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, 224 otherwise.
@@ -69,8 +73,8 @@ def prepare(
         landmark_limit: Drop the landmarks of faces whose shape lies further than this from the median shape, in eye
             distances (0.25 is a start; see mien check); the faces stay. The same command with another limit only applies that.
         landmark_model: Model file of the face provider; found by itself where the provider is installed.
-        pictures: rafdb only: aligned (official 100 px crops, used unless said otherwise), original (whole photos with a face
-            box), our_aligned (crops of the published guided-AU preparation).
+        pictures: rafdb: aligned (official 100 px crops, used unless said otherwise), original (whole photos with a face
+            box), our_aligned (crops of the published guided-AU preparation). disfa: left or right camera, or images.
         folds: rafdb, affectnet only: folder with train, val, test lists of pictures, labels and landmarks, as published with
             the guided-AU code, or with train.csv, valid.csv, test.csv. fer2013, affectnet: fold file of mien folds, as published
             with the guided spatial transformers.
@@ -79,6 +83,11 @@ def prepare(
         columns: table only: target=column pairs, e.g. image=path,expression=emotion,AU12=AU12_r,attr.skin=tone.
         labels: table only: value=expression pairs, e.g. 0=Anger,1=Disgust.
         subject_pattern: folder only: regular expression with one group that finds the subject in a relative path.
+        units: audetnet only: names of the action units in the order of pickled vectors, e.g. AU1,AU2,AU4.
+        au_scale: audetnet only: what its numbers are, intensity (0-5) or occurrence (0 and 1); told by the numbers by default.
+        fold: disfa, bp4d, audetnet only: which subjects are test, literature-1 (used for disfa and bp4d), literature-2, ...,
+            bp4d also published-1; audetnet also a number, for train_ids_1.csv and test_ids_1.csv.
+        subject_leak: audetnet only: read lists that have the same subjects in train and test.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
@@ -87,7 +96,8 @@ def prepare(
     reader = DATASETS[dataset]
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
-        "labels": labels, "subject_pattern": subject_pattern,
+        "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
+        "subject_leak": subject_leak or None,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
@@ -105,11 +115,9 @@ def prepare(
     total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
     items = read() if landmarks is None else _with_points(read, landmarks, landmark_order)
     left = (item for item in items if item.id not in done)
-    processes = _processes(workers, options, read)
-    ready = ordered_map(functools.partial(_prepare_chunk, options), _chunks(left), processes, chunk=1)
     store = write_store(
-        (item for chunk in ready for item in chunk), out, dataset=dataset, size=shape[0], channels=shape[1],
-        encoding=encoding, notes=notes, total=total,
+        _prepare_all(left, options, _processes(workers, options, read)), out,
+        dataset=dataset, size=shape[0], channels=shape[1], encoding=encoding, notes=notes, total=total,
     )  # fmt: skip
     store = limit_landmarks(store, landmark_limit)
     print(summary(store))
@@ -216,6 +224,13 @@ def _processes(workers: int | None, options: Options, read: Callable[[], Iterato
         return workers
     first = next((item for item in read() if isinstance(item, Record)), None)
     return 1 if first is not None and isinstance(first.image, np.ndarray) else None
+
+
+def _prepare_all(
+    items: Iterator[Record | Skipped], options: Options, processes: int | None
+) -> Iterator[Record | Skipped]:
+    for chunk in ordered_map(functools.partial(_prepare_chunk, options), _chunks(items), processes, chunk=1):
+        yield from chunk
 
 
 def _chunks(items: Iterator[Record | Skipped]) -> Iterator[list[Record | Skipped]]:

@@ -71,13 +71,21 @@ OUTER_EYE_CORNERS = (36, 45)
 """iBUG-68 points whose distance is the unit of sizes on a face."""
 
 
+class Frame(NamedTuple):
+    """One picture of a video file."""
+
+    video: Path
+    number: int
+    """From 0."""
+
+
 class Record(NamedTuple):
     """One face of a dataset, on its way from disk into a prepared store."""
 
     id: str
     """Unique inside the dataset; a relative path or a row name."""
-    image: Path | bytes | ByteArray
-    """File, encoded bytes, or RGB (H, W, 3) / grey (H, W) uint8 pixels."""
+    image: Path | bytes | ByteArray | Frame
+    """File, encoded bytes, RGB (H, W, 3) / grey (H, W) uint8 pixels, or a frame of a video."""
     split: str = "train"
     """One of SPLITS."""
     subject: str | None = None

@@ -27,8 +27,9 @@ from mien.data.framing import framing_of, mean_shape
 from mien.data.labels import labels_of
 from mien.data.loader import Loader, Memory, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
+from mien.data.observed import open_faces
 from mien.data.sampling import epoch_rows, taught_classes
-from mien.data.store import Store, open_store
+from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.guidance import (
@@ -150,7 +151,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()
-    store = open_store(recipe.data.store)
+    store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
     classes = len(scheme_classes(recipe.data.scheme))
@@ -349,20 +350,11 @@ def out_of_patience(state: dict[str, Any], patience: int) -> bool:
 
 def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any]) -> None:
     """Append to the log and TensorBoard, save best and last checkpoints, print one line."""
-    from torch.utils.tensorboard.writer import SummaryWriter
-
     if state["best_epoch"] == line["epoch"]:
         weights = {f"model/{name}": tensor for name, tensor in session.evaluated.state_dict().items()}
         meta = {"epoch": state["best_epoch"], "score": state["best_score"]}
         checkpoint.save_tensors(out / "best.ckpt", weights, meta)
-    try:
-        with open(out / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
-        with SummaryWriter(str(out / "tensorboard"), purge_step=line["epoch"]) as board:
-            for name, value in line.items():
-                board.add_scalar(name, value, line["epoch"])
-    except OSError as error:
-        raise DataError(f"cannot write the log of {out}: {error}; free space, the same command resumes.") from error
+    checkpoint.log_line(out, line)
     tensors = {f"model/{name}": tensor for name, tensor in session.model.state_dict().items()}
     tensors |= checkpoint.optimizer_tensors(session.optimizer)
     if session.average is not None:

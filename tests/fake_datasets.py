@@ -201,3 +201,91 @@ def affectnet_lists(root: Path) -> Path:
                 affect = (-2, -2) if n == 3 else (0.1 * n, -0.5)
                 writer.writerow([f"{split}/{n}.jpg", 20, 30, 40, 44, ";".join(map(str, points)), code, *affect])
     return root
+
+
+DISFA_FRAMES = 6
+
+
+def disfa(root: Path, subjects=("SN001", "SN002", "SN003"), pictures: str = "left") -> Path:
+    """DISFA as released, videos of six frames. SN003 has no video; AU12 of SN002's frame 4 is 9; its frame 2 has a broken
+    landmark file; SN001 has a landmark file too many. Frame n of a video is the grey value 40 + 30 n."""
+    from scipy.io import savemat
+
+    units = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+    for s, subject in enumerate(subjects):
+        labels = root / "ActionUnit_Labels" / subject
+        labels.mkdir(parents=True)
+        for k, unit in enumerate(units):
+            lines = [f"{n + 1},{(n + k + s) % 6}" for n in range(DISFA_FRAMES)]
+            if subject == "SN002" and unit == 12:
+                lines[3] = "4,9"
+            (labels / f"{subject}_au{unit}.txt").write_text("\n".join(lines) + "\n")
+        if subject != "SN003":
+            _disfa_pictures(root, subject, pictures)
+        marks = root / "Landmark_Points" / subject / "tmp_frame_lm"
+        marks.mkdir(parents=True)
+        extra = int(subject == "SN001")
+        for n in range(DISFA_FRAMES + extra):
+            points = np.delete(tiny.points(60) + 1, (60, 64), axis=0) + (n - extra)
+            name = f"{subject}_{n:04d}_lm.mat" if s % 2 == 0 else f"l0{n:04d}_lm.mat"
+            savemat(marks / name, {"pts": points})
+            if subject == "SN002" and n == 2:
+                (marks / name).write_bytes(b"no matlab file")
+    return root
+
+
+def _disfa_pictures(root: Path, subject: str, pictures: str) -> None:
+    frames = [np.full((60, 80, 3), 40 + 30 * n, np.uint8) for n in range(DISFA_FRAMES)]
+    if pictures == "images":
+        folder = root / "images" / f"LeftVideo{subject}_comp"
+        folder.mkdir(parents=True)
+        for n, frame in enumerate(frames, 1):
+            cv2.imwrite(str(folder / f"LeftVideo{subject}_comp_{n:05d}.jpg"), frame)
+        return
+    folder = root / ("Videos_LeftCamera" if pictures == "left" else "Video_RightCamera")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"LeftVideo{subject}_comp.avi" if pictures == "left" else f"RightVideo{subject}_Comp.avi"
+    video = cv2.VideoWriter(str(folder / name), cv2.VideoWriter_fourcc(*"MJPG"), 20, (80, 60))
+    for frame in frames:
+        video.write(frame)
+    video.release()
+
+
+def bp4d(root: Path) -> Path:
+    """BP4D as released: F001_T1 with frames 2440 (AU6 unknown), 2441 (AU12 is x), 2442 (no picture), 2443 (all unknown)
+    and M001_T2, whose pictures have leading zeros. AU11 and AU20b are no units that Mien knows."""
+    folder = root / "AUCoding" / "AU_OCC"
+    folder.mkdir(parents=True)
+    header = "0,1,2,4,6,7,10,11,12,14,15,17,23,24"
+    lines = [header, "2440,1,0,0,9,0,0,1,1,0,0,0,0,0", "2441,0,0,0,0,0,0,0,x,0,0,0,0,0", "2442" + ",0" * 13,
+             "2443" + ",9" * 13]  # fmt: skip
+    (folder / "F001_T1.csv").write_text("\n".join(lines) + "\n")
+    (folder / "M001_T2.csv").write_text("\n".join([header, "7" + ",0" * 12 + ",1", "8" + ",1" * 13]) + "\n")
+    for place, names in (("F001/T1", (2440, 2441, 2443)), ("M001/T2", ("0007", "0008"))):
+        (root / "2D+3D" / place).mkdir(parents=True)
+        for n, name in enumerate(names):
+            cv2.imwrite(str(root / "2D+3D" / place / f"{name}.jpg"), face(n, 64))
+    return root
+
+
+AUDET_IDS = {"train": ("SN001_0", "SN001_1", "SN013_2"), "test": ("SN003_5", "SN003_6", "SN003_7")}
+"""SN003_6 has a vector of five numbers, SN003_7 no label, SN001_1 no picture."""
+
+
+def audetnet(root: Path, scale: float = 5, protocol: int = 4, ids=AUDET_IDS) -> Path:
+    """A dataset folder of AUDetNet: `aus_dict.pkl`, lists of ids and pictures. Vector of the n-th id is (n + k) mod 6, k the
+    column, or its occurrence with scale 1."""
+    import pickle
+
+    (root / "imgs").mkdir(parents=True)
+    vectors = {}
+    for n, name in enumerate([*ids["train"], *ids["test"]]):
+        row = (n + np.arange(5 if name == "SN003_6" else 12)) % 6
+        vectors[name] = row.astype(np.float64) if scale == 5 else (row > 2).astype(np.int64)
+        if name != "SN001_1":
+            cv2.imwrite(str(root / "imgs" / f"{name}.jpg"), face(n, 64))
+    vectors.pop("SN003_7", None)
+    (root / "aus_dict.pkl").write_bytes(pickle.dumps(vectors, protocol))
+    for split, names in ids.items():
+        (root / f"{split}_ids.csv").write_text("".join(f"{name}\n" for name in names))
+    return root

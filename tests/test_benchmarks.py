@@ -17,6 +17,7 @@ PARTS = {
     "guidance": 16,
     "methods": 6,
     "stn": 2,
+    "audet": 1,
     "loading": 2,
     "startup": 2,
     "memory": 2,

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from mien.audet import override_keys as cfg_keys
 from mien.cli import VERBS
 from mien.config import Recipe, as_dict, load_recipe, recipe_keys
 from mien.losses.options import TERM_OPTIONS
@@ -58,7 +59,7 @@ def test_commands_exist(page):
                 assert not re.match(r"recipes/.*[^$]\.yaml$", word) or "$" in word or (ROOT / word).is_file(), words
             elif "." in option:
                 assert "overrides" in parameters, words
-                assert option[2:] in recipe_keys(), words
+                assert option[2:] in (cfg_keys() if words[1] == "audet" else recipe_keys()), words
             else:
                 assert option == "--help" or option[2:].replace("-", "_") in parameters, words
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from mien import checkpoint
 from mien import explain_photos as verb
 from mien.data.framing import Framing, frame_face, framing_of
-from mien.data.store import open_store
+from mien.data.store import open_store, write_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
 from mien.explain import explain
@@ -235,3 +236,62 @@ def test_real_photos(run, tmp_path):
     manifest = explain_verb(run, *people, out=tmp_path)
     assert [Path(entry["file"]) for entry in manifest["faces"]] == people
     assert all(entry["crop"] == "fitted" for entry in manifest["faces"])
+
+
+@pytest.fixture(scope="module")
+def units_run(tmp_path_factory):
+    """A run of action units, on faces with landmarks of their own place in the picture."""
+    import tiny_audet
+
+    from mien.audet.train import fit as fit_units
+
+    made = [record._replace(landmarks=tiny.points(tiny_audet.SIZE)) for record in tiny_audet.records()]
+    data = tmp_path_factory.mktemp("units") / "store"
+    write_store(made, data, dataset="toy", size=tiny_audet.SIZE)
+    fit_units(tiny_audet.cfg("--training.max_epochs", "1"), data, data.parent / "run")
+    return data.parent / "run"
+
+
+def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_path, capsys):
+    from mien.audet.photos import open_reader, unit_strengths
+    from mien.cues.reading import read_units
+
+    picture = photo(tmp_path / "a.png")
+    manifest = explain_verb(run, picture, out=tmp_path, methods="cam", action_units=units_run)
+    (entry,) = manifest["faces"]
+    assert manifest["action_units_by"] == "run"
+    reader = open_reader(units_run)
+    assert reader.framing.points is not None
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    face = frame_face(pixels, tiny.points(70).astype(np.float32) + np.float32([5, 10]), None, reader.framing, 64)
+    strength = unit_strengths(reader, [face])[0]
+    assert list(entry["action_units"]) == list(reader.net.action_units)
+    np.testing.assert_allclose(list(entry["action_units"].values()), strength, atol=1e-3)
+    named = dict(zip(reader.net.action_units, map(float, strength), strict=True))
+    assert entry["reading"]["text"] == read_units(named, 0.5).text
+    assert entry["reading"]["text"] in capsys.readouterr().out
+    plain = explain_verb(run, picture, out=tmp_path / "plain", methods="cam")
+    assert plain["action_units_by"] is None
+    assert "reading" not in plain["faces"][0]
+    assert plain["faces"][0]["probabilities"] == entry["probabilities"]
+
+
+def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_path):
+    observed = tmp_path / "run"
+    shutil.copytree(run, observed)
+    config = observed / "config.yaml"
+    config.write_text(
+        config.read_text().replace("kind: au\n", "kind: au_observed\n").replace("least: 1.0", "least: 0.1")
+    )
+    picture = photo(tmp_path / "a.png")
+    with_units = explain_verb(observed, picture, out=tmp_path, methods="cam", action_units=units_run)["faces"][0]
+    assert with_units["cue"] == "au_observed"
+    assert np.load(tmp_path / with_units["maps"])["cue"].max() > 0
+    without = explain_verb(observed, picture, out=tmp_path, methods="cam")["faces"][0]
+    assert without["cue"] is None
+    assert without["scores"] is None
+
+
+def test_a_wrong_run_of_units_is_named(run, provider, tmp_path):
+    with pytest.raises(DataError, match="not a run folder of AUDetNet"):
+        explain_verb(run, photo(tmp_path / "a.png"), out=tmp_path, action_units=run)

@@ -92,10 +92,10 @@ def cells_of(settings: Recipe, folder: Path) -> list[Cell]:
     """One run folder a fold; a folder with other settings or other faces is refused before anything is trained."""
     from mien.checkpoint import open_run
     from mien.config import with_settings
-    from mien.data.store import open_store
+    from mien.data.observed import open_faces
     from mien.reproduce.run import Cell
 
-    store = open_store(settings.data.store)
+    store = open_faces(settings.data.store, settings.data.action_units)
     open_run(folder, settings)
     cells = [
         Cell(folder / f"fold-{fold}", with_settings(settings, {"data.fold": fold}))

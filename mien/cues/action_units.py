@@ -84,29 +84,38 @@ def face_ellipses(landmarks: Tensor, book: Geometry) -> Ellipses:
     )
 
 
-def coverage(ellipses: Ellipses, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def coverage(
+    ellipses: Ellipses, image_size: tuple[int, int], size: tuple[int, int], strength: Tensor | None = None
+) -> Tensor:
     """Share of each cell of an (h, w) grid that the union of the ellipses (E, B) covers, (B, 1, h, w) in [0, 1].
 
     Pixel centres lie at whole numbers, so the canvas reaches from -0.5 to W - 0.5. Each row strip of the grid gets the
     mean chord over its height in closed form, so that areas are exact; the chord is then cut by the cells. The union of
-    overlapping ellipses is taken on a grid of at least 56x28, then averaged.
+    overlapping ellipses is taken on a grid of at least 56x28, then averaged. With `strength` (E, B) in [0, 1] an ellipse
+    counts by it, and the strongest of overlapping ones wins.
     """
     rows, columns = grid(size)
     count = ellipses.cx.shape[1]
     part = max(1, CACHE // (rows * columns)) if ellipses.cx.device.type == "cpu" else count
     if count > part:
-        split = zip(*(t.split(part, 1) for t in ellipses), strict=True)
-        return torch.cat([coverage(Ellipses(*some), image_size, size) for some in split])
+        split = zip(*(t.split(part, 1) for t in (*ellipses, *([] if strength is None else [strength]))), strict=True)
+        return torch.cat([coverage(Ellipses(*some[:5]), image_size, size, *some[5:]) for some in split])
     edges = borders(ellipses.cx, image_size[1], columns)
     best = edges.new_zeros(rows, columns, count)
     top = torch.zeros_like(ellipses.cx[:, 0])
-    for low, high in zip(*chords(ellipses, top, rows, image_size[0] / rows), strict=True):
-        cut = torch.maximum(torch.minimum(edges, high[:, None]), low[:, None])
-        best = torch.maximum(best, cut.diff(dim=1))
+    for number, (low, high) in enumerate(zip(*chords(ellipses, top, rows, image_size[0] / rows), strict=True)):
+        cut = torch.maximum(torch.minimum(edges, high[:, None]), low[:, None]).diff(dim=1)
+        best = torch.maximum(best, cut if strength is None else cut * strength[number])
     return averaged(best, image_size[1], size)
 
 
-def windowed_coverage(ellipses: Ellipses, used: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def windowed_coverage(
+    ellipses: Ellipses,
+    used: Tensor,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    strength: Tensor | None = None,
+) -> Tensor:
     """`coverage` of the ellipses where `used` (E, B) is set: several times faster on a CPU, without gradients.
 
     An ellipse lies at about the same place in every face. It is drawn for the whole batch at once, only in the window
@@ -116,8 +125,12 @@ def windowed_coverage(ellipses: Ellipses, used: Tensor, image_size: tuple[int, i
     count = used.shape[1]
     part = max(1, CHUNK * STRIPS * COLUMNS // (rows * columns))
     if count > part:
-        split = zip(*(t.split(part, 1) for t in (*ellipses, used)), strict=True)
-        return torch.cat([windowed_coverage(Ellipses(*some), mask, image_size, size) for *some, mask in split])
+        split = zip(
+            *(t.split(part, 1) for t in (*ellipses, used, *([] if strength is None else [strength]))), strict=True
+        )
+        return torch.cat(
+            [windowed_coverage(Ellipses(*some[:5]), some[5], image_size, size, *some[6:]) for some in split]
+        )
     table = torch.stack(ellipses)
     if not table.sum().isfinite():  # coordinates beyond all measure, or eyes at one point
         used = used & table.isfinite().all(0).all(0)
@@ -129,11 +142,11 @@ def windowed_coverage(ellipses: Ellipses, used: Tensor, image_size: tuple[int, i
         tallest = int((windows[:, 2] - windows[:, 0]).amax())
         starts, ends = chords(some, windows[:, 0], tallest, image_size[0] / rows)
         edges = borders(table, image_size[1], columns)
-        lines = zip(starts[:, :, None], ends[:, :, None], windows.tolist(), strict=True)
-        for low, high, (top, left, bottom, right) in lines:
-            cut = edges[left : right + 1].clamp(low[: bottom - top], high[: bottom - top])
+        lines = zip(drawn.tolist(), starts[:, :, None], ends[:, :, None], windows.tolist(), strict=True)
+        for number, low, high, (top, left, bottom, right) in lines:
+            cut = edges[left : right + 1].clamp(low[: bottom - top], high[: bottom - top]).diff(dim=1)
             window = best[top:bottom, left:right]
-            torch.maximum(window, cut.diff(dim=1), out=window)
+            torch.maximum(window, cut if strength is None else cut * strength[number], out=window)
     return averaged(best, image_size[1], size)
 
 
@@ -231,9 +244,22 @@ def draw_canvas(
     antialiasing; 3x3 box blur; bilinear resize back; maximum over action units; min-max per image; then, for another
     `size`, bilinear with aligned corners and antialiasing, clamped to the map's own range.
     """
+    numbers = choice.slots[rows]
+    merged, usable, touches = canvas_maps(landmarks, numbers, None, book, image_size)
+    picked = numbers.flatten(1)
+    valid = choice.drawn[rows] & usable.gather(1, picked).all(1) & touches.gather(1, picked).any(1)
+    return paper_resize(min_max(merged), size), valid
+
+
+def canvas_maps(
+    landmarks: Tensor, numbers: Tensor, strength: Tensor | None, book: Geometry, image_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Action units `numbers` (B, S, P) merged by maximum, (B, 1, H, W), each times its `strength` (B, S) where given.
+
+    Also (B, E) bool: the points of an ellipse are known; they are and it touches the canvas.
+    """
     height, width = image_size
     clean, usable = known(landmarks, book)
-    numbers = choice.slots[rows]
     count = len(book.offset)
     whole = clean.trunc()
     x, y = whole[..., 0] @ book.weights_x.T, whole[..., 1] @ book.weights_y.T
@@ -247,14 +273,13 @@ def draw_canvas(
     outside_x = (cx - cx.clamp(0, width - 1)) / axes[..., 0].clamp_min(0.5)
     outside_y = (cy - cy.clamp(0, height - 1)) / axes[..., 1].clamp_min(0.5)
     touches = (outside_x.square() + outside_y.square() <= 1) & usable
-    merged = torch.full((len(rows), 1, height, width), PAPER_BACKGROUND, device=cx.device, dtype=cx.dtype)
+    merged = torch.full((len(numbers), 1, height, width), PAPER_BACKGROUND, device=cx.device, dtype=cx.dtype)
     for s in range(numbers.shape[1]):
         filled = _sampled(pick_axes(cx, cy, axes, numbers[:, s]), image_size)
         blurred = F.avg_pool2d(F.pad(filled[:, None], (1, 1, 1, 1), mode="reflect"), 3, 1)
-        merged = torch.maximum(merged, F.interpolate(blurred, size=image_size, mode="bilinear", align_corners=False))
-    picked = numbers.flatten(1)
-    valid = choice.drawn[rows] & usable.gather(1, picked).all(1) & touches.gather(1, picked).any(1)
-    return paper_resize(min_max(merged), size), valid
+        drawn = F.interpolate(blurred, size=image_size, mode="bilinear", align_corners=False)
+        merged = torch.maximum(merged, drawn if strength is None else drawn * strength[:, s, None, None, None])
+    return merged, usable, touches
 
 
 def pick_axes(cx: Tensor, cy: Tensor, axes: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:

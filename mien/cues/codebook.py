@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mien.errors import DataError, UsageError, unknown_name
-from mien.schema import EXPRESSIONS, LANDMARKS, SCHEMES, scheme_classes
+from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, SCHEMES, scheme_classes
 
 HERE = Path(__file__).parent
 Length = float | str
@@ -92,6 +92,17 @@ class Choice(NamedTuple):
     """(K + 1, M) int64: the distinct ellipses of the class that no other always covers, padded by repetition."""
     drawn: Tensor
     """(K + 1,) bool: the class has action units."""
+
+
+class Units(NamedTuple):
+    """The U action units that a codebook draws and `schema.ACTION_UNITS` names."""
+
+    columns: Tensor
+    """(U,) int64 columns of schema.ACTION_UNITS."""
+    slots: Tensor
+    """(U, P) int64 ellipse numbers, padded by repetition."""
+    contains: Tensor
+    """(U, E) bool: the unit has the ellipse."""
 
 
 def load_codebook(name: str) -> Codebook:
@@ -251,6 +262,25 @@ def _choice(name: str, _modified: int, scheme: str, generic: bool, device: torch
         every = [[e for e in row if not any(_inside(ellipses[e], ellipses[f]) for f in row)] for row in every]
     members = torch.tensor(_rectangle(every, 0))
     return Choice(slots.to(device), members.to(device), drawn.to(device))
+
+
+def drawn_units(name: str, device: torch.device) -> Units:
+    """Cached table of the action units of codebook `name`."""
+    return _drawn_units(name, _stamp(name), device)
+
+
+@lru_cache(maxsize=64)
+def _drawn_units(name: str, _modified: int, device: torch.device) -> Units:
+    codebook = load_codebook(name)
+    number = {e: i for i, e in enumerate(distinct_ellipses(codebook))}
+    units = [unit for unit in codebook.action_units if unit in ACTION_UNITS]
+    rows = [tuple(number[e] for e in codebook.action_units[unit]) for unit in units]
+    contains = torch.zeros(len(units), len(number), dtype=torch.bool)
+    for k, row in enumerate(rows):
+        contains[k, list(row)] = True
+    columns = torch.tensor([ACTION_UNITS.index(unit) for unit in units], dtype=torch.int64)
+    slots = torch.tensor(_rectangle([list(row) for row in rows], 0), dtype=torch.int64)
+    return Units(columns.to(device), slots.to(device), contains.to(device))
 
 
 def _inside(small: Ellipse, large: Ellipse) -> bool:

@@ -7,13 +7,24 @@ from typing import Literal
 
 from mien.errors import UsageError, unknown_name
 
-CUE_KINDS = ("au", "au_generic", "landmarks", "landmark_mask", "landmark_soft", "landmark_dilation", "saliency")
+CUE_KINDS = (
+    "au",
+    "au_generic",
+    "au_observed",
+    "landmarks",
+    "landmark_mask",
+    "landmark_soft",
+    "landmark_dilation",
+    "saliency",
+)
 CONTROL_KINDS = ("none", "uniform", "centre", "mean", "shuffled", "other_class", "inverted")
 CODEBOOKS = ("corrected", "paper")
 SALIENCIES = ("spectral_residual",)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pb")
 LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
 """Group name -> first and last + 1 of its iBUG-68 points."""
+FACE_REGIONS = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin", "elsewhere")
+"""Regions of a picture of a face (cues.regions); each place belongs to one."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class CueConfig:
     """
 
     kind: str = "au"
-    """au: units of the label; au_generic: of all; landmarks: Gaussians; landmark_mask, _soft, _dilation: regions; saliency."""
+    """au, au_generic, au_observed: units of the label, all, of the face; landmarks, landmark_mask, _soft, _dilation; saliency."""
     codebook: str = "corrected"
     """`corrected`, `paper` (Belharbi et al. 2024 with all its quirks) or the path of an own JSON file."""
     sigma: float = 0.06
@@ -41,6 +52,8 @@ class CueConfig:
     """landmark_dilation: wider by 1/48 of the side all around, or as published, by 2/48 to the right and down."""
     saliency: str = "spectral_residual"
     """saliency: `spectral_residual` (no weights), or a file with weights of MSI-Net (.safetensors, .npz or .pb)."""
+    least: float = 1.0
+    """au_observed: intensity (0-5) from which an action unit is drawn; its strength is a fifth of the intensity."""
 
     def __post_init__(self) -> None:
         if self.kind not in CUE_KINDS:
@@ -69,6 +82,10 @@ class CueConfig:
             raise UsageError(f"{error} Or give a file with weights of MSI-Net ({', '.join(WEIGHT_SUFFIXES)}).")
         if not 0 < self.sigma < 10:
             raise UsageError(f"cue sigma {self.sigma} is out of range; give a share of the eye distance such as 0.06.")
+        if not 0 < self.least <= 5:
+            raise UsageError(
+                f"cue least {self.least} is out of range; give an intensity above 0 and up to 5, such as 1."
+            )
         if self.control == "other_class" and self.kind != "au":
             raise UsageError(
                 f"control 'other_class' needs cue 'au': the cue '{self.kind}' is the same for every class."

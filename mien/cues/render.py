@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mien.cues import controls
 from mien.cues.action_units import draw_canvas, draw_face
-from mien.cues.codebook import choice, geometry, load_codebook
+from mien.cues.codebook import choice, drawn_units, geometry, load_codebook
 from mien.cues.config import CueConfig
 from mien.cues.heatmaps import draw_landmarks, point_weights
 from mien.cues.masks import draw_masks
+from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
 from mien.cues.saliency import draw_saliency
 from mien.errors import UsageError
 from mien.schema import LANDMARKS, Cue, scheme_classes
@@ -34,6 +35,8 @@ class Faces(NamedTuple):
     image_size: Size
     images: Tensor | None
     """(B, 3, H, W) RGB in [0, 1], where given."""
+    action_units: Tensor | None
+    """(B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown, where given."""
 
 
 def _action_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
@@ -43,6 +46,18 @@ def _action_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
     rows = torch.where((labels < 0) | (labels >= len(table.drawn) - 1), len(table.drawn) - 1, labels)
     draw = draw_face if load_codebook(config.codebook).drawing == "face" else draw_canvas
     return draw(landmarks, rows, book, table, faces.image_size, size)
+
+
+def _observed_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
+    if faces.action_units is None:
+        raise UsageError(
+            "cue 'au_observed' needs the action units of every face: a store with labels, data.action_units, or --action-units."
+        )
+    device = faces.landmarks.device
+    book, units = geometry(config.codebook, faces.image_size, device), drawn_units(config.codebook, device)
+    strength = strengths(faces.action_units.to(device), units, config.least)
+    draw = draw_observed_face if load_codebook(config.codebook).drawing == "face" else draw_observed_canvas
+    return draw(faces.landmarks, strength, book, units, faces.image_size, size)
 
 
 def _landmarks(config: CueConfig, faces: Faces, size: Size) -> Drawn:
@@ -61,6 +76,7 @@ def _saliency(config: CueConfig, faces: Faces, size: Size) -> Drawn:
 CUES: dict[str, Callable[[CueConfig, Faces, Size], Drawn]] = {
     "au": _action_units,
     "au_generic": _action_units,
+    "au_observed": _observed_units,
     "landmarks": _landmarks,
     "landmark_mask": _masks,
     "landmark_soft": _masks,
@@ -91,6 +107,7 @@ def render_cue(
     generator: torch.Generator | None = None,
     mean: Tensor | None = None,
     images: Tensor | None = None,
+    action_units: Tensor | None = None,
 ) -> Cue:
     """Cue of a batch, drawn on the landmarks' device at `size` without a detour over the image size.
 
@@ -104,11 +121,12 @@ def render_cue(
         generator: source of the controls `shuffled` and `other_class`.
         mean: (1, 1, h, w) dataset-mean cue, needed by the control `mean`.
         images: (B, 3, H, W) RGB in [0, 1], needed by the kind `saliency`, which needs no landmarks.
+        action_units: (B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown, needed by the kind `au_observed`.
 
     Returns:
         maps (B, 1, h, w) float32 in [0, 1], zero where not valid, and valid (B,): False for a class without action
-        units (Neutral) under cue `au`, for unknown landmarks that the cue needs, when nothing falls on the canvas, and for
-        a picture without contrast under `saliency`.
+        units (Neutral) under cue `au`, for a face without any under `au_observed`, for unknown landmarks that the cue
+        needs, when nothing falls on the canvas, and for a picture without contrast under `saliency`.
 
     """
     if landmarks.dim() != 3 or landmarks.shape[1:] != (LANDMARKS, 2):
@@ -117,7 +135,7 @@ def render_cue(
         raise UsageError("control 'mean' needs the dataset-mean cue; accumulate it with mean_cue first.")
     hard = (labels.argmax(1) if labels.dim() == 2 else labels).to(landmarks.device, torch.int64)
     with torch.autocast(landmarks.device.type, enabled=False):
-        faces = Faces(landmarks.float(), hard, scheme, image_size, images)
+        faces = Faces(landmarks.float(), hard, scheme, image_size, images, action_units)
         maps, valid = CUES[config.kind](config, faces, size)
         if config.control == "shuffled":
             maps, valid = controls.shuffled(Cue(maps, valid), generator)
@@ -146,6 +164,7 @@ def control_cue(
     generator: torch.Generator | None = None,
     mean: Tensor | None = None,
     images: Tensor | None = None,
+    action_units: Tensor | None = None,
 ) -> Cue:
     """The cue of `config` under another control: the floors beside an alignment score. Arguments as `render_cue`."""
     return render_cue(
@@ -158,6 +177,7 @@ def control_cue(
         generator=generator,
         mean=mean,
         images=images,
+        action_units=action_units,
     )
 
 
@@ -176,18 +196,25 @@ def per_class_maps(
 
 def mean_cue(
     config: CueConfig,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[tuple[Tensor | None, ...]],
     *,
     scheme: str = "basic-7",
     image_size: Size,
     size: Size,
 ) -> tuple[Tensor, Tensor]:
-    """Dataset-mean cue over batches of (landmarks, labels[, images]): overall (1, 1, h, w), per class (K, 1, h, w)."""
+    """Dataset-mean cue over batches of (landmarks, labels[, images[, action units]]), what a cue does not need may be None.
+
+    Returns the overall mean (1, 1, h, w) and those of the classes (K, 1, h, w).
+    """
     total = controls.MeanCue(len(scheme_classes(scheme)))
     plain = replace(config, control="none")
-    for landmarks, labels, *pictures in batches:
-        images = pictures[0] if pictures else None
-        cue = render_cue(plain, landmarks, labels, scheme=scheme, image_size=image_size, size=size, images=images)
+    for landmarks, labels, *more in batches:
+        assert landmarks is not None
+        assert labels is not None
+        images, units = (*more, None, None)[:2]
+        cue = render_cue(
+            plain, landmarks, labels, scheme=scheme, image_size=image_size, size=size, images=images, action_units=units
+        )
         total.update(cue, labels)
     overall, per_class = total.overall(), total.per_class()
     if total.total is None:

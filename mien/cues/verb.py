@@ -45,6 +45,8 @@ def cues(
     groups: dict[str, float] | None = None,
     dilation: Literal["centred", "published"] = "centred",
     saliency: str = "spectral_residual",
+    least: float = 1.0,
+    action_units: Path | None = None,
     control: str = "none",
     seed: int = 0,
 ) -> FloatArray | None:
@@ -52,8 +54,9 @@ def cues(
 
     Args:
         source: prepared store folder, or .npz file with the array `landmarks` (N, 68, 2), xy pixels of a square image.
-        cue: what to draw: au (action units of the expression), au_generic (all of them), landmarks (Gaussians),
-            landmark_mask, landmark_soft, landmark_dilation (regions) or saliency (of a store's pictures).
+        cue: what to draw: au (action units of the expression), au_generic (all of them), au_observed (those of the face, by
+            the store or --action-units), landmarks (Gaussians), landmark_mask, landmark_soft, landmark_dilation (regions) or
+            saliency (of a store's pictures).
         codebook: corrected, paper, or the path of an own .json file.
         expression: draw every face as this expression; a store uses its own labels when this is left out.
         image_size: side in pixels of the image that the landmarks of an .npz file lie on.
@@ -66,11 +69,13 @@ def cues(
         groups: landmark kinds, factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named.
         dilation: landmark_dilation, centred or as published, moved to the right and down.
         saliency: spectral_residual, or a file with weights of MSI-Net.
+        least: au_observed, intensity (0-5) from which an action unit is drawn.
+        action_units: au_observed, file `id,AU1,...` of mien audet predict in place of the store's action units.
         control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
         seed: seed of the controls that draw lots.
 
     """
-    config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency)
+    config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency, least)
     if out is None and sheet is None:
         raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
     if expression is not None and expression not in EXPRESSIONS:
@@ -83,12 +88,13 @@ def cues(
         raise UsageError(f"{expression} has no action units in codebook {codebook}; use --cue au_generic or landmarks.")
     names: list[str | None] | None = None
     pictures: Pictures = None
+    units: FloatArray | None = None
     if source.is_dir():
-        from mien.data.store import open_store
+        from mien.data.observed import open_faces
 
-        store = open_store(source)
+        store = open_faces(source, action_units)
         landmarks, names, image_size = store.landmarks, list(store.expression), store.info.size
-        pictures = store.images
+        pictures, units = store.images, store.action_units
         if sheet is not None:
             _write_sheet(sheet, store, config, expression, size or image_size, seed)
             print(f"{sheet}: cue sheet of {source}")
@@ -98,13 +104,15 @@ def cues(
             raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
         if cue == "saliency":
             raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
+        if cue == "au_observed" or action_units is not None:
+            raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
         if cue == "au" and expression is None:
             raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
     if out is None:
         return None
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
-    maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures)
+    maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures, units)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
@@ -142,6 +150,7 @@ def _draw(
     size: int,
     seed: int,
     pictures: Pictures,
+    units: FloatArray | None,
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     import torch
 
@@ -157,19 +166,19 @@ def _draw(
     chunk = max(1, len(points)) if config.control == "shuffled" else CHUNK
     parts = torch.arange(len(points)).split(chunk)
 
-    def batches() -> Iterator[tuple[Tensor, ...]]:
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
         for rows in parts:
-            given = (points[rows], labels[rows])
-            yield (*given, as_pictures(pictures(rows.numpy()))) if pictures and config.kind == "saliency" else given
+            images = as_pictures(pictures(rows.numpy())) if pictures and config.kind == "saliency" else None
+            yield points[rows], labels[rows], images, None if units is None else torch.from_numpy(units[rows.numpy()])
 
     if config.control == "mean":
         mean, _ = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
     drawn: list[Cue] = [
         render_cue(
             config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean,
-            images=images[0] if images else None,
+            images=images, action_units=shown,
         )
-        for p, k, *images in track(batches(), "cues", len(parts))
+        for p, k, images, shown in track(batches(), "cues", len(parts))
     ]  # fmt: skip
     if not drawn:
         return np.zeros((0, size, size), np.float32), np.zeros(0, bool)
@@ -204,8 +213,9 @@ def _write_sheet(sheet: Path, store: Store, config: CueConfig, expression: str |
     names: list[str | None] = [name for name, faces in rows for _ in faces]
     chosen = np.array(picked)
     maps, valid = _draw(
-        config, store.landmarks[picked], names, store.info.size, size, seed, lambda rows: store.images(chosen[rows])
-    )
+        config, store.landmarks[picked], names, store.info.size, size, seed, lambda rows: store.images(chosen[rows]),
+        store.action_units[picked],
+    )  # fmt: skip
     place = 0
     for line, (name, faces) in zip(axes, rows, strict=True):
         for column, face in enumerate(faces):

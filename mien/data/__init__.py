@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mien.data import affectnet, fer2013, folder, rafdb, synthetic_store, table
+from mien.data import affectnet, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
 from mien.data.arrow import Skipped
 from mien.schema import Record
 
@@ -25,6 +25,9 @@ DATASETS: dict[str, Reader] = {
     "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
     "rafdb": Reader(rafdb.records, notes=rafdb.notes),
     "affectnet": Reader(affectnet.records, notes=affectnet.notes),
+    "disfa": Reader(disfa.records, notes=disfa.notes),
+    "bp4d": Reader(bp4d.records, notes=bp4d.notes),
+    "audetnet": Reader(audetnet.records, notes=audetnet.notes),
     "folder": Reader(folder.records),
     "table": Reader(table.records),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),

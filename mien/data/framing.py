@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.data.pictures import box_square, cut_square, whole_square
 from mien.errors import DataError
-from mien.faces.align import move_points, similarity, warp
+from mien.faces.align import Matrix, move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray
 
@@ -46,6 +46,8 @@ class FramedFace(NamedTuple):
     """(68, 2) pixels of `pixels`, NaN unknown."""
     display: ByteArray
     """The same view sampled from the photo at a size for people, in colour."""
+    placement: Matrix
+    """(2, 3) from pixels of the photo to those of `display`."""
     rule: str
     """fitted: five points onto the training faces'; box: square around the face box; whole: the whole picture."""
 
@@ -97,18 +99,18 @@ def frame_face(
     if fitted is not None and landmarks is not None:
         pixels = warp(image, fitted, framing.size, replicate=not framing.aligned)
         scale = display / framing.size  # about pixel centres: x -> (x + 0.5) scale - 0.5
-        larger = fitted * scale + np.array([[0, 0, 0.5 * scale - 0.5]] * 2)
-        shown = warp(image, larger, display, replicate=not framing.aligned)
+        placement = fitted * scale + np.array([[0, 0, 0.5 * scale - 0.5]] * 2)
+        shown = warp(image, placement, display, replicate=not framing.aligned)
         points, rule = move_points(landmarks, fitted), "fitted"
     else:
         square = whole_square(*image.shape[:2]) if box is None else box_square(box)
         pixels, matrix = cut_square(image, square, framing.size)
-        shown, _ = cut_square(image, square, display)
+        shown, placement = cut_square(image, square, display)
         points = unknown if landmarks is None else move_points(landmarks, matrix)
         rule = "whole" if box is None else "box"
     if framing.channels == 1:
         pixels = _grey(pixels)
-    return FramedFace(pixels, points, shown, rule)
+    return FramedFace(pixels, points, shown, placement, rule)
 
 
 def _grey(pixels: ByteArray) -> ByteArray:

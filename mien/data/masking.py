@@ -95,5 +95,8 @@ def mean_pixel(store: Store, rows: IntArray) -> list[float]:
 
 
 def label_leak(recipe: Recipe) -> bool:
-    """Whether masked evaluation shows the net something of the label: the region of cue `au` is drawn from it."""
-    return recipe.mask.evaluate and recipe.cue.kind == "au" and recipe.cue.control in OWN_LABEL
+    """Whether masked evaluation shows the net something of the label: the region of cue `au` is drawn from it, that of
+    `au_observed` from labelled action units, unless these are predictions (data.action_units).
+    """
+    labelled = recipe.cue.kind == "au" or (recipe.cue.kind == "au_observed" and recipe.data.action_units is None)
+    return recipe.mask.evaluate and labelled and recipe.cue.control in OWN_LABEL

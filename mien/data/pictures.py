@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mien.schema import ByteArray, FloatArray
+from mien.schema import ByteArray, FloatArray, Frame
 
 BOX_MARGIN = 0.15
 """Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
@@ -21,8 +21,8 @@ class PictureError(Exception):
     """A picture that cannot be used; its text becomes the reason in `skipped.csv`."""
 
 
-def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
-    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes or an array; PictureError when it cannot be.
+def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
+    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array or a video; PictureError if it cannot be.
 
     Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8, first frame of an animation. Pictures above 100
     megapixels are refused, so that a small malicious file cannot fill the memory.
@@ -36,6 +36,10 @@ def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
         ):
             raise PictureError(f"pixels of type {image.dtype} and shape {image.shape} are no picture")
         return image
+    if isinstance(image, Frame):
+        from mien.data.video import read_frame
+
+        return read_frame(image)
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(image, Path) and not image.is_file():
@@ -51,11 +55,39 @@ def load_picture(image: Path | bytes | ByteArray) -> ByteArray:
                     return (np.asarray(upright) >> 8).astype(np.uint8)
                 return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
     except UnidentifiedImageError:
-        raise PictureError("not a picture, or a damaged one") from None
+        raise PictureError(what_it_is(image)) from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise PictureError(
             f"damaged picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
+
+
+MAGIC = {
+    b"ftyphei": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
+    b"ftypmif1": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
+    b"ftypavi": "AVIF picture, which this Pillow does not read; save it as JPEG or PNG",
+    b"ftyp": "a video, not a picture",
+    b"AVI LIST": "a video, not a picture",
+    b"\x1aE\xdf\xa3": "a video, not a picture",
+    b"%PDF": "a PDF document, not a picture",
+}
+"""Bytes near the beginning of a file -> what it is."""
+
+
+def what_it_is(image: Path | bytes) -> str:
+    """Why Pillow knows no picture in a file, as far as its first bytes tell."""
+    if isinstance(image, bytes):
+        head = image[:64]
+    else:
+        with open(image, "rb") as file:
+            head = file.read(64)
+    if not head:
+        return "empty file"
+    for magic, words in MAGIC.items():
+        if magic in head[:16]:
+            return words
+    plain = all(byte in b"\t\r\n\f" or byte >= 32 for byte in head) and b"\x7f" not in head
+    return "a text file, not a picture" if plain and head.isascii() else "not a picture, or a damaged one"
 
 
 def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, int]:

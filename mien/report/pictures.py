@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +38,10 @@ class Faces:
     """Pixels and landmarks of the faces that a run was scored on, read from its store."""
 
     def __init__(self, run: Run) -> None:
-        from mien.data.store import open_store
+        from mien.data.observed import open_faces
 
-        self.run = run
-        self.store = open_store(Path(run.recipe.data.store))
+        self.run, data = run, run.recipe.data
+        self.store = open_faces(data.store, data.action_units)
         if self.store.fingerprint != run.results["store_fingerprint"]:
             raise DataError(f"the store '{self.store.path}' holds other faces than {run.name} was scored on")
 
@@ -64,11 +63,13 @@ class Faces:
             from mien.data.transforms import as_pictures
 
             pictures = as_pictures(self.images(which))
+        rows = self.run.faces["row"][which]
         cue = render_cue(
             config,
-            torch.from_numpy(self.store.landmarks[self.run.faces["row"][which]].astype(np.float32)),
+            torch.from_numpy(self.store.landmarks[rows].astype(np.float32)),
             torch.from_numpy(self.run.faces["label"][which]),
             scheme=self.run.recipe.data.scheme, image_size=(side, side), size=(side, side), images=pictures,
+            action_units=torch.from_numpy(self.store.action_units[rows]),
         )  # fmt: skip
         return np.asarray(cue.maps[:, 0].numpy())
 

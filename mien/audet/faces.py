@@ -1,0 +1,58 @@
+"""Training faces of AUDetNet: random changes of a whole batch on its device, noise, and what the AU loss compares."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
+
+
+def changed(images: Tensor, flip: float, colour: float, generator: torch.Generator) -> Tensor:
+    """Faces (B, 3, H, W) in [0, 1], each flipped with probability `flip`, each recoloured with probability `colour`.
+
+    Recoloured: brightness, contrast (around the mean grey of the face), then saturation, times U(0.5, 1.5), U(0.5, 1.5),
+    U(0, 1.5), clamped to [0, 1] after each. The ranges are AUDetNet's, whose order is random.
+    """
+    draws = torch.rand(5, len(images), 1, 1, 1, generator=generator, device=generator.device).to(images.device)
+    images = torch.where(draws[0] < flip, images.flip(3), images)
+    if not colour:
+        return images
+    brightness, contrast, saturation = 0.5 + draws[1], 0.5 + draws[2], 1.5 * draws[3]
+    recoloured = (images * brightness).clamp(0, 1)
+    mean = _grey(recoloured).mean((2, 3), keepdim=True)
+    recoloured = torch.lerp(mean, recoloured, contrast).clamp(0, 1)
+    recoloured = torch.lerp(_grey(recoloured), recoloured, saturation).clamp(0, 1)
+    return torch.where(draws[4] < colour, recoloured, images)
+
+
+def _grey(images: Tensor) -> Tensor:
+    weights = torch.tensor(GREY, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
+
+
+def noisy(images: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Faces in [0, 1] with Gaussian noise of a deviation U(0, noise) of their own each, clamped to [0, 1]."""
+    if not noise:
+        return images
+    device = generator.device
+    deviation = noise * torch.rand(len(images), 1, 1, 1, generator=generator, device=device)
+    values = torch.randn(images.shape, generator=generator, device=device) * deviation
+    return (images + values.to(images.device)).clamp(0, 1)
+
+
+def au_targets(units: Tensor, regresses: bool, threshold: float) -> Tensor:
+    """Intensities 0-5 (B, A) -> what the loss compares: intensity / 5, or 1 where it reaches the threshold; NaN stays."""
+    if regresses:
+        return units / 5
+    return torch.where(units.isnan(), units, (units >= threshold).to(units.dtype))
+
+
+def au_loss(logits: Tensor, targets: Tensor, cross_entropy: bool) -> Tensor:
+    """Mean over all known labels of BCE with logits or of the squared error; 0 where none is known. (B, A) each."""
+    known = ~targets.isnan()
+    filled = torch.where(known, targets, 0.0)
+    compare = F.binary_cross_entropy_with_logits if cross_entropy else F.mse_loss
+    each = compare(logits, filled, reduction="none")
+    return torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1)

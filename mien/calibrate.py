@@ -1,0 +1,144 @@
+"""`mien calibrate`: probabilities that mean what they say, and the confidence below which a run should abstain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mien.errors import DataError, UsageError
+from mien.files import write_atomic
+from mien.schema import IntArray
+
+FILE = "calibration.json"
+
+
+class Calibration(NamedTuple):
+    """What a run folder says of its probabilities."""
+
+    temperature: float = 1.0
+    """p = softmax(logits / temperature)."""
+    threshold: float = 0.0
+    """Top probability below which the model abstains."""
+
+
+def read_calibration(run: Path) -> Calibration:
+    """`calibration.json` of a run folder; temperature 1 and no abstaining where it was never calibrated."""
+    file = run / FILE
+    if not file.is_file():
+        return Calibration()
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        found = Calibration(float(kept["temperature"]), float(kept["threshold"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({error}); run `mien calibrate {run}` again.") from None
+    if not (found.temperature > 0 and np.isfinite(found.temperature) and 0 <= found.threshold <= 1):
+        raise DataError(f"{file} holds a temperature or threshold out of range; run `mien calibrate {run}` again.")
+    return found
+
+
+def calibrate(run: Path, *, accuracy: float = 0.8, store: Path | None = None, batch: int = 128) -> dict[str, Any]:
+    """Fit a run's temperature and abstain threshold on its validation faces; write calibration.json into its folder.
+
+    The test faces are measured before and after, and take no part in the choice. `mien predict` and `mien.load` use the
+    file; scores of `mien evaluate` stay those of temperature 1.
+
+    Args:
+        run: run folder of `mien train`.
+        accuracy: the threshold is the lowest confidence from which on the validation faces reach this accuracy.
+        store: another place of the run's prepared store.
+        batch: faces at a time.
+
+    """
+    from mien import checkpoint
+    from mien.data.labels import labels_of
+    from mien.data.store import open_store
+    from mien.evaluate import recipe_on, rows_to_score
+    from mien.metrics.calibration import abstain_threshold, fit_temperature, scaled
+
+    if not 0 < accuracy <= 1 or batch < 1:
+        raise UsageError(f"--accuracy {accuracy} must be above 0 and up to 1, --batch {batch} at least 1.")
+    model, recipe, env = checkpoint.load_model(run)
+    faces = open_store(store or recipe.data.store)
+    recipe = recipe_on(faces, recipe, env)
+    if faces.fingerprint != env.get("store_fingerprint", faces.fingerprint):
+        raise DataError(f"{faces.path} does not hold the faces that {run} was trained on; name their store by --store.")
+    if recipe.data.protocol != "strict":
+        raise UsageError(
+            f"{run} was trained under protocol {recipe.data.protocol}, which keeps no validation faces apart; "
+            "train under protocol strict to calibrate."
+        )
+    labels = labels_of(faces, recipe.data.scheme)
+    rows = {split: rows_to_score(faces, recipe, split, labels)[0] for split in ("valid", "test")}
+    logits = {split: logits_of(model, recipe, faces, labels, part, batch) for split, part in rows.items()}
+    truth = {split: labels[part] for split, part in rows.items()}
+    temperature = fit_temperature(logits["valid"], truth["valid"])
+    threshold, _ = abstain_threshold(scaled(logits["valid"], temperature), truth["valid"], accuracy)
+    result: dict[str, Any] = {
+        "temperature": temperature,
+        "threshold": threshold,
+        "accuracy_asked_for": accuracy,
+        "fitted_on": "valid",
+        "checkpoint_epoch": env["checkpoint"].get("epoch"),
+        **{split: measured(logits[split], truth[split], temperature, threshold) for split in ("valid", "test")},
+    }
+    write_atomic(run / FILE, json.dumps(result, indent=1))
+    print_result(run, result)
+    return result
+
+
+def logits_of(model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntArray, batch: int) -> np.ndarray:
+    """(N, K) logits of whole faces of a store: photos come without a mask too."""
+    import torch
+
+    from mien.data.loader import Loader
+    from mien.guidance import with_guide
+    from mien.progress import track
+
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
+    loader = Loader(
+        store, rows, labels, size=recipe.model.size, batch=batch, device=device, workers=recipe.run.workers,
+        preprocessing=recipe.model.preprocessing,
+    )  # fmt: skip
+    found = []
+    model.to(device)
+    with torch.no_grad():
+        for part in track(loader, "calibrate", len(loader)):
+            part = with_guide(recipe, part, None, 0, 0)
+            output = model(part.images) if part.guide is None else model(part.images, guide=part.guide)
+            found.append(output.logits.float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def measured(logits: np.ndarray, labels: IntArray, temperature: float, threshold: float) -> dict[str, Any]:
+    """Calibration of one split before and after, and what abstaining does to it."""
+    from mien.metrics.calibration import negative_log_likelihood, scaled
+    from mien.metrics.classification import calibration_error
+
+    after = scaled(logits, temperature)
+    right, kept = after.argmax(1) == labels, after.max(1) >= threshold
+    return {
+        "faces": len(labels),
+        "accuracy": float(right.mean()),
+        "ece_before": calibration_error(scaled(logits, 1.0), labels),
+        "ece": calibration_error(after, labels),
+        "nll_before": negative_log_likelihood(logits, labels),
+        "nll": negative_log_likelihood(logits, labels, temperature),
+        "kept": float(kept.mean()),
+        "accuracy_kept": float(right[kept].mean()) if kept.any() else None,
+    }
+
+
+def print_result(run: Path, result: dict[str, Any]) -> None:
+    """The table that a person wants to see."""
+    print(f"{run.name}: temperature {result['temperature']:.3f}, abstain below {result['threshold']:.3f}: {run / FILE}")
+    print("  split   faces  accuracy  ECE before   after  NLL before   after   kept  accuracy of kept")
+    for split in ("valid", "test"):
+        row = result[split]
+        kept = "-" if row["accuracy_kept"] is None else f"{row['accuracy_kept']:.3f}"
+        print(
+            f"  {split:<6}{row['faces']:>7}{row['accuracy']:>10.3f}{row['ece_before']:>12.4f}{row['ece']:>8.4f}"
+            f"{row['nll_before']:>12.4f}{row['nll']:>8.4f}{row['kept']:>7.2f}{kept:>18}"
+        )

@@ -1,0 +1,191 @@
+"""`mien predict`: photos and videos -> faces, expressions, action units and explanations, as a table and as pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mien.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from mien.predict.model import FaceModel
+    from mien.predict.results import FacePrediction, PicturePrediction
+    from mien.predict.sources import Picture
+
+TOLD = 20
+"""Pictures without a result that are named one by one; the others are counted, and in the table."""
+
+
+def predict(
+    *photos: Path,
+    run: Path | None = None,
+    action_units: Path | None = None,
+    out: Path | None = None,
+    overlay: Path | None = None,
+    explain: str = "auto",
+    fast: bool = False,
+    smooth: float = 0.0,
+    every: int = 1,
+    seconds: float = 0.0,
+    camera: int | None = None,
+    device: str = "auto",
+    faces: str = "mediapipe",
+    landmark_model: Path | None = None,
+    batch: int = 32,
+) -> dict[str, int]:
+    """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
+
+    One row a face, and one for each picture or frame without a face, with the reason. A file that cannot be used is named in
+    one line, and the others are still done; the exit code is 1 only where no file could be used at all. The columns are in
+    docs/predict.md.
+
+    Args:
+        photos: pictures, videos, folders of them, or - for standard input (a list of paths, one a line, or one picture).
+        run: run folder of mien train; by default the model in the box.
+        action_units: run folder of mien audet train; adds the action units of each face.
+        out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
+        overlay: folder for pictures and videos with boxes, labels and maps.
+        explain: map that is explained and drawn: a name of docs/explanations.md, auto for the first that fits, or none.
+        fast: leave out what blurring each region of a face does, which takes eight passes more a face.
+        smooth: time constant in seconds of the smoothing of a video's probabilities; 0 leaves them alone.
+        every: take every n-th frame of a video.
+        seconds: stop a video or a camera after this time; 0 goes to the end, of a camera until Ctrl-C.
+        camera: number of a camera to read from, 0 is the first.
+        device: auto, cpu, cuda or cuda:1.
+        faces: mediapipe, dlib, or none (whole pictures are faces).
+        landmark_model: model file of the face provider; found by itself where the provider is installed.
+        batch: faces at a time; 1 answers at once, more is faster.
+
+    Returns:
+        How many pictures, faces, without_face and unreadable there were.
+
+    """
+    from mien.predict.writers import check_out
+
+    check_options(photos, camera, smooth, every, seconds, batch)
+    check_out(out)
+    from mien.predict.model import load
+
+    model = load(run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model)
+    method = None if explain == "none" else model.method(explain)
+    size = 1 if camera is not None else batch
+    pictures = opened(photos, camera, every, seconds, sys.stdin.buffer)
+    stream = model.stream(
+        pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32,
+        keep_images=overlay is not None,
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    try:
+        write_all(model, stream, counts, out, overlay, smooth, method is not None)
+    except KeyboardInterrupt:
+        if camera is None:
+            raise
+    print_summary(model, counts, out, overlay)
+    if counts["pictures"] and counts["pictures"] == counts["unreadable"]:
+        raise DataError(f"none of {counts['pictures']} pictures could be read.")
+    return {name: counts[name] for name in ("pictures", "faces", "without_face", "unreadable")}
+
+
+def check_options(
+    photos: tuple[Path, ...], camera: int | None, smooth: float, every: int, seconds: float, batch: int
+) -> None:
+    """UsageError for what cannot be meant."""
+    if bool(photos) == (camera is not None):
+        raise UsageError("give photos, videos or folders, or --camera 0, one of the two.")
+    if not (smooth >= 0 and seconds >= 0 and every >= 1 and batch >= 1 and (camera or 0) >= 0):
+        raise UsageError("--smooth, --seconds and --camera must be at least 0, --every and --batch at least 1.")
+
+
+def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: float, stdin: Any) -> Iterator[Picture]:
+    """Every picture and frame in order, with a bar on a terminal."""
+    from mien.predict.sources import files_of, frame_count, frames, is_video, pictures_in
+    from mien.progress import track
+
+    if camera is not None:
+        yield from frames(camera, every, seconds)
+        return
+    if any(str(path) == "-" for path in photos):  # nobody knows how many will come
+        for file, reason in track(files_of(photos, stdin), "files"):
+            yield from pictures_in(file, reason, every, seconds)
+        return
+    files = list(files_of(photos, stdin))
+    if len(files) > 1:
+        for file, reason in track(files, "files", len(files)):
+            yield from pictures_in(file, reason, every, seconds)
+    elif isinstance(file := files[0][0], Path) and files[0][1] is None and is_video(file):
+        yield from track(pictures_in(file, None, every, seconds), "frames", frame_count(file) // every or None)
+    else:
+        yield from pictures_in(*files[0])
+
+
+def write_all(
+    model: FaceModel,
+    stream: Iterator[tuple[Picture, PicturePrediction]],
+    counts: Counter[str],
+    out: Path | None,
+    overlay: Path | None,
+    smooth: float,
+    explained: bool,
+) -> None:
+    """Take the pictures as they come: track, write, draw, print. `counts` is filled on the way."""
+    from mien.predict.overlay import Album
+    from mien.predict.rows import Layout
+    from mien.predict.tracks import Tracker
+    from mien.predict.writers import open_writer
+
+    with ExitStack() as stack:
+        layout = Layout(model.classes, model.action_units, explained)
+        writer = stack.enter_context(open_writer(out, layout)) if out is not None else None
+        album = Album(overlay) if overlay is not None else None
+        if album is not None:
+            stack.callback(album.finish)
+        source, tracker = "", Tracker()
+        for picture, found in stream:
+            if picture.time is not None:
+                if picture.source != source:
+                    source, tracker = picture.source, Tracker(smooth, model.calibration.threshold)
+                found = tracker.follow(found)
+            count(counts, found, picture.reason is not None)
+            if writer is not None:
+                writer.write(found)
+            else:
+                for face in found.faces:
+                    print(line_of(found, face))
+            if album is not None:
+                album.add(picture, found)
+
+
+def count(counts: Counter[str], found: PicturePrediction, unreadable: bool) -> None:
+    """Count a picture, and name it where it has no face."""
+    counts.update(pictures=1, faces=len(found.faces), without_face=not found.faces, unreadable=unreadable)
+    counts.update(abstained=sum(face.abstained for face in found.faces))
+    if found.faces or (found.time is not None and not unreadable):
+        return
+    counts["told"] += 1
+    if counts["told"] <= TOLD:
+        print(f"mien: {found.source}: {found.reason}.", file=sys.stderr)
+    elif counts["told"] == TOLD + 1:
+        print("mien: further pictures without a face are counted, and listed in the table of --out.", file=sys.stderr)
+
+
+def line_of(found: PicturePrediction, face: FacePrediction) -> str:
+    """One face for a person who reads it on the terminal."""
+    place = found.source if found.time is None else f"{found.source} {found.time:.2f} s"
+    who = f"face {face.face}" if face.track is None else f"track {face.track}"
+    text = f"{place}  {who}  {face.expression} {face.confidence:.0%}{' (unsure)' if face.abstained else ''}"
+    text += f"  {face.reading}" if face.reading else ""
+    return text + (f"  {face.explanation.words}" if face.explanation else "")
+
+
+def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, overlay: Path | None) -> None:
+    """What was done, and where it lies."""
+    parts = [f"{counts['faces']} faces in {counts['pictures']} pictures"]
+    parts += [f"{counts['abstained']} unsure"] if counts["abstained"] else []
+    parts += [f"{counts['without_face']} without a face"] if counts["without_face"] else []
+    parts += [f"{counts['unreadable']} of them unreadable"] if counts["unreadable"] else []
+    places = " and ".join(str(place) for place in (out, overlay) if place is not None)
+    print(f"{', '.join(parts)}{f': {places}' if places else ''} (run {model.name}, {model.device})")

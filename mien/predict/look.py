@@ -1,0 +1,129 @@
+"""Framed faces -> probabilities and explanations, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien import explain as explainers
+from mien import maps as m
+from mien.config import Recipe
+from mien.cues import control_cue, load_codebook
+from mien.cues.config import FACE_REGIONS
+from mien.cues.regions import face_regions, unit_maps, unit_names
+from mien.data.transforms import FaceTransform, normalise
+from mien.guidance import with_guide
+from mien.metrics.alignment import attention_scores, cam_scores
+from mien.predict import contrast as c
+from mien.predict.results import Explanation, Region
+from mien.schema import SCHEMES, Batch, FloatArray, Output, scheme_classes
+
+if TYPE_CHECKING:
+    from mien.data.framing import FramedFace
+
+
+class Faces(NamedTuple):
+    """A batch as the net gets it."""
+
+    images: Tensor
+    """(B, 3, S, S) normalised."""
+    pictures: Tensor
+    """(B, 3, S, S) uint8."""
+    landmarks: Tensor
+    """(B, 68, 2) pixels of `pictures`."""
+    units: Tensor
+    """(B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown."""
+    guide: Tensor | None
+
+
+def batch_of(recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, device: torch.device) -> Faces:
+    """Framed faces, resized and normalised as in training, with the guide that the model's transformer wants."""
+    pixels = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2)
+    points = torch.from_numpy(np.stack([face.landmarks for face in faces]))
+    pictures, points = FaceTransform(recipe.model.size)(pixels.to(device), points.to(device))
+    images = normalise(pictures, recipe.model.preprocessing)
+    intensities = torch.from_numpy(units).to(device)
+    unlabelled, rows = torch.full((len(images),), -1, device=device), torch.arange(len(images), device=device)
+    batch = Batch(images, unlabelled, intensities, points, rows)
+    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide)
+
+
+@torch.no_grad()
+def classify(model: Any, faces: Faces, temperature: float) -> Tensor:
+    """Calibrated probabilities (B, K)."""
+    output: Output = model(faces.images) if faces.guide is None else model(faces.images, guide=faces.guide)
+    return (output.logits.float() / temperature).softmax(1)
+
+
+def explain_faces(
+    model: Any, recipe: Recipe, faces: Faces, temperature: float, method: str, expression: str | None, masking: bool
+) -> tuple[Tensor, list[Explanation]]:
+    """Probabilities as `classify` gives them, and an explanation of every face, out of the same forward pass."""
+    classes = scheme_classes(recipe.data.scheme)
+    wanted = None if expression is None else classes.index(expression)
+    output, raw = explainers.explain_with_output(model, faces.images, wanted, (method,), guide=faces.guide)
+    probabilities = (output.logits.float() / temperature).softmax(1)
+    target = explainers.resolve_target(output, wanted)
+    second = c.runner_up(probabilities, target)
+    evidence = explainers.evidence(method, raw[method])
+    attention = m.to_input(m.channel_mean(output.features[-1]), output.theta)
+    frame = (recipe.model.size, recipe.model.size)
+    cue = control_cue(
+        "none", recipe.cue, faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
+        images=faces.pictures.float() / 255, action_units=faces.units,
+    )  # fmt: skip
+    scores = {"attention": attention_scores(attention, cue.maps), method: cam_scores(evidence, cue.maps)}
+    difference = c.class_contrast(model, faces.images, output, target, second, faces.guide)
+    regions, placed = face_regions(faces.landmarks, frame)
+    share, effect = c.shares(evidence, regions), None
+    if masking:
+        again = partial(_probability, model, faces.guide, temperature)
+        effect = c.effects(again, faces.images, regions, target)
+    book = recipe.cue.codebook
+    units = None
+    if difference is not None:
+        drawn, _ = unit_maps(book, faces.landmarks, frame, (difference.shape[-2], difference.shape[-1]))
+        units = c.densities(difference, drawn)
+    found = []
+    for k in range(len(faces.images)):
+        known = bool(placed[k])
+        one, other = classes[int(target[k])], classes[int(second[k])]
+        parts = _regions(share[k], None if effect is None else effect[k]) if known else {}
+        named = dict(zip(unit_names(book), units[k].tolist(), strict=True)) if known and units is not None else {}
+        scored = bool(cue.valid[k])
+        found.append(Explanation(
+            method, one, other, _array(evidence[k, 0]), _array(attention[k, 0]),
+            _array(cue.maps[k, 0]) if scored else None,
+            None if difference is None else _array(difference[k, 0]),
+            {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in scores.items()} if scored else {},
+            named, parts, _words(recipe, one, other, named, parts),
+        ))  # fmt: skip
+    return probabilities, found
+
+
+@torch.no_grad()
+def _probability(model: Any, guide: Tensor | None, temperature: float, images: Tensor, rows: Tensor) -> Tensor:
+    output: Output = model(images) if guide is None else model(images, guide=guide[rows])
+    return (output.logits.float() / temperature).softmax(1)
+
+
+def _regions(share: Tensor, effect: Tensor | None) -> dict[str, Region]:
+    values = [None] * len(FACE_REGIONS) if effect is None else effect.tolist()
+    return {name: Region(s, e) for name, s, e in zip(FACE_REGIONS, share.tolist(), values, strict=True)}
+
+
+def _words(recipe: Recipe, one: str, other: str, units: dict[str, float], regions: dict[str, Region]) -> str:
+    if not regions:
+        return f"{one} rather than {other}: no landmarks, so no regions."
+    book, parts = load_codebook(recipe.cue.codebook).expressions, SCHEMES[recipe.data.scheme]
+    own, rival = ({unit for part in parts[name] for unit in book.get(part, ())} for name in (one, other))
+    return c.sentence(one, other, c.telling(units, own, rival), regions)
+
+
+def _array(values: Tensor) -> FloatArray:
+    return np.asarray(values.detach().float().cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,358 @@
+"""`mien.load`: a trained run as one object that finds faces in pictures and names their expressions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mien import checkpoint
+from mien import explain as explainers
+from mien.calibrate import Calibration, read_calibration
+from mien.config import Recipe
+from mien.data.framing import FramedFace, Framing, frame_face
+from mien.errors import DataError, UsageError, unknown_name
+from mien.explain_photos import framing_of_run, refuse_foreign_guide
+from mien.faces.detect import Face, Provider, open_provider
+from mien.predict.look import batch_of, classify, explain_faces
+from mien.predict.results import Explanation, FacePrediction, PicturePrediction, Predictions
+from mien.predict.sources import Picture, pictures_of
+from mien.progress import default_workers
+from mien.schema import ACTION_UNITS, ByteArray, FloatArray, scheme_classes
+
+if TYPE_CHECKING:
+    from mien.audet.photos import UnitReader
+
+BOX = Path(__file__).parent.parent / "weights"
+"""The model in the box: run folders `expression` and, where there is one, `action_units`."""
+PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
+"""What `auto` takes, the first that fits the model."""
+
+
+class Finders:
+    """A face provider that several threads may call: each call borrows one that is idle, or opens another."""
+
+    def __init__(self, name: str, model: Path | None) -> None:
+        self._open = partial(open_provider, name, model)
+        self._idle: SimpleQueue[Provider] = SimpleQueue()
+        self._idle.put(self._open())
+
+    def __call__(self, image: ByteArray) -> list[Face]:
+        """Faces of an RGB picture, the main one first."""
+        try:
+            provider = self._idle.get_nowait()
+        except Empty:
+            provider = self._open()
+        try:
+            return provider(image)
+        finally:
+            self._idle.put(provider)
+
+
+class Found(NamedTuple):
+    """One picture and its faces, cut for the nets."""
+
+    picture: Picture
+    """Without its image, unless it is wanted."""
+    faces: list[Face | None]
+    framed: list[FramedFace]
+    for_units: list[FramedFace]
+    """As the net of action units wants them; empty without one."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceModel:
+    """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
+
+    name: str
+    """Of the run."""
+    net: Any
+    """mien.models.Classifier in evaluation mode."""
+    recipe: Recipe
+    facts: dict[str, Any]
+    """environment.json and the checkpoint's metadata."""
+    framing: Framing
+    provider: Provider | None
+    """None: whole pictures are faces."""
+    device: torch.device
+    calibration: Calibration
+    reader: UnitReader | None
+    """The net of action units, where there is one."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Expressions in logit order."""
+        return scheme_classes(self.recipe.data.scheme)
+
+    @property
+    def action_units(self) -> tuple[str, ...]:
+        """Action units that are looked for."""
+        return () if self.reader is None else tuple(self.reader.net.action_units)
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Explainers that fit the model (docs/explanations.md)."""
+        image = torch.zeros(1, 3, self.recipe.model.size, self.recipe.model.size, device=self.device)
+        return tuple(explainers.fitting(self.net, image, tuple(explainers.EXPLAINERS), self.net.blank_guide(image)))
+
+    def method(self, name: str) -> str:
+        """An explainer by name, or the one that `auto` stands for; UsageError where it does not fit the model."""
+        if name != "auto" and name not in explainers.EXPLAINERS:
+            raise unknown_name("explainer", name, ("auto", *explainers.EXPLAINERS))
+        image = torch.zeros(1, 3, self.recipe.model.size, self.recipe.model.size, device=self.device)
+        fit = explainers.fitting(self.net, image, PREFERRED, self.net.blank_guide(image)) if name == "auto" else [name]
+        if not fit:
+            raise UsageError(f"none of {', '.join(PREFERRED)} fits this model; name one of {', '.join(self.methods)}.")
+        if name != "auto":
+            explainers.explain(
+                self.net, image, 0, fit, sampling=explainers.Sampling(samples=1), guide=self.net.blank_guide(image)
+            )
+        return fit[0]
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        explain: str | None = None,
+        expression: str | None = None,
+        masking: bool = True,
+        batch: int = 32,
+        display: int = 112,
+    ) -> Predictions:
+        """Faces, expressions and action units of pictures; a picture that cannot be used keeps its place, with the reason.
+
+        Args:
+            images: one or several of: path of a picture or of a folder of them, its encoded bytes, a PIL picture, RGB
+                (H, W, 3) or grey (H, W) uint8 array.
+            explain: key of mien.explain.EXPLAINERS, or auto for the first that fits; None for no explanation.
+            expression: that is explained for every face, instead of the predicted one.
+            masking: try what each region of the face is worth, which takes eight more passes a face.
+            batch: faces at a time.
+            display: side of `FacePrediction.display`, pixels.
+
+        """
+        stream = self.stream(
+            pictures_of(images),
+            explain=explain,
+            expression=expression,
+            masking=masking,
+            batch=batch,
+            display=display,
+        )
+        return Predictions(tuple(found for _, found in stream), self.classes, self.action_units)
+
+    def stream(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        explain: str | None = None,
+        expression: str | None = None,
+        masking: bool = True,
+        batch: int = 32,
+        display: int = 112,
+        workers: int | None = None,
+        keep_images: bool = False,
+    ) -> Iterator[tuple[Picture, PicturePrediction]]:
+        """As `predict` for any number of pictures, which are taken and answered in order; few are held at a time.
+
+        Args:
+            pictures: where they come from; `mien.predict.sources` has readers of files, videos and cameras.
+            explain: as in `predict`, like the other arguments that are not named here.
+            expression: see there.
+            masking: see there.
+            batch: see there. About twice as many pictures are held; 1 looks at a picture before it takes the next.
+            display: see there.
+            workers: threads that look for faces while the net works; by default one for each core.
+            keep_images: hand back each `Picture` with its image.
+
+        """
+        if batch < 1 or display < 8 or (workers or 1) < 1:
+            raise UsageError(f"batch {batch} and workers {workers} must be at least 1, display {display} at least 8.")
+        if expression is not None and expression not in self.classes:
+            raise unknown_name("expression", expression, self.classes)
+        method = None if explain is None else self.method(explain)
+        alone = batch == 1 or not isinstance(self.provider, Finders)
+        workers = 1 if alone else workers or default_workers()
+        find = partial(self._find, display=display, keep_image=keep_images)
+        return self._stream(
+            ahead(find, pictures, workers, batch),
+            partial(self._judge, method=method, expression=expression, masking=masking, batch=batch),
+            batch,
+        )
+
+    @staticmethod
+    def _stream(
+        pictures: Iterable[Found],
+        judge: Callable[[list[Found]], Iterator[tuple[Picture, PicturePrediction]]],
+        batch: int,
+    ) -> Iterator[tuple[Picture, PicturePrediction]]:
+        held: list[Found] = []
+        for found in pictures:
+            held.append(found)
+            if sum(len(one.faces) for one in held) >= batch or len(held) >= batch:
+                yield from judge(held)
+                held = []
+        yield from judge(held)
+
+    def _find(self, picture: Picture, display: int, keep_image: bool) -> Found:
+        """Faces of a picture, cut for the nets."""
+        if picture.image is None:
+            return Found(picture, [], [], [])
+        image = picture.image
+        faces: list[Face | None] = [None] if self.provider is None else list(self.provider(image))
+
+        def cut(framing: Framing) -> list[FramedFace]:
+            found = [(None, None) if face is None else (face.landmarks, face.box) for face in faces]
+            return [frame_face(image, points, box, framing, display) for points, box in found]
+
+        units = [] if self.reader is None else cut(self.reader.framing)
+        return Found(picture if keep_image else picture._replace(image=None), faces, cut(self.framing), units)
+
+    def _judge(
+        self, held: Sequence[Found], method: str | None, expression: str | None, masking: bool, batch: int
+    ) -> Iterator[tuple[Picture, PicturePrediction]]:
+        """Run the nets on the faces of some pictures, at most `batch` at a time."""
+        framed = [face for found in held for face in found.framed]
+        for_units = [face for found in held for face in found.for_units]
+        seen: list[_Seen] = []
+        for start in range(0, len(framed), batch):
+            part = slice(start, start + batch)
+            seen += self._see(framed[part], for_units[part], method, expression, masking)
+        rest = iter(seen)
+        for found in held:
+            picture, (width, height) = found.picture, found.picture.size
+            pairs = zip(found.faces, found.framed, strict=True)
+            faces = tuple(self._face(n, face, cut, next(rest)) for n, (face, cut) in enumerate(pairs, start=1))
+            reason = picture.reason or (None if faces else "no face found")
+            yield (
+                picture,
+                PicturePrediction(picture.source, width, height, faces, reason, picture.frame, picture.time),
+            )
+
+    def _see(
+        self, framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None, expression: str | None,
+        masking: bool,
+    ) -> list[_Seen]:  # fmt: skip
+        units: list[dict[str, float]] = [{}] * len(framed)
+        readings: list[str | None] = [None] * len(framed)
+        intensity: FloatArray = np.full((len(framed), len(ACTION_UNITS)), np.nan, dtype=np.float32)
+        if self.reader is not None:
+            from mien.audet.photos import intensities, reading_of, unit_strengths
+
+            strengths = unit_strengths(self.reader, for_units)
+            intensity = intensities(self.reader, strengths)
+            units = [dict(zip(self.action_units, map(float, row), strict=True)) for row in strengths]
+            readings = [reading_of(self.reader, row, self.recipe.cue.codebook).text for row in strengths]
+        faces = batch_of(self.recipe, framed, intensity, self.device)
+        temperature = self.calibration.temperature
+        found: list[Explanation] | list[None] = [None] * len(framed)
+        if method is None:
+            probabilities = classify(self.net, faces, temperature)
+        else:
+            probabilities, found = explain_faces(self.net, self.recipe, faces, temperature, method, expression, masking)
+        return [_Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, readings, found, strict=True)]
+
+    def _face(self, number: int, face: Face | None, cut: FramedFace, seen: _Seen) -> FacePrediction:
+        named = dict(zip(self.classes, seen.probabilities, strict=True))
+        expression = max(named, key=lambda name: named[name])
+        box = None if face is None else tuple(float(value) for value in face.box)
+        return FacePrediction(
+            face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
+            landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,
+            confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
+            display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
+        )  # fmt: skip
+
+
+def ahead(find: Callable[[Picture], Found], pictures: Iterable[Picture], workers: int, most: int) -> Iterator[Found]:
+    """`find` of every picture in order, by `workers` threads, at most `most` or two a thread ahead of the caller."""
+    if workers == 1:
+        yield from map(find, pictures)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Found]] = deque()
+        for picture in pictures:
+            waiting.append(pool.submit(find, picture))
+            if len(waiting) >= max(most, 2 * workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class _Seen(NamedTuple):
+    """What the nets say of one face."""
+
+    probabilities: list[float]
+    units: dict[str, float]
+    reading: str | None
+    explanation: Explanation | None
+
+
+def load(
+    run: Path | str | None = None,
+    *,
+    action_units: Path | str | None = None,
+    device: str = "auto",
+    faces: str | Callable[[ByteArray], list[Face]] = "mediapipe",
+    landmark_model: Path | str | None = None,
+) -> FaceModel:
+    """Open a trained run for pictures.
+
+    Args:
+        run: run folder of `mien train`; None takes the model in the box, with its action units.
+        action_units: run folder of `mien audet train`.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, ...; UsageError where it is not there.
+        faces: provider of faces (mediapipe, dlib; docs/faces.md), none (whole pictures are faces), or a function from an RGB
+            picture to its faces.
+        landmark_model: model file of the provider; found by itself where the provider is installed.
+
+    """
+    place = device_named(device)
+    folder = boxed() if run is None else Path(run)
+    units = Path(action_units) if action_units is not None else BOX / "action_units" if run is None else None
+    net, recipe, facts = checkpoint.load_model(folder)
+    refuse_foreign_guide(recipe)
+    if isinstance(faces, str):
+        file = None if landmark_model is None else Path(landmark_model)
+        provider = None if faces == "none" else Finders(faces, file)
+    else:
+        provider = faces
+    reader = None
+    if units is not None and (action_units is not None or units.is_dir()):
+        from mien.audet.photos import open_reader
+
+        opened = open_reader(units)
+        reader = opened._replace(net=opened.net.to(place), device=place)
+    framing = framing_of_run(facts, recipe)
+    return FaceModel(
+        folder.resolve().name, net.to(place), recipe, facts, framing, provider, place, read_calibration(folder), reader
+    )
+
+
+def boxed() -> Path:
+    """Run folder of the model in the box; DataError where this installation has none."""
+    folder = BOX / "expression"
+    if not (folder / "config.yaml").is_file():
+        raise DataError("this installation has no model in the box; name a run folder of `mien train`.")
+    return folder
+
+
+def device_named(name: str) -> torch.device:
+    """Device that is there; UsageError for another."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f"device '{name}' cannot be used ({reason}); take auto, cpu or cuda.") from None
+    return device

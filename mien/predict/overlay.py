@@ -1,0 +1,138 @@
+"""Pictures and videos with boxes, labels, maps and the notice that Mien puts on all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien import draw
+from mien.errors import DataError
+from mien.faces.align import invert
+from mien.files import writing
+from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
+from mien.predict.sources import Picture
+from mien.schema import ByteArray, FloatArray
+
+SHORTEST = 480
+"""A picture with a smaller longer side is enlarged by a whole number, so that its labels can be read."""
+BOX = (255, 196, 0)
+UNSURE = (150, 150, 150)
+STRENGTH = 0.5
+
+
+def annotated(image: ByteArray, prediction: PicturePrediction) -> ByteArray:
+    """Copy of a picture with the map, box and label of each face, and the notice; small pictures are enlarged."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = max(1, -(-SHORTEST // max(height, width)))
+    canvas = np.ascontiguousarray(image)
+    if scale > 1:
+        canvas = cv2.resize(canvas, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC)
+    canvas = canvas.copy()
+    size = max(12, min(28, max(canvas.shape[:2]) // 36))
+    for face in prediction.faces:
+        if face.explanation is not None:
+            canvas = with_map(canvas, face, scale)
+    for face in prediction.faces:
+        box = np.array(face.box or (0, 0, width - 1, height - 1))
+        x0, y0, x1, y1 = (int(v) for v in np.rint((box + 0.5) * scale - 0.5))
+        ink = UNSURE if face.abstained else BOX
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), ink, max(1, size // 8), cv2.LINE_AA)
+        draw.plate(canvas, label(face), (x0, y0), size, draw.INK, ink)
+    text = NOTICE if prediction.faces else f"{NOTICE}: {prediction.reason or 'no face found'}"
+    draw.plate(canvas, text, (0, canvas.shape[0]), max(12, size * 3 // 4))
+    return canvas
+
+
+def label(face: FacePrediction) -> str:
+    """What is written at a face: track, expression, confidence; "unsure" where the model abstains."""
+    name = f"{face.expression} {face.confidence:.0%}"
+    name = f"unsure ({name})" if face.abstained else name
+    return name if face.track is None else f"#{face.track} {name}"
+
+
+def with_map(canvas: ByteArray, face: FacePrediction, scale: int) -> ByteArray:
+    """The explanation's map, stretched to its own range, laid over the part of the picture that the net saw.
+
+    `canvas` is the picture enlarged by `scale`.
+    """
+    import cv2
+
+    assert face.explanation is not None
+    side = face.display.shape[0]
+    values = cv2.resize(unit_range(face.explanation.map), (side, side), interpolation=cv2.INTER_LINEAR)
+    back = invert(face.placement) * scale
+    back[:, 2] += 0.5 * scale - 0.5
+    height, width = canvas.shape[:2]
+    shape = (width, height)
+    level = cv2.warpAffine(values, back, shape, flags=cv2.INTER_LINEAR)
+    inside = cv2.warpAffine(np.ones((side, side), np.float32), back, shape, flags=cv2.INTER_LINEAR)[..., None]
+    share = inside * STRENGTH * (1 + 2 * level[..., None]) / 3
+    mixed = canvas * (1 - share) + draw.colour(np.clip(level, 0, 1)) * share
+    return np.rint(mixed).astype(np.uint8)
+
+
+def unit_range(values: FloatArray) -> FloatArray:
+    """Min-max to [0, 1]; a constant map becomes zero."""
+    spread = float(values.max() - values.min())
+    return np.asarray((values - values.min()) / (spread if spread > 0 else 1.0), dtype=np.float32)
+
+
+class Album:
+    """A folder of annotated pictures and videos; a video takes its name when it is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.video: Any = None
+        self.source = ""
+        self.paths: list[Path] = []
+
+    def add(self, picture: Picture, prediction: PicturePrediction) -> None:
+        """Draw one picture, or append one frame to its video."""
+        if picture.source != self.source:
+            self.finish()
+            self.source = picture.source
+        if picture.image is None:
+            return
+        drawn = annotated(picture.image, prediction)
+        if picture.time is None:
+            self.paths.append(self.path(picture.source, ".png"))
+            draw.write_png(self.paths[-1], drawn)
+        else:
+            self.append(drawn, picture.rate)
+
+    def append(self, frame: ByteArray, rate: float) -> None:
+        """Add a frame to the video of the present source."""
+        import cv2
+
+        # MPEG-4 wants even sides
+        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+        if self.video is None:
+            path = self.path(self.source, ".mp4")
+            with writing(path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self.temporary = path.with_name(f"{path.stem}.part.mp4")
+            size = (frame.shape[1], frame.shape[0])
+            self.video = cv2.VideoWriter(str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+            if not self.video.isOpened():
+                raise DataError(f"{path}: this OpenCV cannot write MPEG-4 video here; leave out --overlay.")
+            self.paths.append(path)
+        self.video.write(frame[:, :, ::-1])
+
+    def path(self, source: str, ending: str) -> Path:
+        """File of a source: its name, and a few letters that tell files of one name in two folders apart."""
+        stem = Path(source).stem or "picture"
+        return self.folder / f"{stem}-{hashlib.sha256(source.encode()).hexdigest()[:6]}{ending}"
+
+    def finish(self) -> None:
+        """Close the video of the present source."""
+        if self.video is not None:
+            self.video.release()
+            with writing(self.paths[-1]):
+                os.replace(self.temporary, self.paths[-1])
+            self.video = None

@@ -1,0 +1,152 @@
+"""What a model says of pictures: frozen dataclasses that become a table, a data frame or a page in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import DataError
+from mien.schema import ByteArray, FloatArray
+
+NOTICE = "expression recognition"
+"""What every picture that Mien has drawn on says."""
+
+
+class Region(NamedTuple):
+    """What one region of a face contributes to the expression."""
+
+    share: float
+    """Of the positive evidence of the explanation's map, in [0, 1]; the regions of a face add up to 1."""
+    effect: float | None
+    """Probability of the expression with the region seen, less that with it blurred; None where it was not tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a model saw the evidence for an expression, and what speaks for the runner-up."""
+
+    method: str
+    """Key of mien.explain.EXPLAINERS."""
+    expression: str
+    """That is explained; the predicted one unless another was asked for."""
+    runner_up: str
+    """The most probable other one."""
+    map: FloatArray
+    """(h, w) raw evidence for the expression at the resolution of the layer."""
+    attention: FloatArray
+    """(h, w) channel mean of the last layer, of no expression in particular."""
+    cue: FloatArray | None
+    """(S, S) in [0, 1]: where the expression's action units show; None without one (Neutral, no landmarks)."""
+    contrast: FloatArray | None
+    """(h, w) evidence for the expression less that for the runner-up; None where the model has no class maps."""
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Map name -> score name -> value against the cue, as in `mien evaluate`; empty without a cue."""
+    units: Mapping[str, float] = field(default_factory=dict)
+    """Action unit -> mean of the contrast in its region, in units of its mean magnitude over the face: above 0 it speaks
+    for the expression, below 0 for the runner-up. Empty without landmarks or contrast."""
+    regions: Mapping[str, Region] = field(default_factory=dict)
+    """Region of the face -> its part; empty without landmarks."""
+    words: str = ""
+    """One sentence that says the above."""
+
+
+@dataclass(frozen=True, eq=False)
+class FacePrediction:
+    """One face of one picture. The expression is what the face shows, not what the person feels."""
+
+    face: int
+    """Number in its picture from 1, the main one first."""
+    box: tuple[float, float, float, float] | None
+    """x0, y0, x1, y1 pixels of the picture, not clipped; None where the whole picture was taken as a face."""
+    landmarks: FloatArray | None
+    """(68, 2) pixels of the picture."""
+    landmark_confidence: float | None
+    """Of the face provider (docs/faces.md)."""
+    probabilities: Mapping[str, float]
+    """Expression -> calibrated probability; they add up to 1."""
+    expression: str
+    """The most probable one, also where the model abstains."""
+    confidence: float
+    """Its probability."""
+    abstained: bool
+    """The confidence is below the run's threshold: do not use the expression."""
+    crop: str
+    """How the face was cut out: fitted, box or whole (docs/photos.md)."""
+    display: ByteArray
+    """(D, D, 3) the face as it was cut, in colour."""
+    placement: npt.NDArray[np.floating]
+    """(2, 3) from pixels of the picture to those of `display`."""
+    action_units: Mapping[str, float] = field(default_factory=dict)
+    """Action unit -> strength in [0, 1]; empty without a net of action units."""
+    reading: str | None = None
+    """What the codebook makes of the action units."""
+    explanation: Explanation | None = None
+    track: int | None = None
+    """Number of the face's track in a video, from 1; None in pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class PicturePrediction:
+    """One picture, or one frame of a video."""
+
+    source: str
+    """Path, or `picture N` for what has none."""
+    width: int
+    height: int
+    faces: tuple[FacePrediction, ...]
+    reason: str | None = None
+    """Why there is no face; None where there is one."""
+    frame: int = 0
+    """Number in its video from 0."""
+    time: float | None = None
+    """Seconds from the start of the video; None for a picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """All pictures of one call, in order."""
+
+    pictures: tuple[PicturePrediction, ...]
+    classes: tuple[str, ...]
+    """Expressions in logit order."""
+    action_units: tuple[str, ...]
+    """Action units that were looked for."""
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[PicturePrediction]:
+        return iter(self.pictures)
+
+    def __getitem__(self, index: int) -> PicturePrediction:
+        return self.pictures[index]
+
+    @property
+    def faces(self) -> tuple[FacePrediction, ...]:
+        """All faces of all pictures."""
+        return tuple(face for picture in self.pictures for face in picture.faces)
+
+    def to_table(self) -> Any:
+        """pyarrow.Table: a row a face, and one for each picture without a face (columns: docs/predict.md)."""
+        from mien.predict.rows import Layout, table_of
+
+        explained = any(face.explanation for face in self.faces)
+        return table_of(self.pictures, Layout(self.classes, self.action_units, explained))
+
+    def to_frame(self) -> Any:
+        """pandas.DataFrame of `to_table`; DataError where pandas is missing."""
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise DataError("to_frame needs pandas: pip install 'mien[frame]'; or use to_table().") from None
+        return self.to_table().to_pandas()
+
+    def _repr_html_(self) -> str:
+        from mien.predict.notebook import html_of
+
+        return html_of(self)

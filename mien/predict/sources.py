@@ -1,0 +1,214 @@
+"""Pictures out of whatever a person names: files, folders, videos, a camera, bytes, arrays; one in memory at a time.
+
+What cannot be read is a `Picture` without an image that carries the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from mien.data.pictures import PictureError, load_picture
+from mien.data.video import VIDEO_SUFFIXES
+from mien.draw import rgb
+from mien.errors import DataError
+from mien.schema import ByteArray
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")
+"""Files that count as pictures in a folder; a file that is named itself is always tried, whatever its name."""
+VIDEO_MAGIC = (b"ftyp", b"AVI LIST", b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba")
+"""Bytes near the beginning of MP4 and MOV, AVI, Matroska and WebM, MPEG files."""
+PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"WEBP", b"II*\x00", b"MM\x00*")
+"""Bytes near the beginning of JPEG, PNG, GIF, WebP and TIFF files."""
+SHORT = 0.9
+"""A video with fewer of its announced frames is reported as damaged. Announced numbers are estimates."""
+
+
+class Picture(NamedTuple):
+    """One picture on its way through a model."""
+
+    source: str
+    image: ByteArray | None
+    """RGB (H, W, 3); None where it could not be read."""
+    reason: str | None = None
+    """Why it could not."""
+    frame: int = 0
+    """Number in its video from 0."""
+    time: float | None = None
+    """Seconds from the start of its video."""
+    size: tuple[int, int] = (0, 0)
+    """(width, height), which outlives the image."""
+    rate: float = 0.0
+    """Frames that are taken of its video in a second."""
+
+
+def pictures_of(images: Any) -> Iterator[Picture]:
+    """Pictures of what `FaceModel.predict` takes, in order."""
+    several = isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
+    for number, image in enumerate(images if several else [images], start=1):
+        if isinstance(image, str | Path):
+            yield from pictures_at(Path(image))
+        else:
+            yield decoded(image, f"picture {number}")
+
+
+def pictures_at(path: Path) -> Iterator[Picture]:
+    """The picture at a path, or those of the folder there and below it, in name order."""
+    if not path.is_dir():
+        yield decoded(path, str(path))
+        return
+    found = 0
+    for file, reason in walk(path, PICTURE_SUFFIXES):
+        found += 1
+        yield decoded(file, str(file)) if reason is None else Picture(str(file), None, reason)
+    if not found:
+        yield Picture(str(path), None, f"folder without pictures ({', '.join(PICTURE_SUFFIXES)})")
+
+
+def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
+    """Files of a folder and below it in name order, hidden ones left out; a folder that cannot be read has a reason."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, f"folder cannot be read ({error.strerror})"
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(Path(entry.path), suffixes)
+        elif Path(entry.name).suffix.lower() in suffixes:
+            yield Path(entry.path), None
+
+
+def decoded(image: Any, source: str) -> Picture:
+    """A picture from its path, encoded bytes, PIL picture or uint8 array."""
+    try:
+        if not isinstance(image, Path | bytes | np.ndarray) and hasattr(image, "convert"):
+            from PIL import ImageOps
+
+            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        if not isinstance(image, Path | bytes | np.ndarray):
+            raise PictureError(
+                f"a {type(image).__name__} is no picture; give a path, bytes, PIL picture or uint8 array"
+            )
+        pixels = np.ascontiguousarray(rgb(load_picture(image)))
+        return Picture(source, pixels, size=(pixels.shape[1], pixels.shape[0]))
+    except PictureError as error:
+        return Picture(source, None, str(error))
+    except OSError as error:
+        return Picture(source, None, f"cannot be read ({error.strerror or error})")
+
+
+def is_video(path: Path) -> bool:
+    """A file that begins as videos do, or has the name of one and does not begin as a picture does."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if any(magic in head for magic in (b"ftyphei", b"ftypmif1", b"ftypavi", *PICTURE_MAGIC)):
+        return False
+    return any(magic in head for magic in VIDEO_MAGIC) or path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def files_of(paths: Iterable[Path], stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None]]:
+    """Files of paths and folders, with the reason where one cannot be read; `-` is standard input.
+
+    Standard input holds one encoded picture, or a list of paths, one a line. A path in the list may be a folder, too.
+    """
+    for path in paths:
+        if str(path) == "-":
+            yield from _standard_input(stdin)
+        elif path.is_dir():
+            found = list[Path]()
+            for file, reason in walk(path, (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)):
+                found.append(file)
+                yield file, reason
+            if not found:
+                yield path, "folder without pictures or videos"
+        else:
+            yield path, None if path.exists() else "no such file"
+
+
+def _standard_input(stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None]]:
+    head = stdin.readline()
+    if not head:
+        raise DataError("nothing came on standard input; pipe a list of paths or one picture into `mien predict -`.")
+    if any(magic in head[:16] for magic in PICTURE_MAGIC) or b"\x00" in head:
+        yield head + stdin.read(), None
+        return
+    lines = (line.decode("utf-8", "replace").strip() for line in _chain(head, stdin))
+    yield from files_of((Path(line) for line in lines if line and line != "-"), stdin)
+
+
+def _chain(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from rest
+
+
+def pictures_in(file: Path | bytes, reason: str | None, every: int = 1, seconds: float = 0.0) -> Iterator[Picture]:
+    """The picture of a file, or the frames of a video, as `frames`."""
+    if isinstance(file, bytes):
+        yield decoded(file, "standard input")
+    elif reason is not None:
+        yield Picture(str(file), None, reason)
+    elif is_video(file):
+        yield from frames(file, every, seconds)
+    else:
+        yield decoded(file, str(file))
+
+
+def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[Picture]:
+    """Every `every`-th frame of a video file or camera, until `seconds` have passed (0: to the end).
+
+    A file without a readable frame gives one `Picture` with the reason; a camera that is not there is a DataError.
+    """
+    import cv2
+
+    source = f"camera {video}" if isinstance(video, int) else str(video)
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
+    cv2.utils.logging.setLogLevel(before)
+    try:
+        if isinstance(video, int) and not capture.isOpened():
+            raise DataError(f"no camera {video} can be opened here; give a video file, or another number.")
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        rate = rate if 0 < rate < 1000 else 25.0
+        number, began = 0, time.monotonic()
+        while True:
+            moment = time.monotonic() - began if isinstance(video, int) else number / rate
+            if seconds and moment >= seconds:
+                return
+            if not capture.grab():
+                break
+            if number % every == 0:
+                done, pixels = capture.retrieve()
+                if not done:
+                    break
+                image = np.ascontiguousarray(pixels[:, :, ::-1])
+                size = (image.shape[1], image.shape[0])
+                yield Picture(source, image, frame=number, time=moment, size=size, rate=rate / every)
+            number += 1
+        if number == 0:
+            yield Picture(source, None, "video without a readable frame, or damaged")
+        elif number < SHORT * (announced := capture.get(cv2.CAP_PROP_FRAME_COUNT)) and not isinstance(video, int):
+            reason = f"the video ends here, though it announces {announced:.0f} frames; it may be damaged"
+            yield Picture(source, None, reason, number, number / rate)
+    finally:
+        capture.release()
+
+
+def frame_count(file: Path) -> int:
+    """Frames that a video file announces; 0 where it does not."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(file))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return max(count, 0)

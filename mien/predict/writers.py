@@ -1,0 +1,146 @@
+"""Rows into a file as they come: CSV, JSON Lines or Parquet. The file takes its name when it is whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from mien.errors import UsageError
+from mien.files import writing
+from mien.predict.results import PicturePrediction
+from mien.predict.rows import Layout, arrow_schema, columns, rows_of
+
+HELD = 4096
+"""Rows of a Parquet file that are written at once."""
+
+
+class Writer:
+    """Base of the writers: a context that leaves a whole file behind, also after Ctrl-C."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.path, self.layout, self.count = path, layout, 0
+        self.temporary = path.with_name(f"{path.name}.tmp")
+
+    def __enter__(self) -> Writer:
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with writing(self.path):
+            self.close()
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                os.replace(self.temporary, self.path)
+            else:
+                self.temporary.unlink(missing_ok=True)
+
+    def write(self, picture: PicturePrediction) -> None:
+        """Add the rows of a picture."""
+        for row in rows_of(picture):
+            with writing(self.path):
+                self.add(row)
+            self.count += 1
+
+    def open(self) -> None:
+        """Begin the temporary file."""
+        self.file: IO[str] = open(self.temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one row."""
+        raise AssertionError
+
+    def close(self) -> None:
+        """Finish the temporary file."""
+        self.file.close()
+
+
+class CsvWriter(Writer):
+    """UTF-8, comma, a header; an unknown value is an empty cell, a float has six digits."""
+
+    def open(self) -> None:
+        """Begin with the header."""
+        super().open()
+        self.table = csv.DictWriter(self.file, list(columns(self.layout)), restval="", lineterminator="\n")
+        self.table.writeheader()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one row."""
+        self.table.writerow({name: _cell(value) for name, value in row.items() if name in self.table.fieldnames})
+
+
+class JsonLinesWriter(Writer):
+    """One JSON object a line; an unknown value is null, a float has six digits."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one row."""
+        named = {name: _short(row.get(name)) for name in columns(self.layout)}
+        self.file.write(json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class ParquetWriter(Writer):
+    """A Parquet file with typed columns and the version of the schema in its metadata."""
+
+    def open(self) -> None:
+        """Begin the file."""
+        import pyarrow.parquet as pq
+
+        self.schema, self.rows = arrow_schema(self.layout), list[dict[str, Any]]()
+        self.parquet = pq.ParquetWriter(self.temporary, self.schema)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Hold a row until there are enough."""
+        self.rows.append(row)
+        if len(self.rows) >= HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        import pyarrow as pa
+
+        if self.rows:
+            self.parquet.write_table(pa.Table.from_pylist(self.rows, schema=self.schema))
+            self.rows = []
+
+    def close(self) -> None:
+        """Write the rest and the footer."""
+        self.flush()
+        self.parquet.close()
+
+
+WRITERS: dict[str, type[Writer]] = {".csv": CsvWriter, ".jsonl": JsonLinesWriter, ".parquet": ParquetWriter}
+"""Ending of a file -> its writer."""
+
+
+def open_writer(path: Path, layout: Layout) -> Writer:
+    """Writer by the ending of the file; UsageError for another."""
+    kind = WRITERS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"--out {path}: give a file that ends in {', '.join(WRITERS)}.")
+    return kind(path, layout)
+
+
+def check_out(path: Path | None) -> None:
+    """UsageError for a file that no writer knows, before anything is computed."""
+    if path is not None:
+        open_writer(path, Layout((), (), False))
+
+
+def _short(value: Any) -> Any:
+    """A float at six digits; NaN and infinity are unknown."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if value - value == 0 else None
+    return value
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    short = _short(value)
+    return "" if short is None else short
