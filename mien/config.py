@@ -360,7 +360,11 @@ def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
         raise UsageError(
             f"{where}: cue.kind au is drawn from the label, which a guide must not tell the net; take au_generic or landmarks."
         )
-    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.kind == "au_observed" and recipe.data.action_units is None:
+    if (
+        recipe.transformer.kind in GUIDED_KINDS
+        and recipe.cue.kind == "au_observed"
+        and recipe.data.action_units is None
+    ):
         raise UsageError(
             f"{where}: cue.kind au_observed is drawn from labelled action units, which a guide must not tell the net; give "
             "data.action_units, predictions of `mien audet predict`."

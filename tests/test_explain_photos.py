@@ -280,7 +280,9 @@ def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_p
     observed = tmp_path / "run"
     shutil.copytree(run, observed)
     config = observed / "config.yaml"
-    config.write_text(config.read_text().replace("kind: au\n", "kind: au_observed\n").replace("least: 1.0", "least: 0.1"))
+    config.write_text(
+        config.read_text().replace("kind: au\n", "kind: au_observed\n").replace("least: 1.0", "least: 0.1")
+    )
     picture = photo(tmp_path / "a.png")
     with_units = explain_verb(observed, picture, out=tmp_path, methods="cam", action_units=units_run)["faces"][0]
     assert with_units["cue"] == "au_observed"
