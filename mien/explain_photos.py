@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mien.config import Recipe
     from mien.data.framing import FramedFace, Framing
     from mien.faces.detect import Face
+    from mien.models import Classifier
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files that count as photos when a folder is given; a file that is named itself is always tried."""
@@ -84,8 +85,6 @@ def explain(
         batch: faces at a time.
 
     """
-    import torch
-
     from mien import checkpoint
     from mien import explain as explainers
 
@@ -95,11 +94,7 @@ def explain(
     files = find_photos(photos)
     model, recipe, env = checkpoint.load_model(run)
     refuse_foreign_guide(recipe)
-    if names is None:
-        image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
-        guide = model.blank_guide(image)
-        names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"), guide)
-        names = names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS), guide)
+    names = names or usual_methods(model, recipe)
     classes = scheme_classes(recipe.data.scheme)
     if expression is not None and expression not in classes:
         raise unknown_name("expression", expression, classes)
@@ -134,6 +129,18 @@ def explain(
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
     print_table(manifest, folder)
     return manifest
+
+
+def usual_methods(model: Classifier, recipe: Recipe) -> list[str]:
+    """CAMs, or where none fits the model the maps of its tokens."""
+    import torch
+
+    from mien import explain as explainers
+
+    image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
+    guide = model.blank_guide(image)
+    names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"), guide)
+    return names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS), guide)
 
 
 def refuse_foreign_guide(recipe: Recipe) -> None:

@@ -134,9 +134,7 @@ def test_controls_apply():
     draws = torch.Generator().manual_seed(0)
     config = CueConfig(kind="au_observed", control="shuffled")
     labels = torch.tensor([1, 4, 0])
-    shuffled = render_cue(
-        config, faces(3), labels, image_size=FRAME, size=GRID, generator=draws, action_units=values
-    )
+    shuffled = render_cue(config, faces(3), labels, image_size=FRAME, size=GRID, generator=draws, action_units=values)
     torch.testing.assert_close(shuffled.maps[:2], plain.maps[:2].flip(0))
     mean, _ = mean_cue(config, [(faces(3), labels, None, values)], image_size=FRAME, size=GRID)
     torch.testing.assert_close(mean[0], plain.maps[:2].mean(0))
@@ -145,8 +143,8 @@ def test_controls_apply():
 
 
 def test_wrong_settings_are_named():
+    drawn_without = CueConfig(kind="au_observed")
     with pytest.raises(UsageError, match="needs the action units of every face"):
-        drawn_without = CueConfig(kind="au_observed")
         render_cue(drawn_without, faces(), torch.tensor([1]), image_size=FRAME, size=GRID)
     for least in (0.0, 5.5, float("nan")):
         with pytest.raises(UsageError, match="cue least"):

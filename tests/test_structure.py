@@ -20,7 +20,8 @@ MAX_LINES, MAX_FUNCTION = 400, 60
 LAYERS: list[set[str]] = [
     {"errors", "compat", "progress"},
     {"files"},
-    {"schema", "maps", "dependence", "__init__"},
+    {"schema", "maps", "__init__"},
+    {"dependence"},
     {"cues.config"},
     {"losses.config", "losses.options"},
     {"config", "draw"},

@@ -52,7 +52,15 @@ def audet(
         overrides: --section.key value pairs, e.g. --training.max_epochs 3 --loss.dependency hsic --run.seed 1.
 
     """
-    given = {"data": data, "out": out, "split": split, "against": against, "faces": faces, "draws": draws, "seed": seed}
+    given: dict[str, object] = {
+        "data": data,
+        "out": out,
+        "split": split,
+        "against": against,
+        "faces": faces,
+        "draws": draws,
+        "seed": seed,
+    }
     given["overrides"] = overrides or None
     for name, value in given.items():
         if value is not None and name not in TAKES[action]:

@@ -98,11 +98,13 @@ def all_scores(critic: Score, z: Tensor, z1_channels: int) -> Tensor:
 
 
 def critic_estimate(
-    kind: str, critic: Score, z: Tensor, z1_channels: int, order: Tensor, share: Tensor, penalty: float
-) -> Estimate:
+    kind: str, critic: Score, z: Tensor, z1_channels: int, order: Tensor, share: Tensor, penalty: float,
+    slopes: Score | None = None,
+) -> Estimate:  # fmt: skip
     """Loss of the critic on embeddings (no gradient flows into them), the gradient penalty of `wgan` included.
 
-    `share` (B,) in [0, 1] places the points where the penalty looks between shuffled and real pairs.
+    `share` (B,) in [0, 1] places the points where the penalty looks between shuffled and real pairs; `slopes` is the critic
+    as the penalty may call it, where the wrapper around it forbids torch.autograd.grad.
     """
     z = z.detach()
     if kind == "infonce":
@@ -113,7 +115,8 @@ def critic_estimate(
     between = mixed(swapped, z, share)
     scores = critic(torch.cat([z, swapped]))
     estimate = wasserstein(scores[: len(z)], scores[len(z) :])
-    return Estimate(estimate.loss + penalty * gradient_penalty(critic(between), between), estimate.dependency)
+    slope = gradient_penalty((slopes or critic)(between), between)
+    return Estimate(estimate.loss + penalty * slope, estimate.dependency)
 
 
 def dependency(

@@ -128,9 +128,7 @@ def known_faces(store: Store, rows: IntArray, run: Path) -> Faces:
     return Faces(store, rows, occurrence(units, data.occurrence_threshold), subject_numbers(store.subject[rows]))
 
 
-def examine(
-    net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int
-) -> tuple[dict[str, Any], ByteArray | None]:
+def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tuple[dict[str, Any], ByteArray | None]:
     """Every number of one run, and the picture of its swaps (None without a decoder or z2)."""
     device = device_of(cfg)
     seen = embed(net, known.store, known.rows, device)

@@ -37,7 +37,7 @@ def device_of(cfg: Cfg) -> torch.device:
 def run_net(net: AudetNet, pixels: ByteArray, device: torch.device) -> AudetOutput:
     """Output of a net for RGB pictures (B, H, W, 3) uint8 of any size."""
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device)
-    output: AudetOutput = net(net.normalise(images))
+    output: AudetOutput = net(net.from_pixels(images))
     return output
 
 

@@ -10,7 +10,6 @@ from mien.audet.options import CRITIC_KINDS, GENERAL, refuse_units
 from mien.audet.spec import Cfg
 from mien.schema import PREPROCESSING
 
-
 LEAST_ROWS = 4
 """Faces of a batch that the dependencies in closed form need."""
 IMAGENET_MEAN = PREPROCESSING["imagenet"].mean

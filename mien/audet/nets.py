@@ -69,7 +69,7 @@ class AudetNet(nn.Module):
         self.mean, self.std = cfg.data.mean, cfg.data.std
 
     def forward(self, images: Tensor) -> AudetOutput:
-        """(B, 3, size, size) as from `normalise` -> AudetOutput."""
+        """(B, 3, size, size) as from `from_pixels` or `standardise` -> AudetOutput."""
         z = self.encode(images)
         z1, z2 = z[:, : self.z1_channels], z[:, self.z1_channels :]
         logits = self.predict(z1)
@@ -101,7 +101,7 @@ class AudetNet(nn.Module):
         mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return ((images * scale - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def from_pixels(self, pixels: Tensor) -> Tensor:
         """(B, 3, h, w) uint8 RGB of any size -> what the encoder takes."""
         resized = VF.resize(pixels, [self.size, self.size], antialias=True)
         return self.standardise(resized.float() / 255)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -211,20 +212,30 @@ def critic_steps(
         between = mixed(pictures, fake, share[0])
         real_score, fake_score = player.wrapped(torch.cat([pictures, fake])).chunk(2)
         gap = real_score.mean() - fake_score.mean()
-        penalty = loss.gradient_loss_lambda_img_discr * gradient_penalty(player.wrapped(between), between)
-        session.fabric.backward(penalty - gap)
+        penalty = gradient_penalty(unwatched(session, player)(between), between)
+        session.fabric.backward(loss.gradient_loss_lambda_img_discr * penalty - gap)
         take_step(player)
         terms["image_distance"] = gap
     if "critic" in session.players:
         player, z = session.players["critic"], torch.cat([output.z1, output.z2], 1)
         estimate = critic_estimate(
             loss.dependency, player.wrapped, z, output.z1.shape[1], order, share[1],
-            loss.gradient_loss_lambda_discr,
+            loss.gradient_loss_lambda_discr, unwatched(session, player),
         )  # fmt: skip
         session.fabric.backward(estimate.loss)
         take_step(player)
         terms["critic"] = estimate.loss
     return terms
+
+
+def unwatched(session: Session, player: Player) -> Callable[[Tensor], Tensor]:
+    """A critic's scores in the run's precision; in mixed precision Fabric forbids torch.autograd.grad through its wrapper."""
+
+    def scores(values: Tensor) -> Tensor:
+        with session.fabric.autocast():
+            return cast(Tensor, player.module(values))
+
+    return scores
 
 
 def main_terms(

@@ -78,14 +78,10 @@ def cues(
     config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency, least)
     if out is None and sheet is None:
         raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
-    if expression is not None and expression not in EXPRESSIONS:
-        raise unknown_name("expression", expression, EXPRESSIONS)
     if image_size < 1 or (size is not None and size < 1):
         raise UsageError("--image-size and --size must be at least 1.")
-    from mien.cues.codebook import load_codebook
-
-    if cue == "au" and expression is not None and not load_codebook(codebook).expressions.get(expression):
-        raise UsageError(f"{expression} has no action units in codebook {codebook}; use --cue au_generic or landmarks.")
+    if expression is not None:
+        _check_expression(expression, cue, codebook)
     names: list[str | None] | None = None
     pictures: Pictures = None
     units: FloatArray | None = None
@@ -116,6 +112,15 @@ def cues(
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
+
+
+def _check_expression(expression: str, cue: str, codebook: str) -> None:
+    from mien.cues.codebook import load_codebook
+
+    if expression not in EXPRESSIONS:
+        raise unknown_name("expression", expression, EXPRESSIONS)
+    if cue == "au" and not load_codebook(codebook).expressions.get(expression):
+        raise UsageError(f"{expression} has no action units in codebook {codebook}; use --cue au_generic or landmarks.")
 
 
 def _read_landmarks(source: Path) -> FloatArray:
