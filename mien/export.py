@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from mien import checkpoint, maps
 from mien.calibrate import Calibration, read_calibration
 from mien.config import GUIDED_KINDS, Recipe
+from mien.data.framing import Framing
 from mien.data.transforms import FaceTransform, luma, normalise
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import GRADIENT_MAPS, rollout
+from mien.explain_photos import framing_of_run
 from mien.files import file_sha256, replacing
 from mien.losses.attribution import chain_gradient, chain_of
 from mien.schema import Output, scheme_classes
@@ -75,11 +77,12 @@ def export(run: Path, *, to: Literal["onnx", "torchscript", "torch-export"] = "o
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
     calibration = read_calibration(run)
-    graph = Graph(model, recipe.model.preprocessing, grey_store(env), calibration.temperature).eval()
+    framing = framing_of_run(env, recipe)
+    graph = Graph(model, recipe.model.preprocessing, framing.channels == 1, calibration.temperature).eval()
     file = out or run / f"model{suffix}"
     faces = drawn_faces(recipe.model.size)
     with torch.no_grad(), replacing(file) as temporary:
-        meta = metadata(run, recipe, env, calibration, graph(faces[:2]))
+        meta = metadata(run, recipe, framing, calibration, graph(faces[:2]))
         try:
             with quietly():
                 write(graph, faces[:2], temporary, meta)
@@ -169,13 +172,8 @@ def refuse_guided(recipe: Recipe) -> None:
         )
 
 
-def grey_store(env: dict[str, Any]) -> bool:
-    """Whether the run learnt from grey pictures."""
-    return (env.get("framing") or {}).get("channels") == 1
-
-
 def metadata(
-    run: Path, recipe: Recipe, env: dict[str, Any], calibration: Calibration, outputs: dict[str, Tensor]
+    run: Path, recipe: Recipe, framing: Framing, calibration: Calibration, outputs: dict[str, Tensor]
 ) -> dict[str, Any]:
     """What a user of the file must know; JSON under the key `mien` of the file's metadata."""
     from mien import __version__
@@ -188,9 +186,9 @@ def metadata(
         "classes": list(scheme_classes(recipe.data.scheme)),
         "input": {
             "name": INPUT, "type": "uint8", "shape": ["B", 3, recipe.model.size, recipe.model.size], "channels": "RGB",
-            "size": recipe.model.size, "normalised": "inside the graph", "grey": "inside the graph" if grey_store(env) else None,
+            "size": recipe.model.size, "normalised": "inside the graph", "grey": "inside the graph" if framing.channels == 1 else None,
         },
-        "framing": env.get("framing"),
+        "framing": framing._asdict(),
         "calibration": calibration._asdict(),
         "outputs": {name: {"shape": ["B", *value.shape[1:]], "what": OUTPUTS[name]} for name, value in outputs.items()},
         "notice": "Recognises expressions, not what a person feels. Prohibited in the EU at work and in education.",
