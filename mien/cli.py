@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.predict",
         "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
     ),
+    "serve": ("mien.web", "a page on this computer: photos and drawn faces, bars and maps side by side"),
     "calibrate": ("mien.calibrate", "fit a run's temperature and abstain threshold on its validation faces"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),

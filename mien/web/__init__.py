@@ -1,0 +1,65 @@
+"""`mien serve`: a page on this computer that names the expression of photos and of drawn faces, and shows why."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from pathlib import Path
+
+from mien.errors import UsageError
+
+
+def serve(
+    *,
+    run: Path | None = None,
+    action_units: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    faces: str = "auto",
+    landmark_model: Path | None = None,
+    device: str = "auto",
+    max_mb: float = 10.0,
+    rate: int = 600,
+) -> None:
+    """Open the page and answer until Ctrl-C. It keeps no file and asks no other computer for anything.
+
+    Args:
+        run: run folder of mien train; by default the model in the box.
+        action_units: run folder of mien audet train; adds what it reads off the face.
+        host: address to listen at; only this computer can reach the default.
+        port: port to listen at.
+        faces: mediapipe, dlib, none (whole pictures are faces), or auto: mediapipe where it is installed.
+        landmark_model: model file of the face provider; found by itself where the provider is installed.
+        device: auto, cpu, cuda or cuda:1.
+        max_mb: largest request in megabytes.
+        rate: requests a minute that one address may send.
+
+    """
+    if not 0 < max_mb <= 1000 or not 10 <= rate <= 1_000_000:
+        raise UsageError(f"--max-mb {max_mb} must lie above 0 and be at most 1000, --rate {rate} be 10 to 1000000.")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port {port} is no port; give 0 (any free one) to 65535.")
+    from mien.web.page import open_model, run_page
+
+    run_page(
+        open_model(run, action_units, faces, landmark_model, device),
+        host, port, max_bytes=int(max_mb * 1e6), rate=rate, warn=lambda: warn_of(host),
+    )  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this computer can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def warn_of(host: str) -> None:
+    """One line on standard error where others can reach the page."""
+    if not is_loopback(host):
+        print(
+            f"mien: WARNING: --host {host} lets every computer that reaches this one use the page, without a password and "
+            "unencrypted; photos of people pass through it.",
+            file=sys.stderr,
+        )

@@ -1,0 +1,166 @@
+"""What keeps a page from being flooded or from calling other computers: an ASGI wrapper around the whole application."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from mien.data.pictures import PictureError, load_picture
+from mien.draw import rgb
+from mien.schema import ByteArray
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+BURST = 6
+"""A client may send a sixth of a minute's requests at once."""
+REMEMBERED = 4096
+"""Addresses whose requests are counted; the one seen longest ago is forgotten first."""
+MEGAPIXELS = 50
+CLOSED = ("/gradio_api/upload",)
+"""Paths that are refused: the page never writes what is sent to it into a file."""
+LONGEST = 1600
+"""Longer side, pixels, to which a photo is made smaller before faces are looked for."""
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; "
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; connect-src 'self' blob: data:; "
+        "media-src 'self' blob: data:; form-action 'self'; base-uri 'self'; object-src 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""The browser itself then refuses to ask any other computer, whatever the page's libraries want."""
+
+
+class Rate:
+    """Token bucket for each address: `rate` requests a minute, a sixth of them at once."""
+
+    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.clock = rate, clock
+        self.most = max(1.0, rate / BURST)
+        self.seen: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def allow(self, address: str) -> bool:
+        """Take a token for an address; False where it has none left."""
+        now = self.clock()
+        tokens, before = self.seen.pop(address, (self.most, now))
+        tokens = min(self.most, tokens + (now - before) * self.rate / 60)
+        allowed = tokens >= 1
+        self.seen[address] = (tokens - allowed, now)
+        while len(self.seen) > REMEMBERED:
+            self.seen.popitem(last=False)
+        return allowed
+
+
+class TooLarge(Exception):
+    """The body of a request grew beyond the limit."""
+
+
+class Limits:
+    """ASGI middleware: requests that change something are counted and measured, every answer gets HEADERS."""
+
+    def __init__(self, app: Application, max_bytes: int, rate: int) -> None:
+        self.app, self.max_bytes, self.rate = app, max_bytes, Rate(rate)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer 429 or 413, or pass the request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, size = False, 0
+
+        async def sent(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *own]}
+            await send(message)
+
+        async def received() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.max_bytes:
+                raise TooLarge
+            return message
+
+        if scope["method"] == "POST":
+            address = (scope.get("client") or ("unknown",))[0]
+            if not self.rate.allow(str(address)):
+                await refuse(sent, 429, "too many requests; wait a little")
+                return
+            if scope["path"].rstrip("/").endswith(CLOSED):
+                await refuse(sent, 403, "this page takes no files")
+                return
+            length = dict(scope["headers"]).get(b"content-length", b"0")
+            if not length.isdigit() or int(length) > self.max_bytes:
+                await refuse(sent, 413, f"the request is larger than {self.max_bytes / 1e6:g} MB")
+                return
+        try:
+            await self.app(scope, received, sent)
+        except TooLarge:
+            if not started:
+                await refuse(sent, 413, f"the request is larger than {self.max_bytes / 1e6:g} MB")
+
+
+async def refuse(send: Send, status: int, reason: str) -> None:
+    """Answer in one line."""
+    body = reason.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"retry-after", b"10")] if status == 429 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def request_bytes(photo: int) -> int:
+    """Largest request for a largest photo: base64 takes four bytes for three, and the settings travel with it."""
+    return photo * 4 // 3 + 65536
+
+
+def read_photo(photo: str) -> ByteArray:
+    """RGB pixels of a photo as a data URL (`data:image/jpeg;base64,...`), upright by its EXIF note, made smaller where it is large.
+
+    Raises:
+        PictureError: damaged, no picture, or more than MEGAPIXELS; told from the header, before it is decoded.
+
+    """
+    from PIL import Image
+
+    try:
+        data = base64.b64decode(photo.partition("base64,")[2], validate=True)
+    except ValueError:
+        raise PictureError("what the browser sent is no file") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as opened:
+                pixels = opened.width * opened.height
+    except Exception:  # load_picture says what is wrong with it
+        pixels = 0
+    if pixels > MEGAPIXELS * 1e6:
+        raise PictureError(f"{pixels / 1e6:.0f} megapixels are too many; {MEGAPIXELS} are allowed")
+    return smaller(rgb(load_picture(data)))
+
+
+def smaller(image: ByteArray) -> ByteArray:
+    """A picture whose longer side is at most LONGEST."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = LONGEST / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
