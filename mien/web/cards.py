@@ -148,8 +148,9 @@ def jpeg_uri(picture: ByteArray, quality: int = 88) -> str:
 
 
 STYLE = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto; }
+.gradio-container { max-width: 1240px !important; margin: 0 auto; overflow: visible !important; }
 footer { display: none !important; }
+.gradio-container .html-container { padding: 0 !important; }
 .mien-head h1 { font-size: 1.5rem; margin: .2rem 0; }
 .mien-notice { margin: .2rem 0; padding: .5rem .8rem; border-left: 4px solid #b45309; background: rgba(180, 83, 9, .1); }
 .mien-small { font-size: .82rem; opacity: .75; margin: .2rem 0; }
@@ -166,13 +167,15 @@ footer { display: none !important; }
 .mien-pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin-top: .7rem; }
 .mien-pictures figure, .mien-photo figure { margin: 0; }
 .mien-pictures img, .mien-none { width: 100%; aspect-ratio: 1; border-radius: 6px; display: block; }
-.mien-none { display: grid; place-items: center; text-align: center; font-size: .85rem; background: rgba(128, 128, 128, .15); }
+.mien-none { display: grid; place-items: center; text-align: center; padding: .3rem; box-sizing: border-box; font-size: .85rem; background: rgba(128, 128, 128, .15); }
 .mien-card figcaption, .mien-photo figcaption { font-size: .8rem; text-align: center; opacity: .85; overflow-wrap: anywhere; }
 .mien-drop { display: flex; flex-direction: column; align-items: center; gap: .2rem; padding: 1.3rem; cursor: pointer;
   border: 2px dashed var(--border-color-primary); border-radius: 8px; overflow-wrap: anywhere; }
 .mien-drop:hover, .mien-drop:focus-within { border-color: #2563eb; }
 .mien-drop input { position: absolute; width: 1px; height: 1px; opacity: 0; }
-.mien-result { position: sticky; top: .4rem; align-self: flex-start; z-index: 5; }
+.mien-result { position: sticky !important; top: .4rem; align-self: flex-start; z-index: 100; }
+.mien-sliders .form { background: none !important; border: 0 !important; display: grid !important; grid-template-columns: 1fr 1fr; gap: 0 .4rem !important; }
+.mien-sliders input[type=number] { width: 3.2rem; }
 .mien-sliders .block { padding: .25rem .6rem; }
 .mien-sliders .min_value, .mien-sliders .max_value { display: none; }
 .mien-sliders .head { align-items: center; }
@@ -187,7 +190,9 @@ footer { display: none !important; }
   .mien-card figcaption { font-size: .68rem; }
   .mien-bar { grid-template-columns: 5.6rem 1fr 2.6rem; font-size: .85rem; line-height: 1.3; }
   .mien-none { font-size: .68rem; }
-  .mien-head h1 { font-size: 1.2rem; }
+  .mien-head h1 { font-size: 1.1rem; }
+  .mien-sliders .head input, .mien-sliders .head .tab-like-container { display: none; }
+  .mien-sliders .block { padding: .2rem .4rem; }
   .mien-notice { font-size: .85rem; padding: .35rem .6rem; }
   .mien-words p { font-size: .8rem; margin-top: .3rem; }
   .mien-result .mien-small { display: none; }

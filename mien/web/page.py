@@ -157,19 +157,8 @@ def unit_sliders(gr: Any) -> list[Any]:
     for number, (group, names) in enumerate(drawn.UNIT_GROUPS.items()):
         with gr.Accordion(group, open=number < 2), gr.Row(elem_classes="mien-sliders"):
             for unit, name in names.items():
-                value = drawn.START.get(unit, 0.0)
-                sliders.append(
-                    gr.Slider(
-                        0,
-                        drawn.STRONGEST,
-                        value=value,
-                        step=0.5,
-                        label=f"{unit} {name}",
-                        min_width=200,
-                        elem_id=unit,
-                        buttons=[],
-                    )
-                )
+                look = {"label": f"{unit} {name}", "elem_id": unit, "min_width": 140, "buttons": []}
+                sliders.append(gr.Slider(0, drawn.STRONGEST, value=drawn.START.get(unit, 0.0), step=0.5, **look))
     return sliders
 
 
@@ -190,19 +179,20 @@ def start_values() -> list[float]:
     return [drawn.START.get(name, 0.0) for name in drawn.UNITS]
 
 
-def launch(served: Served, host: str, port: int, max_bytes: int, rate: int, block: bool) -> Any:
-    """Start the server; returns the running gradio Blocks. A photo may have `max_bytes`."""
+def launch(served: Served, host: str, port: int, max_bytes: int, rate: int) -> Any:
+    """Start the server in a thread; returns the running gradio Blocks. A photo may have `max_bytes`."""
     gr = need_gradio()
     from starlette.middleware import Middleware
 
     page = build(served, max_bytes)
     page.queue(default_concurrency_limit=1, max_size=32, api_open=False)
-    fonts = ["ui-sans-serif", "system-ui", "sans-serif"]
+    fonts = {"font": ["ui-sans-serif", "system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    limits = Middleware(Limits, max_bytes=request_bytes(max_bytes), rate=rate)
     page.launch(
-        server_name=host, server_port=port or None, share=False, quiet=True, prevent_thread_lock=not block, inbrowser=False,
-        ssr_mode=False, footer_links=[], pwa=False, mcp_server=False, enable_monitoring=False,
-        css=cards.STYLE, theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"]),
-        app_kwargs={"middleware": [Middleware(Limits, max_bytes=request_bytes(max_bytes), rate=rate)], "docs_url": None, "redoc_url": None},
+        server_name=host, server_port=port or None, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
+        css=cards.STYLE, theme=gr.themes.Default(primary_hue="blue", **fonts), ssr_mode=False, footer_links=[], pwa=False,
+        mcp_server=False, enable_monitoring=False,
+        app_kwargs={"middleware": [limits], "docs_url": None, "redoc_url": None},
     )  # fmt: skip
     return page
 
@@ -212,7 +202,7 @@ def run_page(served: Served, host: str, port: int, *, max_bytes: int, rate: int,
     with tempfile.TemporaryDirectory(prefix="mien-page-") as folder:  # gradio makes folders; nothing comes into them
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
-            page = launch(served, host, port, max_bytes, rate, block=False)
+            page = launch(served, host, port, max_bytes, rate)
         except OSError as error:
             raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another --port.") from error
         warn()
