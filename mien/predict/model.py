@@ -322,7 +322,7 @@ def load(
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
         file = None if landmark_model is None else Path(landmark_model)
-        provider = None if faces == "none" else Finders(faces, file)
+        provider: Provider | None = None if faces == "none" else Finders(faces, file)
     else:
         provider = faces
     reader = None
