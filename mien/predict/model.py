@@ -68,7 +68,7 @@ class Found(NamedTuple):
     """As the net of action units wants them; empty without one."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceModel:
     """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
 
@@ -86,6 +86,10 @@ class FaceModel:
     calibration: Calibration
     reader: UnitReader | None
     """The net of action units, where there is one."""
+
+    def __repr__(self) -> str:
+        units = f", {len(self.action_units)} action units" if self.action_units else ""
+        return f"FaceModel({self.name}: {', '.join(self.classes)}{units}; {self.device})"
 
     @property
     def classes(self) -> tuple[str, ...]:
