@@ -49,6 +49,7 @@ REFUSED = {
     "truncated.jpg": (JPEG[: len(JPEG) // 3], "damaged picture (image file is truncated"),
     "bomb.png": (huge_png(50_000, 50_000), "pixels"),
     "large.png": (huge_png(11_000, 10_000), "11000 x 10000 pixels are too many"),
+    "long.png": (huge_png(40_000, 10), "40000 x 10 pixels: a side is longer than 32766"),
     "zero.jpg": (b"", "empty file"),
     "text.jpg": (b"just some text\n", "a text file, not a picture"),
     "apple.heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100), "HEIC picture"),
@@ -115,6 +116,17 @@ def test_arrays_of_other_kinds_are_refused(model):
         assert "no picture" in model.predict([wrong])[0].reason
     with pytest.raises(PictureError, match="empty file"):
         load_picture(b"")
+
+
+def test_what_opencv_refuses_is_a_reason(model, monkeypatch):
+    import cv2
+
+    def refuse(*_):
+        raise cv2.error("OpenCV(4)\nassertion failed")
+
+    monkeypatch.setattr("mien.predict.model.frame_face", refuse)
+    found = model.predict([PHOTO])[0]
+    assert (found.faces, found.reason) == ((), "cannot be processed (OpenCV(4) assertion failed)")
 
 
 def seeds(folder: Path) -> list[bytes]:

@@ -273,7 +273,7 @@ def test_standard_input(run, folder, tmp_path, monkeypatch, read):
 class Camera:
     """Stands in for cv2.VideoCapture: five frames, then Ctrl-C."""
 
-    def __init__(self, number):
+    def __init__(self, number, *_):
         assert number == 0
         self.left = 5
 

@@ -207,7 +207,16 @@ class FaceModel:
         yield from judge(held)
 
     def _find(self, picture: Picture, display: int, keep_image: bool) -> Found:
-        """Faces of a picture, cut for the nets."""
+        """Faces of a picture, cut for the nets; one that OpenCV or the memory is no match for gets a reason."""
+        import cv2
+
+        try:
+            return self._cut(picture, display, keep_image)
+        except (cv2.error, MemoryError) as error:
+            words = " ".join(str(error).split())[:160] or "not enough memory"
+            return Found(picture._replace(image=None, reason=f"cannot be processed ({words})"), [], [], [])
+
+    def _cut(self, picture: Picture, display: int, keep_image: bool) -> Found:
         if picture.image is None:
             return Found(picture, [], [], [])
         image = picture.image
