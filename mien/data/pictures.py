@@ -15,6 +15,8 @@ BOX_MARGIN = 0.15
 """Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
 
 MAX_PIXELS = 100_000_000
+MAX_SIDE = 32_766
+"""OpenCV does not turn longer pictures."""
 
 
 class PictureError(Exception):
@@ -33,6 +35,7 @@ def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
             or image.ndim not in (2, 3)
             or (image.ndim == 3 and image.shape[2] != 3)
             or not image.size
+            or max(image.shape) > MAX_SIDE
         ):
             raise PictureError(f"pixels of type {image.dtype} and shape {image.shape} are no picture")
         return image
@@ -50,6 +53,8 @@ def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise PictureError(f"{opened.width} x {opened.height} pixels are too many")
+                if max(opened.size) > MAX_SIDE:
+                    raise PictureError(f"{opened.width} x {opened.height} pixels: a side is longer than {MAX_SIDE}")
                 upright = ImageOps.exif_transpose(opened)
                 if upright.mode.startswith("I;16"):
                     return (np.asarray(upright) >> 8).astype(np.uint8)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from mien.errors import DataError
 
@@ -58,6 +57,8 @@ def normal_interval(share: float, n: int, level: float = 0.95) -> Interval:
     The interval of published cross-validations (Luna-Jimenez et al. 2021: mean accuracy over folds, n all faces). It
     takes faces for independent and models for unpaired; not clipped to [0, 1]. DataError unless 0 <= share <= 1, n > 0.
     """
+    from scipy import stats
+
     if not 0 <= share <= 1 or n < 1:
         raise DataError(f"a share of {share} of {n} samples has no interval; give a share in [0, 1] of at least one.")
     half = float(stats.norm.ppf((1 + level) / 2)) * (share * (1 - share) / n) ** 0.5
@@ -113,6 +114,8 @@ def mcnemar(first_correct: npt.ArrayLike, second_correct: npt.ArrayLike) -> floa
 
     first_correct, second_correct (N,) bool. Only samples that exactly one of them gets right count; none: p = 1.
     """
+    from scipy import stats
+
     a, b = _pair(np.asarray(first_correct, dtype=float), np.asarray(second_correct, dtype=float))
     only_first, only_second = int((a > b).sum()), int((b > a).sum())
     if only_first + only_second == 0:
@@ -125,6 +128,8 @@ def paired_seeds(first: npt.ArrayLike, second: npt.ArrayLike, level: float = 0.9
 
     At least two seeds, else DataError. Differences that are all equal have zero width: p = 0, or 1 when they are 0.
     """
+    from scipy import stats
+
     a, b = _pair(first, second)
     if len(a) < 2:
         raise DataError(f"a paired t interval needs at least 2 seeds, got {len(a)}; run more seeds.")

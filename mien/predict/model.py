@@ -68,7 +68,7 @@ class Found(NamedTuple):
     """As the net of action units wants them; empty without one."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FaceModel:
     """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
 
@@ -86,6 +86,10 @@ class FaceModel:
     calibration: Calibration
     reader: UnitReader | None
     """The net of action units, where there is one."""
+
+    def __repr__(self) -> str:
+        units = f", {len(self.action_units)} action units" if self.action_units else ""
+        return f"FaceModel({self.name}: {', '.join(self.classes)}{units}; {self.device})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -203,7 +207,16 @@ class FaceModel:
         yield from judge(held)
 
     def _find(self, picture: Picture, display: int, keep_image: bool) -> Found:
-        """Faces of a picture, cut for the nets."""
+        """Faces of a picture, cut for the nets; one that OpenCV or the memory is no match for gets a reason."""
+        import cv2
+
+        try:
+            return self._cut(picture, display, keep_image)
+        except (cv2.error, MemoryError) as error:
+            words = " ".join(str(error).split())[:160] or "not enough memory"
+            return Found(picture._replace(image=None, reason=f"cannot be processed ({words})"), [], [], [])
+
+    def _cut(self, picture: Picture, display: int, keep_image: bool) -> Found:
         if picture.image is None:
             return Found(picture, [], [], [])
         image = picture.image
@@ -322,7 +335,7 @@ def load(
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
         file = None if landmark_model is None else Path(landmark_model)
-        provider = None if faces == "none" else Finders(faces, file)
+        provider: Provider | None = None if faces == "none" else Finders(faces, file)
     else:
         provider = faces
     reader = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -172,9 +173,8 @@ def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[
     import cv2
 
     source = f"camera {video}" if isinstance(video, int) else str(video)
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
-    cv2.utils.logging.setLogLevel(before)
+    with quiet():
+        capture = cv2.VideoCapture(video) if isinstance(video, int) else cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
     try:
         if isinstance(video, int) and not capture.isOpened():
             raise DataError(f"no camera {video} can be opened here; give a video file, or another number.")
@@ -204,11 +204,25 @@ def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[
         capture.release()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What OpenCV and FFmpeg have to say of a damaged video is not printed: the reason is in the rows."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
 def frame_count(file: Path) -> int:
     """Frames that a video file announces; 0 where it does not."""
     import cv2
 
-    capture = cv2.VideoCapture(str(file))
+    with quiet():
+        capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     return max(count, 0)

@@ -167,14 +167,16 @@ footer { display: none !important; }
 .mien-pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin-top: .7rem; }
 .mien-pictures figure, .mien-photo figure { margin: 0; }
 .mien-pictures img, .mien-none { width: 100%; aspect-ratio: 1; border-radius: 6px; display: block; }
-.mien-none { display: grid; place-items: center; text-align: center; padding: .3rem; box-sizing: border-box; font-size: .85rem; background: rgba(128, 128, 128, .15); }
+.mien-none { display: grid; place-items: center; text-align: center; padding: .3rem; box-sizing: border-box;
+  font-size: .85rem; background: rgba(128, 128, 128, .15); }
 .mien-card figcaption, .mien-photo figcaption { font-size: .8rem; text-align: center; opacity: .85; overflow-wrap: anywhere; }
 .mien-drop { display: flex; flex-direction: column; align-items: center; gap: .2rem; padding: 1.3rem; cursor: pointer;
   border: 2px dashed var(--border-color-primary); border-radius: 8px; overflow-wrap: anywhere; }
 .mien-drop:hover, .mien-drop:focus-within { border-color: #2563eb; }
 .mien-drop input { position: absolute; width: 1px; height: 1px; opacity: 0; }
 .mien-result { position: sticky !important; top: .4rem; align-self: flex-start; z-index: 100; }
-.mien-sliders .form { background: none !important; border: 0 !important; display: grid !important; grid-template-columns: 1fr 1fr; gap: 0 .4rem !important; }
+.mien-sliders .form { background: none !important; border: 0 !important; display: grid !important;
+  grid-template-columns: 1fr 1fr; gap: 0 .4rem !important; }
 .mien-sliders input[type=number] { width: 3.2rem; }
 .mien-sliders .block { padding: .25rem .6rem; }
 .mien-sliders .min_value, .mien-sliders .max_value { display: none; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,7 +52,7 @@ def open_model(
         except DataError as error:
             if faces != "auto" or landmark_model is not None:
                 raise
-            print(f"mien: whole pictures are taken as faces: {error}")
+            print(f"mien: whole pictures are taken as faces: {error}", file=sys.stderr)
     return Served(model, found_by, methods_of(model))
 
 

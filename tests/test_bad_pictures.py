@@ -1,0 +1,185 @@
+"""Damaged, odd and hostile files: one clear line each, the others are still done, and no mutation of a file crashes."""
+
+import io
+import struct
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import predict_parts as parts
+import pytest
+import tiny
+from PIL import Image
+
+from mien.data.pictures import PictureError, load_picture
+from mien.predict.model import load
+from mien.predict.sources import pictures_at, pictures_in
+from mien.train import fit
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tiny.store(tmp_path_factory.mktemp("data") / "store", each=2).path
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(path, optim={"epochs": 1}), out)
+    return load(out, faces=parts.find)
+
+
+def encoded(image: np.ndarray, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG of a few hundred bytes that announces this many pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"\0" * 100)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+PHOTO = parts.picture((20, 20))
+JPEG = encoded(PHOTO, "JPEG", quality=90)
+REFUSED = {
+    "truncated.jpg": (JPEG[: len(JPEG) // 3], "damaged picture (image file is truncated"),
+    "bomb.png": (huge_png(50_000, 50_000), "pixels"),
+    "large.png": (huge_png(11_000, 10_000), "11000 x 10000 pixels are too many"),
+    "long.png": (huge_png(40_000, 10), "40000 x 10 pixels: a side is longer than 32766"),
+    "zero.jpg": (b"", "empty file"),
+    "text.jpg": (b"just some text\n", "a text file, not a picture"),
+    "apple.heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100), "HEIC picture"),
+    "apple.jpg": (b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heic" + bytes(100), "HEIC picture"),
+    "paper.png": (b"%PDF-1.7\n" + bytes(50), "a PDF document, not a picture"),
+    "noise.png": (bytes(range(256)), "not a picture, or a damaged one"),
+    "cut.png": (encoded(PHOTO, "PNG")[:60], "damaged picture"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_file_is_one_clear_line(name, tmp_path, model):
+    content, words = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    parts.save(tmp_path / "zz.png", PHOTO)
+    bad, good = model.predict(tmp_path)
+    assert words in bad.reason
+    assert "\n" not in bad.reason
+    assert (bad.faces, bad.width, bad.height) == ((), 0, 0)
+    assert len(good.faces) == 1
+
+
+DEEP = (np.arange(96 * 160).reshape(96, 160) % 65536).astype(np.uint16)
+ACCEPTED = {
+    "cmyk.jpg": lambda path: Image.fromarray(PHOTO).convert("CMYK").save(path, quality=95),
+    "deep.png": lambda path: Image.fromarray(DEEP).save(path),
+    "deep.tif": lambda path: Image.fromarray(DEEP).save(path),
+    "moving.gif": lambda path: Image.fromarray(PHOTO).save(
+        path, save_all=True, append_images=[Image.fromarray(PHOTO[::-1])]
+    ),
+    "moving.png": lambda path: Image.fromarray(PHOTO).save(
+        path, save_all=True, append_images=[Image.fromarray(PHOTO[::-1])]
+    ),
+    "palette.png": lambda path: Image.fromarray(PHOTO).quantize(64).save(path),
+    "clear.png": lambda path: Image.fromarray(np.dstack([PHOTO, PHOTO[..., :1]])).save(path),
+    "bit.png": lambda path: Image.fromarray(PHOTO).convert("1").save(path),
+    "really_a_png.jpg": lambda path: path.write_bytes(encoded(PHOTO, "PNG")),
+    "no_ending": lambda path: path.write_bytes(JPEG),
+    "one.png": lambda path: Image.fromarray(PHOTO[:1, :1]).save(path),
+    "line.png": lambda path: Image.fromarray(PHOTO[:1]).save(path),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_an_odd_file_is_read(name, tmp_path, model):
+    ACCEPTED[name](tmp_path / name)
+    (picture,) = pictures_at(tmp_path / name)
+    assert picture.reason is None
+    assert picture.image.dtype == np.uint8
+    assert picture.image.shape == (picture.size[1], picture.size[0], 3)
+    assert model.predict(tmp_path / name)[0].reason in (None, "no face found")
+
+
+def test_sixteen_bits_and_first_frames(tmp_path):
+    for name in ("deep.png", "deep.tif"):
+        ACCEPTED[name](tmp_path / name)
+        assert np.array_equal(load_picture(tmp_path / name), DEEP >> 8)
+    ACCEPTED["moving.png"](tmp_path / "moving.png")
+    assert np.array_equal(load_picture(tmp_path / "moving.png"), PHOTO)
+
+
+def test_arrays_of_other_kinds_are_refused(model):
+    for wrong in (PHOTO.astype(np.float32), PHOTO[..., :2], np.zeros((0, 4, 3), np.uint8)):
+        assert "no picture" in model.predict([wrong])[0].reason
+    with pytest.raises(PictureError, match="empty file"):
+        load_picture(b"")
+
+
+def test_what_opencv_refuses_is_a_reason(model, monkeypatch):
+    import cv2
+
+    def refuse(*_):
+        raise cv2.error("OpenCV(4)\nassertion failed")
+
+    monkeypatch.setattr("mien.predict.model.frame_face", refuse)
+    found = model.predict([PHOTO])[0]
+    assert (found.faces, found.reason) == ((), "cannot be processed (OpenCV(4) assertion failed)")
+
+
+def seeds(folder: Path) -> list[bytes]:
+    """Whole files of every kind that is read."""
+    small = parts.picture((8, 8), size=(80, 72))
+    made = [encoded(small, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")]
+    for name in ("cmyk.jpg", "deep.tif", "moving.gif", "palette.png"):
+        ACCEPTED[name](folder / name)
+        made.append((folder / name).read_bytes())
+    frames = [parts.frame((8, 8), size=(96, 80))] * 4
+    for name, codec in (("a.avi", "MJPG"), ("a.mp4", "mp4v")):
+        made.append(parts.write_video(folder / name, frames, codec=codec).read_bytes())
+    return made
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """One to eight of: a byte changed, a bit turned, a piece lost, doubled, zeroed or filled with noise, the end cut off."""
+    data = bytearray(content)
+    for _ in range(int(rng.integers(1, 9))):
+        if not data:
+            break
+        # half of the damage goes where the headers are
+        at = int(rng.integers(min(len(data), 64) if rng.random() < 0.5 else len(data)))
+        long = int(rng.integers(1, 1 + min(64, len(data) - at)))
+        match int(rng.integers(7)):
+            case 0:
+                data[at] = int(rng.integers(256))
+            case 1:
+                data[at] ^= 1 << int(rng.integers(8))
+            case 2:
+                del data[at : at + long]
+            case 3:
+                data[at:at] = data[at : at + long]
+            case 4:
+                data[at : at + long] = bytes(long)
+            case 5:
+                data[at : at + long] = rng.bytes(long)
+            case 6:
+                del data[max(at, 1) :]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(1500, marks=pytest.mark.slow)])
+def test_no_mutation_of_a_file_crashes(model, tmp_path, count):
+    rng = np.random.default_rng(count)
+    whole, file, kinds = seeds(tmp_path), tmp_path / "fuzz.jpg", Counter()
+    for number in range(count):
+        file.write_bytes(mutated(whole[number % len(whole)], rng))
+        for _, found in model.stream(pictures_in(file, None), explain="auto", masking=False):
+            assert bool(found.faces) == (found.reason is None)
+            assert found.reason is None or (found.reason and "\n" not in found.reason and len(found.reason) < 300)
+            assert all(np.isfinite(list(face.probabilities.values())).all() for face in found.faces)
+            kinds["faces" if found.faces else found.reason.split("(")[0]] += 1
+    print(dict(kinds.most_common()))
+    assert kinds["faces"] > 0
+    assert sum(kinds.values()) >= count

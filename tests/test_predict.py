@@ -1,0 +1,409 @@
+"""`mien predict`: photos, folders, videos, lists and a camera become rows and pictures; nothing is lost in silence."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import predict_parts as parts
+import pyarrow.parquet as pq
+import pytest
+import tiny
+from PIL import Image
+
+from mien.calibrate import FILE
+from mien.cli import main
+from mien.errors import DataError
+from mien.predict import predict
+from mien.predict.overlay import annotated, label
+from mien.predict.rows import Layout, columns
+from mien.predict.sources import files_of, frames, is_video
+from mien.predict.writers import open_writer
+from mien.train import fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tiny.store(tmp_path_factory.mktemp("data") / "store").path
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(path, guidance={"weight": 1.0}, optim={"epochs": 1}), out)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def provider(monkeypatch):
+    monkeypatch.setattr("mien.predict.model.open_provider", lambda name, model=None: parts.find)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two faces in a picture, one in another, none, and a damaged file."""
+    here = tmp_path / "photos"
+    (here / "deep").mkdir(parents=True)
+    parts.save(here / "a.png", parts.picture((5, 5), (90, 9)))
+    parts.save(here / "deep" / "b.png", parts.picture((20, 20), seed=1))
+    parts.save(here / "c.png", parts.picture(seed=2))
+    (here / "d.jpg").write_bytes(b"no picture")
+    (here / "notes.txt").write_text("not read")
+    return here
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_of_a_folder(run, folder, tmp_path, capsys):
+    out = tmp_path / "out" / "rows.csv"
+    counts = predict(folder, run=run, out=out)
+    assert counts == {"pictures": 4, "faces": 3, "without_face": 2, "unreadable": 1}
+    rows = read_csv(out)
+    assert [(Path(row["source"]).name, row["face"], row["faces"], row["reason"]) for row in rows] == [
+        ("a.png", "1", "2", ""),
+        ("a.png", "2", "2", ""),
+        ("c.png", "", "0", "no face found"),
+        ("d.jpg", "", "0", "a text file, not a picture"),
+        ("b.png", "1", "1", ""),
+    ]
+    classes = tiny.NAMES
+    assert list(rows[0]) == list(columns(Layout(classes, (), True)))
+    assert {row["schema_version"] for row in rows} == {"1"}
+    for row in (rows[0], rows[1], rows[4]):
+        assert sum(float(row[f"p_{name}"]) for name in classes) == pytest.approx(1, abs=1e-4)
+        assert float(row["confidence"]) == max(float(row[f"p_{name}"]) for name in classes)
+        assert row["abstained"] == "false"
+        assert row["words"].startswith(f"{row['expression']} rather than {row['runner_up']}")
+    shown = capsys.readouterr()
+    assert "3 faces in 4 pictures, 2 without a face, 1 of them unreadable" in shown.out
+    assert shown.err.count("mien: ") == 2
+    assert "d.jpg: a text file, not a picture." in shown.err
+    assert not list(out.parent.glob("*.tmp"))
+
+
+def test_the_three_tables_agree(run, folder, tmp_path):
+    files = [tmp_path / f"rows{ending}" for ending in (".csv", ".jsonl", ".parquet")]
+    for file in files:
+        predict(folder, run=run, out=file, fast=True)
+    rows = read_csv(files[0])
+    lines = [json.loads(line) for line in files[1].read_text().splitlines()]
+    table = pq.read_table(files[2])
+    assert table.schema.metadata[b"mien.predict.schema_version"] == b"1"
+    assert list(rows[0]) == list(lines[0]) == table.column_names
+    for row, line, cells in zip(rows, lines, table.to_pylist(), strict=True):
+        for name, value in cells.items():
+            if value is None:
+                assert (row[name], line[name]) == ("", None)
+            elif isinstance(value, bool):
+                assert (row[name], line[name]) == (str(value).lower(), value)
+            elif isinstance(value, float):
+                assert float(row[name]) == line[name] == pytest.approx(value, rel=1e-5)
+            else:
+                assert (row[name], line[name]) == (str(value), value)
+
+
+def test_without_out_the_faces_are_printed(run, folder, capsys):
+    predict(folder / "a.png", run=run, explain="none")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "a.png  face 2  " in lines[1]
+    assert lines[-1].startswith("2 faces in 1 pictures (run run, cpu)")
+
+
+def test_exit_codes(run, folder, tmp_path, capsys):
+    words = ["--run", str(run), "--explain", "none"]
+    assert main(["predict", str(folder), *words]) == 0
+    assert main(["predict", str(folder / "c.png"), *words]) == 0  # no face is an answer
+    assert main(["predict", str(folder / "d.jpg"), str(folder / "a.png"), *words]) == 0
+    out = tmp_path / "rows.csv"
+    assert main(["predict", str(folder / "d.jpg"), str(tmp_path / "gone.jpg"), *words, "--out", str(out)]) == 1
+    assert [row["reason"] for row in read_csv(out)] == ["a text file, not a picture", "no such file"]
+    assert "none of 2 pictures could be read" in capsys.readouterr().err
+    for wrong in (
+        [],
+        ["a.png", "--camera", "0"],
+        ["a.png", "--out", "rows.xlsx"],
+        ["a.png", "--every", "0"],
+        ["a.png", "--smooth", "-1"],
+        ["a.png", "--explain", "camm"],
+        ["a.png", "--camara", "0"],
+        ["a.png", "--device", "gpu"],
+    ):
+        assert main(["predict", *wrong, "--run", str(run)]) == 2, wrong
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_annotated_pictures(run, folder, tmp_path):
+    predict(folder, run=run, overlay=tmp_path / "over", out=tmp_path / "r.csv", fast=True)
+    drawn = sorted(path.name.split("-")[0] for path in (tmp_path / "over").iterdir())
+    assert drawn == ["a", "b", "c"]
+    (path,) = (tmp_path / "over").glob("a-*.png")
+    with Image.open(path) as image:
+        assert image.size == (480, 288)  # enlarged three times, so that the labels can be read
+
+
+def test_a_box_lies_where_the_face_is(run):
+    from mien.predict.model import load
+
+    image = parts.frame((10, 20), size=(640, 480))
+    found = load(run, faces=parts.find).predict(image, explain="auto", masking=False, display=224)[0]
+    drawn = annotated(image, found)
+    assert drawn.shape == image.shape
+    x0, y0, x1, y1 = (round(v) for v in found.faces[0].box)
+    middle = (y0 + y1) // 2
+    assert drawn[middle, x1].tolist() == pytest.approx([255, 196, 0], abs=40)
+    inside, outside = drawn[middle, (x0 + x1) // 2], drawn[middle, x1 + 200]
+    assert inside.tolist() != [110, 110, 110]  # the map
+    assert outside.tolist() == [110, 110, 110]
+    assert (drawn[-10:, :60] != image[-10:, :60]).any()  # the notice
+    assert label(found.faces[0]) == f"{found.faces[0].expression} {found.faces[0].confidence:.0%}"
+
+
+def test_the_map_lies_on_the_face():
+    """A mark of the map at the nose is drawn at the nose, for a turned face in a large picture."""
+    from mien.data.framing import Framing, frame_face
+    from mien.faces.landmarks import five_points
+    from mien.predict.overlay import with_map
+    from mien.predict.results import Explanation, FacePrediction
+
+    turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]]) * 3
+    points = (tiny.points(48) @ turn.T + [220, 60]).astype(np.float32)
+    image = np.full((300, 400, 3), 128, np.uint8)
+    framed = frame_face(image, points, None, Framing(48, 3, "x", False, five_points(tiny.points(48)).tolist()), 96)
+    nose = framed.landmarks[30]
+    values = np.zeros((48, 48), np.float32)
+    values[round(float(nose[1])), round(float(nose[0]))] = 1
+    explanation = Explanation("cam", "Fear", "Anger", values, values, None, None)
+    face = FacePrediction(1, None, points, 1.0, {"Fear": 1.0}, "Fear", 1.0, False, "fitted", framed.display,
+                          framed.placement, explanation=explanation)  # fmt: skip
+    for scale in (1, 2):
+        canvas = np.repeat(np.repeat(image, scale, 0), scale, 1)
+        drawn = with_map(canvas, face, scale).astype(int)
+        red = drawn[..., 0] - drawn[..., 2]
+        y, x = np.unravel_index(red.argmax(), red.shape)
+        assert np.allclose([x, y], (points[30] + 0.5) * scale - 0.5, atol=3 * scale)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Two faces that walk; none in frames 4 and 5."""
+    made = [parts.frame() if k in (4, 5) else parts.frame((4 + k, 4), (90 - k, 8)) for k in range(12)]
+    return parts.write_video(tmp_path / "walk.avi", made)
+
+
+def test_rows_of_a_video(run, video, tmp_path):
+    out = tmp_path / "rows.csv"
+    counts = predict(video, run=run, out=out, explain="none", batch=5)
+    assert counts == {"pictures": 12, "faces": 20, "without_face": 2, "unreadable": 0}
+    rows = read_csv(out)
+    assert [row["frame"] for row in rows if row["reason"]] == ["4", "5"]
+    assert [float(row["time"]) for row in rows if row["face"] in ("", "1")] == pytest.approx(
+        [k / 10 for k in range(12)]
+    )
+    assert {(row["track"], row["face"]) for row in rows if row["face"]} == {("1", "1"), ("2", "2")}
+    assert "method" not in rows[0]
+    predict(video, run=run, out=out, explain="none", every=3, seconds=0.8)
+    assert [row["frame"] for row in read_csv(out)] == ["0", "0", "3", "3", "6", "6"]
+
+
+def test_smoothing_is_per_track(run, video, tmp_path):
+    plain, smooth = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    predict(video, run=run, out=plain, explain="none")
+    predict(video, run=run, out=smooth, explain="none", smooth=0.4)
+    before, after = ([json.loads(line) for line in file.read_text().splitlines()] for file in (plain, smooth))
+    for track in (1, 2):
+        own, found = ([row for row in rows if row["track"] == track] for rows in (before, after))
+        mean, last = own[0]["p_Fear"], own[0]["time"]
+        for row, smoothed in zip(own, found, strict=True):
+            weight = 1 - np.exp(-(row["time"] - last) / 0.4)
+            mean, last = (1 - weight) * mean + weight * row["p_Fear"], row["time"]
+            assert smoothed["p_Fear"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_annotated_video(run, video, tmp_path):
+    import cv2
+
+    predict(video, run=run, overlay=tmp_path / "over", out=tmp_path / "r.csv", fast=True)
+    (path,) = (tmp_path / "over").iterdir()
+    assert path.suffix == ".mp4"
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    assert count == 12
+
+
+def test_videos_that_cannot_be_used(run, video, tmp_path):
+    empty, text = tmp_path / "empty.mp4", tmp_path / "text.avi"
+    empty.write_bytes(b"")
+    text.write_text("no video " * 20)
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    picture = parts.save(tmp_path / "picture.png", parts.picture((9, 9))).rename(tmp_path / "named.mp4")
+    renamed = tmp_path / "video.jpg"
+    renamed.write_bytes(video.read_bytes())
+    out = tmp_path / "rows.csv"
+    predict(empty, text, cut, picture, renamed, run=run, out=out, explain="none")
+    reasons = {}
+    for row in read_csv(out):
+        reasons.setdefault(Path(row["source"]).name, []).append(row["reason"])
+    assert reasons["empty.mp4"] == reasons["text.avi"] == ["video without a readable frame, or damaged"]
+    assert reasons["named.mp4"] == [""]
+    assert len(reasons["video.jpg"]) == 22
+    assert reasons["cut.avi"][-1].startswith(("the video ends here", "video without a readable frame"))
+
+
+@pytest.mark.parametrize("read", ["list", "picture", "nothing"])
+def test_standard_input(run, folder, tmp_path, monkeypatch, read):
+    text = f"{folder / 'a.png'}\n\n{folder / 'deep'}\n{folder / 'gone.png'}\n".encode()
+    given = {"list": text, "picture": (folder / "a.png").read_bytes(), "nothing": b""}[read]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    out = tmp_path / "rows.csv"
+    if read == "nothing":
+        with pytest.raises(DataError, match="nothing came on standard input"):
+            predict(Path("-"), run=run, out=out)
+        return
+    predict(Path("-"), run=run, out=out, explain="none")
+    sources = [Path(row["source"]).name for row in read_csv(out)]
+    assert sources == {"list": ["a.png", "a.png", "b.png", "gone.png"], "picture": ["standard input"] * 2}[read]
+
+
+class Camera:
+    """Stands in for cv2.VideoCapture: five frames, then Ctrl-C."""
+
+    def __init__(self, number, *_):
+        assert number == 0
+        self.left = 5
+
+    def isOpened(self):
+        return True
+
+    def get(self, _):
+        return 0.0
+
+    def grab(self):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return True
+
+    def retrieve(self):
+        return True, parts.frame((10, 10))[:, :, ::-1]
+
+    def release(self):
+        pass
+
+
+def test_a_camera_is_read_until_it_is_stopped(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("cv2.VideoCapture", Camera)
+    out = tmp_path / "rows.csv"
+    assert main(["predict", "--camera", "0", "--run", str(run), "--out", str(out), "--explain", "none"]) == 0
+    rows = read_csv(out)
+    assert [(row["source"], row["track"]) for row in rows] == [("camera 0", "1")] * 5
+    times = [float(row["time"]) for row in rows]
+    assert times == sorted(times)
+    assert "5 faces in 5 pictures" in capsys.readouterr().out
+
+
+def test_no_camera(run):
+    with pytest.raises(DataError, match="no camera 77"):
+        predict(run=run, camera=77)
+
+
+def test_what_was_done_is_kept_when_it_is_stopped(run, video, tmp_path, monkeypatch):
+    def stopped(*words):
+        for k, found in enumerate(frames(*words)):
+            if k == 7:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr("mien.predict.sources.frames", stopped)
+    out = tmp_path / "rows.csv"
+    assert main(["predict", str(video), "--run", str(run), "--out", str(out), "--batch", "2"]) == 130
+    assert len(read_csv(out)) > 5
+
+
+def test_an_error_leaves_the_old_table(run, folder, tmp_path):
+    out = tmp_path / "rows.csv"
+    out.write_text("old")
+    writer = open_writer(out, Layout(("a",), (), False))
+    with pytest.raises(ZeroDivisionError), writer:
+        raise ZeroDivisionError
+    assert out.read_text() == "old"
+    assert list(tmp_path.glob("*.tmp")) == []
+    with pytest.raises(DataError, match="cannot write"):
+        predict(folder / "a.png", run=run, out=out / "below.csv", explain="none")
+
+
+def test_unsure_faces_say_so(run, folder, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / FILE).write_text('{"temperature": 1.0, "threshold": 1.0}')
+    out = tmp_path / "rows.csv"
+    predict(folder / "a.png", run=copy, explain="none")
+    predict(folder / "a.png", run=copy, explain="none", out=out)
+    shown = capsys.readouterr().out
+    assert shown.count("(unsure)") == 2
+    assert "2 unsure" in shown
+    assert [row["abstained"] for row in read_csv(out)] == ["true", "true"]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    parts.save(tmp_path / "b.png", parts.picture())
+    (tmp_path / "a").mkdir()
+    real = __import__("os").scandir
+
+    def scandir(path):
+        if Path(path).name == "a":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("mien.predict.sources.os.scandir", scandir)
+    assert list(files_of([tmp_path], io.BytesIO())) == [
+        (tmp_path / "a", "folder cannot be read (Permission denied)"),
+        (tmp_path / "b.png", None),
+    ]
+
+
+def test_videos_are_told_by_their_bytes(tmp_path):
+    for head, name, video in (
+        (b"\x00\x00\x00\x20ftypisom", "a.jpg", True),
+        (b"\x00\x00\x00\x20ftypheic", "a.mp4", False),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "a.png", True),
+        (b"\x89PNG\r\n\x1a\n", "a.avi", False),
+        (b"anything", "a.webm", True),
+        (b"anything", "a.jpg", False),
+    ):
+        (tmp_path / name).write_bytes(head)
+        assert is_video(tmp_path / name) == video, (head, name)
+    assert not is_video(tmp_path / "gone.png")
+
+
+def resident() -> float:
+    """Resident memory of this process in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
+@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_memory_stays_flat(run, tmp_path, count):
+    """Frames of 0.9 MB: 250 of them would be 230 MB."""
+    from mien.predict.model import load
+    from mien.predict.tracks import Tracker
+
+    image = parts.frame((40, 40), size=(640, 480))
+    path = parts.write_video(tmp_path / "long.avi", [image] * 50)
+    model, tracker = load(run, faces=lambda _: [parts.face_at(40, 40)]), Tracker(0.2)
+    seen, before = 0, 0.0
+    with open_writer(tmp_path / "rows.csv", Layout(model.classes, (), False)) as writer:
+        pictures = (frame for _ in range(count // 50) for frame in frames(path))
+        for _, found in model.stream(pictures, batch=16, keep_images=True):
+            writer.write(tracker.follow(found))
+            seen += 1
+            before = resident() if seen == 50 else before
+    assert seen == count
+    assert resident() - before < 60
