@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -202,6 +203,7 @@ def run_page(served: Served, host: str, port: int, *, max_bytes: int, rate: int,
     """Serve until Ctrl-C, with a temporary folder of the page's own that goes with it."""
     with tempfile.TemporaryDirectory(prefix="mien-page-") as folder:  # gradio makes folders; nothing comes into them
         os.environ["GRADIO_TEMP_DIR"] = folder
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that the folder goes
         try:
             page = launch(served, host, port, max_bytes, rate)
         except OSError as error:
