@@ -179,7 +179,19 @@ def test_light_modules_load_no_torch():
 
 def test_verbs_can_be_helped_without_torch():
     """Everything but training and evaluation parses its words before torch is loaded."""
-    verbs = ["demo", "synthesize", "prepare", "check", "folds", "guides", "cues.verb", "explain_photos", "predict", "calibrate", "faces.models"]
+    verbs = [
+        "demo",
+        "synthesize",
+        "prepare",
+        "check",
+        "folds",
+        "guides",
+        "cues.verb",
+        "explain_photos",
+        "predict",
+        "calibrate",
+        "faces.models",
+    ]
     assert not modules_after("\n".join(f"import mien.{name}" for name in verbs)) & {"torch", "matplotlib"}
 
 

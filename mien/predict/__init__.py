@@ -35,6 +35,7 @@ def predict(
     device: str = "auto",
     faces: str = "mediapipe",
     landmark_model: Path | None = None,
+    least_face: float | None = None,
     batch: int = 32,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
@@ -58,6 +59,7 @@ def predict(
         device: auto, cpu, cuda or cuda:1.
         faces: mediapipe, dlib, or none (whole pictures are faces).
         landmark_model: model file of the face provider; found by itself where the provider is installed.
+        least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
 
     Returns:
@@ -70,7 +72,9 @@ def predict(
     check_out(out)
     from mien.predict.model import load
 
-    model = load(run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model)
+    model = load(
+        run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model, least_face=least_face
+    )
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch
     pictures = opened(photos, camera, every, seconds, sys.stdin.buffer)
