@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mien.errors import DataError, UsageError
 
@@ -77,7 +77,7 @@ def predict(
     )
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch
-    pictures = opened(photos, camera, every, seconds, sys.stdin.buffer)
+    pictures = opened(photos, camera, every, seconds)
     stream = model.stream(
         pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32,
         keep_images=overlay is not None,
@@ -104,7 +104,7 @@ def check_options(
         raise UsageError("--smooth, --seconds and --camera must be at least 0, --every and --batch at least 1.")
 
 
-def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: float, stdin: Any) -> Iterator[Picture]:
+def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: float) -> Iterator[Picture]:
     """Every picture and frame in order, with a bar on a terminal."""
     from mien.predict.sources import files_of, frame_count, frames, is_video, pictures_in
     from mien.progress import track
@@ -113,10 +113,10 @@ def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: fl
         yield from frames(camera, every, seconds)
         return
     if any(str(path) == "-" for path in photos):  # nobody knows how many will come
-        for file, reason in track(files_of(photos, stdin), "files"):
+        for file, reason in track(files_of(photos, sys.stdin.buffer), "files"):
             yield from pictures_in(file, reason, every, seconds)
         return
-    files = list(files_of(photos, stdin))
+    files = list(files_of(photos))
     if len(files) > 1:
         for file, reason in track(files, "files", len(files)):
             yield from pictures_in(file, reason, every, seconds)
