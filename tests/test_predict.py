@@ -134,6 +134,12 @@ def test_exit_codes(run, folder, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_doubtful_face_is_no_unreadable_file(run, folder, capsys):
+    counts = predict(folder / "a.png", run=run, explain="none", least_face=0.95)
+    assert counts == {"pictures": 1, "faces": 0, "without_face": 1, "unreadable": 0}
+    assert "a.png: no face found (best confidence 0.90, under 0.95)." in capsys.readouterr().err
+
+
 def test_annotated_pictures(run, folder, tmp_path):
     predict(folder, run=run, overlay=tmp_path / "over", out=tmp_path / "r.csv", fast=True)
     drawn = sorted(path.name.split("-")[0] for path in (tmp_path / "over").iterdir())

@@ -309,3 +309,12 @@ def test_real_photos(run):
     found = load(run).predict([*sorted((root / "london" / "smiling").glob("*.jpg"))[:6], root / "negatives"])
     assert [len(picture.faces) for picture in found][:6] == [1] * 6
     assert sum(len(picture.faces) for picture in found) == 6
+
+
+def test_doubtful_faces_do_not_count(run, monkeypatch):
+    image = parts.picture((5, 5))
+    sure, strict = load(run, faces=parts.find, least_face=0.9), load(run, faces=parts.find, least_face=0.95)
+    assert len(sure.predict(image).faces) == 1
+    assert strict.predict(image)[0].reason == "no face found (best confidence 0.90, under 0.95)"
+    monkeypatch.setattr("mien.predict.model.open_provider", lambda name, model: parts.find)
+    assert [load(run, faces=name).least_face for name in ("mediapipe", "dlib")] == [0.7, float("-inf")]

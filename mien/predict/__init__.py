@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mien.errors import DataError, UsageError
 
@@ -35,6 +35,7 @@ def predict(
     device: str = "auto",
     faces: str = "mediapipe",
     landmark_model: Path | None = None,
+    least_face: float | None = None,
     batch: int = 32,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
@@ -58,6 +59,7 @@ def predict(
         device: auto, cpu, cuda or cuda:1.
         faces: mediapipe, dlib, or none (whole pictures are faces).
         landmark_model: model file of the face provider; found by itself where the provider is installed.
+        least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
 
     Returns:
@@ -70,10 +72,12 @@ def predict(
     check_out(out)
     from mien.predict.model import load
 
-    model = load(run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model)
+    model = load(
+        run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model, least_face=least_face
+    )
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch
-    pictures = opened(photos, camera, every, seconds, sys.stdin.buffer)
+    pictures = opened(photos, camera, every, seconds)
     stream = model.stream(
         pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32,
         keep_images=overlay is not None,
@@ -100,7 +104,7 @@ def check_options(
         raise UsageError("--smooth, --seconds and --camera must be at least 0, --every and --batch at least 1.")
 
 
-def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: float, stdin: Any) -> Iterator[Picture]:
+def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: float) -> Iterator[Picture]:
     """Every picture and frame in order, with a bar on a terminal."""
     from mien.predict.sources import files_of, frame_count, frames, is_video, pictures_in
     from mien.progress import track
@@ -109,10 +113,10 @@ def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: fl
         yield from frames(camera, every, seconds)
         return
     if any(str(path) == "-" for path in photos):  # nobody knows how many will come
-        for file, reason in track(files_of(photos, stdin), "files"):
+        for file, reason in track(files_of(photos, sys.stdin.buffer), "files"):
             yield from pictures_in(file, reason, every, seconds)
         return
-    files = list(files_of(photos, stdin))
+    files = list(files_of(photos))
     if len(files) > 1:
         for file, reason in track(files, "files", len(files)):
             yield from pictures_in(file, reason, every, seconds)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 BOX = Path(__file__).parent.parent / "weights"
 """The model in the box: run folders `expression` and, where there is one, `action_units`."""
+LEAST_FACE = {"mediapipe": 0.7}
+"""Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
 """What `auto` takes, the first that fits the model."""
 
@@ -66,6 +68,8 @@ class Found(NamedTuple):
     framed: list[FramedFace]
     for_units: list[FramedFace]
     """As the net of action units wants them; empty without one."""
+    reason: str | None = None
+    """Why there is no face in a picture that could be read."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,6 +86,8 @@ class FaceModel:
     framing: Framing
     provider: Provider | None
     """None: whole pictures are faces."""
+    least_face: float
+    """Faces whose provider is less sure than this do not count."""
     device: torch.device
     calibration: Calibration
     reader: UnitReader | None
@@ -220,14 +226,19 @@ class FaceModel:
         if picture.image is None:
             return Found(picture, [], [], [])
         image = picture.image
-        faces: list[Face | None] = [None] if self.provider is None else list(self.provider(image))
+        seen: list[Face | None] = [None] if self.provider is None else list(self.provider(image))
+        faces = [face for face in seen if face is None or face.score >= self.least_face]
+        reason = None if faces else "no face found"
+        if seen and not faces:
+            best = max(face.score for face in seen if face is not None)
+            reason = f"no face found (best confidence {best:.2f}, under {self.least_face})"
 
         def cut(framing: Framing) -> list[FramedFace]:
             found = [(None, None) if face is None else (face.landmarks, face.box) for face in faces]
             return [frame_face(image, points, box, framing, display) for points, box in found]
 
         units = [] if self.reader is None else cut(self.reader.framing)
-        return Found(picture if keep_image else picture._replace(image=None), faces, cut(self.framing), units)
+        return Found(picture if keep_image else picture._replace(image=None), faces, cut(self.framing), units, reason)
 
     def _judge(
         self, held: Sequence[Found], method: str | None, expression: str | None, masking: bool, batch: int
@@ -244,7 +255,7 @@ class FaceModel:
             picture, (width, height) = found.picture, found.picture.size
             pairs = zip(found.faces, found.framed, strict=True)
             faces = tuple(self._face(n, face, cut, next(rest)) for n, (face, cut) in enumerate(pairs, start=1))
-            reason = picture.reason or (None if faces else "no face found")
+            reason = picture.reason or found.reason
             yield (
                 picture,
                 PicturePrediction(picture.source, width, height, faces, reason, picture.frame, picture.time),
@@ -316,6 +327,7 @@ def load(
     device: str = "auto",
     faces: str | Callable[[ByteArray], list[Face]] = "mediapipe",
     landmark_model: Path | str | None = None,
+    least_face: float | None = None,
 ) -> FaceModel:
     """Open a trained run for pictures.
 
@@ -326,6 +338,7 @@ def load(
         faces: provider of faces (mediapipe, dlib; docs/faces.md), none (whole pictures are faces), or a function from an RGB
             picture to its faces.
         landmark_model: model file of the provider; found by itself where the provider is installed.
+        least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
 
     """
     place = device_named(device)
@@ -344,10 +357,13 @@ def load(
 
         opened = open_reader(units)
         reader = opened._replace(net=opened.net.to(place), device=place)
+    if least_face is None:
+        least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
     return FaceModel(
-        folder.resolve().name, net.to(place), recipe, facts, framing, provider, place, read_calibration(folder), reader
-    )
+        folder.resolve().name, net.to(place), recipe, facts, framing, provider, least_face, place,
+        read_calibration(folder), reader,
+    )  # fmt: skip
 
 
 def boxed() -> Path:

@@ -118,13 +118,13 @@ def is_video(path: Path) -> bool:
     return any(magic in head for magic in VIDEO_MAGIC) or path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def files_of(paths: Iterable[Path], stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None]]:
+def files_of(paths: Iterable[Path], stdin: IO[bytes] | None = None) -> Iterator[tuple[Path | bytes, str | None]]:
     """Files of paths and folders, with the reason where one cannot be read; `-` is standard input.
 
     Standard input holds one encoded picture, or a list of paths, one a line. A path in the list may be a folder, too.
     """
     for path in paths:
-        if str(path) == "-":
+        if str(path) == "-" and stdin is not None:
             yield from _standard_input(stdin)
         elif path.is_dir():
             found = list[Path]()
@@ -145,7 +145,7 @@ def _standard_input(stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None
         yield head + stdin.read(), None
         return
     lines = (line.decode("utf-8", "replace").strip() for line in _chain(head, stdin))
-    yield from files_of((Path(line) for line in lines if line and line != "-"), stdin)
+    yield from files_of(Path(line) for line in lines if line)
 
 
 def _chain(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
@@ -191,7 +191,7 @@ def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[
                 done, pixels = capture.retrieve()
                 if not done:
                     break
-                image = np.ascontiguousarray(pixels[:, :, ::-1])
+                image = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
                 size = (image.shape[1], image.shape[0])
                 yield Picture(source, image, frame=number, time=moment, size=size, rate=rate / every)
             number += 1

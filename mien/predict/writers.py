@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -135,7 +136,7 @@ def check_out(path: Path | None) -> None:
 def _short(value: Any) -> Any:
     """A float at six digits; NaN and infinity are unknown."""
     if isinstance(value, float):
-        return float(f"{value:.6g}") if value - value == 0 else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
 
 
