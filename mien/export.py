@@ -19,7 +19,7 @@ from mien import checkpoint, maps
 from mien.calibrate import Calibration, read_calibration
 from mien.config import GUIDED_KINDS, Recipe
 from mien.data.framing import Framing
-from mien.data.transforms import FaceTransform, luma, normalise
+from mien.data.transforms import luma, normalise
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import GRADIENT_MAPS, rollout
 from mien.explain_photos import framing_of_run
@@ -201,7 +201,7 @@ def drawn_faces(size: int) -> Tensor:
 
     drawn = [record.image for record in faces(max(BATCHES), size=max(size, 32), seed=1)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)  # type: ignore[arg-type]
-    return FaceTransform(size)(pixels, torch.zeros(len(pixels), 68, 2))[0].contiguous()
+    return maps.resize(pixels.float(), (size, size)).round().to(torch.uint8).contiguous()
 
 
 def largest_difference(graph: Graph, call: Callable[[Tensor], dict[str, Tensor]], faces: Tensor) -> dict[str, float]:
