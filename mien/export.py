@@ -25,6 +25,7 @@ from mien.explain import GRADIENT_MAPS, rollout
 from mien.explain_photos import framing_of_run
 from mien.files import file_sha256, replacing
 from mien.losses.attribution import chain_gradient, chain_of
+from mien.predict.model import boxed
 from mien.schema import Output, scheme_classes
 
 if TYPE_CHECKING:
@@ -57,16 +58,22 @@ OUTPUTS = {
 """Name of an output -> what it is. A graph has those that its model gives by a forward pass alone; maps are raw."""
 
 
-def export(run: Path, *, to: Literal["onnx", "torchscript", "torch-export"] = "onnx", out: Path | None = None) -> Path:
+def export(
+    run: Path | None = None,
+    *,
+    to: Literal["onnx", "torchscript", "torch-export"] = "onnx",
+    out: Path | None = None,
+) -> Path:
     """Write a trained run as one graph: uint8 RGB faces in, logits, probabilities and maps out, any batch size.
 
     Normalisation (and grey, where the run's store was grey) lies inside the graph; names of classes and what the pictures
     must be travel in the file's metadata. The file is compared with PyTorch on drawn faces at batch 1 and 3 before it is kept.
 
     Args:
-        run: run folder of `mien train`.
+        run: run folder of `mien train`; by default the model in the box.
         to: onnx (needs the extra `export`), torchscript or torch-export.
-        out: file to write; RUN/model.onnx, model.torchscript.pt or model.pt2 unless given.
+        out: file to write; model.onnx, model.torchscript.pt or model.pt2 in the run folder (of the model in the box: here)
+            unless given.
 
     """
     if to not in WRITERS:
@@ -74,12 +81,13 @@ def export(run: Path, *, to: Literal["onnx", "torchscript", "torch-export"] = "o
     suffix, write, read = WRITERS[to]
     if to == "onnx":
         need_onnx()
+    file = out or (run or Path()) / f"model{suffix}"
+    run = boxed() if run is None else run
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
     calibration = read_calibration(run)
     framing = framing_of_run(env, recipe)
     graph = Graph(model, recipe.model.preprocessing, framing.channels == 1, calibration.temperature).eval()
-    file = out or run / f"model{suffix}"
     faces = drawn_faces(recipe.model.size)
     with torch.no_grad(), replacing(file) as temporary:
         meta = metadata(run, recipe, framing, calibration, graph(faces[:2]))

@@ -103,6 +103,14 @@ def test_a_spatial_transformer_that_sees_the_picture(tmp_path):
     assert max(differences(graph, 32, "onnx", tmp_path).values()) < verb.TOLERANCE
 
 
+def test_without_a_run_the_model_in_the_box_is_written_here(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(verb, "boxed", lambda: run)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--to", "torchscript"]) == 0
+    assert (tmp_path / "model.torchscript.pt").is_file()
+    assert "at batch 1 and 3: largest difference 0.0e+00" in capsys.readouterr().out
+
+
 def test_torch_export_of_a_run(run, tmp_path, capsys):
     file = verb.export(run, to="torch-export", out=tmp_path / "model.pt2")
     kept = {"mien.json": ""}
