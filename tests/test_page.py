@@ -1,10 +1,10 @@
 """The page in a real browser: what it shows at two widths, what it asks for, and what it leaves behind."""
 
+import http.client
 import io
 import shutil
 import socket
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -111,6 +111,15 @@ def test_moving_au12_changes_the_answer(tab):
     assert card["y"] < 400
 
 
+def test_a_preset_moves_the_sliders(tab):
+    before = tab.get_attribute(".mien-pictures img", "src")
+    tab.get_by_label("Set the sliders to").click()
+    tab.get_by_role("option", name="Sadness").click()
+    tab.wait_for_function("before => document.querySelector('.mien-pictures img').src !== before", arg=before)
+    assert tab.input_value("#AU15 input[type=range]") == "4"
+    assert tab.input_value("#AU12 input[type=range]") == "0"
+
+
 def test_a_photo_is_turned_upright_and_kept_nowhere(tab, temporary):
     upright = picture((10, 10), (80, 20))
     stored, data = Image.fromarray(upright).rotate(90, expand=True), io.BytesIO()
@@ -139,18 +148,18 @@ def test_a_photo_that_is_too_large_is_not_sent(tab):
     assert len(tab.asked) == count
 
 
-def status(address: str, path: str, body: bytes) -> int:
-    request = urllib.request.Request(address + path, body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
+def status(address: str, path: str, length: int) -> int:
+    """Answer to a POST of which only the header is sent."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", path)
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    return connection.getresponse().status
 
 
 def test_the_server_refuses_files_and_large_requests(address, temporary):
-    assert status(address, "/gradio_api/upload", b"photo") == 403
-    assert status(address, "/gradio_api/queue/join", b"x" * 700_000) == 413
+    assert status(address, "/gradio_api/upload", 100) == 403
+    assert status(address, "/gradio_api/queue/join", 700_000) == 413
     assert files(temporary) == []
 
 

@@ -100,6 +100,12 @@ def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
     assert "unsure" in shown
 
 
+def test_a_preset_answers_with_the_card_and_the_sliders(served):
+    card, *values = page.explain_preset(served, "Anger", "cam", page.PREDICTED, 1, 0, 0)
+    assert dict(zip(drawn.UNITS, values, strict=True)) == drawn.preset("Anger")
+    assert card == page.explain_drawn(served, "cam", page.PREDICTED, 1, 0, 0, *values)
+
+
 # cards
 
 

@@ -76,6 +76,14 @@ def explain_drawn(
     return cards.card(found.faces[0], method, "Drawn face")
 
 
+def explain_preset(
+    served: Served, preset: str, method: str, expression: str, person: float, yaw: float, pitch: float
+) -> list[Any]:
+    """Card of a face with the units that usually show the expression `preset`, and their intensities for the sliders."""
+    intensities = list(drawn.preset(preset).values())
+    return [explain_drawn(served, method, expression, person, yaw, pitch, *intensities), *intensities]
+
+
 def explain_photo(served: Served, method: str, expression: str, photo: str | None) -> str:
     """Photo with boxes and a card a face, or what is wrong with it. `photo` is a data URL, as a browser reads a file."""
     if not photo:
@@ -143,14 +151,11 @@ def drawn_tab(gr: Any, served: Served, method: Any, target: Any) -> None:
 
     for control in (*sliders, person, yaw, pitch, method, target):
         control.input(answer_for, inputs, answer, **settings)
-    chosen = preset.input(
-        lambda name: list(drawn.preset(name).values()),
-        preset,
-        sliders,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    chosen.then(answer_for, inputs, answer, **settings)
+
+    def answer_preset(*values: Any) -> list[Any]:
+        return explain_preset(served, *values)
+
+    preset.input(answer_preset, [preset, *inputs[:5]], [answer, *sliders], **settings)
 
 
 def unit_sliders(gr: Any) -> list[Any]:
