@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def provider(monkeypatch):
-    monkeypatch.setattr("mien.predict.model.open_provider", lambda name, model=None: parts.find)
+    monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: parts.find)
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def explain_faces(
     share, effect = c.shares(evidence, regions), None
     if masking:
         again = partial(_probability, model, faces.guide, temperature)
-        effect = c.effects(again, faces.images, regions, target)
+        before = probabilities.gather(1, target[:, None])[:, 0]
+        effect = c.effects(again, faces.images, regions, target, before)
     book = recipe.cue.codebook
     units = None
     if difference is not None:
