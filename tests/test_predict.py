@@ -1,6 +1,7 @@
 """`mien predict`: photos, folders, videos, lists and a camera become rows and pictures; nothing is lost in silence."""
 
 import csv
+import inspect
 import io
 import json
 import sys
@@ -413,3 +414,13 @@ def test_memory_stays_flat(run, tmp_path, count):
             before = resident() if seen == 50 else before
     assert seen == count
     assert resident() - before < 60
+
+
+def test_every_column_and_option_is_documented():
+    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text(encoding="utf-8")
+    for name in columns(Layout(tiny.NAMES, ("AU1",), True)):
+        kind = name.split("_")[0]
+        listed = f"`{kind}_..." if kind == "p" else f"`{kind}_forehead`" if kind in ("share", "effect") else f"`{name}`"
+        assert listed in page or f"`{name}`" in page, name
+    for name in inspect.signature(predict).parameters:
+        assert name == "photos" or f"`--{name.replace('_', '-')}`" in page, name
