@@ -376,6 +376,15 @@ def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
     ]
 
 
+def test_paths_that_cannot_be(tmp_path):
+    file = parts.save(tmp_path / "a.png", parts.picture())
+    wrong = [tmp_path / "gone.png", file / "below.png", Path("a\0b"), tmp_path / ("x" * 300)]
+    reasons = [reason for _, reason in files_of([*wrong, file])]
+    assert reasons[:3] == ["no such file"] * 3
+    assert reasons[3].startswith("cannot be read (File name too long")
+    assert reasons[4] is None
+
+
 def test_videos_are_told_by_their_bytes(tmp_path):
     for head, name, video in (
         (b"\x00\x00\x00\x20ftypisom", "a.jpg", True),
