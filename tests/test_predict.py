@@ -109,7 +109,7 @@ def test_without_out_the_faces_are_printed(run, folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert "a.png  face 2  " in lines[1]
-    assert lines[-1].startswith("2 faces in 1 pictures (run run, cpu)")
+    assert lines[-1].startswith("2 faces in 1 picture (run run, cpu)")
 
 
 def test_exit_codes(run, folder, tmp_path, capsys):

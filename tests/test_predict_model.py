@@ -185,7 +185,7 @@ def test_notebook(model):
     found = model.predict([parts.picture((5, 5)), b"<no picture>"], explain="auto")
     page = found._repr_html_()
     assert page.count("<img") == 2
-    assert "expression recognition: 1 faces in 2 pictures" in page
+    assert "expression recognition: 1 face in 2 pictures" in page
     assert found.faces[0].expression in page
     assert model.predict([parts.picture()] * 2)._repr_html_().count("no face found") == 2
 
