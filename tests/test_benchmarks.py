@@ -48,3 +48,20 @@ def test_the_table_is_markdown(monkeypatch):
 def test_help():
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--help"]
     assert "--quick" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_photos_are_timed(tmp_path, monkeypatch):
+    import predict_parts
+    import tiny
+
+    from mien.predict.model import load
+    from mien.train import fit
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    photos = importlib.import_module("benchmarks.photos")
+    fit(tiny.recipe(tiny.store(tmp_path / "store", each=2).path, optim={"epochs": 1}), tmp_path / "run")
+    files = [predict_parts.save(tmp_path / f"{k}.png", predict_parts.picture((5, 5))) for k in range(3)]
+    rows = photos.measure(load(tmp_path / "run", faces=predict_parts.find), files, repeats=1)
+    assert [row.faces for row in rows] == [3, 3, 3, 3, 1, 1]
+    assert all(row.wall > 0 for row in rows)
+    assert photos.table(rows).count("\n") == 7

@@ -154,7 +154,8 @@ def test_masking_and_its_effect_by_a_loop():
         assert len(pictures) == len(rows)
         return (pictures.flatten(1) @ weight).softmax(1)
 
-    found = effects(probability, images, regions, target, chunk=4)
+    whole = probability(images, range(2)).gather(1, target[:, None])[:, 0]
+    found = effects(probability, images, regions, target, whole, chunk=4)
     soft = blurred(images)
     for b in range(2):
         before = float(probability(images[b : b + 1], [0])[0, target[b]])

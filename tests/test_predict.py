@@ -1,6 +1,7 @@
 """`mien predict`: photos, folders, videos, lists and a camera become rows and pictures; nothing is lost in silence."""
 
 import csv
+import inspect
 import io
 import json
 import sys
@@ -34,7 +35,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def provider(monkeypatch):
-    monkeypatch.setattr("mien.predict.model.open_provider", lambda name, model=None: parts.find)
+    monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: parts.find)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_without_out_the_faces_are_printed(run, folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert "a.png  face 2  " in lines[1]
-    assert lines[-1].startswith("2 faces in 1 pictures (run run, cpu)")
+    assert lines[-1].startswith("2 faces in 1 picture (run run, cpu)")
 
 
 def test_exit_codes(run, folder, tmp_path, capsys):
@@ -375,6 +376,15 @@ def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
     ]
 
 
+def test_paths_that_cannot_be(tmp_path):
+    file = parts.save(tmp_path / "a.png", parts.picture())
+    wrong = [tmp_path / "gone.png", file / "below.png", Path("a\0b"), tmp_path / ("x" * 300)]
+    reasons = [reason for _, reason in files_of([*wrong, file])]
+    assert reasons[:3] == ["no such file"] * 3
+    assert reasons[3].startswith("cannot be read (File name too long")
+    assert reasons[4] is None
+
+
 def test_videos_are_told_by_their_bytes(tmp_path):
     for head, name, video in (
         (b"\x00\x00\x00\x20ftypisom", "a.jpg", True),
@@ -413,3 +423,13 @@ def test_memory_stays_flat(run, tmp_path, count):
             before = resident() if seen == 50 else before
     assert seen == count
     assert resident() - before < 60
+
+
+def test_every_column_and_option_is_documented():
+    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text(encoding="utf-8")
+    for name in columns(Layout(tiny.NAMES, ("AU1",), True)):
+        kind = name.split("_")[0]
+        listed = f"`{kind}_..." if kind == "p" else f"`{kind}_forehead`" if kind in ("share", "effect") else f"`{name}`"
+        assert listed in page or f"`{name}`" in page, name
+    for name in inspect.signature(predict).parameters:
+        assert name == "photos" or f"`--{name.replace('_', '-')}`" in page, name

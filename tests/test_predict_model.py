@@ -17,7 +17,8 @@ from mien import checkpoint
 from mien.calibrate import FILE
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
-from mien.predict.model import Finders, ahead, load
+from mien.predict.finders import Finders, ahead
+from mien.predict.model import load
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import Picture
 from mien.train import fit
@@ -184,7 +185,7 @@ def test_notebook(model):
     found = model.predict([parts.picture((5, 5)), b"<no picture>"], explain="auto")
     page = found._repr_html_()
     assert page.count("<img") == 2
-    assert "expression recognition: 1 faces in 2 pictures" in page
+    assert "expression recognition: 1 face in 2 pictures" in page
     assert found.faces[0].expression in page
     assert model.predict([parts.picture()] * 2)._repr_html_().count("no face found") == 2
 
@@ -267,7 +268,7 @@ def test_each_thread_has_a_finder_of_its_own(monkeypatch):
 
         return find
 
-    monkeypatch.setattr("mien.predict.model.open_provider", open_one)
+    monkeypatch.setattr("mien.predict.finders.open_provider", open_one)
     finders = Finders("mediapipe", None)
     assert list(ahead(finders, [np.zeros((4, 4, 3), np.uint8)] * 50, workers=3, most=6)) == [[]] * 50
     assert 1 <= len(opened) <= 3
@@ -316,5 +317,5 @@ def test_doubtful_faces_do_not_count(run, monkeypatch):
     sure, strict = load(run, faces=parts.find, least_face=0.9), load(run, faces=parts.find, least_face=0.95)
     assert len(sure.predict(image).faces) == 1
     assert strict.predict(image)[0].reason == "no face found (best confidence 0.90, under 0.95)"
-    monkeypatch.setattr("mien.predict.model.open_provider", lambda name, model: parts.find)
+    monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model: parts.find)
     assert [load(run, faces=name).least_face for name in ("mediapipe", "dlib")] == [0.7, float("-inf")]

@@ -187,7 +187,9 @@ def line_of(found: PicturePrediction, face: FacePrediction) -> str:
 
 def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, overlay: Path | None) -> None:
     """What was done, and where it lies."""
-    parts = [f"{counts['faces']} faces in {counts['pictures']} pictures"]
+    from mien.predict.results import counted
+
+    parts = [f"{counted(counts['faces'], 'face')} in {counted(counts['pictures'], 'picture')}"]
     parts += [f"{counts['abstained']} unsure"] if counts["abstained"] else []
     parts += [f"{counts['without_face']} without a face"] if counts["without_face"] else []
     parts += [f"{counts['unreadable']} of them unreadable"] if counts["unreadable"] else []

@@ -83,6 +83,7 @@ def effects(
     images: Tensor,
     regions: Tensor,
     target: Tensor,
+    before: Tensor,
     fill: str = "blur",
     chunk: int = 256,
 ) -> Tensor:
@@ -95,17 +96,17 @@ def effects(
         images: (B, 3, H, W) normalised.
         regions: (B, R, g, g) 0 or 1.
         target: class of each image.
+        before: its probability (B,) for the whole image.
         fill: key of FILLS: `blur`, or `mean` for the mean colour.
         chunk: changed images in one pass.
 
     """
     count = regions.shape[1]
     rows = torch.arange(len(images), device=images.device)
-    before = probability(images, rows).gather(1, target[:, None])
     source, changed = rows.repeat_interleave(count), masked(images, regions, fill).flatten(0, 1)
     parts = zip(changed.split(chunk), source.split(chunk), strict=True)
     after = torch.cat([probability(part, origin) for part, origin in parts])
-    return before - after.gather(1, target[source][:, None]).view(-1, count)
+    return before[:, None] - after.gather(1, target[source][:, None]).view(-1, count)
 
 
 class Telling(NamedTuple):

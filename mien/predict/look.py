@@ -16,12 +16,12 @@ from mien.config import Recipe
 from mien.cues import control_cue, load_codebook
 from mien.cues.config import FACE_REGIONS
 from mien.cues.regions import face_regions, unit_maps, unit_names
-from mien.data.transforms import FaceTransform, normalise
+from mien.data.transforms import normalise, resize_faces
 from mien.guidance import with_guide
 from mien.metrics.alignment import attention_scores, cam_scores
 from mien.predict import contrast as c
 from mien.predict.results import Explanation, Region
-from mien.schema import SCHEMES, Batch, FloatArray, Output, scheme_classes
+from mien.schema import SCHEMES, Batch, Cue, FloatArray, Output, scheme_classes
 
 if TYPE_CHECKING:
     from mien.data.framing import FramedFace
@@ -45,7 +45,7 @@ def batch_of(recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, dev
     """Framed faces, resized and normalised as in training, with the guide that the model's transformer wants."""
     pixels = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2)
     points = torch.from_numpy(np.stack([face.landmarks for face in faces]))
-    pictures, points = FaceTransform(recipe.model.size)(pixels.to(device), points.to(device))
+    pictures, points = resize_faces(pixels.to(device), points.to(device), recipe.model.size)
     images = normalise(pictures, recipe.model.preprocessing)
     intensities = torch.from_numpy(units).to(device)
     unlabelled, rows = torch.full((len(images),), -1, device=device), torch.arange(len(images), device=device)
@@ -83,27 +83,62 @@ def explain_faces(
     share, effect = c.shares(evidence, regions), None
     if masking:
         again = partial(_probability, model, faces.guide, temperature)
-        effect = c.effects(again, faces.images, regions, target)
-    book = recipe.cue.codebook
+        before = probabilities.gather(1, target[:, None])[:, 0]
+        effect = c.effects(again, faces.images, regions, target, before)
     units = None
     if difference is not None:
-        drawn, _ = unit_maps(book, faces.landmarks, frame, (difference.shape[-2], difference.shape[-1]))
-        units = c.densities(difference, drawn)
-    found = []
-    for k in range(len(faces.images)):
-        known = bool(placed[k])
-        one, other = classes[int(target[k])], classes[int(second[k])]
-        parts = _regions(share[k], None if effect is None else effect[k]) if known else {}
-        named = dict(zip(unit_names(book), units[k].tolist(), strict=True)) if known and units is not None else {}
-        scored = bool(cue.valid[k])
-        found.append(Explanation(
-            method, one, other, _array(evidence[k, 0]), _array(attention[k, 0]),
-            _array(cue.maps[k, 0]) if scored else None,
-            None if difference is None else _array(difference[k, 0]),
-            {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in scores.items()} if scored else {},
-            named, parts, _words(recipe, one, other, named, parts),
-        ))  # fmt: skip
-    return probabilities, found
+        size = (difference.shape[-2], difference.shape[-1])
+        units = c.densities(difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size)[0])
+    told = Told(target, second, evidence, attention, cue, difference, placed, share, effect, units, scores)
+    return probabilities, told.explanations(recipe, method)
+
+
+class Told(NamedTuple):
+    """What is known of a batch of faces, for its explanations."""
+
+    target: Tensor
+    """(B,) class that is explained."""
+    second: Tensor
+    """(B,) its runner-up."""
+    evidence: Tensor
+    """(B, 1, h, w)."""
+    attention: Tensor
+    """(B, 1, h, w)."""
+    cue: Cue
+    difference: Tensor | None
+    """(B, 1, h, w) contrast of the two classes."""
+    placed: Tensor
+    """(B,) bool: the regions are known."""
+    share: Tensor
+    """(B, R)."""
+    effect: Tensor | None
+    """(B, R)."""
+    units: Tensor | None
+    """(B, U)."""
+    scores: dict[str, dict[str, Tensor]]
+    """Map name -> score name -> (B,)."""
+
+    def explanations(self, recipe: Recipe, method: str) -> list[Explanation]:
+        """One a face. Everything is brought to the CPU first: each number alone would wait for the device."""
+        classes, names = scheme_classes(recipe.data.scheme), unit_names(recipe.cue.codebook)
+        placed, valid, share = self.placed.tolist(), self.cue.valid.tolist(), self.share.tolist()
+        effect = [None] * len(placed) if self.effect is None else self.effect.tolist()
+        units = [None] * len(placed) if self.units is None else self.units.tolist()
+        scores = {name: {kind: v.tolist() for kind, v in kinds.items()} for name, kinds in self.scores.items()}
+        maps, attention, cues = (_array(values[:, 0]) for values in (self.evidence, self.attention, self.cue.maps))
+        contrast = None if self.difference is None else _array(self.difference[:, 0])
+        found = []
+        for k, (one, other) in enumerate(zip(self.target.tolist(), self.second.tolist(), strict=True)):
+            parts = _regions(share[k], effect[k]) if placed[k] else {}
+            row = units[k] if placed[k] else None
+            named = {} if row is None else dict(zip(names, row, strict=True))
+            found.append(Explanation(
+                method, classes[one], classes[other], maps[k], attention[k], cues[k] if valid[k] else None,
+                None if contrast is None else contrast[k],
+                {name: {kind: v[k] for kind, v in kinds.items()} for name, kinds in scores.items()} if valid[k] else {},
+                named, parts, _words(recipe, classes[one], classes[other], named, parts),
+            ))  # fmt: skip
+        return found
 
 
 @torch.no_grad()
@@ -112,9 +147,9 @@ def _probability(model: Any, guide: Tensor | None, temperature: float, images: T
     return (output.logits.float() / temperature).softmax(1)
 
 
-def _regions(share: Tensor, effect: Tensor | None) -> dict[str, Region]:
-    values = [None] * len(FACE_REGIONS) if effect is None else effect.tolist()
-    return {name: Region(s, e) for name, s, e in zip(FACE_REGIONS, share.tolist(), values, strict=True)}
+def _regions(share: list[float], effect: list[float] | None) -> dict[str, Region]:
+    values = [None] * len(FACE_REGIONS) if effect is None else effect
+    return {name: Region(s, e) for name, s, e in zip(FACE_REGIONS, share, values, strict=True)}
 
 
 def _words(recipe: Recipe, one: str, other: str, units: dict[str, float], regions: dict[str, Region]) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +18,8 @@ from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain_photos import framing_of_run, refuse_foreign_guide
-from mien.faces.detect import Face, Provider, open_provider
+from mien.faces.detect import Face, Provider
+from mien.predict.finders import Finders, ahead
 from mien.predict.look import batch_of, classify, explain_faces
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction, Predictions
 from mien.predict.sources import Picture, pictures_of
@@ -37,26 +35,6 @@ LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
 """What `auto` takes, the first that fits the model."""
-
-
-class Finders:
-    """A face provider that several threads may call: each call borrows one that is idle, or opens another."""
-
-    def __init__(self, name: str, model: Path | None) -> None:
-        self._open = partial(open_provider, name, model)
-        self._idle: SimpleQueue[Provider] = SimpleQueue()
-        self._idle.put(self._open())
-
-    def __call__(self, image: ByteArray) -> list[Face]:
-        """Faces of an RGB picture, the main one first."""
-        try:
-            provider = self._idle.get_nowait()
-        except Empty:
-            provider = self._open()
-        try:
-            return provider(image)
-        finally:
-            self._idle.put(provider)
 
 
 class Found(NamedTuple):
@@ -110,22 +88,39 @@ class FaceModel:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """Explainers that fit the model (docs/explanations.md)."""
-        image = torch.zeros(1, 3, self.recipe.model.size, self.recipe.model.size, device=self.device)
-        return tuple(explainers.fitting(self.net, image, tuple(explainers.EXPLAINERS), self.net.blank_guide(image)))
+        return tuple(name for name in explainers.EXPLAINERS if self._fits(name) is None)
 
     def method(self, name: str) -> str:
         """An explainer by name, or the one that `auto` stands for; UsageError where it does not fit the model."""
         if name != "auto" and name not in explainers.EXPLAINERS:
             raise unknown_name("explainer", name, ("auto", *explainers.EXPLAINERS))
-        image = torch.zeros(1, 3, self.recipe.model.size, self.recipe.model.size, device=self.device)
-        fit = explainers.fitting(self.net, image, PREFERRED, self.net.blank_guide(image)) if name == "auto" else [name]
-        if not fit:
-            raise UsageError(f"none of {', '.join(PREFERRED)} fits this model; name one of {', '.join(self.methods)}.")
-        if name != "auto":
-            explainers.explain(
-                self.net, image, 0, fit, sampling=explainers.Sampling(samples=1), guide=self.net.blank_guide(image)
-            )
-        return fit[0]
+        if name == "auto":
+            first = next((one for one in PREFERRED if self._fits(one) is None), None)
+            if first is None:
+                raise UsageError(
+                    f"none of {', '.join(PREFERRED)} fits this model; name one of {', '.join(self.methods)}."
+                )
+            return first
+        error = self._fits(name)
+        if error is not None:
+            raise error
+        return name
+
+    @cached_property
+    def _tried(self) -> dict[str, UsageError | None]:
+        return {}
+
+    def _fits(self, name: str) -> UsageError | None:
+        """Why an explainer does not fit the model, found by trying it once on a blank picture."""
+        if name not in self._tried:
+            image = torch.zeros(1, 3, self.recipe.model.size, self.recipe.model.size, device=self.device)
+            guide, one = self.net.blank_guide(image), explainers.Sampling(samples=1)
+            try:
+                explainers.explain(self.net, image, 0, (name,), sampling=one, guide=guide)
+                self._tried[name] = None
+            except UsageError as error:
+                self._tried[name] = error
+        return self._tried[name]
 
     def predict(
         self,
@@ -294,21 +289,6 @@ class FaceModel:
             confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
             display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
         )  # fmt: skip
-
-
-def ahead(find: Callable[[Picture], Found], pictures: Iterable[Picture], workers: int, most: int) -> Iterator[Found]:
-    """`find` of every picture in order, by `workers` threads, at most `most` or two a thread ahead of the caller."""
-    if workers == 1:
-        yield from map(find, pictures)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Found]] = deque()
-        for picture in pictures:
-            waiting.append(pool.submit(find, picture))
-            if len(waiting) >= max(most, 2 * workers):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 class _Seen(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mien.predict.results import NOTICE, FacePrediction, PicturePrediction, Predictions
+from mien.predict.results import NOTICE, FacePrediction, PicturePrediction, Predictions, counted
 
 if TYPE_CHECKING:
     from mien.schema import ByteArray
@@ -28,7 +28,7 @@ def html_of(predictions: Predictions) -> str:
     more = len(predictions.faces) - shown
     if more > 0:
         lines.append(f"<p>and {more} more faces</p>")
-    count = f"{len(predictions.faces)} faces in {len(predictions)} pictures"
+    count = f"{counted(len(predictions.faces), 'face')} in {counted(len(predictions), 'picture')}"
     return f"<div><p><small>{NOTICE}: {count}</small></p>{''.join(lines)}</div>"
 
 
@@ -42,14 +42,14 @@ def _face(picture: PicturePrediction, face: FacePrediction) -> str:
         f"</td><td style='text-align:right'>{value:.0%}</td></tr>"
         for name, value in face.probabilities.items()
     )
-    words = [f"{face.expression} ({face.confidence:.0%}{', abstained' if face.abstained else ''})"]
-    words += [face.reading] if face.reading else []
-    words += [face.explanation.words] if face.explanation else []
-    text = "<br>".join(map(html.escape, words))
+    name = f"<b>{html.escape(face.expression)} {face.confidence:.0%}</b>{' (unsure)' if face.abstained else ''}"
+    words = [face.reading or "", face.explanation.words if face.explanation else ""]
+    text = "<br>".join([name, *(html.escape(line) for line in words if line)])
     source = html.escape(picture.source)
     return (
-        f"<div style='display:flex;gap:1em;align-items:center'><div>{images}</div><table>{bars}</table>"
-        f"<div><b>{text}</b><br><small>{source}, face {face.face}</small></div></div>"
+        f"<div style='display:flex;gap:1em;align-items:center;margin:.5em 0'><div style='display:flex;flex:none'>{images}"
+        f"</div><table style='flex:none'>{bars}</table>"
+        f"<div>{text}<br><small>{source}, face {face.face}</small></div></div>"
     )
 
 

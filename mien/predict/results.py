@@ -16,6 +16,11 @@ NOTICE = "expression recognition"
 """What every picture that Mien has drawn on says."""
 
 
+def counted(number: int, name: str) -> str:
+    """1 face, 2 faces."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
 class Region(NamedTuple):
     """What one region of a face contributes to the expression."""
 

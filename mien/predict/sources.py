@@ -6,6 +6,7 @@ What cannot be read is a `Picture` without an image that carries the reason.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -126,15 +127,24 @@ def files_of(paths: Iterable[Path], stdin: IO[bytes] | None = None) -> Iterator[
     for path in paths:
         if str(path) == "-" and stdin is not None:
             yield from _standard_input(stdin)
-        elif path.is_dir():
-            found = list[Path]()
-            for file, reason in walk(path, (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)):
-                found.append(file)
-                yield file, reason
-            if not found:
-                yield path, "folder without pictures or videos"
-        else:
-            yield path, None if path.exists() else "no such file"
+            continue
+        try:
+            folder = stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            yield path, "no such file"
+            continue
+        except OSError as error:
+            yield path, f"cannot be read ({error.strerror})"
+            continue
+        if not folder:
+            yield path, None
+            continue
+        empty = True
+        for found in walk(path, (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)):
+            empty = False
+            yield found
+        if empty:
+            yield path, "folder without pictures or videos"
 
 
 def _standard_input(stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None]]:
