@@ -144,11 +144,6 @@ def test_a_photo_with_many_faces_shows_the_first():
     )
 
 
-def test_maps_are_stretched():
-    assert cards.stretched(np.array([[1, 3]], np.float32)).tolist() == [[0, 1]]
-    assert not cards.stretched(np.full((2, 2), 7, np.float32)).any()
-
-
 def test_the_first_screen_says_what_it_is_and_what_is_prohibited():
     shown = cards.header("<run>", "found by mediapipe")
     assert "expression recognition" in shown

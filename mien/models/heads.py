@@ -182,10 +182,10 @@ class MlpHead(nn.Module):
         """Last layer (B, C, h, w) -> logits (B, K), no maps; labels are not needed."""
         features = layers.features[-1]
         h, w = features.shape[2:]
-        whole = isinstance(self.pool, nn.AdaptiveMaxPool2d) and not (h % 7 or w % 7)
-        pooled = (
-            F.max_pool2d(features, (h // 7, w // 7)) if whole else self.pool(features)
-        )  # the same; ONNX has no adaptive one
+        if isinstance(self.pool, nn.AdaptiveMaxPool2d) and not (h % 7 or w % 7):
+            pooled = F.max_pool2d(features, (h // 7, w // 7))  # the same, and ONNX has it
+        else:
+            pooled = self.pool(features)
         return HeadOutput(self.layers(pooled.flatten(1)), None)
 
     def chain(self, features: Tensor) -> LinearChain | None:

@@ -31,7 +31,7 @@ def serve(
         faces: mediapipe, dlib, none (whole pictures are faces), or auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
         device: auto, cpu, cuda or cuda:1.
-        max_mb: largest request in megabytes.
+        max_mb: largest photo in megabytes.
         rate: requests a minute that one address may send.
 
     """

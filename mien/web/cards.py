@@ -6,10 +6,10 @@ import base64
 import html
 import io
 from collections.abc import Mapping
-
-import numpy as np
+from dataclasses import replace
 
 from mien import draw
+from mien.predict.overlay import annotated, unit_range
 from mien.predict.results import FacePrediction, PicturePrediction
 from mien.schema import ByteArray, FloatArray
 
@@ -33,10 +33,6 @@ def header(run: str, faces_by: str) -> str:
 
 def photo_page(picture: ByteArray, found: PicturePrediction, method: str) -> str:
     """A photo with its faces in boxes, then a card for each face."""
-    from dataclasses import replace
-
-    from mien.predict.overlay import annotated
-
     plain = replace(found, faces=tuple(replace(face, explanation=None) for face in found.faces))
     whole = figure(annotated(picture, plain), f"{len(found.faces)} {'face' if len(found.faces) == 1 else 'faces'}")
     if not found.faces:
@@ -56,8 +52,8 @@ def card(face: FacePrediction, method: str, title: str = "") -> str:
     pictures = [figure(face.display, "face")]
     if told is not None:
         pictures.append(cue_figure(face.display, told.cue, target, face.landmarks is None))
-        pictures.append(figure(draw.overlay(face.display, stretched(told.attention)), "attention"))
-        pictures.append(figure(draw.overlay(face.display, stretched(told.map)), f"{method}: {target}"))
+        pictures.append(figure(draw.overlay(face.display, unit_range(told.attention)), "attention"))
+        pictures.append(figure(draw.overlay(face.display, unit_range(told.map)), f"{method}: {target}"))
     lines = [face.reading or "", told.words if told is not None else ""]
     words = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
     scored = "" if told is None else scores(told.scores)
@@ -130,12 +126,6 @@ box.addEventListener('drop', (event) => { event.preventDefault(); take(event.dat
 def message(text: str) -> str:
     """One line in place of a result."""
     return f'<div class="mien-message" role="status">{html.escape(text)}</div>'
-
-
-def stretched(values: FloatArray) -> FloatArray:
-    """Min-max to [0, 1]; a constant map becomes zero."""
-    spread = float(np.ptp(values))
-    return np.asarray((values - values.min()) / (spread if spread > 0 else 1.0), dtype=np.float32)
 
 
 def jpeg_uri(picture: ByteArray, quality: int = 88) -> str:

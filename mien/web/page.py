@@ -16,7 +16,8 @@ import torch
 from mien import explain as explainers
 from mien.data.pictures import PictureError
 from mien.errors import DataError, UsageError
-from mien.predict.model import FaceModel, Finders, load
+from mien.predict.finders import Finders
+from mien.predict.model import FaceModel, load
 from mien.web import cards, drawn
 from mien.web.limits import Limits, read_photo, request_bytes
 
