@@ -241,6 +241,10 @@ def test_sentences():
     assert (
         sentence("Neutral", "Sadness", Telling([], [], []), {"nose": Region(0, None)}) == "Neutral rather than Sadness."
     )
+    still = {"nose": Region(0.4, 0.004)}
+    assert sentence("Fear", "Anger", Telling([], [], []), still).endswith(
+        "Map: nose 40%. Blurring any one region changes nothing."
+    )
     only = {"elsewhere": Region(1.0, 0.3)}
     assert sentence("Fear", "Anger", Telling([], [], []), only).endswith(
         "Blurring all but the face lowers Fear by 30 points."

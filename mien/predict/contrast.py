@@ -16,7 +16,7 @@ from mien import maps as m
 from mien.errors import UsageError
 from mien.explain import explain
 from mien.metrics.faithfulness import FILLS
-from mien.predict.results import Region
+from mien.predict.results import Region, counted
 from mien.schema import Output
 
 NAMED = 3
@@ -152,6 +152,7 @@ def sentence(expression: str, runner_up: str, told: Telling, regions: Mapping[st
     tried = {name: region.effect for name, region in regions.items() if region.effect is not None}
     if tried:
         name = max(tried, key=lambda key: abs(tried[key]))
-        word = "lowers" if tried[name] >= 0 else "raises"
-        text += f" Blurring the {name} {word} {expression} by {abs(tried[name]) * 100:.0f} points."
+        word, points = "lowers" if tried[name] >= 0 else "raises", counted(round(abs(tried[name]) * 100), "point")
+        known = f" Blurring the {name} {word} {expression} by {points}."
+        text += " Blurring any one region changes nothing." if points.startswith("0 ") else known
     return text.replace("Blurring the elsewhere", "Blurring all but the face")
