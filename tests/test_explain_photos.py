@@ -78,7 +78,7 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
         ("one.jpg", 1),
     ]
     assert {Path(e["file"]).name: e["reason"] for e in manifest["skipped"]} == {
-        "broken.jpg": "not a picture, or a damaged one",
+        "broken.jpg": "a text file, not a picture",
         "square.png": "no face found",
     }
     assert manifest["photos"] == 4

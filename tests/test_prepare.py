@@ -225,7 +225,7 @@ def test_prepare_usage_errors(tmp_path):
         prepare("fer2012", **where)
     (root / "happy" / "a.png").write_bytes(b"")
     (root / "happy" / "dark.png").unlink()
-    with pytest.raises(DataError, match=r"no usable picture.*not a picture"):
+    with pytest.raises(DataError, match=r"no usable picture.*empty file"):
         prepare("folder", **where)
 
 
