@@ -98,3 +98,22 @@ def test_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
     for name, words in (("foreign", "not written by mien"), ("broken", "damaged"), ("none", "missing")):
         with pytest.raises(DataError, match=words):
             checkpoint.load_tensors(tmp_path / f"{name}.ckpt")
+
+
+def test_packed_weights_are_small_and_near(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"kernel": torch.randn(6, 5, 3, 3, generator=generator), "bias": torch.randn(6, generator=generator),
+               "count": torch.tensor(7), "empty": torch.zeros(2, 4)}  # fmt: skip
+    tensors["kernel"][2] *= 1000  # each channel has its own scale
+    checkpoint.save_tensors(tmp_path / "packed", checkpoint.pack(tensors), {})
+    found, _ = checkpoint.load_tensors(tmp_path / "packed")
+    assert found.keys() == tensors.keys()
+    for channel, kernel in zip(found["kernel"], tensors["kernel"], strict=True):
+        assert (channel - kernel).abs().max() <= kernel.abs().max() / 254 * 1.001
+    assert torch.allclose(found["bias"].float(), tensors["bias"], rtol=1e-3)
+    assert found["count"] == 7
+    assert not found["empty"].any()
+    kernel = {"kernel": torch.randn(64, 64, 3, 3, generator=generator)}
+    checkpoint.save_tensors(tmp_path / "a", kernel, {})
+    checkpoint.save_tensors(tmp_path / "b", checkpoint.pack(kernel), {})
+    assert (tmp_path / "b").stat().st_size < 0.27 * (tmp_path / "a").stat().st_size
