@@ -56,8 +56,12 @@ def describe(folder: Path, store: Path) -> None:
         report(copy, out=Path(place) / "report.html")
         card = (copy / "model-card.md").read_text()
         lines = [f"| {name} | {kept[name]:.3f} |" for name in ("temperature", "threshold")]
-        lines += [f"| {part} {name} | {value:.3f} |" for part in ("valid", "test") for name, value in numbers(kept[part])]
-        write_atomic(copy / "model-card.md", card + "\n## Calibration\n\n| | |\n| --- | ---: |\n" + "\n".join(lines) + "\n")
+        lines += [
+            f"| {part} {name} | {value:.3f} |" for part in ("valid", "test") for name, value in numbers(kept[part])
+        ]
+        write_atomic(
+            copy / "model-card.md", card + "\n## Calibration\n\n| | |\n| --- | ---: |\n" + "\n".join(lines) + "\n"
+        )
         for name in SHIPPED:
             shutil.copy(copy / name, folder)
 
