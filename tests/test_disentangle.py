@@ -52,6 +52,8 @@ def test_report_of_two_runs(runs, capsys):
     assert set(found["probes"]["identity"]) == {"z1", "z2", "z"}
     assert "no number varies" in found["probes"]["pose"]["skipped"]
     assert 0 <= found["swap"]["units_of_z1"] <= 1
+    assert 0 <= found["swap"]["f1_of_z1"] <= 1
+    assert 0 < found["swap"]["f1_always_active"] < 1
     assert found["swap"]["pairs"] == 96
     assert found["swap"]["identity"]["chance"] == pytest.approx(1 / 8)
     assert set(found["collapse"]["psnr"]) == {"own", "other_z2", "other_z1"}
