@@ -243,10 +243,10 @@ def swap_scores(
 ) -> dict[str, Any]:
     """Whose action units and whose identity the faces decoded from z1 of one and z2 of another show.
 
-    `units_of_z1`: 1 those of z1's face, 0 those of z2's, as the net itself reads them; beside it the same for z1's face
-    decoded with its own z2, the most that can be hoped for. `f1_of_z1`: macro F1 of what the net reads, cut at `cut`, against
-    the labels of z1's face, beside that of its own z2 and of answering yes to everything. `identity`: what a probe on embeddings of real pictures, fitted
-    on other pictures of the same people, says.
+    `units_of_z1`: 1 those of z1's face, 0 those of z2's, as the net itself reads them. `f1_of_z1`: macro F1 of what the net
+    reads, cut at `cut`, against the labels of z1's face, beside that of answering yes to everything. Beside both the same for
+    z1's face decoded with its own z2, the most that can be hoped for. `identity`: what a probe on embeddings of real pictures,
+    fitted on other pictures of the same people, says.
     """
     different = known.subjects != known.subjects[order]
     followed = [
