@@ -133,7 +133,7 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
     """Every number of one run, and the picture of its swaps (None without a decoder or z2)."""
     device = device_of(cfg)
     seen = embed(net, known.store, known.rows, device)
-    first, second = (part.flatten(1).double() for part in (seen.z1, seen.z2))
+    first, second = (numbers(part) for part in (seen.z1, seen.z2))
     parts = {"z1": first.numpy(), "z2": second.numpy(), "z": torch.cat([first, second], 1).numpy()}
     found: dict[str, Any] = {
         "dependency": {"kind": cfg.loss.dependency, "weight": cfg.loss.discriminator_loss_lambda},
@@ -154,6 +154,13 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
     signal = {"own": own, "other_z2": swapped, "other_z1": other}
     found["collapse"]["psnr"] = {name: float(made.psnr.mean()) for name, made in signal.items()}
     return found, picture_of_swaps(net, known, seen, own, swapped, order.numpy(), device)
+
+
+def numbers(part: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, D) float64; a vector that is laid out over the places of a map counts once."""
+    if part.numel() and bool((part == part[:, :, :1, :1]).all()):
+        part = part[:, :, :1, :1]
+    return part.flatten(1).double()
 
 
 def cut_of(net: AudetNet) -> float:
@@ -285,7 +292,7 @@ def swap_scores(
 
 
 def _features(some: Embedded, rows: IntArray) -> np.ndarray:
-    return torch.cat([some.z1[rows].flatten(1), some.z2[rows].flatten(1)], 1).double().numpy()
+    return torch.cat([numbers(some.z1), numbers(some.z2)], 1)[rows].numpy()
 
 
 def _known(value: float) -> float | None:
