@@ -87,6 +87,12 @@ class AugmentConfig:
     cutmix_alpha: float = 1.0
     """CutMix: lambda ~ Beta(alpha, alpha), the share of the picture that stays; 1 is uniform."""
 
+    @property
+    def changes_faces(self) -> bool:
+        """Whether single faces are changed at all, CutMix aside."""
+        keys = ("flip", "rotation", "translate", "scale", "jitter", "grayscale", "erase")
+        return any(getattr(self, key) for key in keys)
+
 
 @dataclass(frozen=True)
 class MaskConfig:
@@ -212,7 +218,7 @@ class RunConfig:
     workers: int = 0
     """Loader processes; results do not depend on their number."""
     in_memory: bool = False
-    """Keep all pictures of the store on the device, at model.size; needs an augment section of zeros (cutmix is allowed)."""
+    """Keep all pictures of the store on the device, at model.size; augmentation works on it there."""
 
 
 @dataclass(frozen=True)
@@ -327,8 +333,6 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
 
 GUIDED_KINDS = ("guide", "masked", "channel")
 """Values of transformer.kind that take a guide image."""
-RANDOM = ("flip", "rotation", "translate", "scale", "jitter", "grayscale", "erase")
-"""Keys of augment that change single faces."""
 LEAST = {
     "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.head_lr": 0,
     "optim.transformer_lr": 0, "optim.clip": 0,
@@ -368,11 +372,6 @@ def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
         raise UsageError(
             f"{where}: cue.kind au_observed is drawn from labelled action units, which a guide must not tell the net; give "
             "data.action_units, predictions of `mien audet predict`."
-        )
-    drawn = [key for key in RANDOM if tree["augment"][key]]
-    if recipe.run.in_memory and drawn:
-        raise UsageError(
-            f"{where}: run.in_memory keeps pictures as they are, but augment.{drawn[0]} changes them; set it to 0."
         )
     for section, guidance in recipe.guidances().items():
         check_guidance(guidance, section, where)

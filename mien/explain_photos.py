@@ -291,15 +291,16 @@ def look(
     from mien import explain as explainers
     from mien import maps
     from mien.cues import control_cue
-    from mien.data.transforms import FaceTransform, normalise
+    from mien.data.transforms import normalise, resize_faces
     from mien.guidance import with_guide
     from mien.metrics.alignment import attention_scores, cam_scores
 
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
-    transform, classes = FaceTransform(recipe.model.size), scheme_classes(recipe.data.scheme)
-    pixels = [torch.from_numpy(np.ascontiguousarray(face.pixels.transpose(2, 0, 1))) for face in faces]
-    pairs = [transform(image, torch.from_numpy(face.landmarks)) for image, face in zip(pixels, faces, strict=True)]
-    pictures, points = (torch.stack(part) for part in zip(*pairs, strict=True))
+    classes = scheme_classes(recipe.data.scheme)
+    pixels = [torch.from_numpy(face.pixels).permute(2, 0, 1).unsqueeze(0) for face in faces]
+    marks = [torch.from_numpy(face.landmarks).unsqueeze(0) for face in faces]
+    pairs = [resize_faces(*pair, recipe.model.size) for pair in zip(pixels, marks, strict=True)]
+    pictures, points = (torch.cat(part) for part in zip(*pairs, strict=True))
     images = normalise(pictures.to(device), recipe.model.preprocessing)
     wanted = None if expression is None else classes.index(expression)
     unlabelled, rows = torch.full((len(images),), -1), torch.arange(len(images))

@@ -204,7 +204,7 @@ def with_guide(recipe: Recipe, batch: Batch, mean: Tensor | None, epoch: int, st
 def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor | None:
     """Guides of all pictures in memory, (N, 1, S, S), drawn once; None where none is wanted or it changes with the batch."""
     own = recipe.cue.control == "shuffled" or recipe.cue.kind == "au_observed"  # needs more than pictures and points
-    changing = own or recipe.augment.cutmix or recipe.mask.train
+    changing = own or recipe.augment.changes_faces or recipe.augment.cutmix or recipe.mask.train
     if recipe.transformer.kind not in GUIDED_KINDS or changing:
         return None
     found = []

@@ -8,15 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from mien.config import AugmentConfig, ModelConfig
 from mien.data.labels import labels_of
 from mien.data.store import Store
-from mien.data.transforms import FaceTransform, luma, normalise
+from mien.data.transforms import change_faces, draw_changes, luma, normalise, resize_faces, uniform
 from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, FloatArray, IntArray
 
-Item = tuple[Tensor, Tensor, int]
+Item = tuple[Tensor, Tensor, Tensor]
 
 
 def targets_of(store: Store, scheme: str) -> FloatArray:
@@ -29,24 +29,17 @@ def targets_of(store: Store, scheme: str) -> FloatArray:
 
 
 class Faces(Dataset[Item]):
-    """Rows of a store as (uint8 image, landmarks, row); the random state of a face depends on (seed, epoch, row) only."""
+    """Batches of rows of a store as (uint8 images, landmarks, rows)."""
 
-    def __init__(self, store: Store, size: int, augment: AugmentConfig | None = None, seed: int = 0) -> None:
-        self.store, self.seed, self.epoch = store, seed, 0
-        self.random = augment is not None
-        self.transform = FaceTransform(size, augment)
+    def __init__(self, store: Store) -> None:
+        self.store = store
 
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, row: int) -> Item:
-        image = torch.from_numpy(np.ascontiguousarray(self.store.image(row).transpose(2, 0, 1)))
-        landmarks = torch.from_numpy(self.store.landmarks[row].astype(np.float32))
-        if not self.random:
-            return (*self.transform(image, landmarks), row)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch, row)).generate_state(1)[0]))
-            return (*self.transform(image, landmarks), row)
+    def __getitem__(self, rows: list[int]) -> Item:
+        images = torch.from_numpy(self.store.images(rows)).permute(0, 3, 1, 2)
+        return images, torch.from_numpy(self.store.landmarks[rows].astype(np.float32)), torch.tensor(rows)
 
 
 class Memory(NamedTuple):
@@ -62,12 +55,13 @@ class Memory(NamedTuple):
 
 def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memory:
     """Read a whole store; the same numbers as one face at a time."""
-    grey, transform = PREPROCESSING[model.preprocessing].grey, FaceTransform(model.size)
+    grey = PREPROCESSING[model.preprocessing].grey
     images = torch.empty((len(store), 1 if grey else 3, model.size, model.size), dtype=torch.uint8, device=device)
     landmarks = torch.empty((len(store), LANDMARKS, 2), device=device)
     for rows in np.array_split(np.arange(len(store)), max(1, len(store) // 512)):
         pictures = torch.from_numpy(store.images(rows)).permute(0, 3, 1, 2)
-        pictures, points = transform(pictures, torch.from_numpy(store.landmarks[rows].astype(np.float32)))
+        points = torch.from_numpy(store.landmarks[rows].astype(np.float32))
+        pictures, points = resize_faces(pictures, points, model.size)
         images[rows[0] : rows[-1] + 1] = luma(pictures) if grey else pictures
         landmarks[rows[0] : rows[-1] + 1] = points
     return Memory(images, landmarks)
@@ -84,7 +78,7 @@ class Loader:
         augment: random changes; None for evaluation.
         drop_last: leave out a last batch that is smaller, as training does for batch statistics.
         preprocessing: how pixels become the net's input, `model.preprocessing`.
-        memory: where pictures come from in place of the store; then `augment` and `workers` have nothing to do.
+        memory: where pictures come from in place of the store; then `workers` have nothing to do.
 
     """
 
@@ -105,18 +99,15 @@ class Loader:
         preprocessing: str = "imagenet",
         memory: Memory | None = None,
     ) -> None:
-        self.faces = Faces(store, size, augment, seed)
-        self.faces.epoch = epoch
         self.targets, self.action_units = torch.from_numpy(targets), torch.from_numpy(store.action_units)
-        self.device, self.preprocessing = device, preprocessing
-        self.memory, self.rows, self.batch = memory, torch.from_numpy(rows), batch
-        self.drop_last = drop_last and len(rows) > batch
+        self.device, self.preprocessing, self.memory = device, preprocessing, memory
+        self.size, self.augment, self.seed, self.epoch = size, augment, seed, epoch
+        self.batches = BatchSampler(rows.tolist(), batch, drop_last and len(rows) > batch)
         self.loader = DataLoader(
-            self.faces,
-            batch_size=batch,
-            sampler=rows.tolist(),
+            Faces(store),
+            batch_size=None,  # a dataset of batches
+            sampler=self.batches,
             num_workers=workers,
-            drop_last=self.drop_last,
             pin_memory=device.type == "cuda",
             multiprocessing_context="spawn" if workers else None,
         )
@@ -127,12 +118,17 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         for images, landmarks, index in self.loader if self.memory is None else self._remembered(self.memory):
             moved = (images, self.targets[index], self.action_units[index], landmarks, index)
-            images, targets, units, landmarks, index = (part.to(self.device, non_blocking=True) for part in moved)
-            guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[index]
-            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, index, guide=guide)
+            images, targets, units, landmarks, rows = (part.to(self.device, non_blocking=True) for part in moved)
+            images, landmarks = resize_faces(images, landmarks, self.size)
+            if self.augment is not None:
+                changes = draw_changes(self.augment, uniform(self.seed, self.epoch, index.numpy()))
+                images, landmarks = change_faces(images, landmarks, changes) if changes else (images, landmarks)
+            guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[rows]
+            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, rows, guide=guide)
 
-    def _remembered(self, memory: Memory) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _remembered(self, memory: Memory) -> Iterator[Item]:
         torch.empty((), dtype=torch.int64).random_()  # DataLoader draws a seed too: dropout must not differ
-        for index in self.rows.split(self.batch)[: len(self)]:
+        for rows in self.batches:
+            index = torch.tensor(rows)
             there = index.to(memory.images.device)
             yield memory.images[there], memory.landmarks[there], index

@@ -1,68 +1,152 @@
-"""Random changes of a training face, by torchvision's v2 transforms, with the landmarks on board."""
+"""Random changes of training faces, a batch at a time on its device, with the landmarks on board."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.faces.landmarks import FLIP
-from mien.schema import PREPROCESSING, ByteArray
+from mien.schema import PREPROCESSING, ByteArray, IntArray
 
 ensure_torchvision()
-from torchvision import tv_tensors  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
 from torchvision.transforms.v2 import functional as VF  # noqa: E402
 
 IMAGENET_MEAN, IMAGENET_STD = PREPROCESSING["imagenet"].mean, PREPROCESSING["imagenet"].std
-_HALF_PIXEL = 0.5
+DRAWN = 14
+"""Random numbers of a face, all drawn at once, so that one key of `augment` never changes what another draws."""
+ERASED_AREA, ERASED_SHAPE = (0.02, 0.2), (0.3, 3.3)
+"""Share of the picture and height by width of an erased box (Zhong et al. 2020, arXiv 1708.04896)."""
 
 
-class FaceTransform:
-    """uint8 face and landmarks -> augmented uint8 face and landmarks at `size`. Randomness is torch's current generator.
+class Changes(NamedTuple):
+    """What happens to each of B faces."""
 
-    torchvision measures points from the corner of the first pixel when it resizes or turns them; ours measure from its
-    centre, hence the half pixel on the way in and out. A flip also swaps left and right landmark indices. Points that
-    leave the frame keep their coordinates; unknown points stay NaN.
+    flip: Tensor
+    """(B,) bool."""
+    matrix: Tensor
+    """(B, 2, 3) from places of the picture to places of the changed one, both from -1 to 1 between the outer edges (x, y)."""
+    brightness: Tensor
+    """(B,) factor; so are contrast and saturation."""
+    contrast: Tensor
+    saturation: Tensor
+    grey: Tensor
+    """(B,) bool."""
+    box: Tensor
+    """(B, 4) left, top, right and bottom of what is erased, from 0 to 1; four zeros for nothing."""
+
+
+def uniform(seed: int, epoch: int, rows: IntArray) -> Tensor:
+    """(B, DRAWN) numbers in [0, 1) that depend on (seed, epoch, row) alone, whatever the batch."""
+    drawn = [np.random.default_rng((seed, epoch, int(row))).random(DRAWN) for row in rows]
+    return torch.from_numpy(np.stack(drawn)).float() if drawn else torch.empty(0, DRAWN)
+
+
+def draw_changes(augment: AugmentConfig, drawn: Tensor) -> Changes | None:
+    """Changes of B faces from (B, DRAWN) uniform numbers; None where `augment` changes no single face."""
+    if not augment.changes_faces:
+        return None
+    flip, turn, right, down, zoom, *colour, grey, erase, area, shape, left, top = drawn.unbind(1)
+    angle = torch.deg2rad((2 * turn - 1) * augment.rotation)
+    size = 1 + (2 * zoom - 1) * augment.scale
+    cos, sin = angle.cos() * size, angle.sin() * size
+    shift_x, shift_y = (2 * (2 * at - 1) * augment.translate for at in (right, down))  # the frame is 2 wide
+    limits = (augment.jitter, augment.jitter, augment.jitter / 2)
+    brightness, contrast, saturation = (1 + (2 * at - 1) * limit for at, limit in zip(colour, limits, strict=True))
+    rows = [torch.stack([cos, -sin, shift_x], 1), torch.stack([sin, cos, shift_y], 1)]
+    return Changes(
+        flip < augment.flip,
+        torch.stack(rows, 1),
+        brightness,
+        contrast,
+        saturation,
+        grey < augment.grayscale,
+        _boxes(area, shape, left, top) * (erase < augment.erase).unsqueeze(1),
+    )
+
+
+def _boxes(area: Tensor, shape: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """(B, 4) boxes inside the frame from uniform numbers (B,) of their area, shape and place."""
+    share = ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0])
+    low, high = np.log(ERASED_SHAPE)
+    ratio = torch.exp(low + shape * (high - low))
+    height, width = (share * ratio).sqrt().clamp(max=1), (share / ratio).sqrt().clamp(max=1)
+    left, top = right * (1 - width), down * (1 - height)
+    return torch.stack([left, top, left + width, top + height], 1)
+
+
+def resize_faces(images: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) uint8 and (B, 68, 2) -> the same at size x size, antialiased; points measured from pixel centres."""
+    height, width = images.shape[-2:]
+    scale = torch.tensor([size / width, size / height], device=landmarks.device)
+    if (height, width) != (size, size):
+        images = VF.resize(images, [size, size], antialias=True)
+    return images, (landmarks + 0.5) * scale - 0.5
+
+
+def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
+    """(B, 3 or 1, S, S) uint8 and (B, 68, 2) pixels -> changed in the order of `Changes`; black comes in from outside.
+
+    Each change is what torchvision's function of that name does to one picture. A flip also swaps left and right
+    landmark indices. Points that leave the frame keep their coordinates; unknown points stay NaN.
     """
-
-    def __init__(self, size: int, augment: AugmentConfig | None = None) -> None:
-        self.flip = augment.flip if augment else 0.0
-        steps: list[v2.Transform] = [v2.Resize((size, size), antialias=True)]
-        if augment:
-            steps += _random_steps(augment)
-        self.steps = v2.Compose(steps)
-        self.erase = v2.RandomErasing(augment.erase, scale=(0.02, 0.2)) if augment and augment.erase else None
-
-    def __call__(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-        """(3, H, W) uint8 and (68, 2) float -> (3, size, size) uint8 and (68, 2) float; without changes also in batches."""
-        if self.flip and torch.rand(()) < self.flip:
-            image = VF.horizontal_flip(image)
-            landmarks = torch.stack([image.shape[-1] - 1 - landmarks[:, 0], landmarks[:, 1]], dim=1)[list(FLIP)]
-        points = tv_tensors.KeyPoints(landmarks + _HALF_PIXEL, canvas_size=tuple(image.shape[-2:]))
-        picture, points = self.steps(tv_tensors.Image(image), points)
-        if self.erase is not None:  # pixels only; in the Compose it would warn about the points
-            picture = self.erase(picture)
-        return picture.as_subclass(Tensor), points.as_subclass(Tensor) - _HALF_PIXEL
+    changes = Changes(*(part.to(images.device) for part in changes))
+    images, landmarks = _flipped(images, landmarks, changes.flip)
+    pixels = images.float()
+    if not torch.equal(changes.matrix, torch.eye(2, 3, device=images.device).expand_as(changes.matrix)):
+        pixels, landmarks = _moved(pixels, landmarks, changes.matrix)
+    pixels = _recoloured(pixels, changes)
+    if changes.box.any():
+        pixels = pixels.masked_fill(_inside(changes.box, images.shape[-1]), 0.0)
+    return pixels.round_().to(torch.uint8), landmarks
 
 
-def _random_steps(augment: AugmentConfig) -> list[v2.Transform]:
-    steps: list[v2.Transform] = []
-    if augment.rotation or augment.translate or augment.scale:
-        steps.append(
-            v2.RandomAffine(
-                augment.rotation,
-                translate=(augment.translate, augment.translate),
-                scale=(1 - augment.scale, 1 + augment.scale),
-                interpolation=v2.InterpolationMode.BILINEAR,
-            )
-        )
-    if augment.jitter:
-        steps.append(v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter / 2))
-    if augment.grayscale:
-        steps.append(v2.RandomGrayscale(augment.grayscale))
-    return steps
+def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
+    mirrored = torch.stack([images.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, list(FLIP)]
+    chosen = flip.view(-1, 1, 1)
+    return torch.where(chosen.unsqueeze(1), images.flip(-1), images), torch.where(chosen, mirrored, landmarks)
+
+
+def _moved(pixels: Tensor, landmarks: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    side = pixels.shape[-1]
+    linear, shift = matrix[:, :, :2], matrix[:, :, 2:]
+    back = torch.linalg.inv(linear)
+    grid = F.affine_grid(torch.cat([back, -back @ shift], 2), list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, align_corners=False)
+    places = (landmarks + 0.5) / side * 2 - 1
+    places = places @ linear.transpose(1, 2) + shift.transpose(1, 2)
+    return moved, (places + 1) / 2 * side - 0.5
+
+
+def _recoloured(pixels: Tensor, changes: Changes) -> Tensor:
+    """Brightness, contrast and saturation one after the other, each cut to 0-255; then grey for the faces chosen."""
+    bright, contrast, saturation = (part.view(-1, 1, 1, 1) for part in changes[2:5])
+    if (bright != 1).any() or (contrast != 1).any():
+        pixels = (pixels * bright).clamp(0, 255)
+        pixels = torch.lerp(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, contrast).clamp(0, 255)
+    if pixels.shape[1] == 3 and (saturation != 1).any():
+        pixels = torch.lerp(_grey(pixels), pixels, saturation).clamp(0, 255)
+    if changes.grey.any():
+        pixels = torch.where(changes.grey.view(-1, 1, 1, 1), _grey(pixels), pixels)
+    return pixels
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """(B, 1, H, W)."""
+    return VF.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+
+
+def _inside(box: Tensor, side: int) -> Tensor:
+    """(B, 1, S, S) bool: pixels whose centre lies in the box (B, 4)."""
+    centre = (torch.arange(side, device=box.device) + 0.5) / side
+    left, top, right, bottom = (edge.unsqueeze(1) for edge in box.unbind(1))
+    columns, rows = (centre >= left) & (centre < right), (centre >= top) & (centre < bottom)
+    return (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
 
 
 def luma(images: Tensor) -> Tensor:
