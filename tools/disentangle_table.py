@@ -30,7 +30,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any], dict[str, Any]], float]] = {
 
 def cell(values: list[float]) -> str:
     digits = 1 if np.mean(values) > 2 else 3
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    return f"{np.mean(values):.{digits}f}" + (f" ± {np.std(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def main(folders: list[Path]) -> None:
