@@ -17,7 +17,7 @@ from mien import checkpoint
 from mien.audet import data, train
 from mien.audet.check import cfg_of
 from mien.audet.evaluate import evaluate_audet
-from mien.audet.faces import au_loss, au_targets, changed, noisy
+from mien.audet.faces import au_loss, au_targets, changed, moved, noisy
 from mien.audet.nets import AudetNet, Critic
 from mien.audet.options import DEPENDENCY_KINDS
 from mien.audet.players import MainNet, learning_rate_factor, make_optimizer
@@ -76,7 +76,8 @@ def test_every_cfg_takes_two_steps(path, few, tmp_path, monkeypatch):
     assert ("train_image_distance" in line) == ("Image Discriminator" in settings.nets)
     assert ("train_identity" in line) == (settings.loss.identity_loss_lambda > 0)
     z = load_audet(tmp_path / "run").encode(torch.zeros(1, 3, *[settings.data.image_size] * 2))
-    assert z.shape == (1, settings.z1_channels + settings.z2_channels, 1, 1)
+    side = 4 if "spatial" in path.stem else 1
+    assert z.shape == (1, settings.z1_channels + settings.z2_channels, side, side)
 
 
 @pytest.mark.parametrize("kind", DEPENDENCY_KINDS)
@@ -280,6 +281,23 @@ def test_random_changes_of_faces():
     assert deviations.max() < 0.3
     assert deviations.min() < 0.05  # each face has a deviation of its own
     assert torch.equal(noisy(images, 0, torch.Generator()), images)
+
+
+def test_moved_faces():
+    """A white dot on black: found again where the drawn shift puts it, nowhere without a reach."""
+    images = torch.zeros(300, 3, 33, 33)
+    images[:, :, 15:18, 15:18] = 1
+    assert torch.equal(moved(images, 0.0, torch.Generator()), images)
+    first, again = (moved(images, 0.1, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first, again)
+    weight = first[:, 0] / first[:, 0].sum((1, 2), keepdim=True)
+    line = torch.arange(33.0) - 16
+    places = torch.stack([(weight.sum(1) * line).sum(1), (weight.sum(2) * line).sum(1)])
+    assert places.abs().max() < 0.12 * 33 / 0.9
+    assert places.std(1) == pytest.approx([0.1 * 33 / 3**0.5] * 2, rel=0.15)
+    areas = first[:, 0].sum((1, 2)) / 9
+    assert 1 / 1.1**2 - 0.1 < areas.min() < 0.9
+    assert 1.1 < areas.max() < 1 / 0.9**2 + 0.1
 
 
 # ---- data

@@ -38,6 +38,13 @@ def runs(tmp_path_factory):
     return root
 
 
+def test_a_vector_laid_out_over_a_map_counts_once():
+    vector, places = torch.randn(5, 3, 1, 1), torch.randn(5, 3, 2, 2)
+    assert torch.equal(flow.numbers(vector.expand(5, 3, 4, 4)), vector.flatten(1).double())
+    assert torch.equal(flow.numbers(places), places.flatten(1).double())
+    assert flow.numbers(torch.zeros(5, 0, 1, 1)).shape == (5, 0)
+
+
 def test_report_of_two_runs(runs, capsys):
     report = disentangle_audet(runs / "run", split="all", against=runs / "plain", draws=9)
     assert report == json.loads((runs / "run" / "disentangle.json").read_text())
@@ -52,6 +59,8 @@ def test_report_of_two_runs(runs, capsys):
     assert set(found["probes"]["identity"]) == {"z1", "z2", "z"}
     assert "no number varies" in found["probes"]["pose"]["skipped"]
     assert 0 <= found["swap"]["units_of_z1"] <= 1
+    assert 0 <= found["swap"]["f1_of_z1"] <= 1
+    assert 0 < found["swap"]["f1_always_active"] < 1
     assert found["swap"]["pairs"] == 96
     assert found["swap"]["identity"]["chance"] == pytest.approx(1 / 8)
     assert set(found["collapse"]["psnr"]) == {"own", "other_z2", "other_z1"}

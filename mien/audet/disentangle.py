@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +24,7 @@ from mien.data.au_folds import subject_numbers
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
-from mien.metrics.action_units import occurrence
+from mien.metrics.action_units import count, f1, occurrence
 from mien.metrics.disentangle import (
     MEASURES,
     Factor,
@@ -132,7 +133,7 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
     """Every number of one run, and the picture of its swaps (None without a decoder or z2)."""
     device = device_of(cfg)
     seen = embed(net, known.store, known.rows, device)
-    first, second = (part.flatten(1).double() for part in (seen.z1, seen.z2))
+    first, second = (numbers(part) for part in (seen.z1, seen.z2))
     parts = {"z1": first.numpy(), "z2": second.numpy(), "z": torch.cat([first, second], 1).numpy()}
     found: dict[str, Any] = {
         "dependency": {"kind": cfg.loss.dependency, "weight": cfg.loss.discriminator_loss_lambda},
@@ -149,10 +150,28 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
         redone(net, known, seen.z1[of_z1], seen.z2[of_z2], device)
         for of_z1, of_z2 in ((slice(None), slice(None)), (slice(None), order), (order, slice(None)))
     )
-    found["swap"] = swap_scores(known, seen, own, swapped, order.numpy(), seed)
+    found["swap"] = swap_scores(known, seen, own, swapped, order.numpy(), seed, cut_of(net))
     signal = {"own": own, "other_z2": swapped, "other_z1": other}
     found["collapse"]["psnr"] = {name: float(made.psnr.mean()) for name, made in signal.items()}
     return found, picture_of_swaps(net, known, seen, own, swapped, order.numpy(), device)
+
+
+def numbers(part: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, D) float64; a vector that is laid out over the places of a map counts once."""
+    if part.numel() and bool((part == part[:, :, :1, :1]).all()):
+        part = part[:, :, :1, :1]
+    return part.flatten(1).double()
+
+
+def cut_of(net: AudetNet) -> float:
+    """From where a prediction says that a unit is active."""
+    return net.threshold if net.regresses else 0.5
+
+
+def macro_f1(predicted: npt.ArrayLike, active: npt.ArrayLike) -> float:
+    """Mean F1 of the units that have one; NaN where none has."""
+    scores = f1(count(predicted, active))
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 
 def factors_of(known: Faces) -> dict[str, Factor]:
@@ -220,20 +239,21 @@ def picture_of_swaps(
         z1 = seen.z1[k : k + 1].to(device)
         made = [net.decode(z1, seen.z2[of : of + 1].to(device))[0].float().cpu() for of in (k, other)]
         faces = [known.store.image(int(known.rows[of])) for of in (k, other)]
-        predicted = [some.seen.units[k].numpy() >= (net.threshold if net.regresses else 0.5) for some in (own, swapped)]
+        predicted = [some.seen.units[k].numpy() >= cut_of(net) for some in (own, swapped)]
         shown = (known.active[k] == 1, predicted[0], known.active[other] == 1, predicted[1])
         rows.append(Swap((faces[0], made[0], faces[1], made[1]), shown))
     return swap_picture(rows, net.action_units)
 
 
 def swap_scores(
-    known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: IntArray, seed: int
+    known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: IntArray, seed: int, cut: float
 ) -> dict[str, Any]:
     """Whose action units and whose identity the faces decoded from z1 of one and z2 of another show.
 
-    `units_of_z1`: 1 those of z1's face, 0 those of z2's, as the net itself reads them; beside it the same for z1's face
-    decoded with its own z2, the most that can be hoped for. `identity`: what a probe on embeddings of real pictures, fitted
-    on other pictures of the same people, says.
+    `units_of_z1`: 1 those of z1's face, 0 those of z2's, as the net itself reads them. `f1_of_z1`: macro F1 of what the net
+    reads, cut at `cut`, against the labels of z1's face, beside that of answering yes to everything. Beside both the same for
+    z1's face decoded with its own z2, the most that can be hoped for. `identity`: what a probe on embeddings of real pictures,
+    fitted on other pictures of the same people, says.
     """
     different = known.subjects != known.subjects[order]
     followed = [
@@ -244,6 +264,9 @@ def swap_scores(
         "pairs": int(different.sum()),
         "units_of_z1": _known(followed[0]),
         "units_of_z1_own_z2": _known(followed[1]),
+        "f1_of_z1": _known(macro_f1(swapped.seen.units.numpy() >= cut, known.active)),
+        "f1_of_z1_own_z2": _known(macro_f1(own.seen.units.numpy() >= cut, known.active)),
+        "f1_always_active": _known(macro_f1(np.ones(known.active.shape), known.active)),
     }
     try:
         fit, held = unseen_images(known.subjects, seed)
@@ -269,7 +292,7 @@ def swap_scores(
 
 
 def _features(some: Embedded, rows: IntArray) -> np.ndarray:
-    return torch.cat([some.z1[rows].flatten(1), some.z2[rows].flatten(1)], 1).double().numpy()
+    return torch.cat([numbers(some.z1), numbers(some.z2)], 1)[rows].numpy()
 
 
 def _known(value: float) -> float | None:

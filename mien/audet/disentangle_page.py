@@ -95,6 +95,8 @@ def _swap(found: dict[str, Any]) -> list[str]:
         "| --- | ---: | ---: | ---: |",
         f"| action units are those of z1's face (1), of z2's (0) | {_number(swap['units_of_z1'])} | "
         f"{_number(swap['units_of_z1_own_z2'])} | 0.500 |",
+        f"| macro F1 of the units of z1's face | {_number(swap['f1_of_z1'])} | {_number(swap['f1_of_z1_own_z2'])} | "
+        f"{_number(swap['f1_always_active'])} |",
     ]
     who = swap["identity"]
     if "skipped" in who:

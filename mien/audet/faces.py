@@ -27,6 +27,20 @@ def changed(images: Tensor, flip: float, colour: float, generator: torch.Generat
     return torch.where(draws[4] < colour, recoloured, images)
 
 
+def moved(images: Tensor, reach: float, generator: torch.Generator) -> Tensor:
+    """Faces (B, 3, H, W), each turned by up to `reach` radians, scaled by 1 - reach to 1 + reach and shifted by up to that share
+    of the side both ways, all evenly drawn; bilinear, borders repeated. What a face finder that places faces differently does.
+    """
+    if not reach:
+        return images
+    draws = torch.rand(4, len(images), generator=generator, device=generator.device).to(images.device)
+    turn, scale, across, down = reach * (2 * draws - 1)
+    cos, sin = (1 + scale) * torch.cos(turn), (1 + scale) * torch.sin(turn)
+    matrix = torch.stack([cos, -sin, 2 * across, sin, cos, 2 * down], 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def _grey(images: Tensor) -> Tensor:
     weights = torch.tensor(GREY, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)

@@ -60,6 +60,8 @@ class DataOptions:
     """Probability of a horizontal flip of a training face."""
     colour: float = limited(0.9, least=0, most=1)
     """Probability of a change of brightness and contrast (0.5 to 1.5 times) and saturation (0 to 1.5 times)."""
+    affine: float = limited(0.0, least=0, most=0.5)
+    """Largest shift (share of the side), scaling (share) and turn (radians) of a training face."""
     valid_fraction: float = limited(0.1, least=0.001, most=0.9)
     """Share of the training faces, whole subjects, that becomes the validation split where the store has none."""
     fold: str = "None"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mien import checkpoint
 from mien.audet import data, run
 from mien.audet.dependency import critic_estimate, dependency, shuffled_order
-from mien.audet.faces import au_loss, changed, noisy
+from mien.audet.faces import au_loss, changed, moved, noisy
 from mien.audet.momu import Momu
 from mien.audet.nets import AudetNet, Critic
 from mien.audet.output import AudetOutput
@@ -164,7 +164,8 @@ def train_epoch(session: Session, epoch: int, rows: IntArray) -> dict[str, float
     totals: dict[str, list[Tensor]] = defaultdict(list)
     every = 1 if len(session.players) == 1 else cfg.training.train_main_net_every_n_batches
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{cfg.training.max_epochs}", len(loader))):
-        clean = changed(batch.images * 0.5 + 0.5, cfg.data.flip, cfg.data.colour, here)
+        placed = moved(batch.images * 0.5 + 0.5, cfg.data.affine, here)
+        clean = changed(placed, cfg.data.flip, cfg.data.colour, here)
         seen = session.net.standardise(noisy(clean, cfg.data.noise, here))
         pictures = (clean * 2 - 1).contiguous(memory_format=torch.channels_last)
         turn = ((epoch - 1) * len(loader) + step + 1) % every == 0
