@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("mien.train", "train a recipe into a run folder; resumes where it was stopped"),
     "crossval": ("mien.crossval", "train and score a recipe on every fold; resumes, and gathers the folds as one run"),
     "evaluate": ("mien.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
-    "audet": ("mien.audet", "action units from disentangled embeddings: summary, train, momu or evaluate a cfg"),
+    "audet": ("mien.audet", "action units from disentangled embeddings: check, train, score and examine a cfg"),
     "explain": ("mien.explain_photos", "explain photos with a trained run: overlays and a manifest"),
     "export": (
         "mien.export",

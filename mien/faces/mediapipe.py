@@ -12,7 +12,10 @@ Inside this module positions are continuous (a pixel covers [i, i + 1)); results
 from __future__ import annotations
 
 import os
+import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +73,20 @@ def find_bundle(model: Path | None = None) -> Path:
     return found
 
 
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """LiteRT greets on the process's stderr, from C++, whenever a net is opened; no setting turns it off."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def open_nets(model: Path | None = None) -> Provider:
     """Open the bundle and return the provider function; one thread, about 0.1 s, to be done once per process."""
     bundle = find_bundle(model)
@@ -78,7 +95,7 @@ def open_nets(model: Path | None = None) -> Provider:
     except ImportError as error:
         raise DataError("provider 'mediapipe' needs LiteRT: pip install 'mien[faces]'.") from error
     try:
-        with zipfile.ZipFile(bundle) as archive:
+        with zipfile.ZipFile(bundle) as archive, _without_notices():
             detector = Net(Interpreter(model_content=archive.read("face_detector.tflite"), num_threads=1))
             mesh = Net(Interpreter(model_content=archive.read("face_landmarks_detector.tflite"), num_threads=1))
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
