@@ -105,7 +105,7 @@ def explain(
     entries: list[dict[str, Any]] = []
     found = find_faces(files, finder)
     while chunk := list(islice(found, batch)):
-        units = read_action_units(reader, chunk, recipe.cue.codebook)
+        units = read_action_units(reader, chunk, recipe)
         seen = look(model, recipe, [face.framed for face in chunk], names, expression, units.intensities)
         entries += [write_face(face, k, seen, units, recipe, folder, size) for k, face in enumerate(chunk)]
     manifest = {
@@ -240,7 +240,7 @@ def open_units(run: Path | None) -> UnitReader | None:
     return None if run is None else open_reader(run)
 
 
-def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], codebook: str) -> FaceUnits:
+def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], recipe: Recipe) -> FaceUnits:
     """Action units of faces, and what the codebook makes of them; nothing without a net."""
     if reader is None:
         return FaceUnits(np.full((len(faces), len(ACTION_UNITS)), np.nan, dtype=np.float32), [{} for _ in faces])
@@ -249,7 +249,7 @@ def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], cod
     strengths = unit_strengths(reader, [face.framed_for_units for face in faces if face.framed_for_units is not None])
     entries = []
     for row in strengths:
-        reading = reading_of(reader, row, codebook)
+        reading = reading_of(reader, row, recipe.cue.codebook, scheme_classes(recipe.data.scheme))
         named = {name: round(float(value), 3) for name, value in zip(reader.net.action_units, row, strict=True)}
         read = {"expression": reading.expression, "fit": round(reading.fit, 3), "text": reading.text}
         entries.append({"action_units": named, "reading": read})

@@ -255,3 +255,4 @@ def test_reading_corners():
     alone = read_units({"AU45": 0.9}, 0.5)  # in nobody's codebook
     assert (alone.expression, alone.fit) == ("Neutral", 0.0)
     assert read_units({"AU14": 0.9, "AU12": 0.9}, 0.5).expression == "Contempt"
+    assert read_units({"AU14": 0.9, "AU12": 0.9}, 0.5, expressions=("Happiness", "Sadness")).expression == "Happiness"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def intensities(reader: UnitReader, strength: FloatArray) -> FloatArray:
     return spread_units(reader.net.action_units, strength * FULL)
 
 
-def reading_of(reader: UnitReader, strength: FloatArray, codebook: str) -> Reading:
-    """What the codebook makes of one face's (U,) strengths."""
+def reading_of(reader: UnitReader, strength: FloatArray, codebook: str, expressions: Collection[str]) -> Reading:
+    """What the codebook makes of one face's (U,) strengths, among some expressions."""
     named = dict(zip(reader.net.action_units, map(float, strength), strict=True))
-    return read_units(named, reader.cut, codebook)
+    return read_units(named, reader.cut, codebook, expressions)

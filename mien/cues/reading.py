@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from mien.cues.codebook import load_codebook
@@ -19,7 +19,9 @@ class Reading(NamedTuple):
     """Units that are present, strongest first, and the expression."""
 
 
-def read_units(strength: Mapping[str, float], cut: float, codebook: str = "corrected") -> Reading:
+def read_units(
+    strength: Mapping[str, float], cut: float, codebook: str = "corrected", expressions: Collection[str] | None = None
+) -> Reading:
     """Read action units by the expressions of a codebook.
 
     The fit of an expression is sum of min / sum of max over the units (weighted Jaccard index, Ruzicka 1958) between the
@@ -29,6 +31,7 @@ def read_units(strength: Mapping[str, float], cut: float, codebook: str = "corre
         strength: name -> strength in [0, 1], every unit that was looked for.
         cut: from which strength a unit is present.
         codebook: corrected, paper, or the path of an own .json file.
+        expressions: those that may be found, for example the classes of a model; all of the codebook when not given.
 
     """
     present = {name: value for name, value in strength.items() if value >= cut}
@@ -36,7 +39,7 @@ def read_units(strength: Mapping[str, float], cut: float, codebook: str = "corre
     best, fit = "Neutral", 1.0 if not present else 0.0
     for expression, units in load_codebook(codebook).expressions.items():
         looked_for = [name for name in units if name in strength]
-        if present and looked_for:
+        if present and looked_for and (expressions is None or expression in expressions):
             wanted = {name: float(name in looked_for) for name in strength}
             most = sum(max(strength[name], wanted[name]) for name in strength)
             score = sum(min(strength[name], wanted[name]) for name in strength) / most

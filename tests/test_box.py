@@ -1,0 +1,39 @@
+"""The model in the box: whole, small, without places of the machine that made it, and of use without a run."""
+
+import hashlib
+import re
+
+import numpy as np
+
+import mien
+from mien.calibrate import read_calibration
+from mien.data.render import render_face
+from mien.data.synthetic import sample_face
+from mien.faces.detect import Face, points_box
+from mien.predict.model import BOX
+from mien.schema import scheme_classes
+
+
+def test_files_are_those_of_the_list_and_small():
+    listed = dict(line.split("  ")[::-1] for line in (BOX / "SHA256SUMS").read_text().splitlines())
+    found = {path.relative_to(BOX).as_posix(): path for path in BOX.rglob("*") if path.is_file()}
+    assert found.keys() == {*listed, "SHA256SUMS"}
+    assert all(hashlib.sha256(found[name].read_bytes()).hexdigest() == sha for name, sha in listed.items())
+    assert sum(path.stat().st_size for path in found.values()) <= 8_000_000
+    texts = [path.read_text() for path in found.values() if path.suffix != ".ckpt"]
+    assert not any(re.search(r"(^|[\s\"'])/\w+/", text) for text in texts)
+
+
+def test_finds_the_smile_of_a_drawn_face():
+    pictures = [render_face(sample_face(0, k, 96, (name,))) for k in range(12) for name in ("Happiness", "Sadness")]
+    marks = {picture.image.tobytes(): picture.landmarks for picture in pictures}
+    model = mien.load(faces=lambda image: [Face(points_box(at := marks[image.tobytes()]), at, 1.0, "given")])
+    assert model.classes == scheme_classes("basic-7")
+    assert "AU12" in model.action_units
+    assert model.calibration == read_calibration(BOX / "expression")
+    found = model.predict([picture.image for picture in pictures], explain="cam", masking=False)
+    happy = np.array([picture.faces[0].probabilities["Happiness"] for picture in found]).reshape(12, 2)
+    smile = np.array([picture.faces[0].action_units["AU12"] for picture in found]).reshape(12, 2)
+    assert (smile[:, 0] > smile[:, 1]).mean() >= 0.8
+    assert happy[:, 0].mean() > happy[:, 1].mean()
+    assert all(picture.faces[0].explanation.words for picture in found)
