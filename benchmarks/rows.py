@@ -29,18 +29,32 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def round_times(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Wall-clock seconds of every call in each round, after one that is not counted. A round goes through all calls,
+class Cost(NamedTuple):
+    """Of one call."""
+
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Of all threads, seconds: what other programs do on the machine adds little to it."""
+
+
+def round_costs(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[Cost]]:
+    """What every call takes in each round, after one that is not counted. A round goes through all calls,
     every other one backwards, so that a busy moment of the machine hits them alike."""
     for call in calls.values():
         call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    costs: dict[str, list[Cost]] = {name: [] for name in calls}
     for number in range(repeats):
         for name in list(calls)[:: 1 if number % 2 == 0 else -1]:
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             calls[name]()
-            times[name].append(time.perf_counter() - start)
-    return times
+            costs[name].append(Cost(time.perf_counter() - wall, time.process_time() - cpu))
+    return costs
+
+
+def round_times(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Wall-clock seconds of `round_costs`."""
+    return {name: [cost.wall for cost in costs] for name, costs in round_costs(calls, repeats).items()}
 
 
 def best_times(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
