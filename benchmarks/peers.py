@@ -2,9 +2,9 @@
 
     python benchmarks/peers.py --run RUN --store STORE --photos FOLDER --wheels WHEELS
 
-RUN is a run folder, STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns `file` and `expression`, neutral or
-smiling) and a folder `negatives` without people, WHEELS the packages as fetched by `pip download --no-deps`; nothing of them is
-installed. docs/predict.md says what is compared.
+RUN is a run folder (`box`: the model in the box), STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns
+`file` and `expression`, neutral or smiling) and a folder `negatives` without people, WHEELS the packages as fetched by
+`pip download --no-deps`; nothing of them is installed. docs/predict.md says what is compared.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def speed_rows(costs: dict[str, dict[str, Cost]]) -> list[tuple[str, dict[str, s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--run", required=True)
     parser.add_argument("--store", required=True, type=Path)
     parser.add_argument("--photos", required=True, type=Path)
     parser.add_argument("--wheels", type=Path, default=Path("wheels"))
@@ -225,7 +225,7 @@ def compare(options: argparse.Namespace) -> None:
 
     photos = read_photos(options.photos)
     peers = {name: open_peer(options.wheels) for name, open_peer in PEERS.items()}
-    model = mien.load(options.run, device="cpu")
+    model = mien.load(None if options.run == "box" else options.run, device="cpu")
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print(f"run {model.name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, load before {load}\n")
     ways = tools_of(model, peers)
