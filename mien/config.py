@@ -47,8 +47,8 @@ class DataConfig:
     """The fold that is the test part, from 0; `mien crossval` takes each in turn."""
     fold_seed: int = 2020
     """Seed by which faces are dealt into folds; 2020 is the published one."""
-    targets: Literal["label", "votes"] = "label"
-    """Train on the label, or on annotator votes (soft targets) where the store has them."""
+    targets: Literal["label", "votes", "both"] = "label"
+    """Train on the label, on annotator votes (soft targets) where the store has them, or on 0.6 label + 0.4 votes."""
     balance: Literal["none", "weights", "weights_max", "sampler", "sampler_min"] = "none"
     """Class imbalance: nothing; class weights N/(K n_c) or n_max/n_c; classes equally often, or each as often as the rarest."""
     curriculum: list[list[str]] = field(default_factory=list)

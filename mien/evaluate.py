@@ -66,7 +66,7 @@ def evaluate(
         store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
             the floor of the mean cue is that of the scored faces themselves.
         methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
-            grad_cam_pp, layer_cam, and of attention, ts_cam, rollout that fit the model.
+            grad_cam_pp, layer_cam, attention, ts_cam, rollout that fit the model, and grad_input with a cue of landmarks.
         samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
         per_class: print a table by class too, right and wrong predictions apart.
         faithfulness: add deletion, insertion and randomised models; many passes for each face, so it is slow.
@@ -137,7 +137,10 @@ def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tu
         names = method_names(methods)
         explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"], guide=guide)
         return tuple(names)
-    names = fitting(model, image, (*DEFAULT_METHODS, *TOKEN_MAPS), guide)
+    usual = (*DEFAULT_METHODS, *TOKEN_MAPS)
+    if recipe.cue.kind == "landmarks":  # the attribution of PAL, for nets that were trained without it too
+        usual = (*usual, "grad_input")
+    names = fitting(model, image, usual, guide)
     left = [name for name in DEFAULT_METHODS if name not in names]
     if left:
         print(f"mien: not for this model, left out: {', '.join(left)}.", file=sys.stderr)

@@ -186,7 +186,8 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
         image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
-    targets = targets_of(store, recipe.data.scheme) if recipe.data.targets == "votes" else labels
+    wanted = recipe.data.targets
+    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     weight = None
     if recipe.data.balance in ("weights", "weights_max"):
         weight = class_weights(labels[split.train], classes, recipe.data.balance).to(fabric.device)

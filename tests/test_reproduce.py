@@ -133,7 +133,7 @@ def test_grid_trains_scores_and_is_not_done_twice(store, tmp_path, capsys):
     table = json.loads(path.read_text())
     assert path == tmp_path / "lambda" / "table.json"
     assert len(list((tmp_path / "runs").iterdir())) == 4
-    assert {line["score"] for line in table["lines"]} == set(SCORES)
+    assert {line["score"] for line in table["lines"]} == set(SCORES) - {"constrained_pearson", "attribution_pearson"}
     assert all(line["seeds"] == [0, 1] and line["low"] <= line["value"] <= line["high"] for line in table["lines"])
     guided = next(line for line in table["lines"] if line["row"] == "4" and line["score"] == "att_cos")
     plain = next(line for line in table["lines"] if line["row"] == "0" and line["score"] == "att_cos")
@@ -205,6 +205,15 @@ def test_pal_trains_at_the_small_scale(store, tmp_path):
     assert list(rows) == ["ce", "grad", "au_pal", "prior_shuffled"]
     assert all(np.isfinite(line["value"]) for line in rows.values())
     assert all(line["difference"]["seeds"] == 1 for row, line in rows.items() if row != "ce")
+    values = {(line["row"], line["score"]): line["value"] for line in table["lines"]}
+    assert {row for row, score in values if score == "attribution_pearson"} == {
+        "ce",
+        "grad",
+        "au_pal",
+        "prior_shuffled",
+    }
+    assert {row for row, score in values if score == "constrained_pearson"} == {"au_pal", "prior_shuffled"}
+    assert values["au_pal", "attribution_pearson"] == pytest.approx(values["au_pal", "constrained_pearson"], abs=1e-3)
     assert not table["failed"]
 
 

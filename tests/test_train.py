@@ -283,6 +283,7 @@ def plain(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, to
     "sections",
     [
         {"data": {"targets": "votes"}},
+        {"data": {"targets": "both"}},
         {"data": {"balance": "sampler"}},
         {"optim": {"label_smoothing": 0.2}},
         {"optim": {"head_lr": 3.0}},
@@ -414,12 +415,14 @@ def test_balance_weights_enter_the_loss(faces: Path, tmp_path: Path) -> None:
 
 def test_votes_become_soft_targets(faces: Path) -> None:
     store = open_store(faces)
-    soft = targets_of(store, "basic-7")
+    soft = targets_of(store, "basic-7", "votes")
     assert soft.shape == (len(store), 7)
     assert np.allclose(soft.sum(1), 1)
     assert (soft.argmax(1) == labels_of(store, "basic-7")).all()
     assert soft.max() == pytest.approx(0.7)
-    polar = targets_of(store, "polarity-3")
+    mixed = targets_of(store, "basic-7", "both")
+    assert np.allclose(mixed, 0.6 * np.eye(7)[labels_of(store, "basic-7")] + 0.4 * soft)
+    polar = targets_of(store, "polarity-3", "votes")
     fear = np.flatnonzero(store.expression == "Fear")[0]  # votes: Fear 0.7, Anger 0.3, both negative
     assert polar[fear].tolist() == [0, 0, 1]
 

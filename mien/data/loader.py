@@ -19,13 +19,22 @@ from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, F
 Item = tuple[Tensor, Tensor, Tensor]
 
 
-def targets_of(store: Store, scheme: str) -> FloatArray:
-    """(N, K) soft targets from annotator votes gathered into the scheme's classes; one-hot label without votes."""
+LABEL_SHARE = {"votes": 0.0, "both": 0.6}
+"""data.targets -> share of the label in a soft target. Above a half the label stays the largest class, whose cue guides."""
+
+
+def targets_of(store: Store, scheme: str, kind: str) -> FloatArray:
+    """(N, K) soft targets: annotator votes gathered into the scheme's classes, mixed with the one-hot label.
+
+    `kind` is a key of LABEL_SHARE. A face without votes has its label alone.
+    """
     gather = np.array([[name in group for group in SCHEMES[scheme].values()] for name in EXPRESSIONS], dtype=np.float32)
     votes = np.nan_to_num(store.votes) @ gather
     total = votes.sum(1, keepdims=True)
     hard = np.eye(gather.shape[1], dtype=np.float32)[np.clip(labels_of(store, scheme), 0, None)]
-    return np.where(total > 0, votes / np.maximum(total, 1e-8), hard)
+    voted = np.where(total > 0, votes / np.maximum(total, 1e-8), hard)
+    share = LABEL_SHARE[kind]
+    return (share * hard + (1 - share) * voted).astype(np.float32)
 
 
 class Faces(Dataset[Item]):

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from mien.errors import UsageError, unknown_name
-from mien.explain.builtin import CAM_FAMILY, SAME_AS, cam, cam_family, gap_weight
+from mien.explain.builtin import CAM_FAMILY, SAME_AS, cam, cam_family, flat_grad_input, gap_weight
 from mien.explain.gradient import (
     GRADIENT_MAPS,
     grad_cam,
     grad_cam_pp,
     grad_cam_pp_as_coded,
+    grad_input,
     gradients,
     hires_cam,
     layer_cam,
@@ -50,6 +51,7 @@ __all__ = [
     "grad_cam",
     "grad_cam_pp",
     "grad_cam_pp_as_coded",
+    "grad_input",
     "gradients",
     "hires_cam",
     "is_cam",
@@ -145,7 +147,7 @@ def explain_with_output(
                 raise UsageError(f"{name} exists at the last layer only, not at layer {layer}; leave it out.")
             maps[name] = EXPLAINERS[name].function(output, chosen)
         if index == count - 1 and len(maps) < len(methods):
-            maps |= _closed_forms(model, output, chosen)
+            maps |= _closed_forms(model, output, chosen, methods)
         slopes = [name for name in of_kind["gradient"] if name not in maps]
         if slopes:
             traced = output if graph else _forward(model, images, guide, True)
@@ -229,12 +231,14 @@ def _by_kind(methods: Sequence[str]) -> dict[str, list[str]]:
     return kinds
 
 
-def _closed_forms(model: nn.Module, output: Output, target: Tensor) -> dict[str, Tensor]:
+def _closed_forms(model: nn.Module, output: Output, target: Tensor, methods: Sequence[str]) -> dict[str, Tensor]:
     """Gradient maps of a GAP + linear head by name; none for another head."""
     weight = gap_weight(model, output)
     if weight is None:
         return {}
     family = cam_family(output, weight, target)
+    if "grad_input" in methods:
+        family["grad_input"] = flat_grad_input(output, weight, target)
     return {**family, **{name: family[other] for name, other in SAME_AS.items()}}
 
 

@@ -53,6 +53,16 @@ def cam_family(output: Output, weight: Tensor, target: Tensor) -> dict[str, Tens
     return dict(zip(CAM_FAMILY, maps.unbind(1), strict=True))
 
 
+def flat_grad_input(output: Output, weight: Tensor, target: Tensor) -> Tensor:
+    """Grad*Input of a GAP + linear head, (B, 1, h, w): mean_k |W_k F_k| / n, W = weight[target]; apart from the family
+    because it is no sum of the features where they can be negative.
+    """
+    features = output.features[-1]
+    batch, channels, height, width = features.shape
+    row = weight[target].abs() / (channels * height * width)
+    return torch.bmm(row[:, None], features.abs().flatten(2)).view(batch, 1, height, width)
+
+
 def gap_weight(model: nn.Module, output: Output) -> Tensor | None:
     """Weight (K, C) of the model's head where the closed forms hold for this output, else None.
 

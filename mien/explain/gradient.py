@@ -82,12 +82,21 @@ def layer_cam(features: Tensor, gradient: Tensor) -> Tensor:
     return _weighted(gradient.relu(), features)
 
 
+def grad_input(features: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient times input at a layer, the mean over channels of |g_k(x,y) F_k(x,y)|: what the privileged attribution loss
+    with channels `mean` pulls towards the landmarks (Bonnard et al. 2022, arXiv 2203.12905). Never negative, so that it
+    says how much a place matters, not for or against which class.
+    """
+    return (gradient * features).abs().mean(dim=1, keepdim=True)
+
+
 GRADIENT_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "grad_cam": grad_cam,
     "grad_cam_pp": grad_cam_pp,
     "layer_cam": layer_cam,
     "xgrad_cam": xgrad_cam,
     "hires_cam": hires_cam,
+    "grad_input": grad_input,
     "grad_cam_pp_as_coded": grad_cam_pp_as_coded,
 }
 """Name -> map of (features, gradient)."""

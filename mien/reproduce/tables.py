@@ -22,7 +22,8 @@ class Score(NamedTuple):
 
     title: str
     of: str
-    """classification, explainer (the entry's map of the true class) or layer (attention of the entry's layer)."""
+    """classification, explainer (the entry's map of the true class), layer (attention of the entry's layer), or constrained
+    or attribution (Grad*Input of the true class, over the channels that were constrained or over all)."""
     kind: str
 
 
@@ -33,8 +34,12 @@ SCORES = {
     "att_cos": Score("ATT-COS", "layer", "cosine"),
     "cam_pearson": Score("Pearson correlation of the CAM", "explainer", "pearson"),
     "att_pearson": Score("Pearson correlation of the attention", "layer", "pearson"),
+    "constrained_pearson": Score("Pearson correlation of Grad*Input, constrained channels", "constrained", "pearson"),
+    "attribution_pearson": Score("Pearson correlation of Grad*Input, all channels", "attribution", "pearson"),
 }
 """Name -> score; higher is better for all of them."""
+CONSTRAINED = ("guided:grad_input", "second:grad_input")
+"""Map that privileged attribution was trained with, by the section that asked for it."""
 FLOORS = ("uniform", "centre", "mean")
 """Maps that never saw the face, weakest first as a rule."""
 
@@ -49,6 +54,8 @@ def lines_of(
         base = results[entry.against] if entry.against else {}
         for name, score in SCORES.items():
             if score.of == "explainer" and entry.explainer is None:
+                continue
+            if score.of in ("constrained", "attribution") and not any(has_map(r, entry, score) for r in own.values()):
                 continue
             value = over_runs([read(result, entry, score) for result in own.values()])
             lines.append(
@@ -74,10 +81,25 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
     if score.of == "classification":
         scores = results["classification"]
         return Number(scores[score.kind], *scores[f"{score.kind}_interval"])
-    layers = [name for name in results["alignment"] if name.startswith("layer-")]
-    map_ = entry.explainer if score.of == "explainer" else layers[entry.layer - (entry.layer > 0)]
-    found = results["alignment"].get(map_, {}).get(score.kind, {"class_mean": None})
+    found = results["alignment"].get(map_of(results, entry, score), {}).get(score.kind, {"class_mean": None})
     return Number(found["class_mean"], *found["interval"]) if found["class_mean"] is not None else Number(None)
+
+
+def map_of(results: Results, entry: Entry, score: Score) -> str | None:
+    """Which map of a run a score is read from; None where it has none."""
+    if score.of == "explainer":
+        return entry.explainer
+    if score.of == "attribution":
+        return "grad_input"
+    if score.of == "constrained":
+        return next((name for name in CONSTRAINED if name in results["alignment"]), None)
+    layers = [name for name in results["alignment"] if name.startswith("layer-")]
+    return layers[entry.layer - (entry.layer > 0)]
+
+
+def has_map(results: Results, entry: Entry, score: Score) -> bool:
+    """Whether a run was scored by the map of this score."""
+    return map_of(results, entry, score) in results["alignment"]
 
 
 def over_runs(numbers: Sequence[Number]) -> Number:
