@@ -23,7 +23,7 @@ from mien.collect import (
     guided_scores,
 )
 from mien.config import Recipe
-from mien.data.labels import labels_of
+from mien.data.labels import labels_of, voted_labels
 from mien.data.masking import LEAK, label_leak, make_masking
 from mien.data.observed import open_faces
 from mien.data.store import Store
@@ -150,9 +150,11 @@ def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tu
 def face_arrays(plan: Plan, collected: Collected) -> Arrays:
     """One row a face: what the store knows of it, what the model said, every score and the small maps."""
     per_face = {f"{name}/{kind}": v for name, kinds in collected.scores.items() for kind, v in kinds.items()}
+    voted = voted_labels(plan.store, plan.recipe.data.scheme)[plan.rows]
     return {
         **face_facts(plan.store, plan.rows),
         "label": plan.labels[plan.rows],
+        **({"voted": voted} if (voted >= 0).any() else {}),
         "probabilities": collected.probabilities,
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
@@ -239,6 +241,12 @@ def print_results(results: dict[str, Any]) -> None:
         f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
         f"ECE {scores['calibration_error']:.4f}"
     )
+    if "votes" in results:
+        votes = results["votes"]
+        print(
+            f"by the annotators' majority ({votes['count']} faces, ties left out): accuracy {votes['accuracy']:.4f}, "
+            f"balanced {votes['balanced_accuracy']:.4f}"
+        )
     print(
         f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
     )

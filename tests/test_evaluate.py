@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from mien import checkpoint
 from mien.config import ModelConfig, as_dict
 from mien.cues import render_cue
-from mien.data.labels import labels_of
+from mien.data.labels import labels_of, voted_labels
 from mien.data.store import open_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
@@ -23,7 +24,7 @@ from mien.explain import DEFAULT_METHODS, Sampling, evidence, explain
 from mien.metrics.alignment import SCORES, cam_scores
 from mien.metrics.faithfulness import FAITHFULNESS
 from mien.models import HEADS, create_model
-from mien.schema import HeadOutput, Layers
+from mien.schema import EXPRESSIONS, HeadOutput, Layers
 from mien.train import fit
 
 
@@ -100,6 +101,28 @@ def test_predictions_agree_with_a_direct_pass(run, faces, results):
     assert (saved["label"] == labels).all()
     assert results["classification"]["accuracy"] == pytest.approx((direct.argmax(1) == labels).mean())
     assert (saved["valid"] == (labels != 0)).all()
+
+
+def test_annotators_majority(run, faces, results):
+    """A loop over the votes: ties, no votes and expressions outside the scheme are left out."""
+    saved, right, counted = np.load(run / "maps" / "faces.npz"), 0, 0
+    for row, share in zip(saved["row"], saved["probabilities"], strict=True):
+        votes = open_store(faces).votes[row].tolist()
+        counted += 1
+        right += votes.index(max(votes)) == share.argmax()
+    assert results["votes"]["count"] == counted
+    assert results["votes"]["accuracy"] == pytest.approx(right / counted)
+
+
+def test_majority_labels():
+    votes = np.full((5, len(EXPRESSIONS)), np.nan, np.float32)
+    votes[0], votes[1], votes[2], votes[3] = 0, 0, 0, 0
+    votes[0, 1], votes[0, 3] = 0.6, 0.4  # Happiness, which is Positive
+    votes[1, 1] = votes[1, 3] = 0.5  # a tie
+    votes[2, EXPRESSIONS.index("Surprise")] = 1  # in no class of polarity
+    store = SimpleNamespace(votes=votes)
+    assert voted_labels(store, "polarity-3").tolist() == [1, -1, -1, -1, -1]
+    assert voted_labels(store, "basic-7").tolist() == [1, -1, 2, -1, -1]
 
 
 def test_class_means(run):

@@ -8,7 +8,7 @@ import numpy as np
 
 from mien.data.store import Store
 from mien.errors import DataError
-from mien.schema import IntArray, class_index, scheme_classes
+from mien.schema import EXPRESSIONS, IntArray, class_index, scheme_classes
 
 POLARITY = "polarity-3"
 """The scheme whose classes a store may name itself, in the attribute `polarity` (AffectNet: from valence)."""
@@ -30,6 +30,18 @@ def labels_of(store: Store, scheme: str) -> IntArray:
                 )
             labels[row] = classes.index(name)
     return labels
+
+
+def voted_labels(store: Store, scheme: str) -> IntArray:
+    """(N,) int64 class in `scheme` of the expression with the most annotator votes (FER+, Barsoum et al. 2016, arXiv
+    1608.01041); -1 without votes, for a tie, and where the scheme leaves that expression out.
+    """
+    votes = np.nan_to_num(store.votes)
+    first = votes.max(axis=1, keepdims=True)
+    clear = (first[:, 0] > 0) & ((votes == first).sum(axis=1) == 1)
+    index = class_index(scheme)
+    classes = np.array([index.get(name, -1) for name in EXPRESSIONS], dtype=np.int64)
+    return np.where(clear, classes[votes.argmax(axis=1)], -1)
 
 
 def own_polarity(store: Store) -> dict[int, str]:

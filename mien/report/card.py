@@ -110,6 +110,11 @@ def _scores(run: Run, seed: int) -> str:
     }
     scores = classification(Group(run.name, [run]), seed)
     rows = [f"| {title} | {number(scores[name])} |" for name, title in names.items()]
+    if "votes" in run.results:
+        votes = run.results["votes"]
+        low, high = votes["accuracy_interval"]
+        share = f"{votes['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+        rows.append(f"| accuracy by the annotators' majority, {votes['count']} faces | {share} |")
     classes = run.results["classification"]["per_class"]
     recalls = [f"| {name} | {_three(entry['recall'])} | {entry['count']} |" for name, entry in classes.items()]
     return "\n".join(
