@@ -49,7 +49,11 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
         "faces": len(labels),
         "faces_with_cue": int(faces["valid"].sum()),
         "classification": classification_scores(faces["probabilities"], labels, classes),
-        **({"votes": classification_scores(faces["probabilities"], faces["voted"], classes)} if "voted" in faces else {}),
+        **(
+            {"votes": classification_scores(faces["probabilities"], faces["voted"], classes)}
+            if "voted" in faces
+            else {}
+        ),
         "alignment": alignment,
         **({"segmentation": regions} if regions else {}),
         "per_class": by_class(cosines, labels, predicted, faces["valid"], classes),

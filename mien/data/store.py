@@ -309,6 +309,7 @@ class _Writer:
         write_json(self.out / "progress.json", {**self.settings, "parts": self.parts})
 
     def add(self, record: Record | Skipped) -> None:
+        """Keep one face, or note one that was skipped; an id that is there already is skipped. Full parts are written."""
         if record.id in self.seen:
             record = Skipped(record.id, "id occurs twice")
         self.seen.add(record.id)
@@ -321,6 +322,7 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
+        """Write what was added since the last part as a part of its own, and the progress file after it."""
         if not self.rows and not self.skipped:
             return
         rows, skipped = self.rows, self.skipped
@@ -341,6 +343,7 @@ class _Writer:
             self.out.rmdir()
 
     def finish(self) -> Store:
+        """Write the rest and the description, remove the progress file, open the store; DataError without any face."""
         skipped = [entry for part in self.parts for entry in part["skipped"]]
         rows = sum(part["rows"] for part in self.parts)
         if rows == 0:

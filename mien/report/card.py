@@ -6,7 +6,7 @@ from mien.config import GuidanceConfig, Recipe
 from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
-from mien.report.words import CONTROLS, FLOORS, number
+from mien.report.words import CONTROLS, FLOORS, MAPS, number
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -124,7 +124,8 @@ def _scores(run: Run, seed: int) -> str:
 
 def _alignment(run: Run) -> str:
     group = Group(run.name, [run])
-    names = {run.last_layer: "attention of the last layer (ATT-COS)", "cam": "CAM of the true class (CAM-COS)"}
+    names = {run.last_layer: "attention of the last layer (ATT-COS)"}
+    names |= {run.class_map: f"{MAPS[run.class_map][0]} of the true class (CAM-COS)"}
     names |= {key: f"floor: {title}" for key, (title, _) in FLOORS.items()}
     names |= {key: f"control: {title}" for key, (title, _) in CONTROLS.items()}
     rows = [

@@ -160,14 +160,14 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
     }
     if same_cue(base.first, other.first) and valid.any():
         aligned = class_weights(labels, valid)
-        for name, title, map_, kind in (
-            ("att_cos", "ATT-COS, last layer", "", "cosine"),
-            ("att_pearson", "Pearson, last layer", "", "pearson"),
-            ("att_energy", "energy in the cue, last layer", "", "energy"),
-            ("cam_cos", "CAM-COS", "cam", "cosine"),
+        for name, title, key in (
+            ("att_cos", "ATT-COS, last layer", lambda run: f"{run.last_layer}/cosine"),
+            ("att_pearson", "Pearson, last layer", lambda run: f"{run.last_layer}/pearson"),
+            ("att_energy", "energy in the cue, last layer", lambda run: f"{run.last_layer}/energy"),
+            ("cam_cos", "CAM-COS", lambda run: f"{run.class_map}/cosine"),
         ):
-            if not map_ or all(map_ in group.first.results["alignment"] for group in (base, other)):
-                found[name] = difference(title, _score(map_, kind), aligned)
+            if all(key(group.first) in group.first.faces for group in (base, other)):
+                found[name] = difference(title, _score(key), aligned)
     count = len(np.unique(people)) if people is not None else 0
     return Paired(base, other, pairs, same_seed, len(ids), count, found)
 
@@ -189,15 +189,15 @@ def beyond(group: Group, map_: str, kind: str, seed: int) -> Comparison | None:
         return None
     weight = class_weights(runs[0].faces["label"][rows[0]], valid)[valid]
     sides = [
-        np.mean([_score(name, kind)(run)[row][valid] for run, row in zip(runs, rows, strict=True)], axis=0) * weight
-        for name in (map_, "")
+        np.mean([_score(key)(run)[row][valid] for run, row in zip(runs, rows, strict=True)], axis=0) * weight
+        for key in (lambda _: f"{map_}/{kind}", lambda run: f"{run.last_layer}/{kind}")
     ]
     people = _people(runs[0], rows[0])
     return paired_bootstrap(sides[0], sides[1], people[valid] if people is not None else None, seed=seed)
 
 
-def _score(map_: str, kind: str) -> Callable[[Run], np.ndarray]:
-    return lambda run: np.nan_to_num(run.faces[f"{map_ or run.last_layer}/{kind}"]).astype(float)
+def _score(key: Callable[[Run], str]) -> Callable[[Run], np.ndarray]:
+    return lambda run: np.nan_to_num(run.faces[key(run)]).astype(float)
 
 
 def class_weights(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:

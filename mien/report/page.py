@@ -192,7 +192,9 @@ def per_run_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for run in group.runs:
             scores = run.results["classification"]
             values = [scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")]
-            values += [alignment(Group(run.name, [run]), name, "cosine").value for name in (run.last_layer, "cam")]
+            values += [
+                alignment(Group(run.name, [run]), name, "cosine").value for name in (run.last_layer, run.class_map)
+            ]
             rows.append({"name": run.name, "seed": run.recipe.run.seed, "cells": [cell(value) for value in values]})
     return rows
 
@@ -274,7 +276,7 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
     """ATT-COS and CAM-COS of right and of wrong predictions."""
     rows = []
     for group in groups:
-        for title, name in (("ATT-COS, last layer", group.first.last_layer), ("CAM-COS", "cam")):
+        for title, name in (("ATT-COS, last layer", group.first.last_layer), ("CAM-COS", group.first.class_map)):
             if name not in group.first.results["alignment"]:
                 continue
             sides = right_and_wrong(group, name, seed)

@@ -66,6 +66,11 @@ class Run(NamedTuple):
         return max(layers, key=lambda name: int(name.split("-")[1]))
 
     @property
+    def class_map(self) -> str:
+        """The map of a class that CAM-COS scores: TS-CAM's own where the net has one, else CAM."""
+        return "ts_cam" if "ts_cam" in self.results["alignment"] else "cam"
+
+    @property
     def picture_map(self) -> str | None:
         """Explainer whose maps were kept for pictures: the net's own class maps, else another; None without any."""
         return next((name for name in self.means if name not in ("cue", "attention")), None)

@@ -26,6 +26,7 @@ MAPS = {
         "Chattopadhay et al. 2018: channels that speak for the class, weighted by their mean.",
     ),
     "layer_cam": ("LayerCAM", "Jiang et al. 2021: gradient and activation multiplied at every pixel."),
+    "grad_input": ("Grad*Input", "Bonnard et al. 2022: size of gradient times activation, the mean over channels."),
     "ts_cam": ("TS-CAM", "Gao et al. 2021: class map of the true class times the class token's attention."),
     "attention": ("token attention", "What the transformer itself attends to, for no class in particular."),
     "rollout": ("attention rollout", "Abnar and Zuidema 2020: attention followed through all blocks, for no class."),
