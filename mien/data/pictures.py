@@ -55,10 +55,11 @@ def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
                     raise PictureError(f"{opened.width} x {opened.height} pixels are too many")
                 if max(opened.size) > MAX_SIDE:
                     raise PictureError(f"{opened.width} x {opened.height} pixels: a side is longer than {MAX_SIDE}")
-                upright = ImageOps.exif_transpose(opened)
-                if upright.mode.startswith("I;16"):
-                    return (np.asarray(upright) >> 8).astype(np.uint8)
-                return np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
+                ImageOps.exif_transpose(opened, in_place=True)
+                if opened.mode.startswith("I;16"):
+                    return (np.asarray(opened) >> 8).astype(np.uint8)
+                # `convert` copies a picture that is RGB already.
+                return np.asarray(opened if opened.mode in ("L", "RGB") else opened.convert("RGB"))
     except UnidentifiedImageError:
         raise PictureError(what_it_is(image)) from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
