@@ -113,7 +113,7 @@ def run_cell(cell: Cell, threads: int) -> str:
 
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / FAILED).unlink(missing_ok=True)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(threads, torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # would write past the log file
     with open(cell.folder / "cell.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
