@@ -165,7 +165,9 @@ def _plain(value: Any) -> str:
 
 def _sizes(run: Run) -> str:
     if run.folds:
-        return f"{run.folds['k']} folds of {run.results['faces']} faces, each scored once"
+        done, count = len(run.folds["each"]), run.folds["k"]
+        folds = f"{count} folds" if done == count else f"{done} of {count} folds"
+        return f"{folds}, {run.results['faces']} faces, each scored once"
     sizes = run.env.get("rows", {})
     return " / ".join(str(sizes.get(name, "?")) for name in ("train", "valid", "test"))
 
