@@ -62,6 +62,10 @@ class DataConfig:
         if self.fold is not None and not 0 <= self.fold < self.folds:
             folds = f"0 to {self.folds - 1}" if self.folds else "left out without data.folds"
             raise UsageError(f"data.fold is {self.fold}; it must be {folds}.")
+        if self.folds and self.protocol == "complete":
+            raise UsageError(
+                "data.protocol complete trains on every face and leaves no fold to score; give one of both."
+            )
 
 
 @dataclass(frozen=True)

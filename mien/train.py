@@ -157,6 +157,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     classes = len(scheme_classes(recipe.data.scheme))
     taught_classes(recipe, 1)
 
+    refuse_seen(recipe, store, split)
     torch.manual_seed(run.seed)
     model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer)
     if isinstance(model.transformer, Alignment):
@@ -270,6 +271,23 @@ def split_rows(store: Store, recipe: Recipe) -> Split:
                 f"{store.path}: no labelled faces in '{name}' for scheme {recipe.data.scheme}; see `mien check {store.path}`."
             )
     return split
+
+
+def refuse_seen(recipe: Recipe, store: Store, split: Split) -> None:
+    """UsageError where the run that training starts from was trained on faces that this one is scored on."""
+    initial = recipe.model.initial
+    if initial is None or not (initial / "environment.json").is_file() or recipe.data.protocol == "complete":
+        return
+    before, facts = checkpoint.read_run(initial)
+    if facts.get("store_fingerprint") != store.fingerprint or (before.data.folds and before.data.fold is None):
+        return
+    learnt = split_rows(store, replace(before, data=replace(before.data, store=recipe.data.store))).train
+    both = np.isin(np.concatenate([split.valid, split.test]), learnt).sum()
+    if both:
+        raise UsageError(
+            f"model.initial {initial} was trained on {both} of the faces that this run is selected or scored on; start from a "
+            "run with the same split (data.protocol, data.fold, run.seed), or of other faces."
+        )
 
 
 def start_run(

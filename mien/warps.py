@@ -27,10 +27,12 @@ OUTLINES = 40
 """Faces of a class whose outlines are drawn."""
 
 
-def sampled(images: Tensor, theta: Tensor, outside: float = 0.5) -> Tensor:
-    """What the net sees, (B, C, H, W): bilinear, corners not aligned; `outside` where it reads beyond the picture."""
+def sampled(images: Tensor, theta: Tensor, padding: str = "zeros", outside: float = 0.5) -> Tensor:
+    """What the net sees, (B, C, H, W): bilinear, corners not aligned; `outside`, or the border, where it reads beyond the picture."""
     _check(theta, images)
     grid = F.affine_grid(theta.to(images.dtype), list(images.shape), align_corners=False)
+    if padding == "border":
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return F.grid_sample(images - outside, grid, align_corners=False) + outside
 
 
@@ -79,10 +81,13 @@ def sheet(
     names: Sequence[str] = (),
     guide: str = "guide",
     cell: int = 128,
+    masked: bool = False,
+    padding: str = "zeros",
 ) -> ByteArray:
     """A column a face: the picture and its guide with the grid that is read, what the net sees, and theta in words.
 
-    images (B, 3, H, W), theta (B, 2, 3), guides (B, 1, H, W) or None, names above the columns; `guide` names the row.
+    images (B, 3, H, W), theta (B, 2, 3), guides (B, 1, H, W) or None, names above the columns; `guide` names the row. `masked`
+    multiplies the pictures by the guides before the net sees them; `padding` is that of the transformer, zeros or border.
     """
     _check(theta, images)
     points = places(theta, (images.shape[-2], images.shape[-1])).cpu().numpy()
@@ -91,7 +96,8 @@ def sheet(
         [with_grid(image, point, cell) for image, point in zip(pictures(some), points, strict=True)]
         for _, some in shown
     ]
-    rows.append([framed(image, cell) for image in pictures(sampled(images, theta))])
+    given = images * guides if masked and guides is not None else images
+    rows.append([framed(image, cell) for image in pictures(sampled(given, theta, padding))])
     captions = [[""] * len(images) for _ in rows[:-1]] + [[in_words(one) for one in theta]]
     titles = [*(name for name, _ in shown), "what the net sees"]
     return draw.grid(rows, rows=titles, columns=names, captions=captions, cell=_wide(cell))
@@ -106,6 +112,8 @@ def class_sheet(
     rows: Tensor | None = None,
     guide: str = "guide",
     cell: int = 128,
+    masked: bool = False,
+    padding: str = "zeros",
 ) -> ByteArray:
     """A column a class: its mean face, and mean guide, with the grid of its mean theta and outlines of single faces.
 
@@ -120,12 +128,15 @@ def class_sheet(
         rows: (R,) which of the faces images and guides are of, where pictures of all would be too many; all when None.
         guide: name of the row of guides.
         cell: side of a picture in pixels.
+        masked: as in `sheet`.
+        padding: as in `sheet`.
 
     """
     chosen = torch.arange(len(theta)) if rows is None else rows
     _check(theta[chosen], images)
     mean, spread = mean_theta(theta.float(), labels, len(classes))
-    seen, shown = sampled(images, theta[chosen]), labels[chosen]
+    given = images * guides if masked and guides is not None else images
+    seen, shown = sampled(given, theta[chosen], padding), labels[chosen]
     stacks = [("mean face", images), *([(f"mean {guide}", guides)] if guides is not None else [])]
     titles = [*(name for name, _ in stacks), "what the net sees"]
     columns: list[list[ByteArray | None]] = []

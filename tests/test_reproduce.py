@@ -25,7 +25,7 @@ from mien.models import Classifier, create_model
 from mien.report.figures import figures
 from mien.report.table_plots import figure_of, png
 from mien.reproduce import reproduce
-from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, shared_recipe
+from mien.reproduce.grids import SCALES, TABLES, cell_name, entries_of, recipe_of, refuse_fixed, shared_recipe
 from mien.reproduce.methods import LAYER_ABLATION, METHODS
 from mien.reproduce.run import Cell, duration, reason_of, run_cells
 from mien.reproduce.tables import SCORES, as_csv, as_markdown, lines_of, read
@@ -244,6 +244,8 @@ def test_all_failed_is_one_line(store, tmp_path):
 def test_what_would_do_nothing_or_mix_settings_is_refused(store, tmp_path):
     with pytest.raises(UsageError, match=r"guidance.weight is set by the table"):
         run(store, tmp_path, more=("--guidance.weight", "3"))
+    with pytest.raises(UsageError, match=r"guidance.layers is set by the table"):
+        refuse_fixed("methods", entries_of("methods", []), ["--guidance.layers", "[3]"])
     with pytest.raises(UsageError, match=r"run.seed is set by the table"):
         run(store, tmp_path, more=("--run.seed=3",))
     with pytest.raises(UsageError, match="at least 1"):
@@ -383,6 +385,19 @@ def test_other_datasets_have_no_published_column():
     table = table_of(3, dataset="synthetic")
     assert "published" not in as_markdown(table)
     assert {row["published"] for row in csv.DictReader(as_csv(table).splitlines())} == {""}
+
+
+def test_an_override_that_reaches_some_rows_says_so(capsys):
+    refuse_fixed("pal", entries_of("pal", ["au", "pal_mean"]), ["--guidance.weight", "3", "--optim.epochs", "2"])
+    assert capsys.readouterr().err == "mien: --guidance.weight does not reach pal_mean, which set it themselves.\n"
+
+
+def test_a_side_that_failed_has_a_dash():
+    table = table_of(3, table="methods", only=("cam",))
+    there = [line for line in table["lines"] if line["column"] != "without AUs" or line["score"] != "att_cos"]
+    table["lines"] += [{**line, "row": "half", "title": "half"} for line in there]
+    row = next(line for line in as_markdown(table).split("## ATT-COS")[1].splitlines() if line.startswith("| half"))
+    assert row.split("|")[2].strip() == "–"
 
 
 def test_missing_seeds_are_told():

@@ -298,6 +298,15 @@ def test_complete_trains_on_everything_and_scores_nothing_of_it(faces, tmp_path)
         evaluate(tmp_path / "run")
     other = tiny.store(tmp_path / "other", each=1, seed=5).path
     assert evaluate(tmp_path / "run", store=other, methods="grad_cam")["faces"] == 7
+    with pytest.raises(UsageError, match="leaves no fold"):
+        recipe(faces, data={"protocol": "complete", "folds": 3, "fold": 0})
+
+
+def test_a_run_does_not_start_from_one_that_saw_its_test_faces(faces, trained, tmp_path):
+    with pytest.raises(UsageError, match=r"model\.initial .* was trained on \d+ of the faces"):
+        fit(recipe(faces, data={"folds": 3, "fold": 0}, model={"initial": trained}), tmp_path / "fold")
+    with pytest.raises(UsageError, match="was trained on"):
+        fit(recipe(faces, run={"seed": 1}, model={"initial": trained}), tmp_path / "other-validation-faces")
 
 
 def start(trained: Path, classes: int = 7, head: str = "keep", kind: str = "guide"):

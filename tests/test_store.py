@@ -107,6 +107,16 @@ def test_many_parts_fingerprint_and_pickle(tmp_path, monkeypatch):
     assert write(tmp_path / "moved", moved).fingerprint != one.fingerprint
 
 
+def test_fingerprint_holds_what_decides_labels_and_folds(tmp_path):
+    def with_attributes(name, **values):
+        return write(tmp_path / name, [full(k)._replace(attributes=values) for k in range(3)]).fingerprint
+
+    plain = with_attributes("plain", camera="a")
+    assert with_attributes("other", camera="b") == plain
+    assert len({plain, with_attributes("p", polarity="Positive"), with_attributes("n", polarity="Negative")}) == 3
+    assert with_attributes("f", fold=1) not in (plain, with_attributes("g", fold=2))
+
+
 def test_killed_run_continues_without_redoing(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "PART_ROWS", 3)
     out = tmp_path / "s"

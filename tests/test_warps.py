@@ -53,6 +53,18 @@ def test_outside_is_grey():
     assert seen[0, :, 4, 4].tolist() == [1.0] * 3
 
 
+def test_sheets_show_what_a_masked_net_and_a_border_give():
+    images, guides = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
+    theta, labels = 1.5 * IDENTITY.repeat(2, 1, 1), torch.tensor([0, 1])
+    black, plain = (warps.sheet(images, theta, guides, masked=way, padding="border", cell=64) for way in (True, False))
+    counts = [int((picture == 0).all(-1).sum()) for picture in (black, plain)]
+    assert counts[0] - counts[1] > 0.9 * 2 * 64**2  # what the net sees of two faces behind a black guide
+    grey, border = (warps.class_sheet(images, theta, labels, ["a", "b"], padding=way) for way in ("zeros", "border"))
+    assert not np.array_equal(grey, border)
+    seen = warps.sampled(torch.ones(1, 3, 8, 8), 3 * IDENTITY, "border")
+    assert torch.allclose(seen, torch.ones_like(seen))
+
+
 def test_parts():
     angle, side = np.deg2rad(20), 0.7
     cos, sin = side * np.cos(angle), side * np.sin(angle)

@@ -18,6 +18,8 @@ from mien.metrics.intervals import normal_interval
 from mien.report.runs import Arrays, Run, load_run
 from mien.reproduce.run import Cell
 
+OF_A_RUN = ("checkpoint", "faithfulness", "votes", "segmentation")
+"""Parts of a fold's results.json that do not stand for all folds; the last two come back where every fold has them."""
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
@@ -31,7 +33,7 @@ def gather(out: Path, recipe: Recipe, cells: Sequence[Cell], failed: Mapping[str
         raise DataError(f"every fold failed: {'; '.join(sorted(set(failed.values())))}.")
     first = next(iter(runs.values()))
     faces, classes = joined_faces(runs), first.classes
-    shared = {key: value for key, value in first.results.items() if key not in ("checkpoint", "faithfulness")}
+    shared = {key: value for key, value in first.results.items() if key not in OF_A_RUN}
     results = {
         **shared,
         "run": out.name,

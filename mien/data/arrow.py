@@ -204,18 +204,30 @@ def map_part(path: Path) -> Any:
         ) from error
 
 
+DECIDING = ("polarity", "fold")
+"""Attributes that say what a face's label under polarity-3 is, and in which fold it lies."""
+
+
 def fingerprint(batches: Iterable[Any]) -> str:
-    """sha256 over ids, pixel digests and labels in row order; attributes and the hash are left out."""
+    """sha256 over ids, pixel digests and labels in row order, and the attributes that are labels or splits where a row has
+    them (DECIDING); other attributes and the hash are left out.
+    """
     texts, numbers = ("id", "digest", "split", "subject", "expression"), ("votes", "action_units", "landmarks", "pose")
     hashes = {name: hashlib.sha256() for name in (*texts, *numbers)}
+    deciding, found = hashlib.sha256(), False
     for batch in batches:
+        for value in map(json.loads, batch.column("attributes").to_pylist()):
+            own = {name: value[name] for name in DECIDING if name in value}
+            found = found or bool(own)
+            deciding.update(f"{json.dumps(own, sort_keys=True)}\n".encode())
         for name in texts:
             for value in batch.column(name).to_pylist():
                 hashes[name].update(f"{json.dumps(value)}\n".encode())
         for name in numbers:
             values = batch.column(name).flatten().to_numpy(zero_copy_only=False).astype("<f4")
             hashes[name].update(values.tobytes())
-    return hashlib.sha256(b"".join(value.digest() for value in hashes.values())).hexdigest()
+    parts = [*hashes.values(), *([deciding] if found else [])]
+    return hashlib.sha256(b"".join(value.digest() for value in parts)).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -103,18 +103,20 @@ def published_folds(
 ) -> list[IntArray]:
     """Test rows of each of k plain stratified folds, each sorted: the folds of Luna-Jimenez et al. 2021 as they stand.
 
-    A store that was prepared with their fold file has each row's fold in the attribute `fold`, which is taken as it is.
-    Otherwise the folds are drawn anew, which gives theirs exactly when the store holds all rows of the dataset in its
-    own order: scikit-learn deals by place, so one picture fewer (not a face, unreadable) moves the others. Rows with a
-    polarity from valence are dealt in the published order, Positive, Neutral, Negative. Neither subjects nor duplicates
-    are kept together; see `grouped_folds`.
+    A store that was prepared with a fold file has each row's fold in the attribute `fold`, which is taken as it is,
+    whatever the seed; UsageError where the file has another number of folds. Otherwise the folds are drawn anew, which
+    gives theirs exactly when the store holds all rows of the dataset in its own order: scikit-learn deals by place, so
+    one picture fewer (not a face, unreadable) moves the others. Rows with a polarity from valence are dealt in the
+    published order, Positive, Neutral, Negative. Neither subjects nor duplicates are kept together; see `grouped_folds`.
     """
     labels = labels_of(store, scheme)
     rows = np.flatnonzero(labels >= 0)
-    if (seed, k, scheme) == (PUBLISHED_SEED, PUBLISHED_K, POLARITY):
-        listed = np.array([values.get("fold", -1) for values in store.attributes], dtype=np.int64)
-        if (listed >= 0).any():
-            return [rows[listed[rows] == fold] for fold in range(k)]
+    listed = np.array([values.get("fold", -1) for values in store.attributes], dtype=np.int64)[rows]
+    if scheme == POLARITY and (listed >= 0).any():
+        if sorted(set(listed[listed >= 0].tolist())) != list(range(k)):
+            count = listed.max() + 1
+            raise UsageError(f"{store.path} was prepared with a file of {count} folds, not {k}; ask for that many.")
+        return [rows[listed == fold] for fold in range(k)]
     if scheme == POLARITY and own_polarity(store):
         rows = published_order(labels, rows)
     numbers = fold_numbers(labels[rows], k, seed)

@@ -21,7 +21,7 @@ LIMITS = """\
 - Labels are judgements of posed or photographed expressions; people differ in how they express, and
   annotators disagree.
 - The maps show where activations are large. They do not prove what the decision rests on.
-- Alignment is measured against a cue that a codebook derives from the label and the landmarks, not against
+- Alignment is measured against a cue. Maps of action units come from a codebook, the label and the landmarks, not from
   observed action units.
 - Numbers hold for the data named above. Other cameras, poses, ages, skin tones and cultures can differ; measure them
   before use."""

@@ -75,6 +75,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "cue": results["cue"],
         "faces": results["faces"],
         "faces_with_cue": results["faces_with_cue"],
+        "any_guidance": any(one.weight for group in groups for one in group.first.recipe.guidances().values()),
         "per_class": per_class_table(groups),
         "right_wrong": right_wrong_table(groups, seed),
         "beyond": beyond_table(groups, seed),

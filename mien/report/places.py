@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.config import Recipe
 from mien.report.pictures import MEAN_FACES, RECIPES, Faces, data_uri, open_faces
 from mien.report.runs import Group
 from mien.schema import ByteArray
@@ -35,11 +36,12 @@ def class_picture(group: Group, faces: Faces) -> ByteArray:
     run = group.first
     labels = run.faces["label"]
     rows = np.concatenate([np.flatnonzero(labels == k)[:MEAN_FACES] for k in range(len(run.classes))])
-    images, cues = _pictures(faces, rows)
+    images, cues = _pictures(run.recipe, faces, rows)
     theta = torch.from_numpy(run.faces["theta"]).float()
     return warps.class_sheet(
-        images, theta, torch.from_numpy(labels), run.classes, cues, torch.from_numpy(rows), "cue", cell=104
-    )
+        images, theta, torch.from_numpy(labels), run.classes, cues, torch.from_numpy(rows), "cue", cell=104,
+        masked=run.recipe.transformer.kind == "masked", padding=run.recipe.transformer.padding,
+    )  # fmt: skip
 
 
 def face_picture(group: Group, faces: Faces) -> ByteArray:
@@ -55,14 +57,20 @@ def face_picture(group: Group, faces: Faces) -> ByteArray:
         distance = np.square(theta[own] - theta[own].mean(0)).sum((1, 2))
         chosen.append(own[np.argsort(distance, kind="stable")[len(own) // 2]])
     rows = np.array(chosen)
-    images, cues = _pictures(faces, rows)
+    images, cues = _pictures(run.recipe, faces, rows)
     names = [run.classes[k] for k in labels[rows]]
-    return warps.sheet(images, torch.from_numpy(theta[rows]).float(), cues, names, "cue", cell=104)
+    masked, padding = run.recipe.transformer.kind == "masked", run.recipe.transformer.padding
+    theta_ = torch.from_numpy(theta[rows]).float()
+    return warps.sheet(images, theta_, cues, names, "cue", cell=104, masked=masked, padding=padding)
 
 
-def _pictures(faces: Faces, rows: np.ndarray) -> tuple[Any, Any]:
-    """Tensors (R, 3, H, W) and (R, 1, H, W) in [0, 1] of faces by their place in the run."""
+def _pictures(recipe: Recipe, faces: Faces, rows: np.ndarray) -> tuple[Any, Any]:
+    """Tensors (R, 3, H, W) and (R, 1, H, W) in [0, 1] of faces by their place in the run; no cues where a control took their
+    place as the guide, which would show what the net did not get.
+    """
     import torch
 
     images = torch.from_numpy(faces.images(rows)).permute(0, 3, 1, 2).float() / 255
+    if recipe.cue.control != "none":
+        return images, None
     return images, torch.from_numpy(faces.cues(rows)).float()[:, None]

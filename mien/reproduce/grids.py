@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -198,12 +199,32 @@ def shared_recipe(
 
 
 def refuse_fixed(table: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:
-    """UsageError for an override that every entry sets itself, and that would hence do nothing."""
-    fixed = set.intersection(*(set(entry.settings) | set(entry.small) for entry in entries))
+    """UsageError for an override that every entry sets itself, and that would hence do nothing; a line on stderr for one
+    that reaches some rows only. Settings of guidance count where there is guidance.
+    """
     for word in overrides:
         key = word[2:].split("=")[0]
-        if word.startswith("--") and key in fixed | {"run.seed", "data.store", "data.protocol"}:
+        if not word.startswith("--"):
+            continue
+        open_to = [entry for entry in entries if reaches(entry, key)]
+        if not open_to or key in ("run.seed", "data.store", "data.protocol"):
             raise UsageError(f"{key} is set by the table '{table}' or by an option of this command; leave it out.")
+        own = list(dict.fromkeys(entry.row for entry in entries if entry not in open_to and guided(entry)))
+        if own and key.split(".")[0] in ("guidance", "second"):
+            print(f"mien: --{key} does not reach {', '.join(own)}, which set it themselves.", file=sys.stderr)
+
+
+def guided(entry: Entry) -> bool:
+    """Whether the entry's training has guidance."""
+    return entry.settings.get("guidance.weight") != 0
+
+
+def reaches(entry: Entry, key: str) -> bool:
+    """Whether an override of a key changes the entry's training."""
+    section = key.split(".")[0]
+    if section == "guidance" and not guided(entry):
+        return False
+    return key not in entry.settings and key not in entry.small
 
 
 def recipe_of(entry: Entry, shared: Recipe, scale: str, seed: int) -> Recipe:

@@ -187,12 +187,14 @@ def block(lines: Sequence[Line]) -> str:
     rows = []
     for row in dict.fromkeys(line["row"] for line in lines):
         cells = {line["column"]: line for line in lines if line["row"] == row}
-        last = cells[columns[-1]]
-        text = [last["title"], *[with_interval(cells[column]) for column in columns], change(last["difference"])]
+        last = list(cells.values())[-1]
+        there = [cells.get(column) for column in columns]  # a training that failed has no line where others have
+        text = [last["title"], *["–" if cell is None else with_interval(cell) for cell in there]]
+        text.append(change(last["difference"]))
         if measured:
             text.append(" / ".join(plain(last["floors"][name]) for name in FLOORS))
         if printed:
-            text += [as_printed(cells[column]["published"]) for column in columns]
+            text += [as_printed(None if cell is None else cell["published"]) for cell in there]
         rows.append(text)
     return markdown_table(head, rows)
 
