@@ -1,22 +1,21 @@
 """Markdown table of cross-validated runs of recipes/fer2013-polarity, for docs/stn.md.
 
-    python tools/polarity_table.py RUNS
+    python tools/polarity_table.py RUNS [--base simple_cnn]
 
 RUNS holds a folder for each recipe and protocol, RECIPE-paper or RECIPE-strict, as `mien crossval --out` writes it. Accuracy
-in per cent over the folds that are done, with the published kind of interval; beside it the difference to `simple_cnn`
-on the same faces of the same protocol, with its paired bootstrap interval.
+in per cent over the folds that are done, with the published kind of interval; beside it the difference to the base on
+the same faces of the same protocol, with its paired bootstrap interval.
 """
 
+import argparse
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from mien.metrics.intervals import paired_bootstrap
 
-BASE = "simple_cnn"
 PROTOCOLS = ("paper", "strict")
 
 
@@ -43,21 +42,24 @@ def difference(run: Path, base: Path) -> str:
     return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * np.array([found.difference, found.low, found.high])))
 
 
-def main(folder: Path) -> None:
+def main() -> None:
     """One line a recipe: accuracy (folds, mean epoch) and difference, for each protocol."""
-    names = list(dict.fromkeys(path.name.rsplit("-", 1)[0] for path in sorted(folder.glob("*-*/results.json/.."))))
-    heads = [head for protocol in PROTOCOLS for head in (f"{protocol} (folds, epoch)", f"less {BASE}")]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--base", default="simple_cnn")
+    options = parser.parse_args()
+    done = sorted(path.parent.name for path in options.runs.glob("*-*/results.json"))
+    names = dict.fromkeys(name.rsplit("-", 1)[0] for name in done)
+    heads = [head for protocol in PROTOCOLS for head in (f"{protocol} (folds, epoch)", f"less {options.base}")]
     print(f"| recipe | {' | '.join(heads)} |\n| --- |" + " ---: |" * len(heads))
     for name in names:
         cells = []
         for protocol in PROTOCOLS:
-            run, base = folder / f"{name}-{protocol}", folder / f"{BASE}-{protocol}"
-            if (run / "results.json").exists():
-                cells += [accuracy(run), difference(run, base) if (base / "results.json").exists() else ""]
-            else:
-                cells += ["", ""]
+            run, base = (options.runs / f"{one}-{protocol}" for one in (name, options.base))
+            there = [f"{one}-{protocol}" in done for one in (name, options.base)]
+            cells += [accuracy(run) if there[0] else "", difference(run, base) if all(there) else ""]
         print(f"| `{name}` | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
