@@ -452,6 +452,7 @@ def test_tight_crop_small_face_and_several_faces(provider):
     faces = provider(pair)
     assert len(faces) == 2
     assert faces[0].box[0] > 180  # the larger face comes first
+    assert len(provider(np.tile(cv2.resize(image, (200, 200)), (3, 4, 1)))) == 12
 
 
 def test_no_face_is_an_empty_list_and_locate_keeps_order(provider):
