@@ -4,6 +4,7 @@ import csv
 import inspect
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -104,6 +105,29 @@ def test_the_three_tables_agree(run, folder, tmp_path):
                 assert (row[name], line[name]) == (str(value), value)
 
 
+def test_names_that_are_not_utf_8(run, tmp_path, monkeypatch, capsys):
+    folder, odd = tmp_path / "photos", os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    try:
+        parts.save(folder / f"{odd}.png", parts.picture((5, 5)))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    parts.save(folder / "a.png", parts.picture((5, 5)))
+    (folder / f"{odd}.avi").write_bytes(b"anything")
+    for ending in (".csv", ".jsonl", ".parquet"):
+        counts = predict(folder, run=run, out=tmp_path / f"r{ending}", overlay=tmp_path / "over", explain="none")
+        assert counts == {"pictures": 3, "faces": 2, "without_face": 1, "unreadable": 1}
+    sources = [Path(name).name for name in pq.read_table(tmp_path / "r.parquet")["source"].to_pylist()]
+    assert sources == ["a.png", "caf\\udce9.avi", "caf\\udce9.png"]
+    assert len(list((tmp_path / "over").iterdir())) == 2
+    listed = io.TextIOWrapper(io.BytesIO(os.fsencode(folder / f"{odd}.png")))
+    monkeypatch.setattr(sys, "stdin", listed)
+    assert predict(Path("-"), run=run, explain="none")["faces"] == 1
+    with pytest.raises(DataError, match="none of 1 pictures"):
+        predict(folder / f"{odd}.avi", run=run, explain="none")
+    assert "path is not UTF-8" in capsys.readouterr().err
+
+
 def test_without_out_the_faces_are_printed(run, folder, capsys):
     predict(folder / "a.png", run=run, explain="none")
     lines = capsys.readouterr().out.splitlines()
@@ -133,6 +157,11 @@ def test_exit_codes(run, folder, tmp_path, capsys):
     ):
         assert main(["predict", *wrong, "--run", str(run)]) == 2, wrong
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_counts_are_numbers(run, folder, capsys):
+    predict(folder / "c.png", run=run, explain="none")
+    assert "0 faces in 1 picture, 1 without a face (run" in capsys.readouterr().out
 
 
 def test_a_doubtful_face_is_no_unreadable_file(run, folder, capsys):

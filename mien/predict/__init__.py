@@ -165,7 +165,7 @@ def write_all(
 
 def count(counts: Counter[str], found: PicturePrediction, unreadable: bool) -> None:
     """Count a picture, and name it where it has no face."""
-    counts.update(pictures=1, faces=len(found.faces), without_face=not found.faces, unreadable=unreadable)
+    counts.update(pictures=1, faces=len(found.faces), without_face=int(not found.faces), unreadable=int(unreadable))
     counts.update(abstained=sum(face.abstained for face in found.faces))
     if found.faces or (found.time is not None and not unreadable):
         return
@@ -188,10 +188,11 @@ def line_of(found: PicturePrediction, face: FacePrediction) -> str:
 def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, overlay: Path | None) -> None:
     """What was done, and where it lies."""
     from mien.predict.results import counted
+    from mien.predict.sources import name_of
 
     parts = [f"{counted(counts['faces'], 'face')} in {counted(counts['pictures'], 'picture')}"]
     parts += [f"{counts['abstained']} unsure"] if counts["abstained"] else []
     parts += [f"{counts['without_face']} without a face"] if counts["without_face"] else []
     parts += [f"{counts['unreadable']} of them unreadable"] if counts["unreadable"] else []
-    places = " and ".join(str(place) for place in (out, overlay) if place is not None)
+    places = " and ".join(name_of(place) for place in (out, overlay) if place is not None)
     print(f"{', '.join(parts)}{f': {places}' if places else ''} (run {model.name}, {model.device})")

@@ -49,6 +49,11 @@ class Picture(NamedTuple):
     """Frames that are taken of its video in a second."""
 
 
+def name_of(path: Path) -> str:
+    """A path as text that can be printed and written: what is not UTF-8 in it stands there as `\\udce9`."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def pictures_of(images: Any) -> Iterator[Picture]:
     """Pictures of what `FaceModel.predict` takes, in order."""
     several = isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
@@ -62,14 +67,14 @@ def pictures_of(images: Any) -> Iterator[Picture]:
 def pictures_at(path: Path) -> Iterator[Picture]:
     """The picture at a path, or those of the folder there and below it, in name order."""
     if not path.is_dir():
-        yield decoded(path, str(path))
+        yield decoded(path, name_of(path))
         return
     found = 0
     for file, reason in walk(path, PICTURE_SUFFIXES):
         found += 1
-        yield decoded(file, str(file)) if reason is None else Picture(str(file), None, reason)
+        yield decoded(file, name_of(file)) if reason is None else Picture(name_of(file), None, reason)
     if not found:
-        yield Picture(str(path), None, f"folder without pictures ({', '.join(PICTURE_SUFFIXES)})")
+        yield Picture(name_of(path), None, f"folder without pictures ({', '.join(PICTURE_SUFFIXES)})")
 
 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
@@ -154,7 +159,7 @@ def _standard_input(stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None
     if any(magic in head[:16] for magic in PICTURE_MAGIC) or b"\x00" in head:
         yield head + stdin.read(), None
         return
-    lines = (line.decode("utf-8", "replace").strip() for line in _chain(head, stdin))
+    lines = (line.decode("utf-8", "surrogateescape").strip() for line in _chain(head, stdin))
     yield from files_of(Path(line) for line in lines if line)
 
 
@@ -168,11 +173,11 @@ def pictures_in(file: Path | bytes, reason: str | None, every: int = 1, seconds:
     if isinstance(file, bytes):
         yield decoded(file, "standard input")
     elif reason is not None:
-        yield Picture(str(file), None, reason)
+        yield Picture(name_of(file), None, reason)
     elif is_video(file):
         yield from frames(file, every, seconds)
     else:
-        yield decoded(file, str(file))
+        yield decoded(file, name_of(file))
 
 
 def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[Picture]:
@@ -182,7 +187,10 @@ def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[
     """
     import cv2
 
-    source = f"camera {video}" if isinstance(video, int) else str(video)
+    source = f"camera {video}" if isinstance(video, int) else name_of(video)
+    if isinstance(video, Path) and source != str(video):  # OpenCV would end the process
+        yield Picture(source, None, "OpenCV opens no video whose path is not UTF-8; rename it")
+        return
     with quiet():
         capture = cv2.VideoCapture(video) if isinstance(video, int) else cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
     try:
@@ -231,6 +239,8 @@ def frame_count(file: Path) -> int:
     """Frames that a video file announces; 0 where it does not."""
     import cv2
 
+    if name_of(file) != str(file):
+        return 0
     with quiet():
         capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
