@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mien.calibrate import FILE
 from mien.cli import main
 from mien.errors import DataError
 from mien.predict import predict
-from mien.predict.overlay import annotated, label
+from mien.predict.overlay import annotated, label, writable
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import files_of, frames, is_video
 from mien.predict.writers import open_writer
@@ -271,6 +272,29 @@ def test_annotated_video(run, video, tmp_path):
     assert count == 12
 
 
+def test_every_frame_rate_becomes_one_of_mpeg_4(tmp_path):
+    import cv2
+
+    assert [writable(rate) for rate in (29.97, 23.976, 25, 120)] == [29.97, 23.976, 25, 120]
+    for rate in (0.0004, 0.0694, 5.99, 65.537, 100.013, 119.967, 90000 / 750.3, 655.37, 999.99):
+        file = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), writable(rate), (64, 64))
+        assert file.isOpened(), rate
+        assert writable(rate) == pytest.approx(rate, abs=0.05)
+
+
+def test_a_video_that_cannot_be_written_is_left_out(run, video, tmp_path, monkeypatch, capsys):
+    other = video.with_name("run.avi")
+    shutil.copy(video, other)
+    rates = iter([10.0, 0.0, 10.0])
+    monkeypatch.setattr("mien.predict.overlay.writable", lambda _: next(rates))
+    out = tmp_path / "over"
+    predict(video, other, other, run=run, overlay=out, out=tmp_path / "r.csv", explain="none")
+    assert sorted(path.name.split("-")[0] for path in out.iterdir()) == ["run", "walk"]
+    assert "run-" in (line := capsys.readouterr().err)
+    assert line.count("cannot write this video; it is left out") == 1
+    assert len(read_csv(tmp_path / "r.csv")) == 66
+
+
 def test_videos_that_cannot_be_used(run, video, tmp_path):
     empty, text = tmp_path / "empty.mp4", tmp_path / "text.avi"
     empty.write_bytes(b"")
@@ -374,8 +398,6 @@ def test_an_error_leaves_the_old_table(run, folder, tmp_path):
 
 
 def test_unsure_faces_say_so(run, folder, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / FILE).write_text('{"temperature": 1.0, "threshold": 1.0}')

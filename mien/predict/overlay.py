@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mien import draw
-from mien.errors import DataError
 from mien.faces.align import invert
 from mien.files import writing
 from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
-from mien.predict.sources import Picture
+from mien.predict.sources import Picture, name_of
 from mien.schema import ByteArray, FloatArray
 
 SHORTEST = 480
@@ -83,56 +83,74 @@ def unit_range(values: FloatArray) -> FloatArray:
     return np.asarray((values - values.min()) / (spread if spread > 0 else 1.0), dtype=np.float32)
 
 
+def writable(rate: float) -> float:
+    """The nearest frame rate that MPEG-4 can hold: OpenCV notes it as a fraction of a power of ten, at most 65,535 / 10^n."""
+    digits = 3 if rate < 65.5 else 2 if rate < 655 else 1
+    return max(round(rate, digits), 0.01)
+
+
+class Video(NamedTuple):
+    """A video that is being written."""
+
+    writer: Any
+    target: Path
+    temporary: Path
+    """Its name until it is whole."""
+
+
 class Album:
     """A folder of annotated pictures and videos; a video takes its name when it is whole."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.video: Any = None
-        self.source = ""
-        self.paths: list[Path] = []
+        self.source, self.frame, self.begun = "", 0, False
+        self.video: Video | None = None
+        """Of the present source; None before its first frame, and where it cannot be written."""
 
     def add(self, picture: Picture, prediction: PicturePrediction) -> None:
         """Draw one picture, or append one frame to its video."""
-        if picture.source != self.source:
+        if picture.source != self.source or picture.frame <= self.frame:
             self.finish()
-            self.source = picture.source
+            self.begun = False
+        self.source, self.frame = picture.source, picture.frame
         if picture.image is None:
             return
         drawn = annotated(picture.image, prediction)
         if picture.time is None:
-            self.paths.append(self.path(picture.source, ".png"))
-            draw.write_png(self.paths[-1], drawn)
-        else:
-            self.append(drawn, picture.rate)
+            draw.write_png(self.path(".png"), drawn)
+            return
+        # MPEG-4 wants even sides
+        drawn = np.pad(drawn, ((0, drawn.shape[0] % 2), (0, drawn.shape[1] % 2), (0, 0)), mode="edge")
+        if not self.begun:
+            self.video, self.begun = self.opened(drawn, picture.rate), True
+        if self.video is not None:
+            self.video.writer.write(drawn[:, :, ::-1])
 
-    def append(self, frame: ByteArray, rate: float) -> None:
-        """Add a frame to the video of the present source."""
+    def opened(self, frame: ByteArray, rate: float) -> Video | None:
+        """The video of the present source for frames like this one; None, and a line, where it cannot be written."""
         import cv2
 
-        # MPEG-4 wants even sides
-        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-        if self.video is None:
-            path = self.path(self.source, ".mp4")
-            with writing(path):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            self.temporary = path.with_name(f"{path.stem}.part.mp4")
+        target = self.path(".mp4")
+        with writing(target):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.stem}.part.mp4")
+        if name_of(target) == str(target):  # OpenCV would end the process
             size = (frame.shape[1], frame.shape[0])
-            self.video = cv2.VideoWriter(str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-            if not self.video.isOpened():
-                raise DataError(f"{path}: this OpenCV cannot write MPEG-4 video here; leave out --overlay.")
-            self.paths.append(path)
-        self.video.write(frame[:, :, ::-1])
+            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), writable(rate), size)
+            if writer.isOpened():
+                return Video(writer, target, temporary)
+        print(f"mien: {name_of(target)}: OpenCV cannot write this video; it is left out.", file=sys.stderr)
+        return None
 
-    def path(self, source: str, ending: str) -> Path:
-        """File of a source: its name, and a few letters that tell files of one name in two folders apart."""
-        stem = Path(source).stem or "picture"
-        return self.folder / f"{stem}-{hashlib.sha256(source.encode()).hexdigest()[:6]}{ending}"
+    def path(self, ending: str) -> Path:
+        """File of the present source: its name, and a few letters that tell files of one name in two folders apart."""
+        stem = Path(self.source).stem or "picture"
+        return self.folder / f"{stem}-{hashlib.sha256(self.source.encode()).hexdigest()[:6]}{ending}"
 
     def finish(self) -> None:
         """Close the video of the present source."""
         if self.video is not None:
-            self.video.release()
-            with writing(self.paths[-1]):
-                os.replace(self.temporary, self.paths[-1])
-            self.video = None
+            video, self.video = self.video, None
+            video.writer.release()
+            with writing(video.target):
+                os.replace(video.temporary, video.target)

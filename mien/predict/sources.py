@@ -50,7 +50,7 @@ class Picture(NamedTuple):
 
 
 def name_of(path: Path) -> str:
-    """A path as text that can be printed and written: what is not UTF-8 in it stands there as `\\udce9`."""
+    r"""A path as text that can be printed and written: what is not UTF-8 in it stands there as `\udce9`."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
