@@ -43,6 +43,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
 }
 
+RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce")
+"""Verbs that go on where they were stopped; another starts over."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for data errors, 2 for usage errors."""
@@ -66,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away
         return 0
     except OSError as error:  # no permission, disk full: a person's matter, not a defect
-        print(f"mien: {error}; what was finished is kept.", file=sys.stderr)
+        print(f"mien: {error}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mien: stopped; what was finished is kept, the same command resumes.", file=sys.stderr)
+        kept = "what was finished is kept, the same command resumes"
+        print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
         return 130
     return 0
 

@@ -22,8 +22,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
-                f"the disk is full while writing '{path}': what was finished is kept; free some space and run the same "
-                "command again, it continues."
+                f"the disk is full while writing '{path}'; free some space and run the same command again."
             ) from error
         raise DataError(f"cannot write '{path}': {error.strerror or error}; what was there before is kept.") from error
 

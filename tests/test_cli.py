@@ -165,11 +165,18 @@ def test_a_verb_runs_with_overrides_and_options(tmp_path, monkeypatch, capsys):
     assert "optim.lr" in one_line(capsys, 2, *words, "--optim.lr", "fast")
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 0)])
-def test_interrupt_and_closed_pipe(error, code, monkeypatch, capsys):
-    def check(store: Path) -> None:
+@pytest.mark.parametrize(
+    ("verb", "error", "code", "told"),
+    [
+        ("prepare", KeyboardInterrupt, 130, "mien: stopped; what was finished is kept, the same command resumes.\n"),
+        ("check", KeyboardInterrupt, 130, "mien: stopped; the same command starts over.\n"),
+        ("check", BrokenPipeError, 0, ""),
+    ],
+)
+def test_interrupt_and_closed_pipe(verb, error, code, told, monkeypatch, capsys):
+    def stopped(store: Path) -> None:
         raise error
 
-    monkeypatch.setattr("mien.check.check", check)
-    assert call("check", "x") == code
-    assert ("resumes" in capsys.readouterr().err) == (code == 130)
+    monkeypatch.setattr(f"mien.{verb}.{verb}", stopped)
+    assert call(verb, "x") == code
+    assert capsys.readouterr().err == told

@@ -24,7 +24,7 @@ def test_text_bytes_and_arrays_in_a_new_folder(tmp_path):
 @pytest.mark.parametrize(
     ("error", "told", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left"), DataError, r"disk is full .*a\.txt.*continues"),
+        (OSError(errno.ENOSPC, "No space left"), DataError, r"disk is full .*a\.txt.*same command again"),
         (PermissionError(errno.EACCES, "Permission denied"), DataError, r"cannot write .*a\.txt': Permission denied"),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],

@@ -1,6 +1,7 @@
 """`mien predict`: photos, folders, videos, lists and a camera become rows and pictures; nothing is lost in silence."""
 
 import csv
+import errno
 import inspect
 import io
 import json
@@ -21,6 +22,7 @@ from mien.cli import main
 from mien.errors import DataError
 from mien.predict import predict
 from mien.predict.overlay import annotated, label, writable
+from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import files_of, frames, is_video
 from mien.predict.writers import open_writer
@@ -372,7 +374,7 @@ def test_no_camera(run):
         predict(run=run, camera=77)
 
 
-def test_what_was_done_is_kept_when_it_is_stopped(run, video, tmp_path, monkeypatch):
+def test_what_was_done_is_kept_when_it_is_stopped(run, video, tmp_path, monkeypatch, capsys):
     def stopped(*words):
         for k, found in enumerate(frames(*words)):
             if k == 7:
@@ -380,21 +382,62 @@ def test_what_was_done_is_kept_when_it_is_stopped(run, video, tmp_path, monkeypa
             yield found
 
     monkeypatch.setattr("mien.predict.sources.frames", stopped)
-    out = tmp_path / "rows.csv"
-    assert main(["predict", str(video), "--run", str(run), "--out", str(out), "--batch", "2"]) == 130
-    assert len(read_csv(out)) > 5
+    out, over = tmp_path / "rows.csv", tmp_path / "over"
+    out.write_text("older and whole")
+    words = ["--run", str(run), "--out", str(out), "--overlay", str(over), "--explain", "none", "--batch", "2"]
+    assert main(["predict", str(video), *words]) == 130
+    assert out.read_text() == "older and whole"
+    assert len(read_csv(tmp_path / "rows.part.csv")) > 5
+    assert [path.suffixes for path in over.iterdir()] == [[".part", ".mp4"]]
+    told = capsys.readouterr().err
+    assert f"the rows until then are in {tmp_path / 'rows.part.csv'}" in told
+    assert "mien: stopped; the same command starts over." in told
 
 
-def test_an_error_leaves_the_old_table(run, folder, tmp_path):
-    out = tmp_path / "rows.csv"
+def write_rows(out: Path, rows: int, error: type[Exception] | None = None) -> None:
+    with open_writer(out, Layout(("a",), (), False)) as writer:
+        for _ in range(rows):
+            writer.write(PicturePrediction("a.png", 1, 1, ()))
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_an_error_leaves_the_old_table(tmp_path, ending):
+    out, part = tmp_path / f"rows{ending}", tmp_path / f"rows.part{ending}"
     out.write_text("old")
-    writer = open_writer(out, Layout(("a",), (), False))
-    with pytest.raises(ZeroDivisionError), writer:
-        raise ZeroDivisionError
-    assert out.read_text() == "old"
-    assert list(tmp_path.glob("*.tmp")) == []
+    for rows in (0, 3):
+        with pytest.raises(ZeroDivisionError):
+            write_rows(out, rows, ZeroDivisionError)
+        assert out.read_text() == "old"
+        assert part.exists() == (rows > 0)
+    assert (pq.read_table(part).num_rows if ending == ".parquet" else len(part.read_text().splitlines())) >= 3
+
+
+def test_a_folder_that_is_a_file(run, folder, tmp_path):
     with pytest.raises(DataError, match="cannot write"):
-        predict(folder / "a.png", run=run, out=out / "below.csv", explain="none")
+        predict(folder / "a.png", run=run, out=folder / "a.png" / "below.csv", explain="none")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_leaves_the_old_table(tmp_path, capsys):
+    out, part = tmp_path / "rows.csv", tmp_path / "rows.part.csv"
+    out.write_text("old")
+    part.symlink_to("/dev/full")
+    with pytest.raises(DataError, match="disk is full"):
+        write_rows(out, 3)
+    assert out.read_text() == "old"
+    assert "rows.part.csv" in capsys.readouterr().err
+
+
+def test_a_parquet_file_without_its_end_is_not_kept(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.close", full)
+    with pytest.raises(DataError, match="disk is full"):
+        write_rows(tmp_path / "rows.parquet", 3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unsure_faces_say_so(run, folder, tmp_path, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,11 +83,7 @@ def predict(
         keep_images=overlay is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    try:
-        write_all(model, stream, counts, out, overlay, smooth, method is not None)
-    except KeyboardInterrupt:
-        if camera is None:
-            raise
+    write_all(model, stream, counts, out, overlay, smooth, method is not None, camera is not None)
     print_summary(model, counts, out, overlay)
     if counts["pictures"] and counts["pictures"] == counts["unreadable"]:
         raise DataError(f"none of {counts['pictures']} pictures could be read.")
@@ -134,8 +130,9 @@ def write_all(
     overlay: Path | None,
     smooth: float,
     explained: bool,
+    endless: bool,
 ) -> None:
-    """Take the pictures as they come: track, write, draw, print. `counts` is filled on the way."""
+    """Take the pictures as they come: track, write, draw, print. `counts` is filled on the way; Ctrl-C ends what is `endless`."""
     from mien.predict.overlay import Album
     from mien.predict.rows import Layout
     from mien.predict.tracks import Tracker
@@ -144,9 +141,9 @@ def write_all(
     with ExitStack() as stack:
         layout = Layout(model.classes, model.action_units, explained)
         writer = stack.enter_context(open_writer(out, layout)) if out is not None else None
-        album = Album(overlay) if overlay is not None else None
-        if album is not None:
-            stack.callback(album.finish)
+        album = stack.enter_context(Album(overlay)) if overlay is not None else None
+        if endless:
+            stack.enter_context(suppress(KeyboardInterrupt))
         source, tracker = "", Tracker()
         for picture, found in stream:
             if picture.time is not None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ class Video(NamedTuple):
     writer: Any
     target: Path
     temporary: Path
-    """Its name until it is whole."""
+    """Its name until it is whole, NAME.part.mp4."""
 
 
 class Album:
@@ -106,6 +107,17 @@ class Album:
         self.source, self.frame, self.begun = "", 0, False
         self.video: Video | None = None
         """Of the present source; None before its first frame, and where it cannot be written."""
+
+    def __enter__(self) -> Album:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        elif self.video is not None:
+            self.video.writer.release()
 
     def add(self, picture: Picture, prediction: PicturePrediction) -> None:
         """Draw one picture, or append one frame to its video."""

@@ -1,4 +1,4 @@
-"""Rows into a file as they come: CSV, JSON Lines or Parquet. The file takes its name when it is whole."""
+"""Rows into a file as they come: CSV, JSON Lines or Parquet. A file takes its name when it is whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -14,17 +15,18 @@ from mien.errors import UsageError
 from mien.files import writing
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, arrow_schema, columns, rows_of
+from mien.predict.sources import name_of
 
 HELD = 4096
 """Rows of a Parquet file that are written at once."""
 
 
 class Writer:
-    """Base of the writers: a context that leaves a whole file behind, also after Ctrl-C."""
+    """A context that leaves a whole file behind. After Ctrl-C or an error its rows lie in NAME.part.csv, beside an older file."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self.layout, self.count = path, layout, 0
-        self.temporary = path.with_name(f"{path.name}.tmp")
+        self.part = path.with_name(f"{path.stem}.part{path.suffix}")
 
     def __enter__(self) -> Writer:
         with writing(self.path):
@@ -35,12 +37,16 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with writing(self.path):
-            self.close()
-            if kind is None or issubclass(kind, KeyboardInterrupt):
-                os.replace(self.temporary, self.path)
-            else:
-                self.temporary.unlink(missing_ok=True)
+        try:
+            with writing(self.path):
+                self.close()
+                if kind is None:
+                    os.replace(self.part, self.path)
+        finally:
+            if self.part.exists() and not self.count:
+                self.part.unlink()
+            elif self.part.exists():
+                print(f"mien: the rows until then are in {name_of(self.part)}.", file=sys.stderr)
 
     def write(self, picture: PicturePrediction) -> None:
         """Add the rows of a picture."""
@@ -50,15 +56,15 @@ class Writer:
             self.count += 1
 
     def open(self) -> None:
-        """Begin the temporary file."""
-        self.file: IO[str] = open(self.temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        """Begin the file."""
+        self.file: IO[str] = open(self.part, "w", encoding="utf-8", newline="")  # noqa: SIM115
 
     def add(self, row: dict[str, Any]) -> None:
         """Write one row."""
         raise AssertionError
 
     def close(self) -> None:
-        """Finish the temporary file."""
+        """Finish the file."""
         self.file.close()
 
 
@@ -93,7 +99,7 @@ class ParquetWriter(Writer):
         import pyarrow.parquet as pq
 
         self.schema, self.rows = arrow_schema(self.layout), list[dict[str, Any]]()
-        self.parquet = pq.ParquetWriter(self.temporary, self.schema)
+        self.parquet = pq.ParquetWriter(self.part, self.schema)
 
     def add(self, row: dict[str, Any]) -> None:
         """Hold a row until there are enough."""
@@ -110,9 +116,13 @@ class ParquetWriter(Writer):
             self.rows = []
 
     def close(self) -> None:
-        """Write the rest and the footer."""
-        self.flush()
-        self.parquet.close()
+        """Write the rest and the footer, without which a file cannot be read."""
+        try:
+            self.flush()
+            self.parquet.close()
+        except OSError:
+            self.count = 0
+            raise
 
 
 WRITERS: dict[str, type[Writer]] = {".csv": CsvWriter, ".jsonl": JsonLinesWriter, ".parquet": ParquetWriter}
