@@ -434,7 +434,7 @@ def test_a_parquet_file_without_its_end_is_not_kept(tmp_path, monkeypatch):
     def full(self):
         raise OSError(errno.ENOSPC, "No space left")
 
-    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.close", full)
+    monkeypatch.setattr("mien.predict.writers.ParquetWriter.flush", full)
     with pytest.raises(DataError, match="disk is full"):
         write_rows(tmp_path / "rows.parquet", 3)
     assert list(tmp_path.iterdir()) == []

@@ -309,6 +309,13 @@ def test_without_a_finder_whole_pictures_are_faces(served, monkeypatch, capsys, 
         page.open_model(tmp_path, None, "mediapipe", None, "cpu")
 
 
+@pytest.mark.parametrize(("faces", "least"), [("auto", 0.7), ("mediapipe", 0.7), ("dlib", float("-inf"))])
+def test_doubtful_faces_do_not_count(served, monkeypatch, tmp_path, faces, least):
+    monkeypatch.setattr(page, "load", lambda run, **options: replace(served.model, least_face=float("-inf")))
+    monkeypatch.setattr(page, "Finders", lambda name, model: find)
+    assert page.open_model(tmp_path, None, faces, None, "cpu").model.least_face == least
+
+
 def test_methods_of_one_pass(served):
     assert "cam" in served.methods
     assert not {"score_cam", "grad_cam_pp_as_coded"} & set(served.methods)

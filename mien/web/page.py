@@ -17,7 +17,7 @@ from mien import explain as explainers
 from mien.data.pictures import PictureError
 from mien.errors import DataError, UsageError
 from mien.predict.finders import Finders
-from mien.predict.model import FaceModel, load
+from mien.predict.model import LEAST_FACE, FaceModel, load
 from mien.web import cards, drawn
 from mien.web.limits import Limits, read_photo, request_bytes
 
@@ -50,7 +50,9 @@ def open_model(
     if faces != "none":
         try:
             name = "mediapipe" if faces == "auto" else faces
-            model, found_by = replace(model, provider=Finders(name, landmark_model)), f"found by {name}"
+            least = LEAST_FACE.get(name, float("-inf"))
+            model = replace(model, provider=Finders(name, landmark_model), least_face=least)
+            found_by = f"found by {name}"
         except DataError as error:
             if faces != "auto" or landmark_model is not None:
                 raise
