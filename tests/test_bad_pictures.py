@@ -47,7 +47,7 @@ PHOTO = parts.picture((20, 20))
 JPEG = encoded(PHOTO, "JPEG", quality=90)
 REFUSED = {
     "truncated.jpg": (JPEG[: len(JPEG) // 3], "damaged picture (image file is truncated"),
-    "bomb.png": (huge_png(50_000, 50_000), "pixels"),
+    "bomb.png": (huge_png(50_000, 50_000), "more than 100,000,000 pixels are too many"),
     "large.png": (huge_png(11_000, 10_000), "11000 x 10000 pixels are too many"),
     "long.png": (huge_png(40_000, 10), "40000 x 10 pixels: a side is longer than 32766"),
     "zero.jpg": (b"", "empty file"),
@@ -72,7 +72,7 @@ def test_a_bad_file_is_one_clear_line(name, tmp_path, model):
     assert len(good.faces) == 1
 
 
-DEEP = (np.arange(96 * 160).reshape(96, 160) % 65536).astype(np.uint16)
+DEEP = (np.arange(96 * 160).reshape(96, 160) * 4).astype(np.uint16)
 ACCEPTED = {
     "cmyk.jpg": lambda path: Image.fromarray(PHOTO).convert("CMYK").save(path, quality=95),
     "deep.png": lambda path: Image.fromarray(DEEP).save(path),
@@ -91,6 +91,42 @@ ACCEPTED = {
     "one.png": lambda path: Image.fromarray(PHOTO[:1, :1]).save(path),
     "line.png": lambda path: Image.fromarray(PHOTO[:1]).save(path),
 }
+
+
+DEEP_FORMS = {
+    "PNG": lambda: encoded(DEEP, "PNG"),
+    "TIFF of 32 bits": lambda: encoded(DEEP.astype(np.int32), "TIFF"),
+    "PGM": lambda: b"P5 160 96 65535\n" + DEEP.astype(">u2").tobytes(),
+    "PIL picture": lambda: Image.fromarray(DEEP),
+}
+
+
+@pytest.mark.parametrize("form", DEEP_FORMS)
+def test_16_bits_become_8(form):
+    assert np.array_equal(load_picture(DEEP_FORMS[form]()), DEEP >> 8)
+
+
+@pytest.mark.parametrize("form", ["bytes", "PIL picture"])
+def test_pixels_of_unknown_range_are_refused(form, model):
+    for values, words in (
+        (DEEP.astype(np.float32), "floating-point pixels"),
+        (DEEP.astype(np.int32) * 3, "pixels outside 0 to 65535"),
+        (DEEP.astype(np.int32) - 1, "pixels outside 0 to 65535"),
+    ):
+        given = encoded(values, "TIFF") if form == "bytes" else Image.fromarray(values)
+        assert words in model.predict(given)[0].reason
+
+
+def test_pil_pictures_are_read_as_files_are(model):
+    stored = Image.fromarray(PHOTO).rotate(90, expand=True)
+    stored.getexif()[0x0112] = 6
+    assert np.array_equal(load_picture(stored), PHOTO)
+    assert stored.size == (96, 160)  # the caller's picture stays as it is
+    assert (
+        "11000 x 10000 pixels are too many" in model.predict(Image.open(io.BytesIO(huge_png(11_000, 10_000))))[0].reason
+    )
+    assert "damaged picture" in model.predict(Image.open(io.BytesIO(JPEG[: len(JPEG) // 3])))[0].reason
+    assert model.predict(Image.new("RGB", (0, 5)))[0].reason == "a picture without pixels"
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mien.schema import ByteArray, FloatArray, Frame
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilPicture
 
 BOX_MARGIN = 0.15
 """Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
@@ -23,11 +27,11 @@ class PictureError(Exception):
     """A picture that cannot be used; its text becomes the reason in `skipped.csv`."""
 
 
-def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
-    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array or a video; PictureError if it cannot be.
+def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture) -> ByteArray:
+    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
 
     Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8, first frame of an animation. Pictures above 100
-    megapixels are refused, so that a small malicious file cannot fill the memory.
+    megapixels are refused, so that a small malicious file cannot fill the memory. PictureError for what cannot be used.
     """
     if isinstance(image, np.ndarray):
         if (
@@ -43,29 +47,51 @@ def load_picture(image: Path | bytes | ByteArray | Frame) -> ByteArray:
         from mien.data.video import read_frame
 
         return read_frame(image)
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, Path) and not image.is_file():
         raise PictureError("picture file does not exist")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked right below
+            warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked by pixels_of
+            if isinstance(image, Image.Image):
+                return pixels_of(image, in_place=False)
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise PictureError(f"{opened.width} x {opened.height} pixels are too many")
-                if max(opened.size) > MAX_SIDE:
-                    raise PictureError(f"{opened.width} x {opened.height} pixels: a side is longer than {MAX_SIDE}")
-                ImageOps.exif_transpose(opened, in_place=True)
-                if opened.mode.startswith("I;16"):
-                    return (np.asarray(opened) >> 8).astype(np.uint8)
-                # `convert` copies a picture that is RGB already.
-                return np.asarray(opened if opened.mode in ("L", "RGB") else opened.convert("RGB"))
+                return pixels_of(opened, in_place=True)
     except UnidentifiedImageError:
-        raise PictureError(what_it_is(image)) from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise PictureError("not a picture" if isinstance(image, Image.Image) else what_it_is(image)) from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"more than {MAX_PIXELS:,} pixels are too many") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise PictureError(
             f"damaged picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
+
+
+def pixels_of(picture: PilPicture, in_place: bool) -> ByteArray:
+    """As `load_picture` for a PIL picture; `in_place` turns the picture itself upright, which saves a copy."""
+    from PIL import ImageOps
+
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{width} x {height} pixels are too many")
+    if max(width, height) > MAX_SIDE:
+        raise PictureError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
+    if width * height == 0:
+        raise PictureError("a picture without pixels")
+    if in_place:
+        ImageOps.exif_transpose(picture, in_place=True)
+    else:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise PictureError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):  # Pillow opens 16-bit files as I;16 or, some PGM, as I
+        deep = np.asarray(picture)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise PictureError("pixels outside 0 to 65535; save it with 8 or 16 bits")
+        return (deep >> 8).astype(np.uint8)
+    # `convert` copies a picture that is RGB already.
+    return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
 
 
 MAGIC = {

@@ -95,12 +95,10 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | 
 
 def decoded(image: Any, source: str) -> Picture:
     """A picture from its path, encoded bytes, PIL picture or uint8 array."""
-    try:
-        if not isinstance(image, Path | bytes | np.ndarray) and hasattr(image, "convert"):
-            from PIL import ImageOps
+    from PIL import Image
 
-            image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        if not isinstance(image, Path | bytes | np.ndarray):
+    try:
+        if not isinstance(image, Path | bytes | np.ndarray | Image.Image):
             raise PictureError(
                 f"a {type(image).__name__} is no picture; give a path, bytes, PIL picture or uint8 array"
             )
