@@ -2,9 +2,11 @@
 
 import http.client
 import io
+import json
 import shutil
 import socket
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -163,6 +165,12 @@ def test_the_server_refuses_files_and_large_requests(address, temporary):
     assert files(temporary) == []
 
 
-def test_the_server_asks_nobody(address):
+def test_the_server_asks_nobody(address, temporary):
     urllib.request.urlopen(address, timeout=20).close()
+    file = {"path": "http://192.0.2.1/a.jpg", "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": ["cam", "predicted", file], "fn_index": 0, "session_hash": "a"}).encode()
+    asked = urllib.request.Request(f"{address}/gradio_api/queue/join", body, {"content-type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(asked, timeout=20)
+    assert files(temporary) == []
     assert {host for host in CALLED if host not in ("127.0.0.1", "localhost", "::1", "None")} == set()

@@ -185,7 +185,7 @@ def test_large_photos_are_made_smaller_and_huge_ones_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "sent", ["x", "data:image/png;base64,@@@", "data:image/png;base64,", "data:text/plain;base64,aGVsbG8="]
+    "sent", [7, "x", "data:image/png;base64,@@@", "data:image/png;base64,", "data:text/plain;base64,aGVsbG8="]
 )
 def test_what_is_no_photo_is_told(served, sent):
     assert "This file cannot be used: " in page.explain_photo(served, "cam", page.PREDICTED, sent)
@@ -243,31 +243,51 @@ async def echo(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
+QUESTION = b'{"data": [1, "a"]}'
+
+
 def test_requests_are_measured_by_their_length_and_as_they_come():
-    app = limits.Limits(echo, max_bytes=10, rate=600)
-    assert ask(app, chunks=(b"12345", b"67890"))[::2] == (200, b"1234567890")
-    assert ask(app, chunks=(b"12345", b"678901"))[0] == 413
-    assert ask(app, headers=[(b"content-length", b"11")])[0] == 413
+    app = limits.Limits(echo, max_bytes=len(QUESTION), rate=600)
+    assert ask(app, chunks=(QUESTION[:5], QUESTION[5:]))[::2] == (200, QUESTION)
+    assert ask(app, chunks=(QUESTION, b" "))[0] == 413
+    assert ask(app, headers=[(b"content-length", b"19")])[0] == 413
     assert ask(app, headers=[(b"content-length", b"-1")])[0] == 413
-    assert b"larger than 1e-05 MB" in ask(app, chunks=(b"12345678901",))[2]
+    assert b"larger than 1.8e-05 MB" in ask(app, chunks=(QUESTION + b" ",))[2]
     assert limits.request_bytes(3_000_000) > 4_000_000
 
 
 def test_a_flood_is_answered_with_429():
-    app = limits.Limits(echo, max_bytes=10, rate=60)
-    answers = [ask(app) for _ in range(12)]
+    app = limits.Limits(echo, max_bytes=99, rate=60)
+    answers = [ask(app, chunks=(QUESTION,)) for _ in range(12)]
     assert [status for status, _, _ in answers] == [200] * 10 + [429] * 2
     assert answers[-1][1][b"retry-after"] == b"10"
     assert ask(app, method="GET")[0] == 200
 
 
 def test_no_file_is_taken_and_the_browser_asks_nobody_else():
-    app = limits.Limits(echo, max_bytes=10, rate=600)
-    assert ask(app, path="/gradio_api/upload")[0] == 403
+    app = limits.Limits(echo, max_bytes=99, rate=600)
+    for path in ("upload", "run/answer_for", "call/answer_for", "process_recording"):
+        assert ask(app, path=f"/gradio_api/{path}", chunks=(QUESTION,))[0] == 403
     policy = ask(app, method="GET")[1][b"content-security-policy"].decode()
     assert "default-src 'self'" in policy
     assert "http" not in policy
     assert "*" not in policy
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": ["cam", {"path": "http://example.org/a.jpg", "meta": {"_type": "gradio.FileData"}}]}',
+        b'{"data": ["cam", [{"path": "http://example.org/a.jpg"}]]}',
+        b'{"data": {"path": "http://example.org/a.jpg"}}',
+        b"[" * 5000,
+        b"[]",
+        b"not JSON",
+        b"\xff\xfe",
+    ],
+)
+def test_a_question_is_flat_so_that_the_server_fetches_nothing(body):
+    assert ask(limits.Limits(echo, max_bytes=9999, rate=600), chunks=(body,))[0] == 400
 
 
 # the command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import time
 import warnings
 from collections import OrderedDict
@@ -26,8 +27,8 @@ BURST = 6
 REMEMBERED = 4096
 """Addresses whose requests are counted; the one seen longest ago is forgotten first."""
 MEGAPIXELS = 50
-CLOSED = ("/gradio_api/upload",)
-"""Paths that are refused: the page never writes what is sent to it into a file."""
+QUESTIONS = "/gradio_api/queue/join"
+"""The only path that takes a POST: what else Gradio offers writes files, or is of no use to the page."""
 LONGEST = 1600
 """Longer side, pixels, to which a photo is made smaller before faces are looked for."""
 
@@ -63,56 +64,78 @@ class Rate:
         return allowed
 
 
-class TooLarge(Exception):
-    """The body of a request grew beyond the limit."""
-
-
 class Limits:
-    """ASGI middleware: requests that change something are counted and measured, every answer gets HEADERS."""
+    """ASGI middleware: requests that change something are counted, measured and looked at; every answer gets HEADERS."""
 
     def __init__(self, app: Application, max_bytes: int, rate: int) -> None:
         self.app, self.max_bytes, self.rate = app, max_bytes, Rate(rate)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer 429 or 413, or pass the request on."""
+        """Answer 429, 403, 413 or 400, or pass the request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, size = False, 0
 
         async def sent(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
 
-        async def received() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self.max_bytes:
-                raise TooLarge
-            return message
+        if scope["method"] != "POST":
+            await self.app(scope, receive, sent)
+            return
+        address = (scope.get("client") or ("unknown",))[0]
+        if not self.rate.allow(str(address)):
+            await refuse(sent, 429, "too many requests; wait a little")
+            return
+        if not scope["path"].rstrip("/").endswith(QUESTIONS):
+            await refuse(sent, 403, "this page takes questions only, no files")
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        body = None
+        if length.isdigit() and int(length) <= self.max_bytes:
+            body = await collected(receive, self.max_bytes)
+        if body is None:
+            await refuse(sent, 413, f"the request is larger than {self.max_bytes / 1e6:g} MB")
+        elif not is_question(body):
+            await refuse(sent, 400, "a question of this page is a list of numbers and texts")
+        else:
+            await self.app(scope, again(body, receive), sent)
 
-        if scope["method"] == "POST":
-            address = (scope.get("client") or ("unknown",))[0]
-            if not self.rate.allow(str(address)):
-                await refuse(sent, 429, "too many requests; wait a little")
-                return
-            if scope["path"].rstrip("/").endswith(CLOSED):
-                await refuse(sent, 403, "this page takes no files")
-                return
-            length = dict(scope["headers"]).get(b"content-length", b"0")
-            if not length.isdigit() or int(length) > self.max_bytes:
-                await refuse(sent, 413, f"the request is larger than {self.max_bytes / 1e6:g} MB")
-                return
-        try:
-            await self.app(scope, received, sent)
-        except TooLarge:
-            if not started:
-                await refuse(sent, 413, f"the request is larger than {self.max_bytes / 1e6:g} MB")
+
+async def collected(receive: Receive, most: int) -> bytes | None:
+    """Body of a request; None where it grows beyond `most` bytes."""
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > most:
+            return None
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def again(body: bytes, receive: Receive) -> Receive:
+    """A body that was collected as it would have come, then what comes further."""
+    waiting = [body]
+
+    async def received() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return received
+
+
+def is_question(body: bytes) -> bool:
+    """Whether a body is JSON with a flat list `data`. Gradio takes an object in it for a file, and fetches it from its address."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    data = asked.get("data") if isinstance(asked, dict) else None
+    return isinstance(data, list) and not any(isinstance(value, dict | list) for value in data)
 
 
 async def refuse(send: Send, status: int, reason: str) -> None:
@@ -129,7 +152,7 @@ def request_bytes(photo: int) -> int:
     return photo * 4 // 3 + 65536
 
 
-def read_photo(photo: str) -> ByteArray:
+def read_photo(photo: object) -> ByteArray:
     """RGB pixels of a photo as a data URL (`data:image/jpeg;base64,...`), upright by its EXIF note, made smaller where it is large.
 
     Raises:
@@ -138,6 +161,8 @@ def read_photo(photo: str) -> ByteArray:
     """
     from PIL import Image
 
+    if not isinstance(photo, str):
+        raise PictureError("what the browser sent is no file")
     try:
         data = base64.b64decode(photo.partition("base64,")[2], validate=True)
     except ValueError:

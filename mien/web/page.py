@@ -87,7 +87,7 @@ def explain_preset(
     return [explain_drawn(served, method, expression, person, yaw, pitch, *intensities), *intensities]
 
 
-def explain_photo(served: Served, method: str, expression: str, photo: str | None) -> str:
+def explain_photo(served: Served, method: str, expression: str, photo: object) -> str:
     """Photo with boxes and a card a face, or what is wrong with it. `photo` is a data URL, as a browser reads a file."""
     if not photo:
         return cards.message(
