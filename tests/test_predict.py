@@ -260,6 +260,14 @@ def test_smoothing_is_per_track(run, video, tmp_path):
             assert smoothed["p_Fear"] == pytest.approx(mean, abs=1e-5)
 
 
+def test_a_video_that_is_named_twice_begins_again(run, video, tmp_path):
+    once, twice = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    predict(video, run=run, out=once, explain="none", smooth=0.4)
+    predict(video, video, run=run, out=twice, overlay=tmp_path / "over", explain="none", smooth=0.4)
+    assert twice.read_text() == once.read_text() * 2
+    assert sum(1 for _ in frames(next((tmp_path / "over").iterdir()))) == 12
+
+
 def test_annotated_video(run, video, tmp_path):
     import cv2
 

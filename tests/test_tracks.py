@@ -1,6 +1,7 @@
 """Tracks and smoothing, against loops and by hand."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import predict_parts as parts
@@ -81,6 +82,27 @@ def test_a_face_comes_back_within_a_second_or_is_new():
     one, gone = frame(0.0, (10, 10, 0.9)), frame(0.1)
     assert tracks(Tracker(), one, gone, frame(0.9, (12, 10, 0.9))) == [[1], [], [1]]
     assert tracks(Tracker(), one, gone, frame(KEPT + 0.2, (12, 10, 0.9))) == [[1], [], [2]]
+
+
+@pytest.mark.parametrize("step", [0.5, 1.2, 4.0])
+def test_tracks_wait_for_the_next_frame_however_far_it_is(step):
+    tracker = Tracker(seconds=step)
+    found = [tracker.follow(frame(k * step, (10, 10, share))).faces[0] for k, share in enumerate((0.9, 0.1, 0.1))]
+    assert [face.track for face in found] == [1, 1, 1]
+    assert found[1].probabilities["a"] == pytest.approx(0.1 + 0.8 * np.exp(-1))
+    assert tracks(tracker, frame(3 * step), frame(4 * step + 1, (10, 10, 0.1))) == [[], [2]]
+
+
+def test_a_face_without_a_box_is_the_whole_frame():
+    whole = [
+        replace(one, faces=(replace(one.faces[0], box=None),))
+        for one in (frame(0.0, (10, 10, 0.9)), frame(0.1, (10, 10, 0.1)))
+    ]
+    tracker = Tracker(seconds=0.1)
+    assert tracks(tracker, whole[0]) == [[1]]
+    (face,) = tracker.follow(whole[1]).faces
+    assert (face.track, face.box) == (1, None)
+    assert face.probabilities["a"] == pytest.approx(0.1 + 0.8 * np.exp(-1))
 
 
 def test_smoothing_by_a_loop():

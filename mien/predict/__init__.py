@@ -144,11 +144,12 @@ def write_all(
         album = stack.enter_context(Album(overlay)) if overlay is not None else None
         if endless:
             stack.enter_context(suppress(KeyboardInterrupt))
-        source, tracker = "", Tracker()
+        source, frame, tracker = "", 0, Tracker()
         for picture, found in stream:
             if picture.time is not None:
-                if picture.source != source:
-                    source, tracker = picture.source, Tracker(smooth, model.calibration.threshold)
+                if picture.source != source or picture.frame <= frame:  # another video, or the same one again
+                    tracker = Tracker(smooth, model.calibration.threshold)
+                source, frame = picture.source, picture.frame
                 found = tracker.follow(found)
             count(counts, found, picture.reason is not None)
             if writer is not None:

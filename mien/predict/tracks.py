@@ -14,7 +14,9 @@ from mien.schema import FloatArray
 LEAST_OVERLAP = 0.3
 """Intersection over union from which two boxes of consecutive frames may be one face."""
 KEPT = 1.0
-"""Seconds that a track waits for its face to come back."""
+"""Seconds that a track waits for its face to come back, where frames come closer than that."""
+KEPT_STEPS = 1.5
+"""It waits at least so many times the shortest step from frame to frame."""
 
 
 def match(before: FloatArray, now: FloatArray, least: float = LEAST_OVERLAP) -> list[tuple[int, int]]:
@@ -68,17 +70,21 @@ class Tracker:
     """Of abstaining, for the smoothed confidence."""
     tracks: list[Track] = field(default_factory=list)
     count: int = 0
+    before: float = -np.inf
+    """Time of the frame before, seconds."""
+    step: float = np.inf
+    """Shortest step from frame to frame, seconds."""
 
     def follow(self, picture: PicturePrediction) -> PicturePrediction:
-        """The frame with the track of each face; frames must come in order. Faces without a box get none."""
+        """The frame with the track of each face; frames must come in order. A face without a box is the whole frame."""
         time = picture.time or 0.0
-        self.tracks = [track for track in self.tracks if time - track.time <= KEPT]
-        placed = [k for k, face in enumerate(picture.faces) if face.box is not None]
-        boxes = _boxes([picture.faces[k].box for k in placed])
-        pairs = {placed[k]: i for i, k in match(_boxes([track.box for track in self.tracks]), boxes)}
+        self.step, self.before = min(self.step, time - self.before), time
+        kept = max(KEPT, KEPT_STEPS * self.step)
+        self.tracks = [track for track in self.tracks if time - track.time <= kept]
+        boxes = _boxes([face.box or (0, 0, picture.width - 1, picture.height - 1) for face in picture.faces])
+        pairs = {k: i for i, k in match(_boxes([track.box for track in self.tracks]), boxes)}
         faces = list(picture.faces)
-        for k in placed:
-            face, box = faces[k], np.asarray(faces[k].box, dtype=np.float32)
+        for k, (face, box) in enumerate(zip(picture.faces, boxes, strict=True)):
             if k in pairs:
                 track = self.tracks[pairs[k]]
                 weight = weight_of_now(time - track.time, self.seconds)
