@@ -491,7 +491,7 @@ def test_provider_names_and_bundle_places(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="mien models get face_landmarker") as error:
         mediapipe.find_bundle()
     assert mediapipe.ENVIRONMENT in str(error.value)
-    assert "--model" in str(error.value)
+    assert "--landmark-model" in str(error.value)
     cached = tmp_path / "cache" / "face_landmarker.task"
     cached.parent.mkdir()
     cached.write_bytes(b"x")

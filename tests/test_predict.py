@@ -21,10 +21,10 @@ from mien.calibrate import FILE
 from mien.cli import main
 from mien.errors import DataError
 from mien.predict import predict
-from mien.predict.overlay import annotated, label, writable
+from mien.predict.overlay import Album, annotated, label, writable
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, columns
-from mien.predict.sources import files_of, frames, is_video
+from mien.predict.sources import Picture, files_of, frames, is_video
 from mien.predict.writers import open_writer
 from mien.train import fit
 
@@ -280,6 +280,15 @@ def test_annotated_video(run, video, tmp_path):
     while capture.read()[0]:
         count += 1
     assert count == 12
+
+
+def test_the_video_of_a_camera_lasts_as_long_as_it_took(tmp_path):
+    with Album(tmp_path) as album:
+        for number, time in enumerate((0.0, 0.12, 0.5, 0.52)):
+            shown = Picture("camera 0", parts.frame(), frame=number, time=time, size=(160, 96), rate=10.0)
+            album.add(shown, PicturePrediction("camera 0", 160, 96, (), "no face found", number, time))
+    (path,) = tmp_path.iterdir()
+    assert sum(1 for _ in frames(path)) == 6
 
 
 def test_every_frame_rate_becomes_one_of_mpeg_4(tmp_path):

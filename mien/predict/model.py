@@ -152,7 +152,7 @@ class FaceModel:
             batch=batch,
             display=display,
         )
-        return Predictions(tuple(found for _, found in stream), self.classes, self.action_units)
+        return Predictions(tuple(found for _, found in stream), self.classes, self.action_units, explain is not None)
 
     def stream(
         self,

@@ -104,7 +104,7 @@ class Album:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.source, self.frame, self.begun = "", 0, False
+        self.source, self.frame, self.begun, self.written = "", 0, False, 0
         self.video: Video | None = None
         """Of the present source; None before its first frame, and where it cannot be written."""
 
@@ -123,7 +123,7 @@ class Album:
         """Draw one picture, or append one frame to its video."""
         if picture.source != self.source or picture.frame <= self.frame:
             self.finish()
-            self.begun = False
+            self.begun, self.written = False, 0
         self.source, self.frame = picture.source, picture.frame
         if picture.image is None:
             return
@@ -135,8 +135,10 @@ class Album:
         drawn = np.pad(drawn, ((0, drawn.shape[0] % 2), (0, drawn.shape[1] % 2), (0, 0)), mode="edge")
         if not self.begun:
             self.video, self.begun = self.opened(drawn, picture.rate), True
-        if self.video is not None:
+        # where the nets are slower than a camera, a frame stands for those that were not taken
+        while self.video is not None and self.written <= round(picture.time * picture.rate):
             self.video.writer.write(drawn[:, :, ::-1])
+            self.written += 1
 
     def opened(self, frame: ByteArray, rate: float) -> Video | None:
         """The video of the present source for frames like this one; None, and a line, where it cannot be written."""

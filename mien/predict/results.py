@@ -120,6 +120,8 @@ class Predictions:
     """Expressions in logit order."""
     action_units: tuple[str, ...]
     """Action units that were looked for."""
+    explained: bool
+    """Whether an explanation was asked for."""
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -140,8 +142,7 @@ class Predictions:
         """pyarrow.Table: a row a face, and one for each picture without a face (columns: docs/predict.md)."""
         from mien.predict.rows import Layout, table_of
 
-        explained = any(face.explanation for face in self.faces)
-        return table_of(self.pictures, Layout(self.classes, self.action_units, explained))
+        return table_of(self.pictures, Layout(self.classes, self.action_units, self.explained))
 
     def to_frame(self) -> Any:
         """pandas.DataFrame of `to_table`; DataError where pandas is missing."""

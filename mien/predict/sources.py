@@ -66,7 +66,7 @@ def pictures_of(images: Any) -> Iterator[Picture]:
 
 def pictures_at(path: Path) -> Iterator[Picture]:
     """The picture at a path, or those of the folder there and below it, in name order."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         yield decoded(path, name_of(path))
         return
     found = 0
