@@ -18,7 +18,7 @@ from mien.calibrate import FILE
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
 from mien.predict.finders import Finders, ahead
-from mien.predict.model import load
+from mien.predict.model import load, pixels
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import Picture
 from mien.train import fit
@@ -254,6 +254,29 @@ def test_threads_hold_few_pictures():
     stream = ahead(lambda n: n, pictures(), workers=2, most=4)
     next(stream)
     assert len(taken) <= 5
+
+
+def test_few_large_pictures_are_held(model, monkeypatch):
+    monkeypatch.setattr("mien.predict.finders.MOST_PIXELS", 160 * 96 * 3)
+    taken = []
+
+    def pictures():
+        for n in range(12):
+            taken.append(n)
+            yield Picture(str(n), parts.picture((5, 5)), size=(160, 96))
+
+    next(ahead(lambda one: one, pictures(), workers=2, most=32, pixels=pixels))
+    assert len(taken) == 3
+    next(ahead(lambda one: one, pictures(), workers=5, most=32, pixels=pixels))
+    assert len(taken) == 3 + 5  # each thread has one
+    taken.clear()
+    stream = model.stream(pictures(), keep_images=True)
+    assert next(stream)[0].source == "0"
+    assert len(taken) == 3
+    assert [one.source for one, _ in stream] == [str(n) for n in range(1, 12)]
+    taken.clear()
+    next(model.stream(pictures()))
+    assert len(taken) == 12  # without their images they are small
 
 
 def test_each_thread_has_a_finder_of_its_own(monkeypatch):

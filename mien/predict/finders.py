@@ -13,6 +13,8 @@ from typing import TypeVar
 from mien.faces.detect import Face, Provider, open_provider
 from mien.schema import ByteArray
 
+MOST_PIXELS = 32_000_000
+"""Of the pictures that wait for the finder, and of those that wait for the nets; a picture may be larger."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -37,16 +39,32 @@ class Finders:
             self._idle.put(provider)
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int, most: int) -> Iterator[Result]:
-    """`function` of every item in order, by `workers` threads, at most `most` or two a thread ahead of the caller."""
+def heavy(counts: Iterable[int]) -> bool:
+    """Whether pictures of so many pixels are as many as may be held."""
+    return sum(counts) >= MOST_PIXELS
+
+
+def ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    most: int,
+    pixels: Callable[[Item], int] = lambda _: 0,
+) -> Iterator[Result]:
+    """`function` of every item in order, by `workers` threads, at most `most` or two a thread ahead of the caller.
+
+    Items of MOST_PIXELS `pixels` in all are enough, too, where each thread has one.
+    """
     if workers == 1:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[tuple[Future[Result], int]] = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= max(most, 2 * workers):
-                yield waiting.popleft().result()
+            waiting.append((pool.submit(function, item), pixels(item)))
+            while len(waiting) >= max(most, 2 * workers) or (
+                len(waiting) >= workers and heavy(count for _, count in waiting)
+            ):
+                yield waiting.popleft()[0].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()

@@ -19,7 +19,7 @@ from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain_photos import framing_of_run, refuse_foreign_guide
 from mien.faces.detect import Face, Provider
-from mien.predict.finders import Finders, ahead
+from mien.predict.finders import Finders, ahead, heavy
 from mien.predict.look import batch_of, classify, explain_faces
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction, Predictions
 from mien.predict.sources import Picture, pictures_of
@@ -173,7 +173,8 @@ class FaceModel:
             explain: as in `predict`, like the other arguments that are not named here.
             expression: see there.
             masking: see there.
-            batch: see there. About twice as many pictures are held; 1 looks at a picture before it takes the next.
+            batch: see there. About twice as many pictures are held, fewer of large ones; 1 looks at a picture before it
+                takes the next.
             display: see there.
             workers: threads that look for faces while the net works; by default one for each core.
             keep_images: hand back each `Picture` with its image.
@@ -188,7 +189,7 @@ class FaceModel:
         workers = 1 if alone else workers or default_workers()
         find = partial(self._find, display=display, keep_image=keep_images)
         return self._stream(
-            ahead(find, pictures, workers, batch),
+            ahead(find, pictures, workers, batch, pixels),
             partial(self._judge, method=method, expression=expression, masking=masking, batch=batch),
             batch,
         )
@@ -202,7 +203,8 @@ class FaceModel:
         held: list[Found] = []
         for found in pictures:
             held.append(found)
-            if sum(len(one.faces) for one in held) >= batch or len(held) >= batch:
+            full = sum(len(one.faces) for one in held) >= batch or len(held) >= batch
+            if full or heavy(pixels(one.picture) for one in held):
                 yield from judge(held)
                 held = []
         yield from judge(held)
@@ -290,6 +292,11 @@ class FaceModel:
             confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
             display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
         )  # fmt: skip
+
+
+def pixels(picture: Picture) -> int:
+    """Pixels that a picture holds in memory."""
+    return 0 if picture.image is None else picture.size[0] * picture.size[1]
 
 
 class _Seen(NamedTuple):
