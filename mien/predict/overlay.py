@@ -148,7 +148,7 @@ class Album:
         with writing(target):
             self.folder.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.stem}.part.mp4")
-        if name_of(target) == str(target):  # OpenCV would end the process
+        if name_of(target) == str(target):  # with another path OpenCV would end the process
             size = (frame.shape[1], frame.shape[0])
             writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), writable(rate), size)
             if writer.isOpened():

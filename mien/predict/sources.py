@@ -186,7 +186,7 @@ def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[
     import cv2
 
     source = f"camera {video}" if isinstance(video, int) else name_of(video)
-    if isinstance(video, Path) and source != str(video):  # OpenCV would end the process
+    if isinstance(video, Path) and source != str(video):  # with such a path OpenCV would end the process
         yield Picture(source, None, "OpenCV opens no video whose path is not UTF-8; rename it")
         return
     with quiet():
