@@ -66,6 +66,10 @@ def test_disfa_videos_are_read_frame_by_frame_in_any_order(tmp_path):
         load_picture(Frame(video, 6))
     with pytest.raises(PictureError, match="does not exist"):
         load_picture(Frame(tmp_path / "no.avi", 0))
+    odd = tmp_path / "\udce9.avi"
+    odd.write_bytes(video.read_bytes())
+    with pytest.raises(PictureError, match="not UTF-8"):
+        load_picture(Frame(odd, 0))
 
 
 @pytest.mark.parametrize("pictures", ["images", "right"])

@@ -22,6 +22,8 @@ class _Video:
 
         if not path.is_file():
             raise PictureError("video file does not exist")
+        if str(path).encode("utf-8", "ignore").decode() != str(path):  # OpenCV would end the process
+            raise PictureError("OpenCV opens no video whose path is not UTF-8; rename it")
         self.path = path
         self.capture: Any = cv2.VideoCapture(str(path))
         self.next = 0
