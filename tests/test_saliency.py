@@ -173,7 +173,7 @@ def test_first_convolution_by_loops(variables):
                 if 0 <= y + i - 1 < 8 and 0 <= x + j - 1 < 8:
                     for c in range(3):
                         total += float(kernel[i, j, c, out]) * (float(pixels[0, c, y + i - 1, x + j - 1]) - MEAN[c])
-        assert float(found[0, out, y, x]) == pytest.approx(total, rel=1e-4)
+        assert float(found[0, out, y, x].detach()) == pytest.approx(total, rel=1e-4)
 
 
 def test_forward_by_hand(variables):
