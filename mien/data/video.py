@@ -29,6 +29,7 @@ class _Video:
         self.next = 0
 
     def read(self, number: int) -> ByteArray:
+        """RGB (H, W, 3) pixels of a frame that lies ahead; PictureError where the video has none."""
         while self.next < number:
             if not self.capture.grab():
                 raise PictureError(f"frame {number} is beyond the end of the video, or the video is damaged")
