@@ -11,7 +11,7 @@ from mien.schema import EXPRESSIONS, ByteArray, Record
 
 
 def render_one(
-    index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...]
+    index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...], faintest: float
 ) -> Record:
     """Face `index` of a set; the unit of work of a process."""
     import cv2
@@ -19,7 +19,9 @@ def render_one(
     from mien.data.synthetic import faces
 
     cv2.setNumThreads(1)
-    return next(faces(count, size=size, seed=seed, subjects=subjects, classes=classes, indices=[index]))
+    return next(
+        faces(count, size=size, seed=seed, subjects=subjects, classes=classes, indices=[index], faintest=faintest)
+    )
 
 
 def draw_sheet(seed: int, classes: Sequence[str], rows: int = 6, size: int = 112) -> ByteArray:
@@ -65,6 +67,7 @@ def synthesize(
     workers: int | None = None,
     sheet: Path | None = None,
     contempt: bool = False,
+    faintest: float = 0.7,
 ) -> Path:
     """Render synthetic faces with exact truth into a prepared store.
 
@@ -77,17 +80,18 @@ def synthesize(
         workers: processes; all cores when not given.
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
+        faintest: least strength of an expression; strengths are even from there to 1.1, and 1 is the prototype.
 
     """
     from mien.data.store import finished_ids, write_store
-    from mien.data.synthetic import check_request, face_id
+    from mien.data.synthetic import FAINTEST, check_request, face_id
     from mien.progress import ordered_map
 
     classes = EXPRESSIONS if contempt else EXPRESSIONS[:7]
     people = check_request(faces, size, subjects, classes)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: give a file name that ends in .png.")
-    work = partial(render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes)
+    work = partial(render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes, faintest=faintest)
     done = finished_ids(out)
     todo = [i for i in range(faces) if face_id(i, people, classes) not in done]
     records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
@@ -98,6 +102,8 @@ def synthesize(
         "subjects": str(people),
         "classes": ",".join(classes),
     }
+    if faintest != FAINTEST:
+        notes["faintest"] = f"{faintest:g}"
     write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=len(todo))
     if sheet is not None:
         write_sheet(sheet, seed, classes, size)

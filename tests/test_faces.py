@@ -314,6 +314,28 @@ def test_warp_moves_pixels_where_it_moves_points(width, scale):
     np.testing.assert_allclose(centre, al.move_points(place, matrix), atol=0.04)
 
 
+@pytest.mark.parametrize("replicate", [False, True])
+@pytest.mark.parametrize("corner", [(-40.0, -30.0), (70.0, 41.0), (0.4, 170.3)])
+@pytest.mark.parametrize("shape", [(201, 163, 3), (201, 163), (64, 1, 3)])
+def test_small_views_do_not_depend_on_what_lies_beside_them(shape, corner, replicate):
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8), (0, 0), 6).reshape(shape)
+    matrix = np.array([[0.2, 0.03, 0], [-0.03, 0.2, 0]])
+    matrix[:, 2] = -matrix[:, :2] @ corner  # `corner` of the image is the top left pixel of the view
+    view = al.warp(image, matrix, 24, replicate).astype(float)
+    ys, xs = np.mgrid[:24, :24] + 0.0
+    for dy, dx in ((y, x) for y in (-0.25, 0.25) for x in (-0.25, 0.25)):  # four places of every pixel of the view
+        at = al.move_points(np.stack([xs + dx, ys + dy], -1), al.invert(matrix)).reshape(-1, 2)
+        inside = ((at > -0.5) & (at < np.array([image.shape[1], image.shape[0]]) - 0.5)).all(1).reshape(24, 24)
+        x, y = np.clip(at.round().astype(int), 0, np.array([image.shape[1], image.shape[0]]) - 1).T
+        near = image[y, x].reshape(24, 24, *shape[2:]).astype(float)
+        well = inside if not replicate else np.ones_like(inside)
+        edge = cv2.erode(well.astype(np.uint8), np.ones((5, 5)), borderValue=1).astype(bool)
+        if edge.any():
+            assert np.abs(view[edge] - near[edge]).mean() < 6
+    beside = al.warp(image, np.array([[0.2, 0, 500.0], [0, 0.2, 500.0]]), 24, replicate)
+    assert np.abs(beside - (image[0, 0].astype(float) if replicate else 0)).max() <= (12 if replicate else 0)
+
+
 def test_align_without_points_is_none_and_bad_shapes_are_errors():
     image = np.zeros((50, 50, 3), np.uint8)
     assert al.align(image, np.full((68, 2), np.nan, np.float32)) is None

@@ -219,11 +219,27 @@ def test_bad_requests(run, model, tmp_path, monkeypatch):
         load(run, faces="none", device="cuda:77")
     with pytest.raises(UsageError, match="Did you mean 'mediapipe'"):
         load(run, faces="mediapip")
+    with pytest.raises(UsageError, match="unknown precision 'bf16'"):
+        load(run, faces="none", precision="bf16")
     with pytest.raises(DataError, match="not a run folder"):
         load(tmp_path, faces="none")
     monkeypatch.setattr("mien.predict.model.BOX", tmp_path)
     with pytest.raises(DataError, match="no model in the box"):
         load(faces="none")
+
+
+def test_bfloat16_moves_little_and_says_the_same_with_an_explanation(run):
+    pictures = [parts.picture((5, 5)), parts.picture((20, 20)), parts.picture((40, 10))]
+    exact = load(run, faces=parts.find, device="cpu").predict(pictures)
+    model = load(run, faces=parts.find, device="cpu", precision="bf16-mixed")
+    plain, explained = model.predict(pictures), model.predict(pictures, explain="cam")
+
+    def rows(found):
+        return np.array([list(face.probabilities.values()) for picture in found.pictures for face in picture.faces])
+
+    assert 0 < np.abs(rows(plain) - rows(exact)).max() < 0.03
+    np.testing.assert_array_equal(rows(plain), rows(explained))
+    assert all(face.explanation.map.dtype == np.float32 for picture in explained.pictures for face in picture.faces)
 
 
 def test_the_model_in_the_box(run, tmp_path, monkeypatch):

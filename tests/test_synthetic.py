@@ -276,6 +276,21 @@ def test_contempt_is_one_sided():
     assert {r.expression for r in faces(24, size=32, subjects=3, classes=EXPRESSIONS)} == set(EXPRESSIONS)
 
 
+def test_faint_expressions():
+    def smiles(faintest):
+        return np.array([sample_units(generator(i), "Happiness", faintest)["AU12"] for i in range(300)])
+
+    usual, faint = smiles(0.7), smiles(0.1)
+    assert usual.min() > 1.5
+    assert faint.min() == pytest.approx(1)  # a unit of the prototype stays visible: a fifth of its range
+    assert np.median(faint) < 0.8 * np.median(usual)
+    first = next(faces(3, size=32, subjects=1))
+    assert np.array_equal(first.image, next(faces(3, size=32, subjects=1, faintest=0.7)).image)
+    for value in (0.0, 1.2):
+        with pytest.raises(UsageError, match="faintest"):
+            next(faces(3, size=32, faintest=value))
+
+
 def test_attributes_of_subjects_vary():
     looks = [subject_look(0, n)[1] for n in range(200)]
     assert {look.skin for look in looks} == set(SKIN_TONES)
@@ -317,6 +332,8 @@ def test_synthesize_writes_a_store_that_continues(tmp_path: Path, capsys: pytest
         synthesize(out=tmp_path / "store", faces=9, size=32, workers=1, subjects=3, seed=1)
     with pytest.raises(UsageError, match="at least 1"):
         synthesize(out=tmp_path / "none", faces=0)
+    with pytest.raises(UsageError, match="faintest"):
+        synthesize(out=tmp_path / "none", faces=9, faintest=2)
     with pytest.raises(UsageError, match="png"):
         synthesize(out=tmp_path / "none", faces=9, sheet=Path("sheet.jpg"))
     assert not (tmp_path / "none").exists()

@@ -81,6 +81,8 @@ CORE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Never all dropped: if a draw lost every core unit, the first one is put back."""
 
+FAINTEST, STRONGEST = 0.7, 1.1
+"""How strong an expression is drawn unless said otherwise; 1 is the prototype."""
 DISTRACTORS = (
     "AU1",
     "AU2",
@@ -164,10 +166,10 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
     return identity, look
 
 
-def sample_units(rng: np.random.Generator, expression: str) -> dict[str, float]:
+def sample_units(rng: np.random.Generator, expression: str, faintest: float = FAINTEST) -> dict[str, float]:
     """Intensities 0-5 of the units that cause a picture: prototype with drop-outs, plus distractors."""
     units: dict[str, float] = {}
-    strength = rng.uniform(0.7, 1.1)
+    strength = rng.uniform(faintest, STRONGEST)
     prototype = PROTOTYPES[expression]
     chosen = [name for name, chance in prototype.items() if rng.random() < chance]
     if expression in CORE and not any(name in chosen for name in CORE[expression]):
@@ -261,14 +263,16 @@ def face_id(index: int, subjects: int, classes: Sequence[str]) -> str:
     return f"s{subject:04d}-{turn:03d}-{classes[(turn + subject) % len(classes)].lower()}"
 
 
-def sample_face(seed: int, index: int, subjects: int, classes: Sequence[str]) -> FaceParameters:
+def sample_face(
+    seed: int, index: int, subjects: int, classes: Sequence[str], faintest: float = FAINTEST
+) -> FaceParameters:
     """Parameters of face `index` of a set with that many subjects."""
     subject, turn = index % subjects, index // subjects
     expression = classes[(turn + subject) % len(classes)]
     identity_list, look = subject_look(seed, subject)
     identity = np.array(identity_list, np.float32)
     rng = generator(seed, 2, index)
-    units = sample_units(rng, expression)
+    units = sample_units(rng, expression, faintest)
     actions = unit_actions(rng, units, one_sided=expression == "Contempt")
     add_gaze(rng, actions)
     wide = 2.0 if rng.random() < 0.12 else 1.0
@@ -318,6 +322,7 @@ def faces(
     subjects: int | None = None,
     classes: Sequence[str] = EXPRESSIONS[:7],
     indices: Iterable[int] | None = None,
+    faintest: float = FAINTEST,
 ) -> Iterator[Record]:
     """Synthetic faces with exact truth, one Record at a time.
 
@@ -332,13 +337,17 @@ def faces(
         subjects: number of identities; one per 15 faces when None.
         classes: expressions to draw; add "Contempt" for eight classes.
         indices: render only these faces of the set (resuming, sharding); all when None.
+        faintest: least strength of an expression, above 0 to 1.1; strengths are even from there to 1.1, and 1 is the
+            prototype with its units near intensity 5.
 
     Raises:
-        UsageError: count, size, subjects, classes or an index out of range.
+        UsageError: count, size, subjects, classes, an index or faintest out of range.
 
     """
     people = check_request(count, size, subjects, classes)
+    if not 0 < faintest <= STRONGEST:
+        raise UsageError(f"faintest is {faintest:g}: give a strength above 0 to {STRONGEST:g}; 1 is the prototype.")
     for index in range(count) if indices is None else indices:
         if not 0 <= index < count:
             raise UsageError(f"index {index} is outside the set: give 0 to {count - 1}.")
-        yield render_face(sample_face(seed, index, people, tuple(classes)), size)
+        yield render_face(sample_face(seed, index, people, tuple(classes), faintest), size)

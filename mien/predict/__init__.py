@@ -37,6 +37,7 @@ def predict(
     landmark_model: Path | None = None,
     least_face: float | None = None,
     batch: int = 32,
+    precision: str = "32-true",
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -61,6 +62,7 @@ def predict(
         landmark_model: model file of the face provider; found by itself where the provider is installed.
         least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
+        precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -73,8 +75,9 @@ def predict(
     from mien.predict.model import load
 
     model = load(
-        run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model, least_face=least_face
-    )
+        run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model,
+        least_face=least_face, precision=precision,
+    )  # fmt: skip
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch
     pictures = opened(photos, camera, every, seconds)
