@@ -52,17 +52,19 @@ def prepare(
     au_scale: Literal["intensity", "occurrence"] | None = None,
     fold: str | None = None,
     subject_leak: bool = False,
+    drawn: Path | None = None,
     workers: int | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
     Args:
         dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
-            folders), table (CSV or Parquet), synthetic (of mien synthesize).
-        root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic the store to read.
+            folders), table (CSV or Parquet), synthetic (of mien synthesize), fitted (a prepared store, its faces laid alike).
+        root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and fitted the store to read.
         out: Folder of the store; new, empty, or one that this command began.
-        size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, 224 otherwise.
-        channels: 1 grey or 3 colour; 1 for fer2013, 3 otherwise.
+        size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for fitted,
+            224 otherwise.
+        channels: 1 grey or 3 colour; 1 for fer2013, as it is for fitted, 3 otherwise.
         encoding: How pictures are kept: raw is fastest, png smaller, jpeg (quality 95) smallest.
         faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
         align: Turn and scale each face to the standard position; needs --faces (not synthetic). Without a face: its box or centre.
@@ -88,6 +90,7 @@ def prepare(
         fold: disfa, bp4d, audetnet only: which subjects are test, literature-1 (used for disfa and bp4d), literature-2, ...,
             bp4d also published-1; audetnet also a number, for train_ids_1.csv and test_ids_1.csv.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
+        drawn: fitted only: store of mien synthesize whose faces join the training part.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
@@ -97,11 +100,11 @@ def prepare(
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
-        "subject_leak": subject_leak or None,
+        "subject_leak": subject_leak or None, "drawn": drawn,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
-    shape = (size or reader.size, channels or reader.channels)
+    shape = _shape(reader, root, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     if landmark_limit is not None and not landmark_limit > 0:
         raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
@@ -135,6 +138,12 @@ class Options(NamedTuple):
     """Width and height that the landmarks of a file are given in; None for those of each picture."""
     counted: bool
     """Whether finding a face is part of the job and noted in the attributes."""
+
+
+def _shape(reader: Reader, root: Path, size: int | None, channels: int | None) -> tuple[int, int]:
+    """Size and channels of the store: what was asked for, else what is usual for the dataset."""
+    usual = (reader.size, reader.channels) if reader.shape is None else reader.shape(root)
+    return size or usual[0], channels or usual[1]
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mien.data import affectnet, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
+from mien.data import affectnet, audetnet, bp4d, disfa, fer2013, fitted, folder, rafdb, synthetic_store, table
 from mien.data.arrow import Skipped
 from mien.schema import Record
 
@@ -17,6 +17,8 @@ class Reader(NamedTuple):
     channels: int = 3
     notes: Callable[..., dict[str, str]] | None = None
     """(root, *, some of the options) -> licence, choices: what the store should remember."""
+    shape: Callable[..., tuple[int, int]] | None = None
+    """(root) -> size and channels, where the data decide."""
     landmarks: bool = False
     """Every face comes with its 68 landmarks: `--align` needs no `--faces`."""
 
@@ -31,5 +33,6 @@ DATASETS: dict[str, Reader] = {
     "folder": Reader(folder.records),
     "table": Reader(table.records),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),
+    "fitted": Reader(fitted.records, notes=fitted.notes, shape=fitted.shape, landmarks=True),
 }
 """Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""

@@ -19,33 +19,38 @@ def records(root: Path) -> Iterator[Record | Skipped]:
     Pixels are those of the store, RGB; faces that the first store skipped are skipped again, with their reasons.
     DataError when `root` is no finished store, or one of another dataset.
     """
-    store = _open(root)
-    votes, units, poses = store.votes, store.action_units, store.pose
+    store = open_synthetic(root)
     for i in range(len(store)):
-        yield Record(
-            id=str(store.ids[i]),
-            image=store.image(i),
-            split=str(store.split[i]),
-            subject=store.subject[i],
-            expression=store.expression[i],
-            votes=_known(votes[i]),
-            action_units=_known(units[i]),
-            landmarks=_known(store.landmarks[i]),
-            visible=store.visible[i],
-            pose=_known(poses[i]),
-            attributes=store.attributes[i],
-        )
+        yield record_of(store, i)
     yield from store.skipped
+
+
+def record_of(store: Store, i: int) -> Record:
+    """Face `i` of a store with all that is known about it; pixels RGB."""
+    return Record(
+        id=str(store.ids[i]),
+        image=store.image(i),
+        split=str(store.split[i]),
+        subject=store.subject[i],
+        expression=store.expression[i],
+        votes=_known(store.votes[i]),
+        action_units=_known(store.action_units[i]),
+        landmarks=_known(store.landmarks[i]),
+        visible=store.visible[i],
+        pose=_known(store.pose[i]),
+        attributes=store.attributes[i],
+    )
 
 
 def notes(root: Path) -> dict[str, str]:
     """Licence, seed, subjects and classes of the first store, and its fingerprint."""
-    store = _open(root)
+    store = open_synthetic(root)
     kept = {name: text for name, text in store.info.notes.items() if name in ("licence", "seed", "subjects", "classes")}
     return {**kept, "source": store.fingerprint}
 
 
-def _open(root: Path) -> Store:
+def open_synthetic(root: Path) -> Store:
+    """A store of `mien synthesize`; DataError for another."""
     store = open_store(Path(root))
     if store.info.dataset != "synthetic":
         raise DataError(

@@ -1,0 +1,83 @@
+"""`mien prepare fitted`: faces of a store laid on the median training face, drawn faces beside them."""
+
+import numpy as np
+import pytest
+
+from mien.cli import main
+from mien.data import folds
+from mien.data.framing import frame_face, framing_of
+from mien.data.store import open_store, write_store
+from mien.data.synthetic import faces
+from mien.errors import DataError
+from mien.faces.align import similarity
+from mien.faces.landmarks import five_points
+from mien.prepare import prepare
+from mien.synthesize import synthesize
+
+SIZE = 40
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Grey faces without a validation part; one has no landmarks, one of train is also in test."""
+    kept = list(faces(42, size=SIZE, subjects=6, seed=1))
+    kept = [face._replace(split="test" if face.split == "test" else "train", subject=None) for face in kept]
+    kept[0] = kept[0]._replace(landmarks=None, visible=None, split="train")
+    test = next(face for face in kept if face.split == "test")
+    kept.append(test._replace(id="twin", split="train"))
+    out = tmp_path_factory.mktemp("root") / "s"
+    return write_store(kept, out, dataset="table", size=SIZE, channels=1, notes={"licence": "mine"})
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    out = tmp_path_factory.mktemp("drawn") / "s"
+    return open_store(synthesize(out=out, faces=14, size=64, subjects=2, seed=5, workers=1, faintest=0.3))
+
+
+def test_faces_lie_on_the_median_and_drawn_ones_join_training(root, drawn, tmp_path):
+    words = ["--root", str(root.path), "--drawn", str(drawn.path), "--out", str(tmp_path / "f"), "--workers", "1"]
+    assert main(["prepare", "fitted", *words]) == 0
+    store, parts = open_store(tmp_path / "f"), folds.strict(root)
+    assert (store.info.size, store.info.channels, store.info.dataset) == (SIZE, 1, "fitted")
+    framing = framing_of(root, parts.train)
+    target = np.array(framing.points, np.float32)
+    for name in ("train", "valid", "test"):
+        rows = {str(root.ids[i]) for i in getattr(parts, name)} | ({f"drawn/{face}" for face in drawn.ids} if name == "train" else set())
+        assert set(store.ids[store.split == name]) == rows
+    assert [skipped.id for skipped in store.skipped] == ["twin"]
+    where = {str(name): i for i, name in enumerate(root.ids)}
+    for i, name in enumerate(store.ids):
+        if name in where:
+            before = root.landmarks[where[name]]
+            if np.isnan(before).any():
+                assert np.array_equal(store.image(i), root.image(where[name]))
+                continue
+            framed = frame_face(root.image(where[name]), before, None, framing, 32)
+        else:
+            k = list(drawn.ids).index(name.removeprefix("drawn/"))
+            framed = frame_face(drawn.image(k), drawn.landmarks[k], None, framing, 32)
+            assert np.array_equal(store.action_units[i], drawn.action_units[k])
+        assert np.abs(store.image(i).astype(int) - framed.pixels).max() <= 1  # as `mien predict` cuts a face of a photo
+        np.testing.assert_allclose(store.landmarks[i], framed.landmarks, atol=1e-3)
+        left = similarity(five_points(store.landmarks[i]), target)  # the best fit is reached: nothing is left to move
+        np.testing.assert_allclose(left, [[1, 0, 0], [0, 1, 0]], atol=1e-3)
+    assert store.info.notes["licence"] == "mine"
+    assert store.info.notes["source"] == root.fingerprint
+    assert store.info.notes["drawn_source"] == drawn.fingerprint
+    again = folds.strict(store, seed=3)  # its validation part is official now
+    assert {str(store.ids[i]) for i in again.valid} == {str(root.ids[i]) for i in parts.valid}
+
+
+def test_what_cannot_be_fitted(root, drawn, tmp_path):
+    blind = write_store(
+        [face._replace(landmarks=None, visible=None) for face in faces(14, size=SIZE, subjects=7)],
+        tmp_path / "blind", dataset="table", size=SIZE,
+    )  # fmt: skip
+    for source, more, message in (
+        (blind.path, None, "has no landmarks to fit"),
+        (root.path, root.path, "not of synthetic faces"),
+        (tmp_path / "none", None, "does not exist"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepare("fitted", root=source, out=tmp_path / "o", drawn=more, workers=1)
