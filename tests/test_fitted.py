@@ -43,7 +43,8 @@ def test_faces_lie_on_the_median_and_drawn_ones_join_training(root, drawn, tmp_p
     framing = framing_of(root, parts.train)
     target = np.array(framing.points, np.float32)
     for name in ("train", "valid", "test"):
-        rows = {str(root.ids[i]) for i in getattr(parts, name)} | ({f"drawn/{face}" for face in drawn.ids} if name == "train" else set())
+        joined = {f"drawn/{face}" for face in drawn.ids} if name == "train" else set()
+        rows = {str(root.ids[i]) for i in getattr(parts, name)} | joined
         assert set(store.ids[store.split == name]) == rows
     assert [skipped.id for skipped in store.skipped] == ["twin"]
     where = {str(name): i for i, name in enumerate(root.ids)}
