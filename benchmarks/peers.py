@@ -134,31 +134,44 @@ def judge(tool: Tool, photos: Photos) -> Found:
     return Found(share("Happiness"), share("Neutral"), sum(label is not None for label in said), false)
 
 
-def split_scores(model: FaceModel, peers: dict[str, Peer], store: Path) -> tuple[int, dict[str, tuple[float, float]]]:
-    """Number of test faces of the store as the run splits it, and accuracy and balanced accuracy of each tool there."""
+def split_scores(
+    models: dict[str, FaceModel], peers: dict[str, Peer], store: Path, whole: Path
+) -> tuple[int, dict[str, tuple[float, float]]]:
+    """Number of test faces of the store as the run splits it, and accuracy and balanced accuracy of each tool there.
+
+    Peers get the pictures that the same faces have in the store `whole`.
+    """
     from mien.calibrate import logits_of
     from mien.data.labels import labels_of
     from mien.data.store import open_store
     from mien.evaluate import recipe_on, rows_to_score
 
-    faces = open_store(store)
+    faces, given = open_store(store), open_store(whole)
+    model = models["Mien"]
     recipe = recipe_on(faces, model.recipe, model.facts)
     labels = labels_of(faces, recipe.data.scheme)
     rows, _ = rows_to_score(faces, recipe, "test", labels)
-    said = {"Mien": logits_of(model.net, recipe, faces, labels, rows, BATCH).argmax(1)}
+    said = {}
+    for name, one in models.items():
+        with one.autocast():
+            said[name] = logits_of(one.net, recipe, faces, labels, rows, BATCH).argmax(1)
+    places = {str(face): k for k, face in enumerate(given.ids)}
+    theirs = np.array([places[str(face)] for face in faces.ids[rows]])
     for name, peer in peers.items():
-        parts = [peer.labels(list(faces.images(rows[at : at + BATCH]))) for at in range(0, len(rows), BATCH)]
+        parts = [peer.labels(list(given.images(theirs[at : at + BATCH]))) for at in range(0, len(rows), BATCH)]
         said[name] = np.array([model.classes.index(label) for part in parts for label in part])
     truth = labels[rows]
     return len(rows), {name: (accuracy(k, truth), balanced_accuracy(k, truth)) for name, k in said.items()}
 
 
-def tools_of(model: FaceModel, peers: dict[str, Peer]) -> dict[str, dict[str, Tool]]:
+def tools_of(models: dict[str, FaceModel], peers: dict[str, Peer]) -> dict[str, dict[str, Tool]]:
     """Way -> name -> tool."""
-    ways: dict[str, dict[str, Tool]] = {
-        f"batch {batch}": {"Mien": by_mien(model, batch), **{n: by_peer(p, model, batch) for n, p in peers.items()}}
-        for batch in (BATCH, 1)
-    }
+    ways: dict[str, dict[str, Tool]] = {}
+    for batch in (BATCH, 1):
+        ways[f"batch {batch}"] = {
+            **{name: by_mien(model, batch) for name, model in models.items()},
+            **{name: by_peer(peer, models["Mien"], batch) for name, peer in peers.items()},
+        }
     ways["own finder"] = {name: by_itself(peer) for name, peer in peers.items()}
     return ways
 
@@ -207,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True)
     parser.add_argument("--store", required=True, type=Path)
+    parser.add_argument("--whole", type=Path, help="store with the pictures that peers get; --store unless said")
     parser.add_argument("--photos", required=True, type=Path)
     parser.add_argument("--wheels", type=Path, default=Path("wheels"))
     parser.add_argument("--repeats", type=int, default=5, help="rounds of the speed test")
@@ -225,15 +239,19 @@ def compare(options: argparse.Namespace) -> None:
 
     photos = read_photos(options.photos)
     peers = {name: open_peer(options.wheels) for name, open_peer in PEERS.items()}
-    model = mien.load(None if options.run == "box" else options.run, device="cpu")
+    run = None if options.run == "box" else options.run
+    kinds = {"Mien": "32-true", "Mien, bf16": "bf16-mixed"}
+    models = {name: mien.load(run, device="cpu", precision=kind) for name, kind in kinds.items()}
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    print(f"run {model.name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, load before {load}\n")
-    ways = tools_of(model, peers)
-    rows = split_rows_of(*split_scores(model, peers, options.store))
+    print(
+        f"run {models['Mien'].name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, load before {load}\n"
+    )
+    ways = tools_of(models, peers)
+    rows = split_rows_of(*split_scores(models, peers, options.store, options.whole or options.store))
     for way, words in (("batch 32", "Mien's boxes"), ("own finder", "own finder")):
         rows += photo_rows(words, {name: judge(tool, photos) for name, tool in ways[way].items()}, photos)
     rows += speed_rows(speeds(ways, photos.files[: options.timed], options.repeats))
-    print(table(["Mien", *peers], rows))
+    print(table([*models, *peers], rows))
 
 
 if __name__ == "__main__":

@@ -115,20 +115,23 @@ def test_a_run_beside_a_fake_peer(peers, models, tmp_path):
     def find(image):  # the second is too unsure to count
         return [*predict_parts.find(image), Face(np.float32([0, 0, 9, 9]), tiny.points(9), 0.1, "test")]
 
-    model = load(tmp_path / "run", faces=find, least_face=0.5, device="cpu")
+    ours = {
+        "Mien": load(tmp_path / "run", faces=find, least_face=0.5, device="cpu"),
+        "half": load(tmp_path / "run", faces=find, least_face=0.5, device="cpu", precision="bf16-mixed"),
+    }
     others = {"fake": fake(models)}
-    count, scores = peers.split_scores(model, others, store)
+    count, scores = peers.split_scores(ours, others, store, store)
     assert count > 0
     assert all(0 <= value <= 1 for pair in scores.values() for value in pair)
-    ways = peers.tools_of(model, others)
+    ways = peers.tools_of(ours, others)
     assert {(way, name): [len(f) for f in t(files)] for way, tools in ways.items() for name, t in tools.items()} == {
         ("batch 32", "Mien"): [1, 1, 1], ("batch 32", "fake"): [1, 1, 1], ("batch 1", "Mien"): [1, 1, 1],
-        ("batch 1", "fake"): [1, 1, 1], ("own finder", "fake"): [1, 1, 1],
+        ("batch 32", "half"): [1, 1, 1], ("batch 1", "half"): [1, 1, 1], ("batch 1", "fake"): [1, 1, 1], ("own finder", "fake"): [1, 1, 1],
     }  # fmt: skip
     costs = peers.speeds(ways, files, repeats=1)
     assert all(cost.wall > 0 and cost.cpu >= 0 for row in costs.values() for cost in row.values())
     rows = peers.split_rows_of(count, scores) + peers.speed_rows(costs)
-    lines = peers.table(["Mien", "fake"], rows).splitlines()
+    lines = peers.table(["Mien", "half", "fake"], rows).splitlines()
     assert len(lines) == 2 + len(rows)
-    assert all(line.count("|") == 4 for line in lines)
+    assert all(line.count("|") == 5 for line in lines)
     assert lines[-1].split("|")[2].strip() == "-"  # Mien has no other finder

@@ -250,7 +250,7 @@ class FaceModel:
         seen: list[_Seen] = []
         for start in range(0, len(framed), batch):
             part = slice(start, start + batch)
-            with self._autocast():
+            with self.autocast():
                 seen += self._see(framed[part], for_units[part], method, expression, masking)
         rest = iter(seen)
         for found in held:
@@ -263,7 +263,8 @@ class FaceModel:
                 PicturePrediction(picture.source, width, height, faces, reason, picture.frame, picture.time),
             )
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The context in which its nets work, for whoever calls them directly."""
         kind = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
