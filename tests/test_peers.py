@@ -126,7 +126,8 @@ def test_a_run_beside_a_fake_peer(peers, models, tmp_path):
     ways = peers.tools_of(ours, others)
     assert {(way, name): [len(f) for f in t(files)] for way, tools in ways.items() for name, t in tools.items()} == {
         ("batch 32", "Mien"): [1, 1, 1], ("batch 32", "fake"): [1, 1, 1], ("batch 1", "Mien"): [1, 1, 1],
-        ("batch 32", "half"): [1, 1, 1], ("batch 1", "half"): [1, 1, 1], ("batch 1", "fake"): [1, 1, 1], ("own finder", "fake"): [1, 1, 1],
+        ("batch 32", "half"): [1, 1, 1], ("batch 1", "half"): [1, 1, 1],
+        ("batch 1", "fake"): [1, 1, 1], ("own finder", "fake"): [1, 1, 1],
     }  # fmt: skip
     costs = peers.speeds(ways, files, repeats=1)
     assert all(cost.wall > 0 and cost.cpu >= 0 for row in costs.values() for cost in row.values())
