@@ -106,6 +106,12 @@ def test_16_bits_become_8(form):
     assert np.array_equal(load_picture(DEEP_FORMS[form]()), DEEP >> 8)
 
 
+def test_8_bits_in_a_wider_file_are_not_black():
+    shallow = (DEEP >> 8).astype(np.uint16)
+    for wide in (shallow, shallow.astype(np.int32)):
+        assert np.array_equal(load_picture(encoded(wide, "TIFF")), shallow)
+
+
 @pytest.mark.parametrize("form", ["bytes", "PIL picture"])
 def test_pixels_of_unknown_range_are_refused(form, model):
     for values, words in (

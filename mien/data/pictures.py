@@ -30,7 +30,7 @@ class PictureError(Exception):
 def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture) -> ByteArray:
     """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
 
-    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8, first frame of an animation. Pictures above 100
+    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (as it is where no value is above 255), first frame of an animation. Pictures above 100
     megapixels are refused, so that a small malicious file cannot fill the memory. PictureError for what cannot be used.
     """
     if isinstance(image, np.ndarray):
@@ -89,7 +89,8 @@ def pixels_of(picture: PilPicture, in_place: bool) -> ByteArray:
         deep = np.asarray(picture)
         if deep.min() < 0 or deep.max() > 65535:
             raise PictureError("pixels outside 0 to 65535; save it with 8 or 16 bits")
-        return (deep >> 8).astype(np.uint8)
+        # No value above 255: 8 bits in a wider file, which would be black otherwise.
+        return (deep >> 8 if deep.max() > 255 else deep).astype(np.uint8)
     # `convert` copies a picture that is RGB already.
     return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
 
