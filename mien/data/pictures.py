@@ -30,8 +30,9 @@ class PictureError(Exception):
 def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture) -> ByteArray:
     """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
 
-    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (as it is where no value is above 255), first frame of an animation. Pictures above 100
-    megapixels are refused, so that a small malicious file cannot fill the memory. PictureError for what cannot be used.
+    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (as it is where no value is above 255), first frame of
+    an animation. Pictures above 100 megapixels are refused, so that a small malicious file cannot fill the memory.
+    PictureError for what cannot be used.
     """
     if isinstance(image, np.ndarray):
         if (
