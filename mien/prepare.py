@@ -120,7 +120,7 @@ def prepare(
     left = (item for item in items if item.id not in done)
     store = write_store(
         _prepare_all(left, options, _processes(workers, options, read)), out,
-        dataset=dataset, size=shape[0], channels=shape[1], encoding=encoding, notes=notes, total=total,
+        dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes, total=total,
     )  # fmt: skip
     store = limit_landmarks(store, landmark_limit)
     print(summary(store))

@@ -39,7 +39,7 @@ def test_faces_lie_on_the_median_and_drawn_ones_join_training(root, drawn, tmp_p
     words = ["--root", str(root.path), "--drawn", str(drawn.path), "--out", str(tmp_path / "f"), "--workers", "1"]
     assert main(["prepare", "fitted", *words]) == 0
     store, parts = open_store(tmp_path / "f"), folds.strict(root)
-    assert (store.info.size, store.info.channels, store.info.dataset) == (SIZE, 1, "fitted")
+    assert (store.info.size, store.info.channels, store.info.dataset) == (SIZE, 1, "table")
     framing = framing_of(root, parts.train)
     target = np.array(framing.points, np.float32)
     for name in ("train", "valid", "test"):
