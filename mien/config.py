@@ -203,8 +203,12 @@ class OptimConfig:
     """Decay of an exponential moving average of the weights, which is then what is evaluated; 0 for none."""
     patience: int = 0
     """Stop after this many epochs without a better validation score; 0 never stops early."""
-    select: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
-    """Validation score that selects the best epoch."""
+    select: Literal["accuracy", "balanced_accuracy", "macro_f1", "last"] = "accuracy"
+    """Validation score that selects the best epoch; last: no selection, the last epoch is kept."""
+
+    def __post_init__(self) -> None:
+        if self.select == "last" and self.patience:
+            raise UsageError("optim.patience stops when a score no longer rises, but optim.select last looks at none.")
 
 
 @dataclass(frozen=True)

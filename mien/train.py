@@ -71,7 +71,8 @@ def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = (
     folder = out or Path("runs") / f"{recipe.stem}-seed{settings.run.seed}"
     best = fit(settings, folder)
     print(
-        f"{folder}: best epoch {best['epoch']}, validation {settings.optim.select} {best['score']:.4f}. Next: mien evaluate {folder}"
+        f"{folder}: {'last' if settings.optim.select == 'last' else 'best'} epoch {best['epoch']}, validation {selecting(settings)} "
+        f"{best['score']:.4f}. Next: mien evaluate {folder}"
     )
     return folder
 
@@ -354,10 +355,15 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
     return kept
 
 
+def selecting(recipe: Recipe) -> str:
+    """Validation score that is kept beside the chosen epoch."""
+    return "accuracy" if recipe.optim.select == "last" else recipe.optim.select
+
+
 def next_state(state: dict[str, Any], line: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """State after an epoch: which epoch was finished last, which was best so far (the first of equals) and its score."""
-    score = line[f"valid_{recipe.optim.select}"]
-    if score <= state["best_score"]:
+    score = line[f"valid_{selecting(recipe)}"]
+    if recipe.optim.select != "last" and score <= state["best_score"]:
         return {**state, "epoch": line["epoch"]}
     return {"epoch": line["epoch"], "best_epoch": line["epoch"], "best_score": score}
 

@@ -26,7 +26,7 @@ from mien.losses.alignment import resolve_layers
 from mien.losses.config import GuidanceConfig
 from mien.models import create_model
 from mien.optim import class_weights, lr_factor, make_optimizer, set_lr
-from mien.train import fit, loss_terms, prepare_session, split_rows, train
+from mien.train import fit, loss_terms, next_state, prepare_session, split_rows, train
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +334,18 @@ def test_ema_is_what_is_evaluated(faces: Path, plain: dict, tmp_path: Path) -> N
             assert torch.equal(state[name], plain[name])  # the average does not disturb the training
             assert torch.equal(best[name], state[name.replace("model/", "average/module.")])
     assert not torch.equal(best["model/head.weight"], state["model/head.weight"])
+
+
+def test_the_last_epoch_is_kept_without_selection(faces: Path, tmp_path: Path) -> None:
+    recipe = tiny.recipe(faces, optim={"epochs": 2, "batch": 14, "select": "last"})
+    falling = [{"epoch": epoch, "valid_accuracy": score} for epoch, score in ((1, 0.9), (2, 0.4))]
+    state = {"epoch": 0, "best_epoch": 0, "best_score": -1.0}
+    for line in falling:
+        state = next_state(state, line, recipe)
+    assert state == {"epoch": 2, "best_epoch": 2, "best_score": 0.4}
+    assert fit(recipe, tmp_path / "run")["epoch"] == 2
+    with pytest.raises(UsageError, match=r"optim\.patience"):
+        tiny.recipe(faces, optim={"select": "last", "patience": 3})
 
 
 def test_patience_and_guided_epochs(faces: Path, tmp_path: Path) -> None:

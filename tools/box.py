@@ -41,7 +41,7 @@ def pack_run(run: Path, out: Path) -> None:
         shutil.copy(run / "audet.cfg", out)
         return
     settings = yaml.safe_load((run / "config.yaml").read_text())
-    settings["data"]["store"] = f"stores/{facts['dataset']}"
+    settings["data"]["store"] = f"stores/{Path(settings['data']['store']).name}"
     settings["model"]["initial"] = None
     write_atomic(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
