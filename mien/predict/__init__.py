@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -72,6 +73,10 @@ def predict(
 
     check_options(photos, camera, smooth, every, seconds, batch)
     check_out(out)
+    if batch > 1 and camera is None:
+        # Threads of the nets that wait for work would spin, and take the cores from those that look for faces. OpenMP
+        # asks once, when torch is imported. Picture by picture nobody else wants the cores, and waking takes time.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from mien.predict.model import load
 
     model = load(
