@@ -339,7 +339,7 @@ def load(
         landmark_model: model file of the provider; found by itself where the provider is installed.
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
-            AVX512-BF16, most GPUs) and moves probabilities by about 0.01.
+            AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
 
     """
     if precision not in PRECISIONS:
