@@ -94,9 +94,7 @@ def prepare(
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
-    if dataset not in DATASETS:
-        raise unknown_name("dataset", dataset, DATASETS)
-    reader = DATASETS[dataset]
+    reader = _reader(dataset, align)
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
@@ -108,7 +106,7 @@ def prepare(
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     if landmark_limit is not None and not landmark_limit > 0:
         raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
-    notes = {**_notes(reader, root, own), "faces": faces, "align": str(align)}
+    notes = {"faces": faces, "align": str(align), **_notes(reader, root, own)}
     chosen = own | _without_none(brought) if landmarks else own
     notes |= {key: value.name if isinstance(value, Path) else str(value) for key, value in chosen.items()}
     done = finished_ids(out)
@@ -138,6 +136,15 @@ class Options(NamedTuple):
     """Width and height that the landmarks of a file are given in; None for those of each picture."""
     counted: bool
     """Whether finding a face is part of the job and noted in the attributes."""
+
+
+def _reader(dataset: str, align: bool) -> Reader:
+    """The reader by name; UsageError where there is none, or faces would be laid twice."""
+    if dataset not in DATASETS:
+        raise unknown_name("dataset", dataset, DATASETS)
+    if dataset == "fitted" and align:
+        raise UsageError("fitted lays every face already: leave out --align.")
+    return DATASETS[dataset]
 
 
 def _shape(reader: Reader, root: Path, size: int | None, channels: int | None) -> tuple[int, int]:

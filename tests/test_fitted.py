@@ -8,7 +8,7 @@ from mien.data import folds
 from mien.data.framing import frame_face, framing_of
 from mien.data.store import open_store, write_store
 from mien.data.synthetic import faces
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.faces.align import similarity
 from mien.faces.landmarks import five_points
 from mien.prepare import prepare
@@ -26,7 +26,7 @@ def root(tmp_path_factory):
     test = next(face for face in kept if face.split == "test")
     kept.append(test._replace(id="twin", split="train"))
     out = tmp_path_factory.mktemp("root") / "s"
-    return write_store(kept, out, dataset="table", size=SIZE, channels=1, notes={"licence": "mine"})
+    return write_store(kept, out, dataset="table", size=SIZE, channels=1, notes={"licence": "mine", "faces": "given"})
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_faces_lie_on_the_median_and_drawn_ones_join_training(root, drawn, tmp_p
         np.testing.assert_allclose(store.landmarks[i], framed.landmarks, atol=1e-3)
         left = similarity(five_points(store.landmarks[i]), target)  # the best fit is reached: nothing is left to move
         np.testing.assert_allclose(left, [[1, 0, 0], [0, 1, 0]], atol=1e-3)
-    assert store.info.notes["licence"] == "mine"
+    assert (store.info.notes["licence"], store.info.notes["faces"]) == ("mine", "given")
     assert store.info.notes["source"] == root.fingerprint
     assert store.info.notes["drawn_source"] == drawn.fingerprint
     again = folds.strict(store, seed=3)  # its validation part is official now
@@ -75,6 +75,8 @@ def test_what_cannot_be_fitted(root, drawn, tmp_path):
         [face._replace(landmarks=None, visible=None) for face in faces(14, size=SIZE, subjects=7)],
         tmp_path / "blind", dataset="table", size=SIZE,
     )  # fmt: skip
+    with pytest.raises(UsageError, match="leave out --align"):
+        prepare("fitted", root=root.path, out=tmp_path / "o", align=True, workers=1)
     for source, more, message in (
         (blind.path, None, "has no landmarks to fit"),
         (root.path, root.path, "not of synthetic faces"),

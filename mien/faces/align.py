@@ -107,7 +107,7 @@ def warp(image: ByteArray, matrix: Matrix, size: int, replicate: bool = False) -
 
 
 def _halved(image: ByteArray) -> ByteArray:
-    """Means of 2 x 2 pixels, far faster than areas of any other size; an odd border counts twice."""
+    """Means of 2 x 2 pixels, faster than areas of any other size; an odd border counts twice."""
     import cv2
 
     height, width = image.shape[:2]
