@@ -36,7 +36,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
     ),
     "serve": ("mien.web", "a page on this computer: photos and drawn faces, bars and maps side by side"),
-    "calibrate": ("mien.calibrate", "fit a run's temperature and abstain threshold on its validation faces"),
+    "calibrate": (
+        "mien.calibrate",
+        "temperature and abstain threshold of a run, or class offsets from labelled photos",
+    ),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),

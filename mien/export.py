@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mien import checkpoint, maps
-from mien.calibrate import Calibration, read_calibration
+from mien.calibration import Calibration, read_calibration
 from mien.config import GUIDED_KINDS, Recipe
 from mien.data.framing import Framing
 from mien.data.transforms import luma, normalise
@@ -43,7 +43,7 @@ CHAIN_MAPS = ("grad_cam", "grad_cam_pp", "layer_cam")
 """Gradient maps that a head of linear layers gives without back-propagation."""
 
 OUTPUTS = {
-    "logits": "B x K",
+    "logits": "B x K, with the offsets of the calibration",
     "probabilities": "B x K, softmax of logits / temperature",
     "attention": "B x 1 x h x w, mean over the channels of the last layer",
     "token_attention": "B x 1 x h x w, attention that the net itself computes (docs/explanations.md, attention)",
@@ -63,6 +63,7 @@ def export(
     *,
     to: Literal["onnx", "torchscript", "torch-export"] = "onnx",
     out: Path | None = None,
+    calibration: str | None = None,
 ) -> Path:
     """Write a trained run as one graph: uint8 RGB faces in, logits, probabilities and maps out, any batch size.
 
@@ -74,6 +75,7 @@ def export(
         to: onnx (needs the extra `export`), torchscript or torch-export.
         out: file to write; model.onnx, model.torchscript.pt or model.pt2 in the run folder (of the model in the box: here)
             unless given.
+        calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
 
     """
     if to not in WRITERS:
@@ -85,12 +87,13 @@ def export(
     run = boxed() if run is None else run
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
-    calibration = read_calibration(run)
+    calibrated = read_calibration(run, scheme_classes(recipe.data.scheme), calibration)
+    calibrated.apply(model)
     framing = framing_of_run(env, recipe)
-    graph = Graph(model, recipe.model.preprocessing, framing.channels == 1, calibration.temperature).eval()
+    graph = Graph(model, recipe.model.preprocessing, framing.channels == 1, calibrated.temperature).eval()
     faces = drawn_faces(recipe.model.size)
     with torch.no_grad(), replacing(file) as temporary:
-        meta = metadata(run, recipe, framing, calibration, graph(faces[:2]))
+        meta = metadata(run, recipe, framing, calibrated, graph(faces[:2]))
         try:
             with quietly():
                 write(graph, faces[:2], temporary, meta)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 import mien
-from mien.calibrate import read_calibration
+from mien.calibration import read_calibration
 from mien.data.render import render_face
 from mien.data.synthetic import sample_face
 from mien.faces.detect import Face, points_box
@@ -30,7 +30,7 @@ def test_finds_the_smile_of_a_drawn_face():
     model = mien.load(faces=lambda image: [Face(points_box(at := marks[image.tobytes()]), at, 1.0, "given")])
     assert model.classes == scheme_classes("basic-7")
     assert "AU12" in model.action_units
-    assert model.calibration == read_calibration(BOX / "expression")
+    assert model.calibration == read_calibration(BOX / "expression", model.classes)
     found = model.predict([picture.image for picture in pictures], explain="cam", masking=False)
     happy = np.array([picture.faces[0].probabilities["Happiness"] for picture in found]).reshape(12, 2)
     smile = np.array([picture.faces[0].action_units["AU12"] for picture in found]).reshape(12, 2)

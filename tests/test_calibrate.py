@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from mien.calibrate import FILE, Calibration, calibrate, read_calibration
+from mien.calibrate import calibrate
+from mien.calibration import FILE, Calibration, read_calibration
 from mien.errors import DataError, UsageError
 from mien.metrics.calibration import (
     RANGE,
@@ -102,10 +103,10 @@ def run(tmp_path_factory):
 
 
 def test_the_verb(run, capsys):
-    assert read_calibration(run) == Calibration(1.0, 0.0)
+    assert read_calibration(run, ()) == Calibration(1.0, 0.0)
     result = calibrate(run, accuracy=0.2)
     assert json.loads((run / FILE).read_text()) == result
-    assert read_calibration(run) == (result["temperature"], result["threshold"])
+    assert read_calibration(run, ()) == (result["temperature"], result["threshold"], ())
     assert RANGE[0] <= result["temperature"] <= RANGE[1]
     for split in ("valid", "test"):
         assert 0 <= result[split]["ece"] <= 1

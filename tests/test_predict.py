@@ -17,7 +17,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from mien.calibrate import FILE
+from mien.calibration import FILE
 from mien.cli import main
 from mien.errors import DataError
 from mien.predict import predict

@@ -14,7 +14,7 @@ from PIL import Image
 
 import mien
 from mien import checkpoint
-from mien.calibrate import FILE
+from mien.calibration import FILE
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
 from mien.predict.finders import Finders, ahead

@@ -1,9 +1,10 @@
 """Make the model in the box, mien/weights, from trained runs; every number of its card comes from the shipped weights.
 
-    python tools/box.py EXPRESSION_RUN ACTION_UNIT_RUN --store stores/fer2013
+    python tools/box.py EXPRESSION_RUN ACTION_UNIT_RUN --store stores/fer2013 --photos index.csv --columns image=file,subject=person
 
 EXPRESSION_RUN is a run folder of `mien train`, ACTION_UNIT_RUN one of `mien audet train`. Weights are packed into a byte
-each; then the packed ones are calibrated on validation faces, scored on test faces, and described by model-card.md.
+each; then the packed ones are calibrated on validation faces, scored on test faces, and described by model-card.md. Offsets for
+portraits are fitted on --photos (portraits.json), which `mien predict --calibration portraits` uses.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,7 +24,7 @@ from mien.files import write_atomic
 from mien.report import report
 
 BOX = Path(__file__).parent.parent / "mien" / "weights"
-SHIPPED = ("config.yaml", "environment.json", "best.ckpt", "calibration.json", "model-card.md")
+SHIPPED = ("config.yaml", "environment.json", "best.ckpt", "calibration.json", "portraits.json", "model-card.md")
 LIMIT = 8_000_000
 """Bytes of all files together."""
 
@@ -46,7 +48,7 @@ def pack_run(run: Path, out: Path) -> None:
     write_atomic(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
-def describe(folder: Path, store: Path) -> None:
+def describe(folder: Path, store: Path, photos: Path, columns: str | None) -> None:
     """Calibrate, score and describe the packed weights in a copy; what is shipped of that comes back."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / folder.name
@@ -59,11 +61,25 @@ def describe(folder: Path, store: Path) -> None:
         lines += [
             f"| {part} {name} | {value:.3f} |" for part in ("valid", "test") for name, value in numbers(kept[part])
         ]
-        write_atomic(
-            copy / "model-card.md", card + "\n## Calibration\n\n| | |\n| --- | ---: |\n" + "\n".join(lines) + "\n"
-        )
+        card += "\n## Calibration\n\n| | |\n| --- | ---: |\n" + "\n".join(lines) + "\n"
+        own = calibrate(copy, photos=photos, columns=columns, out=copy / "portraits.json")
+        write_atomic(copy / "model-card.md", card + portraits(own))
         for name in SHIPPED:
             shutil.copy(copy / name, folder)
+
+
+def portraits(own: dict[str, Any]) -> str:
+    """Section of the card on the offsets for portraits."""
+    moved = ", ".join(f"{name} {value:+.2f}" for name, value in own["offsets"].items() if value)
+    rows = [
+        f"| {name} | {before:.3f} | {own['held_out']['recall'][name]:.3f} |"
+        for name, before in own["before"]["recall"].items()
+    ]
+    return (
+        f"\n## Portraits\n\n`portraits.json`, used on request only: offsets {moved}, fitted on {own['photos']} posed photos of "
+        f"{own['people']} people. Recall, each person by the offsets of the others:\n\n"
+        "| | without | with offsets |\n| --- | ---: | ---: |\n" + "\n".join(rows) + "\n"
+    )
 
 
 def numbers(part: dict[str, float]) -> list[tuple[str, float]]:
@@ -75,11 +91,13 @@ def main() -> None:
     parser.add_argument("expression", type=Path)
     parser.add_argument("action_units", type=Path)
     parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--columns")
     parser.add_argument("--out", type=Path, default=BOX)
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
     pack_run(options.expression, options.out / "expression")
-    describe(options.out / "expression", options.store)
+    describe(options.out / "expression", options.store, options.photos, options.columns)
     pack_run(options.action_units, options.out / "action_units")
     files = sorted(path for path in options.out.rglob("*") if path.is_file())
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(options.out)}" for path in files]

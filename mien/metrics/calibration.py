@@ -1,7 +1,10 @@
-"""Temperature scaling: one number that makes a classifier's probabilities mean what they say.
+"""Calibration after training: probabilities that mean what they say, on faces like those of the run or on one's own photos.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599: p = softmax(logits / T) with the T that makes
-the negative log-likelihood of held-out labels smallest. The predicted class never changes.
+Temperature scaling, Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599: p = softmax(logits / T)
+with the T that makes the negative log-likelihood of held-out labels smallest. The predicted class never changes.
+
+Class offsets, the bias of vector scaling (ibid.): p = softmax((logits + b) / T). They move the border between classes, where
+other photos, or other people's idea of a label, lie on the other side of it than those of the training.
 """
 
 from __future__ import annotations
@@ -71,3 +74,59 @@ def abstain_threshold(probabilities: Floats, labels: npt.NDArray[np.int64], accu
         )
     count = int(fits[-1]) + 1
     return (0.0 if count == len(order) else float(confidence[order][count - 1])), count / len(order)
+
+
+def fit_offsets(scores: Floats, labels: npt.NDArray[np.int64], start: Floats | None = None) -> npt.NDArray[np.float64]:
+    """(K,) numbers to add to the scores of each class, from samples that may show only some of the classes.
+
+    Among the classes that the samples show, the offsets make the mean -log p(label | one of these classes) smallest, where
+    each class weighs the same however many samples it has: then the mean p of each of them is 1 / their number. All of
+    them are moved by one number more, so that the mean probability of the classes that the samples do *not* show stays what
+    it was; those keep offset 0. Where all K are shown, the offsets add up to 0.
+
+    Args:
+        scores: (N, K) logits divided by the temperature, or log p, finite.
+        labels: (N,) class index of each; DataError where fewer than two classes are there.
+        start: (K,) offsets to begin at, which saves time.
+
+    """
+    from scipy.optimize import minimize
+
+    values = np.asarray(scores, dtype=np.float64)
+    if len(values) == 0 or len(values) != len(labels) or not np.isfinite(values).all():
+        raise DataError(f"scores {values.shape} and labels {np.shape(labels)} do not fit, or are not finite.")
+    shown, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(shown) < 2:
+        raise DataError("offsets between expressions need samples of at least two of them.")
+    weight = 1 / (len(shown) * counts[place])
+    inside, wanted = values[:, shown], np.eye(len(shown))[place]
+
+    def loss(free: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        moved = inside + np.append(0.0, free)
+        p = scaled(moved, 1.0)
+        nll = np.log(np.exp(moved - moved.max(1, keepdims=True)).sum(1)) + moved.max(1) - moved[wanted == 1]
+        return float(weight @ nll), (weight @ (p - wanted))[1:]
+
+    first = np.zeros(len(shown) - 1) if start is None else (start[shown] - start[shown[0]])[1:]
+    best = np.append(0.0, minimize(loss, first, jac=True, method="BFGS", options={"gtol": 1e-7}).x)
+    offsets = np.zeros(values.shape[1])
+    offsets[shown] = best + _common_shift(values, shown, best, weight)
+    return offsets
+
+
+def _common_shift(
+    scores: npt.NDArray[np.float64], shown: npt.NDArray[np.int64], offsets: npt.NDArray[np.float64],
+    weight: npt.NDArray[np.float64],
+) -> float:  # fmt: skip
+    """What all offsets of the classes that are shown need more, so that the others keep their mean probability."""
+    from scipy.optimize import brentq
+    from scipy.special import expit, logsumexp
+
+    rest = np.setdiff1d(np.arange(scores.shape[1]), shown)
+    if len(rest) == 0:
+        return -float(offsets.mean())
+    odds = logsumexp(scores[:, rest], axis=1)
+    before = weight @ expit(odds - logsumexp(scores[:, shown], axis=1))
+    after = logsumexp(scores[:, shown] + offsets, axis=1)
+    limit = float(np.abs(offsets).max()) + 1  # moving all of them by that much overshoots on every sample
+    return float(brentq(lambda shift: weight @ expit(odds - after - shift) - before, -limit, limit, xtol=1e-9))

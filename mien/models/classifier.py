@@ -25,7 +25,10 @@ class Classifier(nn.Module):
 
     `spatial_drop` is the probability that a channel of the last layer is hidden from the head, in training; the features
     of the output are whole. `segmentation` makes region logits of the last layer. `transformer` places the picture first.
+    `offsets` (K,), where somebody sets them, are added to the logits; they are no weights and not saved with those.
     """
+
+    offsets: Tensor | None
 
     def __init__(
         self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0, segmentation: nn.Module | None = None,
@@ -37,6 +40,7 @@ class Classifier(nn.Module):
         self.spatial_drop = nn.Dropout2d(spatial_drop)
         self.head = head
         self.segmentation = segmentation
+        self.register_buffer("offsets", None, persistent=False)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, attribute: Attribute | None = None,
@@ -58,8 +62,9 @@ class Classifier(nn.Module):
         out: HeadOutput = self.head(seen, labels)
         attributions = () if attribute is None else attribute(self.head, seen, out.logits)
         region = self.segmentation(layers.features[-1]) if self.segmentation is not None else None
+        logits = out.logits if self.offsets is None else out.logits + self.offsets
         return Output(
-            out.logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
+            logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
             segmentation=region, attributions=attributions, theta=theta,
         )  # fmt: skip
 

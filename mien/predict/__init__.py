@@ -39,6 +39,7 @@ def predict(
     least_face: float | None = None,
     batch: int = 32,
     precision: str = "32-true",
+    calibration: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -64,6 +65,8 @@ def predict(
         least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
+        calibration: file of mien calibrate, or the name of one in the run folder (of the model in the box: portraits); by
+            default the run's calibration.json.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -81,7 +84,7 @@ def predict(
 
     model = load(
         run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model,
-        least_face=least_face, precision=precision,
+        least_face=least_face, precision=precision, calibration=calibration,
     )  # fmt: skip
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch

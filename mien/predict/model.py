@@ -13,7 +13,7 @@ import torch
 
 from mien import checkpoint
 from mien import explain as explainers
-from mien.calibrate import Calibration, read_calibration
+from mien.calibration import Calibration, read_calibration
 from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import DataError, UsageError, unknown_name
@@ -327,6 +327,7 @@ def load(
     landmark_model: Path | str | None = None,
     least_face: float | None = None,
     precision: str = "32-true",
+    calibration: str | None = None,
 ) -> FaceModel:
     """Open a trained run for pictures.
 
@@ -340,6 +341,8 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the model in the box: portraits);
+            by default the run's calibration.json.
 
     """
     if precision not in PRECISIONS:
@@ -363,10 +366,11 @@ def load(
     if least_face is None:
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
+    calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration)
+    calibrated.apply(net.to(place))
     return FaceModel(
-        folder.resolve().name, net.to(place), recipe, facts, framing, provider, least_face, place,
-        read_calibration(folder), reader, precision,
-    )  # fmt: skip
+        folder.resolve().name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision
+    )
 
 
 def boxed() -> Path:

@@ -18,6 +18,7 @@ def serve(
     faces: str = "auto",
     landmark_model: Path | None = None,
     device: str = "auto",
+    calibration: str | None = None,
     max_mb: float = 10.0,
     rate: int = 600,
 ) -> None:
@@ -31,6 +32,7 @@ def serve(
         faces: mediapipe, dlib, none (whole pictures are faces), or auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
         device: auto, cpu, cuda or cuda:1.
+        calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
         max_mb: largest photo in megabytes.
         rate: requests a minute that one address may send.
 
@@ -42,7 +44,7 @@ def serve(
     from mien.web.page import open_model, run_page
 
     run_page(
-        open_model(run, action_units, faces, landmark_model, device),
+        open_model(run, action_units, faces, landmark_model, device, calibration),
         host, port, max_bytes=int(max_mb * 1e6), rate=rate, warn=lambda: warn_of(host),
     )  # fmt: skip
 

@@ -37,15 +37,16 @@ class Served(NamedTuple):
 
 
 def open_model(
-    run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str
-) -> Served:
+    run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
+    calibration: str | None = None,
+) -> Served:  # fmt: skip
     """Load the model, and a finder of faces; with `auto` whole pictures are faces where there is none.
 
     Raises:
         UsageError: unknown provider or device. DataError: no run, or a named provider that cannot be opened.
 
     """
-    model = load(run, action_units=action_units, device=device, faces="none")
+    model = load(run, action_units=action_units, device=device, faces="none", calibration=calibration)
     found_by = "whole pictures are taken as faces"
     if faces != "none":
         try:

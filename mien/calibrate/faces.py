@@ -1,10 +1,10 @@
-"""`mien calibrate`: probabilities that mean what they say, and the confidence below which a run should abstain."""
+"""Temperature and abstain threshold of a run, from the validation faces of its store."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,54 +12,15 @@ from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.schema import IntArray
 
-FILE = "calibration.json"
 
-
-class Calibration(NamedTuple):
-    """What a run folder says of its probabilities."""
-
-    temperature: float = 1.0
-    """p = softmax(logits / temperature)."""
-    threshold: float = 0.0
-    """Top probability below which the model abstains."""
-
-
-def read_calibration(run: Path) -> Calibration:
-    """`calibration.json` of a run folder; temperature 1 and no abstaining where it was never calibrated."""
-    file = run / FILE
-    if not file.is_file():
-        return Calibration()
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        found = Calibration(float(kept["temperature"]), float(kept["threshold"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({error}); run `mien calibrate {run}` again.") from None
-    if not (found.temperature > 0 and np.isfinite(found.temperature) and 0 <= found.threshold <= 1):
-        raise DataError(f"{file} holds a temperature or threshold out of range; run `mien calibrate {run}` again.")
-    return found
-
-
-def calibrate(run: Path, *, accuracy: float = 0.8, store: Path | None = None, batch: int = 128) -> dict[str, Any]:
-    """Fit a run's temperature and abstain threshold on its validation faces; write calibration.json into its folder.
-
-    The test faces are measured before and after, and take no part in the choice. `mien predict` and `mien.load` use the
-    file; scores of `mien evaluate` stay those of temperature 1.
-
-    Args:
-        run: run folder of `mien train`.
-        accuracy: the threshold is the lowest confidence from which on the validation faces reach this accuracy.
-        store: another place of the run's prepared store.
-        batch: faces at a time.
-
-    """
+def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, batch: int) -> dict[str, Any]:
+    """Temperature and threshold from the validation faces of a run's store; its test faces are only measured."""
     from mien import checkpoint
     from mien.data.labels import labels_of
     from mien.data.store import open_store
     from mien.evaluate import recipe_on, rows_to_score
     from mien.metrics.calibration import abstain_threshold, fit_temperature, scaled
 
-    if not 0 < accuracy <= 1 or batch < 1:
-        raise UsageError(f"--accuracy {accuracy} must be above 0 and up to 1, --batch {batch} at least 1.")
     model, recipe, env = checkpoint.load_model(run)
     faces = open_store(store or recipe.data.store)
     recipe = recipe_on(faces, recipe, env)
@@ -84,8 +45,8 @@ def calibrate(run: Path, *, accuracy: float = 0.8, store: Path | None = None, ba
         "checkpoint_epoch": env["checkpoint"].get("epoch"),
         **{split: measured(logits[split], truth[split], temperature, threshold) for split in ("valid", "test")},
     }
-    write_atomic(run / FILE, json.dumps(result, indent=1))
-    print_result(run, result)
+    write_atomic(out, json.dumps(result, indent=1))
+    print_result(run, result, out)
     return result
 
 
@@ -131,9 +92,9 @@ def measured(logits: np.ndarray, labels: IntArray, temperature: float, threshold
     }
 
 
-def print_result(run: Path, result: dict[str, Any]) -> None:
+def print_result(run: Path, result: dict[str, Any], out: Path) -> None:
     """The table that a person wants to see."""
-    print(f"{run.name}: temperature {result['temperature']:.3f}, abstain below {result['threshold']:.3f}: {run / FILE}")
+    print(f"{run.name}: temperature {result['temperature']:.3f}, abstain below {result['threshold']:.3f}: {out}")
     print("  split   faces  accuracy  ECE before   after  NLL before   after   kept  accuracy of kept")
     for split in ("valid", "test"):
         row = result[split]

@@ -1,0 +1,67 @@
+"""What a run folder says of its probabilities: temperature, class offsets, and when to abstain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mien.errors import DataError
+
+if TYPE_CHECKING:
+    from mien.models import Classifier
+
+FILE = "calibration.json"
+
+
+class Calibration(NamedTuple):
+    """How a model's logits become probabilities, and when it abstains: p = softmax((logits + offsets) / temperature)."""
+
+    temperature: float = 1.0
+    """Above 0."""
+    threshold: float = 0.0
+    """Top probability below which the model abstains."""
+    offsets: tuple[float, ...] = ()
+    """One a class in logit order; empty stands for zeros."""
+
+    def apply(self, model: Classifier) -> None:
+        """Let a model add the offsets to its logits, so that all that asks for its answer sees the same one."""
+        import torch
+
+        device = next(model.parameters()).device
+        model.offsets = torch.tensor(self.offsets, device=device) if self.offsets else None
+
+
+def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = None) -> Calibration:
+    """What `mien calibrate` wrote for a run.
+
+    Args:
+        run: run folder.
+        classes: of the run, in logit order.
+        name: a file, or the name of one in the run folder without its .json; None takes the run's calibration.json, or
+            temperature 1, no offsets and no abstaining where it was never calibrated.
+
+    """
+    file = run / FILE if name is None else Path(name)
+    if name is None and not file.is_file():
+        return Calibration()
+    if name is not None and not file.is_file():
+        file = run / f"{name}.json"
+    if not file.is_file():
+        raise DataError(f"there is no calibration '{name}': no such file, and no {file.name} in {run}.")
+    again = f"run `mien calibrate` for {run} again"
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        moved = {str(key): float(value) for key, value in kept.get("offsets", {}).items()}
+        found = Calibration(float(kept["temperature"]), float(kept["threshold"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is damaged, or no calibration ({error}); {again}.") from None
+    if not (found.temperature > 0 and np.isfinite([found.temperature, *moved.values()]).all()):
+        raise DataError(f"{file} holds a temperature or offset out of range; {again}.")
+    if not 0 <= found.threshold <= 1:
+        raise DataError(f"{file} holds a threshold out of range; {again}.")
+    if moved and set(moved) != set(classes):
+        raise DataError(f"{file} has offsets of {', '.join(moved)}, the run has {', '.join(classes)}; {again}.")
+    return found._replace(offsets=tuple(moved[name] for name in classes) if moved else ())

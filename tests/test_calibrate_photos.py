@@ -1,0 +1,213 @@
+"""Class offsets against a grid search and their definition; the verb on photos of a tiny run, scored on people left out."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+import mien
+from mien.calibrate import calibrate
+from mien.calibration import Calibration, read_calibration
+from mien.cli import main
+from mien.errors import DataError, UsageError
+from mien.export import drawn_faces, export
+from mien.metrics.calibration import fit_offsets, scaled
+from mien.train import fit
+
+
+def drawn(hidden: np.ndarray, count: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and labels that are drawn from softmax(scores + hidden)."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 2, (count, len(hidden)))
+    labels = np.array([rng.choice(len(hidden), p=row) for row in scaled(scores + hidden, 1.0)])
+    return scores, labels
+
+
+def test_two_classes_by_a_grid_search():
+    scores, labels = drawn(np.array([0.0, 1.5]), 300)
+    counts = [int((labels == k).sum()) for k in range(2)]
+    losses = []
+    grid = np.linspace(-4, 4, 801)
+    for border in grid:
+        loss = 0.0
+        for (a, b), label in zip(scores, labels, strict=True):
+            p = 1 / (1 + np.exp(a - b - border))
+            loss -= np.log(p if label == 1 else 1 - p) / counts[label]
+        losses.append(loss)
+    found = fit_offsets(scores, labels)
+    assert found[1] - found[0] == pytest.approx(grid[int(np.argmin(losses))], abs=0.02)
+    assert found.sum() == pytest.approx(0, abs=1e-6)
+
+
+def test_each_class_is_expected_as_often_as_the_others():
+    scores, labels = drawn(np.array([0.3, -1.0, 0.0, 2.0]))
+    p = scaled(scores + fit_offsets(scores, labels), 1.0)
+    weight = 1 / (4 * np.bincount(labels)[labels])
+    assert weight @ p == pytest.approx(np.full(4, 0.25), abs=1e-4)
+
+
+def test_hidden_offsets_are_found_where_classes_are_as_frequent():
+    hidden = np.array([0.8, -1.1, 0.3])
+    scores, labels = drawn(hidden, 30_000)
+    keep = np.concatenate([np.flatnonzero(labels == k)[: np.bincount(labels).min()] for k in range(3)])
+    prior = np.log(np.bincount(labels) / len(labels))  # taking as many of each class moves the odds by that
+    wanted = hidden - prior
+    assert fit_offsets(scores[keep], labels[keep]) == pytest.approx(wanted - wanted.mean(), abs=0.06)
+
+
+def test_classes_that_are_not_shown_keep_their_mean_probability():
+    scores, labels = drawn(np.array([0.0, 2.0, 0.0, 0.0, 0.0]))
+    some = labels < 2
+    scores, labels = scores[some], labels[some]
+    found = fit_offsets(scores, labels)
+    assert found[2:].tolist() == [0, 0, 0]
+    weight = 1 / (2 * np.bincount(labels)[labels])
+    before, after = scaled(scores, 1.0)[:, 2:].sum(1), scaled(scores + found, 1.0)[:, 2:].sum(1)
+    assert weight @ after == pytest.approx(weight @ before, abs=1e-6)
+    assert fit_offsets(scores, labels, start=found) == pytest.approx(found, abs=1e-4)
+
+
+def test_scores_that_have_no_offsets():
+    with pytest.raises(DataError, match="at least two"):
+        fit_offsets(np.zeros((3, 2)), np.zeros(3, np.int64))
+    with pytest.raises(DataError, match="not finite"):
+        fit_offsets(np.full((2, 2), np.inf), np.arange(2))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tiny.store(tmp_path_factory.mktemp("data") / "store", each=12).path
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(path, optim={"epochs": 6}), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A table of six people, each neutral and happy, and what cannot be used."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = ["file,expression,who"]
+    for record in tiny.records(each=6, seed=3, splits=("test",)):
+        for word, name in (("neutral", "Neutral"), ("smiling", "Happiness")):
+            if record.expression == name:
+                file = f"{word}{record.subject[-1]}.png"
+                Image.fromarray(record.image).save(folder / file)
+                rows.append(f"{file},{word},p{record.subject[-1]}")
+    (folder / "broken.png").write_bytes(b"")
+    rows += ["broken.png,neutral,p9", "neutral0.png,contempt,p9", "neutral0.png,,p9", "neutral0.png,odd,p9"]
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_the_verb(run, photos, tmp_path, capsys):
+    out = tmp_path / "mine.json"
+    words = ["--photos", str(photos / "index.csv"), "--columns", "image=file,subject=who", "--faces", "none"]
+    assert main(["calibrate", str(run), *words, "--out", str(out), "--accuracy", "0.1"]) == 0
+    told = capsys.readouterr()
+    result = json.loads(out.read_text())
+    assert (result["photos"], result["people"], result["fitted_on"]) == (12, 6, "photos")
+    assert result["left_out"] == {
+        "empty file": 1, "the model has no Contempt": 1, "no expression": 1,
+        "row 16: expression 'odd' is no expression (names: Neutral, Happiness, Surprise, Fear, Anger, Disgust, Sadness, Contempt)": 1,
+    }  # fmt: skip
+    assert "offsets of other people" in told.out
+    assert "broken.png: empty file; left out." in told.err
+    plain = mien.load(run, faces="none")
+    names = [photos / f"{word}{person}.png" for person in range(6) for word in ("neutral", "smiling")]
+    p = np.array([list(face.probabilities.values()) for face in plain.predict(names).faces])
+    labels = np.tile([0, 1], 6)
+    moved = np.array(list(result["offsets"].values())) / result["temperature"]
+    assert moved == pytest.approx(fit_offsets(np.log(p), labels), abs=1e-4)
+    right = 0.0
+    for k in range(12):
+        others = np.arange(12) // 2 != k // 2
+        own = fit_offsets(np.log(p[others]), labels[others])
+        right += (np.log(p[k]) + own).argmax() == labels[k]
+    assert result["held_out"]["accuracy"] == pytest.approx(right / 12)
+    mine = mien.load(run, faces="none", calibration=str(out))
+    q = np.array([list(face.probabilities.values()) for face in mine.predict(names).faces])
+    assert q == pytest.approx(scaled(np.log(p) + moved, 1.0), abs=1e-5)
+    assert result["fitted"]["accuracy"] == pytest.approx((q.argmax(1) == labels).mean())
+    assert mine.calibration.threshold == result["threshold"]
+
+
+def test_what_is_explained_is_what_the_offsets_make_of_it(run, photos):
+    classes = mien.load(run, faces="none").classes
+    offsets = {name: 50.0 if name == "Fear" else 0.0 for name in classes}
+    (run / "afraid.json").write_text(json.dumps({"temperature": 2.0, "threshold": 0.5, "offsets": offsets}))
+    face = mien.load(run, faces="none", calibration="afraid").predict(photos / "neutral0.png", explain="auto").faces[0]
+    assert (face.expression, face.explanation.expression) == ("Fear", "Fear")
+    assert face.confidence > 0.99
+
+
+def test_an_exported_graph_has_the_offsets(run, photos, tmp_path):
+    offsets = {name: float(k) for k, name in enumerate(mien.load(run, faces="none").classes)}
+    (run / "rising.json").write_text(json.dumps({"temperature": 1.5, "threshold": 0.5, "offsets": offsets}))
+    pixels, found = drawn_faces(tiny.SIZE), []
+    for name in (None, "rising"):
+        file = export(run, to="torchscript", out=tmp_path / f"{name}.pt", calibration=name)
+        found.append({key: value.detach().numpy() for key, value in torch.jit.load(file)(pixels).items()})
+    assert found[1]["logits"] - found[0]["logits"] == pytest.approx(np.tile(np.arange(7.0), (3, 1)), abs=1e-4)
+    assert found[1]["probabilities"] == pytest.approx(scaled(found[1]["logits"], 1.5), abs=1e-5)
+
+
+def test_files_that_are_no_calibration(run, tmp_path):
+    classes = ("Neutral", "Happiness")
+    good = {"temperature": 1.0, "threshold": 0.0, "offsets": {"Happiness": 2.0, "Neutral": -1.0}}
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(good))
+    assert read_calibration(tmp_path, classes, "own") == Calibration(1.0, 0.0, (-1.0, 2.0))
+    assert read_calibration(run, classes, str(file)) == Calibration(1.0, 0.0, (-1.0, 2.0))
+    for change, reason in (
+        ({"offsets": {"Happiness": 2.0}}, "offsets of Happiness, the run has Neutral"),
+        ({"offsets": {"Happiness": 2.0, "Neutral": float("nan")}}, "out of range"),
+        ({"offsets": [1, 2]}, "damaged"),
+        ({"temperature": 0}, "out of range"),
+        ({"threshold": 2}, "out of range"),
+    ):
+        file.write_text(json.dumps(good | change))
+        with pytest.raises(DataError, match=reason):
+            read_calibration(tmp_path, classes, "own")
+    with pytest.raises(DataError, match="no calibration 'their'"):
+        read_calibration(tmp_path, classes, "their")
+
+
+def test_photos_that_do_not_do(run, photos, tmp_path):
+    with pytest.raises(UsageError, match="--out"):
+        calibrate(run, photos=photos)
+    with pytest.raises(UsageError, match="name a run folder"):
+        calibrate()
+    with pytest.raises(UsageError, match="are for --photos"):
+        calibrate(run, columns="image=file")
+    with pytest.raises(DataError, match="does not exist"):
+        calibrate(run, photos=tmp_path / "none", out=tmp_path / "x")
+    with pytest.raises(UsageError, match="--columns and --labels"):
+        calibrate(run, photos=photos, columns="image=file", out=tmp_path / "x")
+    with pytest.raises(UsageError, match="--subject-pattern"):
+        calibrate(run, photos=photos / "index.csv", subject_pattern="(a)", out=tmp_path / "x")
+    table = photos / "few.csv"
+    for rows, reason in (
+        ("neutral0.png,neutral\nneutral1.png,neutral", "all photos that can be used show Neutral"),
+        ("neutral0.png,neutral\nneutral1.png,neutral\nsmiling0.png,happy", "only one person shows Happiness"),
+        ("broken.png,neutral", "no photo could be used"),
+    ):
+        table.write_text(f"image,expression\n{rows}\n")
+        with pytest.raises(DataError, match=reason):
+            calibrate(run, photos=table, faces="none", out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_for_each_expression(run, photos, tmp_path):
+    for word in ("neutral", "happy"):
+        (tmp_path / "sorted" / word).mkdir(parents=True)
+    for person in range(4):
+        for word, source in (("neutral", "neutral"), ("happy", "smiling")):
+            picture = Image.open(photos / f"{source}{person}.png")
+            picture.save(tmp_path / "sorted" / word / f"p{person}_a.png")
+    out = tmp_path / "mine.json"
+    result = calibrate(run, photos=tmp_path / "sorted", subject_pattern=r"(p\d)_", faces="none", accuracy=0.1, out=out)
+    assert (result["photos"], result["people"]) == (8, 4)
+    assert set(result["held_out"]["recall"]) == {"Neutral", "Happiness"}
