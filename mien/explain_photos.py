@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -290,7 +291,7 @@ def look(
 
     from mien import explain as explainers
     from mien import maps
-    from mien.cues import control_cue
+    from mien.cues import render_cue
     from mien.data.transforms import normalise, resize_faces
     from mien.guidance import with_guide
     from mien.metrics.alignment import attention_scores, cam_scores
@@ -309,8 +310,8 @@ def look(
     output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods, guide=guide)
     target = explainers.resolve_target(output, wanted)
     frame = (recipe.model.size, recipe.model.size)
-    cue = control_cue(
-        "none", recipe.cue, points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame,
+    cue = render_cue(
+        replace(recipe.cue, control="none"), points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame,
         images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units),
     )  # fmt: skip
     attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)

@@ -19,7 +19,6 @@ from mien.cues import (
     CONTROLS,
     CUES,
     CueConfig,
-    control_cue,
     controls,
     load_codebook,
     mean_cue,
@@ -404,10 +403,6 @@ def test_controls():
         assert torch.equal(cue.valid, plain.valid), control
         assert cue.maps[1].max() == 0
         assert 0 <= cue.maps.min() <= cue.maps.max() <= 1
-        same = control_cue(
-            control, CueConfig(), FACES, labels, image_size=(224, 224), size=(14, 14), mean=given.get(control)
-        )
-        assert same.maps.shape == cue.maps.shape
     assert draw(CueConfig(control="uniform"), FACES, labels, 14).maps[0].min() == 1
     assert torch.allclose(draw(CueConfig(control="inverted"), FACES, labels, 14).maps[2], 1 - plain.maps[2])
     assert torch.equal(draw(CueConfig(control="mean"), FACES, labels, 14, **given).maps[0], given["mean"][0])

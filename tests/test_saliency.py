@@ -1,5 +1,7 @@
 """Saliency cues: the spectral residual against a loop, MSI-Net layer by layer and with weights in TensorFlow's forms."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from mien.cues import CueConfig, control_cue, mean_cue, per_class_maps, render_cue
+from mien.cues import CueConfig, mean_cue, per_class_maps, render_cue
 from mien.cues.msi_net import FRAME, MEAN, MsiNet, doubled, pool_in_place, saliency_map
 from mien.cues.msi_net_weights import from_tensorflow, graph_constants, read_msi_net
 from mien.cues.saliency import luma, spectral_residual
@@ -83,7 +85,7 @@ def test_controls_and_means_of_saliency():
     points, labels = torch.full((3, 68, 2), torch.nan), torch.tensor([0, 1, 1])
     sizes = {"image_size": (48, 48), "size": (12, 12)}
     plain = draw(images).maps
-    inverted = control_cue("inverted", config, points, labels, images=images, **sizes)
+    inverted = render_cue(replace(config, control="inverted"), points, labels, images=images, **sizes)
     assert torch.allclose(inverted.maps, 1 - plain)
     overall, per_class = mean_cue(config, [(points, labels, images)], **sizes)
     assert torch.allclose(overall[0], plain.mean(0), atol=1e-6)

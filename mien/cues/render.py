@@ -152,35 +152,6 @@ def render_cue(
         return Cue(torch.where(valid[:, None, None, None], maps, 0.0), valid)
 
 
-def control_cue(
-    control: str,
-    config: CueConfig,
-    landmarks: Tensor,
-    labels: Tensor,
-    *,
-    scheme: str = "basic-7",
-    image_size: Size,
-    size: Size,
-    generator: torch.Generator | None = None,
-    mean: Tensor | None = None,
-    images: Tensor | None = None,
-    action_units: Tensor | None = None,
-) -> Cue:
-    """The cue of `config` under another control: the floors beside an alignment score. Arguments as `render_cue`."""
-    return render_cue(
-        replace(config, control=control),
-        landmarks,
-        labels,
-        scheme=scheme,
-        image_size=image_size,
-        size=size,
-        generator=generator,
-        mean=mean,
-        images=images,
-        action_units=action_units,
-    )
-
-
 def per_class_maps(
     config: CueConfig, landmarks: Tensor, *, scheme: str, image_size: Size, size: Size, images: Tensor | None = None
 ) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from mien import explain as explainers
 from mien import maps as m
 from mien.config import Recipe
-from mien.cues import control_cue, load_codebook
+from mien.cues import load_codebook, render_cue
 from mien.cues.config import FACE_REGIONS
 from mien.cues.regions import face_regions, unit_maps, unit_names
 from mien.data.transforms import normalise, resize_faces
@@ -73,8 +74,8 @@ def explain_faces(
     evidence = explainers.evidence(method, raw[method])
     attention = m.to_input(m.channel_mean(output.features[-1]), output.theta)
     frame = (recipe.model.size, recipe.model.size)
-    cue = control_cue(
-        "none", recipe.cue, faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
+    cue = render_cue(
+        replace(recipe.cue, control="none"), faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
         images=faces.pictures.float() / 255, action_units=faces.units,
     )  # fmt: skip
     scores = {"attention": attention_scores(attention, cue.maps), method: cam_scores(evidence, cue.maps)}
