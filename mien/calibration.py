@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
+from mien.files import file_sha256
+from mien.metrics.calibration import RANGE
 
 if TYPE_CHECKING:
     from mien.models import Classifier
 
 FILE = "calibration.json"
+LARGEST_OFFSET = 1e4
+"""Of either sign; beyond it, and outside of RANGE, probabilities would not be numbers, or all be 0 and 1."""
 
 
 class Calibration(NamedTuple):
@@ -26,12 +28,17 @@ class Calibration(NamedTuple):
     offsets: tuple[float, ...] = ()
     """One a class in logit order; empty stands for zeros."""
 
-    def apply(self, model: Classifier) -> None:
-        """Let a model add the offsets to its logits, so that all that asks for its answer sees the same one."""
+    def apply(self, model: Classifier) -> Calibration:
+        """Let a model add the offsets to its logits, so that all that asks for its answer sees the same one; itself."""
         import torch
 
         device = next(model.parameters()).device
         model.offsets = torch.tensor(self.offsets, device=device) if self.offsets else None
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """For the metadata of what was made with it; offsets in logit order."""
+        return {**self._asdict(), "offsets": list(self.offsets)}
 
 
 def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = None) -> Calibration:
@@ -56,12 +63,27 @@ def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = Non
         kept = json.loads(file.read_text(encoding="utf-8"))
         moved = {str(key): float(value) for key, value in kept.get("offsets", {}).items()}
         found = Calibration(float(kept["temperature"]), float(kept["threshold"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        owner = kept.get("checkpoint_sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file} is damaged, or no calibration ({error}); {again}.") from None
-    if not (found.temperature > 0 and np.isfinite([found.temperature, *moved.values()]).all()):
+    low, high = RANGE
+    if not (low <= found.temperature <= high and all(abs(value) <= LARGEST_OFFSET for value in moved.values())):
         raise DataError(f"{file} holds a temperature or offset out of range; {again}.")
     if not 0 <= found.threshold <= 1:
         raise DataError(f"{file} holds a threshold out of range; {again}.")
     if moved and set(moved) != set(classes):
         raise DataError(f"{file} has offsets of {', '.join(moved)}, the run has {', '.join(classes)}; {again}.")
+    if owner is not None and owner != file_sha256(run / "best.ckpt"):
+        raise DataError(f"{file} belongs to other weights, those of run '{kept.get('run')}', not to {run}; {again}.")
     return found._replace(offsets=tuple(moved[name] for name in classes) if moved else ())
+
+
+def owner_of(run: Path) -> dict[str, Any]:
+    """What a calibration file says of the weights that it belongs to."""
+    return {"run": run.resolve().name, "checkpoint_sha256": file_sha256(run / "best.ckpt")}
+
+
+def check_out(out: Path) -> None:
+    """UsageError unless a calibration file can be written there without another kind of file being lost."""
+    if out.suffix != ".json" or out.is_dir():
+        raise UsageError(f"--out {out} must be a file that ends in .json.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mien.calibration import read_calibration
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import file_sha256, write_atomic, write_npz
 from mien.progress import track
@@ -65,11 +66,11 @@ def explain(
     action_units: Path | None = None,
     size: int = 192,
     batch: int = 32,
+    calibration: str | None = None,
 ) -> dict[str, Any]:
     """Explain photos with a trained run: one strip and one .npz of raw maps a face, and one manifest.json for all.
 
-    A photo that is damaged or shows no face is listed under `skipped` in the manifest; DataError when none is left.
-    Returns the manifest.
+    Returns the manifest; it lists damaged photos and those without a face as `skipped`. DataError when none is left.
 
     Args:
         run: run folder of `mien train`.
@@ -77,13 +78,13 @@ def explain(
         out: folder for the results (default RUN/explained).
         methods: maps to draw beside the attention, separated by commas (docs/explanations.md); by default those of cam,
             grad_cam_pp, layer_cam that fit the model.
-        expression: explain this expression for every face instead of the predicted one.
+        expression: explained for every face instead of the predicted one.
         faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
-        action_units: run folder of mien audet train; names the action units of each face and what the codebook makes of
-            them, and is what the cue au_observed is drawn from.
+        action_units: run folder of mien audet train; names the units of each face, and the cue au_observed is drawn from it.
         size: side of each picture of a strip, pixels.
         batch: faces at a time.
+        calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
 
     """
     from mien import checkpoint
@@ -97,6 +98,7 @@ def explain(
     refuse_foreign_guide(recipe)
     names = names or usual_methods(model, recipe)
     classes = scheme_classes(recipe.data.scheme)
+    calibrated = read_calibration(run, classes, calibration).apply(model)
     if expression is not None and expression not in classes:
         raise unknown_name("expression", expression, classes)
     provider, found_by = open_finder(faces, landmark_model)
@@ -107,7 +109,9 @@ def explain(
     found = find_faces(files, finder)
     while chunk := list(islice(found, batch)):
         units = read_action_units(reader, chunk, recipe)
-        seen = look(model, recipe, [face.framed for face in chunk], names, expression, units.intensities)
+        seen = look(
+            model, recipe, [face.framed for face in chunk], names, expression, units.intensities, calibrated.temperature
+        )
         entries += [write_face(face, k, seen, units, recipe, folder, size) for k, face in enumerate(chunk)]
     manifest = {
         **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
@@ -115,6 +119,7 @@ def explain(
         "run_version": checkpoint.RUN_VERSION,
         "checkpoint": {**env["checkpoint"], "sha256": file_sha256(run / "best.ckpt")},
         "framing": finder.framing._asdict(),
+        "calibration": calibrated.as_json(),
         "faces_found_by": found_by,
         "methods": list(dict.fromkeys(["attention", *names])),
         "action_units_by": None if action_units is None else action_units.name,
@@ -123,10 +128,8 @@ def explain(
         "skipped": finder.skipped,
     }
     if not entries:
-        first = finder.skipped[0]
-        raise DataError(
-            f"none of {len(files)} photos shows a usable face; the first is {first['file']}: {first['reason']}."
-        )
+        first = "{file}: {reason}".format(**finder.skipped[0])
+        raise DataError(f"none of {len(files)} photos shows a usable face; the first is {first}.")
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
     print_table(manifest, folder)
     return manifest
@@ -279,13 +282,9 @@ class Looked(NamedTuple):
 
 
 def look(
-    model: Any,
-    recipe: Recipe,
-    faces: Sequence[FramedFace],
-    methods: Sequence[str],
-    expression: str | None,
-    units: FloatArray,
-) -> Looked:
+    model: Any, recipe: Recipe, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None,
+    units: FloatArray, temperature: float,
+) -> Looked:  # fmt: skip
     """One forward pass and the maps of a batch of faces; `units` (B, A) are what the cue au_observed is drawn from."""
     import torch
 
@@ -298,7 +297,7 @@ def look(
 
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     classes = scheme_classes(recipe.data.scheme)
-    pixels = [torch.from_numpy(face.pixels).permute(2, 0, 1).unsqueeze(0) for face in faces]
+    pixels = [torch.tensor(face.pixels).permute(2, 0, 1).unsqueeze(0) for face in faces]
     marks = [torch.from_numpy(face.landmarks).unsqueeze(0) for face in faces]
     pairs = [resize_faces(*pair, recipe.model.size) for pair in zip(pixels, marks, strict=True)]
     pictures, points = (torch.cat(part) for part in zip(*pairs, strict=True))
@@ -321,7 +320,7 @@ def look(
     return Looked(
         pictures.permute(0, 2, 3, 1).numpy(),
         points.numpy(),
-        output.logits.float().softmax(1).cpu().numpy(),
+        (output.logits.float() / temperature).softmax(1).cpu().numpy(),
         target.cpu().numpy(),
         cue.maps[:, 0].cpu().numpy(),
         cue.valid.cpu().numpy(),

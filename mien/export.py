@@ -87,8 +87,7 @@ def export(
     run = boxed() if run is None else run
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
-    calibrated = read_calibration(run, scheme_classes(recipe.data.scheme), calibration)
-    calibrated.apply(model)
+    calibrated = read_calibration(run, scheme_classes(recipe.data.scheme), calibration).apply(model)
     framing = framing_of_run(env, recipe)
     graph = Graph(model, recipe.model.preprocessing, framing.channels == 1, calibrated.temperature).eval()
     faces = drawn_faces(recipe.model.size)
@@ -200,7 +199,7 @@ def metadata(
             "size": recipe.model.size, "normalised": "inside the graph", "grey": "inside the graph" if framing.channels == 1 else None,
         },
         "framing": framing._asdict(),
-        "calibration": calibration._asdict(),
+        "calibration": calibration.as_json(),
         "outputs": {name: {"shape": ["B", *value.shape[1:]], "what": OUTPUTS[name]} for name, value in outputs.items()},
         "notice": "Recognises expressions, not what a person feels. Prohibited in the EU at work and in education.",
     }  # fmt: skip

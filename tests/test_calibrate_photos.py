@@ -10,11 +10,17 @@ from PIL import Image
 
 import mien
 from mien.calibrate import calibrate
+from mien.calibrate import photos as photos_module
+from mien.calibrate.photos import Judged, judge, leave_people_out
 from mien.calibration import Calibration, read_calibration
 from mien.cli import main
 from mien.errors import DataError, UsageError
+from mien.explain.builtin import gap_weight
+from mien.explain_photos import explain
 from mien.export import drawn_faces, export
+from mien.faces.detect import Face, points_box
 from mien.metrics.calibration import fit_offsets, scaled
+from mien.schema import Record
 from mien.train import fit
 
 
@@ -67,7 +73,6 @@ def test_classes_that_are_not_shown_keep_their_mean_probability():
     weight = 1 / (2 * np.bincount(labels)[labels])
     before, after = scaled(scores, 1.0)[:, 2:].sum(1), scaled(scores + found, 1.0)[:, 2:].sum(1)
     assert weight @ after == pytest.approx(weight @ before, abs=1e-6)
-    assert fit_offsets(scores, labels, start=found) == pytest.approx(found, abs=1e-4)
 
 
 def test_scores_that_have_no_offsets():
@@ -110,9 +115,11 @@ def test_the_verb(run, photos, tmp_path, capsys):
     result = json.loads(out.read_text())
     assert (result["photos"], result["people"], result["fitted_on"]) == (12, 6, "photos")
     assert result["left_out"] == {
-        "empty file": 1, "the model has no Contempt": 1, "no expression": 1,
-        "row 16: expression 'odd' is no expression (names: Neutral, Happiness, Surprise, Fear, Anger, Disgust, Sadness, Contempt)": 1,
+        "not readable": 1, "the model has no Contempt": 1, "no expression": 1, "row or file of no use": 1,
     }  # fmt: skip
+    assert result["run"] == run.name
+    assert "4 left out" in told.out
+    assert f"--run {run} --calibration {out}" in told.out
     assert "offsets of other people" in told.out
     assert "broken.png: empty file; left out." in told.err
     plain = mien.load(run, faces="none")
@@ -134,6 +141,53 @@ def test_the_verb(run, photos, tmp_path, capsys):
     assert mine.calibration.threshold == result["threshold"]
 
 
+def test_nobody_takes_part_in_the_offsets_that_judge_him():
+    """Where all others are told apart by far, the loss is flat: the one wrong photo must not have moved its own border."""
+    scores = np.tile([[20.0, -20.0], [-20.0, 20.0]], (20, 1))
+    scores[1] = [3.0, 0.0]
+    judged = Judged(scores, np.tile([0, 1], 20), np.arange(40) // 2, 0, {})
+    offsets = leave_people_out(judged)
+    for person in (0, 7):
+        others = judged.people != person
+        own = fit_offsets(scores[others], judged.labels[others])
+        assert offsets[2 * person : 2 * person + 2] == pytest.approx(np.tile(own, (2, 1)))
+    assert (scores + offsets)[1].argmax() == 0
+
+
+def test_many_people_are_left_out_in_groups(monkeypatch):
+    monkeypatch.setattr(photos_module, "MOST_FITS", 5)
+    scores, labels = drawn(np.array([0.0, 1.0]), 60)
+    people = np.arange(60) // 3
+    offsets = leave_people_out(Judged(scores, labels, people, 0, {}))
+    for row in range(60):
+        others = people % 5 != people[row] % 5
+        assert offsets[row] == pytest.approx(fit_offsets(scores[others], labels[others]))
+
+
+def test_an_accuracy_out_of_reach_keeps_the_offsets(run, photos, tmp_path, capsys):
+    table = photos / "wrong.csv"  # half of the labels are wrong
+    names = [f"{word}{person}.png" for person in range(4) for word in ("neutral", "smiling")]
+    rows = [f"{name},{('happy', 'sad')[k % 2 ^ k // 4]}" for k, name in enumerate(names)]
+    table.write_text("image,expression\n" + "\n".join(rows))
+    out = tmp_path / "own.json"
+    result = calibrate(run, photos=table, faces="none", accuracy=1.0, out=out)
+    assert (result["threshold"], result["photos_without_subject"], result["held_out"]["kept"]) == (1.0, 8, 0.0)
+    told = capsys.readouterr()
+    assert "do not say who it is" in told.err
+    assert "every face will be marked as unsure" in told.err
+    assert "8 photos;" in told.out
+    assert mien.load(run, faces="none", calibration=str(out)).predict(photos / "neutral0.png").faces[0].abstained
+
+
+def test_photos_with_several_faces_are_left_out(run, photos, monkeypatch):
+    faces = [Face(points_box(tiny.points()), tiny.points(), 1.0, "test")]
+    model = mien.load(run, faces=lambda image: faces * (2 if image[0, 0, 0] == 7 else 1))
+    images = [np.full((40, 40, 3), 7, np.uint8), np.full((40, 40, 3), 9, np.uint8)]
+    records = [Record(f"r{k}", image, "train", "p", "Neutral") for k, image in enumerate(images)]
+    judged = judge(model, iter(records), 8)
+    assert (len(judged.labels), judged.left_out) == (1, {"several faces": 1})
+
+
 def test_what_is_explained_is_what_the_offsets_make_of_it(run, photos):
     classes = mien.load(run, faces="none").classes
     offsets = {name: 50.0 if name == "Fear" else 0.0 for name in classes}
@@ -141,6 +195,32 @@ def test_what_is_explained_is_what_the_offsets_make_of_it(run, photos):
     face = mien.load(run, faces="none", calibration="afraid").predict(photos / "neutral0.png", explain="auto").faces[0]
     assert (face.expression, face.explanation.expression) == ("Fear", "Fear")
     assert face.confidence > 0.99
+    (entry,) = explain(run, photos / "neutral0.png", faces="none", calibration="afraid")["faces"]
+    assert entry["expression"] == "Fear"
+    assert entry["probabilities"] == pytest.approx(face.probabilities, abs=1e-4)
+
+
+def test_offsets_keep_the_closed_forms(run, photos):
+    model = mien.load(run, faces="none")
+    images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE)
+    model.net.offsets = torch.arange(7.0)
+    output = model.net(images)
+    assert gap_weight(model.net, output) is not None
+    model.net.offsets = None
+    assert torch.equal(model.net(images).logits + torch.arange(7.0), output.logits)
+
+
+def test_both_verbs_take_the_name(run, photos, capsys):
+    (run / "glad.json").write_text(
+        json.dumps(
+            {"temperature": 1, "threshold": 0, "offsets": {name: 99 * (name == "Happiness") for name in tiny.NAMES}}
+        )
+    )
+    photo = str(photos / "neutral0.png")
+    assert main(["predict", photo, "--run", str(run), "--faces", "none", "--calibration", "glad"]) == 0
+    assert "Happiness 100%" in capsys.readouterr().out
+    assert main(["predict", photo, "--run", str(run), "--faces", "none", "--calibration", "gald"]) == 1
+    assert "no calibration 'gald'" in capsys.readouterr().err
 
 
 def test_an_exported_graph_has_the_offsets(run, photos, tmp_path):
@@ -166,11 +246,18 @@ def test_files_that_are_no_calibration(run, tmp_path):
         ({"offsets": {"Happiness": 2.0, "Neutral": float("nan")}}, "out of range"),
         ({"offsets": [1, 2]}, "damaged"),
         ({"temperature": 0}, "out of range"),
+        ({"temperature": 1e-300}, "out of range"),
+        ({"temperature": 10**400}, "damaged"),
+        ({"offsets": {"Happiness": 1e300, "Neutral": 0}}, "out of range"),
         ({"threshold": 2}, "out of range"),
     ):
         file.write_text(json.dumps(good | change))
         with pytest.raises(DataError, match=reason):
             read_calibration(tmp_path, classes, "own")
+    other = good | {"run": "another", "checkpoint_sha256": "0" * 64}
+    (run / "other.json").write_text(json.dumps(other))
+    with pytest.raises(DataError, match="belongs to other weights, those of run 'another'"):
+        read_calibration(run, classes, "other")
     with pytest.raises(DataError, match="no calibration 'their'"):
         read_calibration(tmp_path, classes, "their")
 
@@ -183,21 +270,25 @@ def test_photos_that_do_not_do(run, photos, tmp_path):
     with pytest.raises(UsageError, match="are for --photos"):
         calibrate(run, columns="image=file")
     with pytest.raises(DataError, match="does not exist"):
-        calibrate(run, photos=tmp_path / "none", out=tmp_path / "x")
+        calibrate(run, photos=tmp_path / "none", out=tmp_path / "x.json")
+    with pytest.raises(UsageError, match=r"must be a file that ends in \.json"):
+        calibrate(run, photos=photos / "index.csv", out=photos / "index.csv")
     with pytest.raises(UsageError, match="--columns and --labels"):
-        calibrate(run, photos=photos, columns="image=file", out=tmp_path / "x")
+        calibrate(run, photos=photos, columns="image=file", out=tmp_path / "x.json")
     with pytest.raises(UsageError, match="--subject-pattern"):
-        calibrate(run, photos=photos / "index.csv", subject_pattern="(a)", out=tmp_path / "x")
+        calibrate(run, photos=photos / "index.csv", subject_pattern="(a)", out=tmp_path / "x.json")
     table = photos / "few.csv"
     for rows, reason in (
         ("neutral0.png,neutral\nneutral1.png,neutral", "all photos that can be used show Neutral"),
         ("neutral0.png,neutral\nneutral1.png,neutral\nsmiling0.png,happy", "only one person shows Happiness"),
-        ("broken.png,neutral", "no photo could be used"),
+        ("broken.png,neutral", r"no photo could be used \(1 not readable\)"),
+        ("neutral0.png,\nneutral1.png,", "--columns expression=NAME"),
+        ("", "names no photo"),
     ):
         table.write_text(f"image,expression\n{rows}\n")
         with pytest.raises(DataError, match=reason):
-            calibrate(run, photos=table, faces="none", out=tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+            calibrate(run, photos=table, faces="none", out=tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_a_folder_for_each_expression(run, photos, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mien.calibration import FILE
+from mien.calibration import FILE, check_out
 from mien.errors import UsageError
 
 
@@ -51,6 +51,7 @@ def calibrate(
 
         if out is None or store is not None:
             raise UsageError("with --photos name the file to write by --out, and no --store.")
+        check_out(out)
         shown = labelled_photos(photos, columns, labels, subject_pattern)
         return calibrate_photos(run, shown, faces, accuracy, out, batch)
     if run is None:
@@ -59,4 +60,5 @@ def calibrate(
         raise UsageError("--columns, --labels, --subject-pattern and --faces are for --photos.")
     from mien.calibrate.faces import calibrate_faces
 
+    check_out(out or run / FILE)
     return calibrate_faces(run, accuracy, store, out or run / FILE, batch)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.calibration import owner_of
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.schema import IntArray
@@ -42,6 +43,7 @@ def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, b
         "threshold": threshold,
         "accuracy_asked_for": accuracy,
         "fitted_on": "valid",
+        **owner_of(run),
         "checkpoint_epoch": env["checkpoint"].get("epoch"),
         **{split: measured(logits[split], truth[split], temperature, threshold) for split in ("valid", "test")},
     }

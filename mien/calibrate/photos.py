@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mien.calibration import owner_of
 from mien.data.arrow import Skipped
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
     from mien.predict.model import FaceModel
     from mien.predict.sources import Picture
 
-LEAST_P = 1e-12
-"""Probabilities below it count as it: their logarithm must be finite."""
+LEAST_P = 1e-38
+"""Probabilities below it, which float32 can hardly hold, count as it: their logarithm must be finite."""
 TOLD = 5
 """Photos that are left out and named; the others are counted."""
+MOST_FITS = 100
+"""People are left out one by one up to this number of them, in that many groups beyond it."""
+
+NOTHING = "no expression"
+MANY = "several faces"
 
 
 class Judged(NamedTuple):
@@ -36,6 +42,8 @@ class Judged(NamedTuple):
     """(N,)."""
     people: IntArray
     """(N,) number of the person; every photo is of somebody else where nobody is named."""
+    unnamed: int
+    """Photos that name nobody."""
     left_out: dict[str, int]
     """Why photos could not be used -> how many."""
 
@@ -62,91 +70,118 @@ def calibrate_photos(
 ) -> dict[str, Any]:
     """Fit offsets and threshold, write `out`, and tell what they are worth on people who took no part in their fit.
 
-    The threshold is chosen on the answers for people left out, too. Each expression that is shown weighs the same; the
-    temperature stays that of the run (metrics.calibration.fit_offsets).
+    The threshold is chosen on the answers for people left out, too; it is 1 where no confidence reaches `accuracy`. Each
+    expression that is shown weighs the same; the temperature stays that of the run (metrics.calibration.fit_offsets).
     """
-    from mien.predict.model import load
+    from mien.predict.model import boxed, load
 
     model = load(run, faces=faces)
     judged = judge(model, photos, batch)
     check_people(judged, model.classes)
     fitted = fit_offsets(judged.scores, judged.labels)
-    held_out = scaled(judged.scores + leave_person_out(judged, fitted), 1.0)
-    threshold, _ = abstain_threshold(held_out, judged.labels, accuracy)
-    temperature = model.calibration.temperature
-    before = np.array(model.calibration.offsets or np.zeros(len(model.classes)))
+    held_out = scaled(judged.scores + leave_people_out(judged), 1.0)
+    try:
+        threshold, _ = abstain_threshold(held_out, judged.labels, accuracy)
+    except DataError:
+        threshold = 1.0
+    now = model.calibration
+    before = np.array(now.offsets or np.zeros(len(model.classes)))
     found = {"before": scaled(judged.scores, 1.0), "held_out": held_out, "fitted": scaled(judged.scores + fitted, 1.0)}
     result: dict[str, Any] = {
-        "temperature": temperature,
-        "offsets": dict(zip(model.classes, (before + temperature * fitted).tolist(), strict=True)),
+        "temperature": now.temperature,
+        "offsets": dict(zip(model.classes, (before + now.temperature * fitted).tolist(), strict=True)),
         "threshold": threshold,
         "accuracy_asked_for": accuracy,
         "fitted_on": "photos",
-        "checkpoint_epoch": model.facts["checkpoint"].get("epoch"),
+        **owner_of(boxed() if run is None else run),
         "photos": len(judged.labels),
         "people": len(np.unique(judged.people)),
+        "photos_without_subject": judged.unnamed,
         "left_out": judged.left_out,
-        **{name: measured(p, judged.labels, model.classes, threshold) for name, p in found.items()},
+        **{
+            name: measured(p, judged.labels, model.classes, now.threshold if name == "before" else threshold)
+            for name, p in found.items()
+        },
     }
     write_atomic(out, json.dumps(result, indent=1))
-    print_result(model, result, out)
+    print_result(model, result, out, run)
     return result
 
 
 def judge(model: FaceModel, photos: Iterator[Record | Skipped], batch: int) -> Judged:
     """Answers for every photo with one face and an expression that the model knows; the others are told and counted."""
     index, left_out = class_index(model.recipe.data.scheme), Counter[str]()
-    asked: list[tuple[int, str]] = []
+    asked: list[tuple[int, str | int]] = []
     scores, labels, people = [], [], []
     stream = model.stream(opened(photos, index, asked, left_out), batch=batch, display=8)
-    for number, (_, found) in enumerate(stream):
+    for number, (picture, found) in enumerate(stream):
         label, who = asked[number]
         if len(found.faces) == 1:
             scores.append([found.faces[0].probabilities[name] for name in model.classes])
             labels.append(label)
             people.append(who)
         elif found.faces:
-            leave_out(left_out, found.source, f"{len(found.faces)} faces")
+            leave_out(left_out, found.source, f"{len(found.faces)} faces", MANY)
         else:
-            leave_out(left_out, found.source, found.reason or "no face found")
+            kind = "no face found" if picture.reason is None else "not readable"
+            leave_out(left_out, found.source, found.reason or kind, kind)
     if not scores:
-        raise DataError("no photo could be used: each needs one face and an expression that the model knows.")
-    numbers = np.unique(people, return_inverse=True)[1]
+        raise DataError(useless(left_out))
+    numbers = {who: k for k, who in enumerate(dict.fromkeys(people))}
     return Judged(
-        np.log(np.maximum(scores, LEAST_P)), np.array(labels, dtype=np.int64), numbers.astype(np.int64), dict(left_out)
-    )
+        np.log(np.maximum(scores, LEAST_P)), np.array(labels, dtype=np.int64),
+        np.array([numbers[who] for who in people], dtype=np.int64), sum(isinstance(who, int) for who in people), dict(left_out),
+    )  # fmt: skip
 
 
 def opened(
-    photos: Iterator[Record | Skipped], index: dict[str, int], asked: list[tuple[int, str]], left_out: Counter[str]
+    photos: Iterator[Record | Skipped],
+    index: dict[str, int],
+    asked: list[tuple[int, str | int]],
+    left_out: Counter[str],
 ) -> Iterator[Picture]:
-    """One photo after the other for the model; `asked` gets its class and its person, `left_out` why others are not shown."""
+    """One photo after the other for the model; `asked` gets its class and its person (a number where nobody is named),
+    `left_out` why others are not shown.
+    """
     from mien.predict.sources import decoded, name_of
     from mien.progress import track
 
     for number, photo in enumerate(track(photos, "photos")):
         if isinstance(photo, Skipped):
-            leave_out(left_out, photo.id, photo.reason)
+            leave_out(left_out, photo.id, photo.reason, "row or file of no use")
         elif photo.expression is None:
-            leave_out(left_out, photo.id, "no expression")
+            leave_out(left_out, photo.id, NOTHING, NOTHING)
         elif photo.expression not in index:
-            leave_out(left_out, photo.id, f"the model has no {photo.expression}")
+            reason = f"the model has no {photo.expression}"
+            leave_out(left_out, photo.id, reason, reason)
         else:
-            asked.append((index[photo.expression], f"photo {number}" if photo.subject is None else photo.subject))
+            asked.append((index[photo.expression], number if photo.subject is None else photo.subject))
             yield decoded(photo.image, name_of(photo.image) if isinstance(photo.image, Path) else photo.id)
 
 
-def leave_out(left_out: Counter[str], name: str, reason: str) -> None:
-    """Count a photo that cannot be used, and name the first ones."""
-    left_out[reason] += 1
+def leave_out(left_out: Counter[str], name: str, reason: str, kind: str) -> None:
+    """Count a photo that cannot be used by its kind, and name the first ones with the reason."""
+    left_out[kind] += 1
     if left_out.total() <= TOLD:
         print(f"mien: {name}: {reason}; left out.", file=sys.stderr)
     elif left_out.total() == TOLD + 1:
         print("mien: further photos that cannot be used are counted.", file=sys.stderr)
 
 
+def useless(left_out: Counter[str]) -> str:
+    """Why no photo could be used, and what to do."""
+    if not left_out:
+        return "--photos names no photo."
+    if set(left_out) == {NOTHING}:
+        return "no photo has an expression; name the column that holds it by --columns expression=NAME."
+    counts = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
+    return f"no photo could be used ({counts}); each needs one face and an expression that the model knows."
+
+
 def check_people(judged: Judged, classes: tuple[str, ...]) -> None:
-    """DataError unless at least two expressions are there, each shown by at least two people."""
+    """DataError unless at least two expressions are there, each shown by at least two people; a warning for photos that
+    name nobody.
+    """
     shown = np.unique(judged.labels)
     if len(shown) < 2:
         raise DataError(f"all photos that can be used show {classes[shown[0]]}; two expressions are the least.")
@@ -155,14 +190,23 @@ def check_people(judged: Judged, classes: tuple[str, ...]) -> None:
             raise DataError(
                 f"only one person shows {classes[label]}; somebody else must, or leave that expression out."
             )
+    if judged.unnamed:
+        print(
+            f"mien: {judged.unnamed} of {len(judged.labels)} photos do not say who it is (subject): each counts as another "
+            "person, and what is told of people left out is too good where one person is in several.",
+            file=sys.stderr,
+        )
 
 
-def leave_person_out(judged: Judged, start: Floats) -> Floats:
-    """(N, K) offsets of each photo, fitted on the photos of all other people."""
+def leave_people_out(judged: Judged) -> Floats:
+    """(N, K) offsets of each photo, fitted on the photos of other people: of all others, or of all other groups."""
+    from mien.progress import track
+
     offsets = np.empty_like(judged.scores)
-    for person in np.unique(judged.people):
-        own = judged.people == person
-        offsets[own] = fit_offsets(judged.scores[~own], judged.labels[~own], start)
+    groups = judged.people % MOST_FITS
+    for group in track(np.unique(groups), "people left out", min(MOST_FITS, len(np.unique(judged.people)))):
+        own = groups == group
+        offsets[own] = fit_offsets(judged.scores[~own], judged.labels[~own])
     return offsets
 
 
@@ -184,15 +228,25 @@ def measured(
     }
 
 
-def print_result(model: FaceModel, result: dict[str, Any], out: Path) -> None:
+def print_result(model: FaceModel, result: dict[str, Any], out: Path, run: Path | None) -> None:
     """The table that a person wants to see."""
     moved = ", ".join(f"{name} {value:+.2f}" for name, value in result["offsets"].items() if value)
-    print(f"{model.name}: {result['photos']} photos of {result['people']} people; offsets {moved}: {out}")
-    print(f"use it: mien predict --calibration {out}; unsure below {result['threshold']:.3f}")
+    who = "" if result["photos_without_subject"] else f" of {result['people']} people"
+    missing = sum(result["left_out"].values())
+    print(
+        f"{model.name}: {result['photos']} photos{who}{f', {missing} left out' if missing else ''}; offsets {moved}: {out}"
+    )
+    print(f"use it: mien predict PHOTOS {'' if run is None else f'--run {run} '}--calibration {out}")
     shown = list(result["before"]["recall"])
     width = max(8, *map(len, shown))
     print(f"  {'recall of':<26}" + "".join(f"{name:>{width + 2}}" for name in shown) + "    mean     ECE    kept")
-    for name, words in (("before", "before"), ("held_out", "offsets of other people"), ("fitted", "own offsets")):
+    for name, words in (("before", "before"), ("held_out", "offsets of other people"), ("fitted", "offsets of all")):
         row = result[name]
         cells = "".join(f"{row['recall'][one]:>{width + 2}.3f}" for one in shown)
         print(f"  {words:<26}{cells}{row['balanced_accuracy']:>8.3f}{row['ece']:>8.3f}{row['kept']:>8.2f}")
+    if result["threshold"] == 1:
+        print(
+            f"mien: no confidence reaches an accuracy of {result['accuracy_asked_for']} on people left out: every face will "
+            f"be marked as unsure; --accuracy {int(result['held_out']['accuracy'] * 100) / 100} can be reached.",
+            file=sys.stderr,
+        )

@@ -96,6 +96,8 @@ def _open(path: Path) -> tuple[list[str], Iterator[Row]]:
 
 def _resolve(columns: list[str], names: list[str], path: Path) -> dict[str, str]:
     """Target -> column name, explicit pairs over equal names."""
+    if not names:
+        raise DataError(f"table '{path}' is empty.")
     wanted = {target: target for target in TARGETS if target in names}
     for pair in columns:
         target, sign, column = pair.partition("=")
@@ -152,7 +154,7 @@ def _record(cells: Row, words: dict[str, str], folder: Path, number: int) -> Rec
             id=name,
             image=image if isinstance(image, bytes) else folder / str(image),
             split=_split(known.get("split")),
-            subject=str(known["subject"]) if "subject" in known else None,
+            subject=str(known["subject"]).strip() if "subject" in known else None,
             expression=_expression(known.get("expression"), words),
             action_units=_vector(known, ACTION_UNITS, 0.0, 5.0),
             landmarks=_landmarks(known),
@@ -182,7 +184,8 @@ def _split(value: Any) -> str:
 def _expression(value: Any, words: dict[str, str]) -> str | None:
     if value is None:
         return None
-    text = str(value).strip()
+    # Whole numbers in a column with gaps come as floats from Parquet.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
     name = words.get(text) or find_expression(text)
     if name is None:
         hint = " (--labels 0=Anger,...)" if text.isdigit() else ""

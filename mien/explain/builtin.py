@@ -66,11 +66,12 @@ def flat_grad_input(output: Output, weight: Tensor, target: Tensor) -> Tensor:
 def gap_weight(model: nn.Module, output: Output) -> Tensor | None:
     """Weight (K, C) of the model's head where the closed forms hold for this output, else None.
 
-    They hold when logits = mean_xy(features[-1]) W^T + b; that is checked on the numbers, not on a class name.
+    They hold when logits = mean_xy(features[-1]) W^T + b (+ the model's offsets); that is checked on the numbers, not on a class name.
     """
     head = getattr(model, "head", None)
     weight = getattr(head, "weight", None)
-    features, logits = output.features[-1], output.logits
+    offsets = getattr(model, "offsets", None)
+    features, logits = output.features[-1], output.logits if offsets is None else output.logits - offsets
     if not isinstance(weight, Tensor) or tuple(weight.shape) != (logits.shape[1], features.shape[1]):
         return None
     bias = getattr(head, "bias", None)

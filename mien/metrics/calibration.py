@@ -16,7 +16,7 @@ from mien.errors import DataError
 
 Floats = npt.NDArray[np.floating]
 RANGE = (0.05, 20.0)
-"""Temperatures that are searched."""
+"""Temperatures that are searched, and that a calibration file may hold."""
 
 
 def scaled(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
@@ -76,7 +76,7 @@ def abstain_threshold(probabilities: Floats, labels: npt.NDArray[np.int64], accu
     return (0.0 if count == len(order) else float(confidence[order][count - 1])), count / len(order)
 
 
-def fit_offsets(scores: Floats, labels: npt.NDArray[np.int64], start: Floats | None = None) -> npt.NDArray[np.float64]:
+def fit_offsets(scores: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(K,) numbers to add to the scores of each class, from samples that may show only some of the classes.
 
     Among the classes that the samples show, the offsets make the mean -log p(label | one of these classes) smallest, where
@@ -87,7 +87,6 @@ def fit_offsets(scores: Floats, labels: npt.NDArray[np.int64], start: Floats | N
     Args:
         scores: (N, K) logits divided by the temperature, or log p, finite.
         labels: (N,) class index of each; DataError where fewer than two classes are there.
-        start: (K,) offsets to begin at, which saves time.
 
     """
     from scipy.optimize import minimize
@@ -107,7 +106,8 @@ def fit_offsets(scores: Floats, labels: npt.NDArray[np.int64], start: Floats | N
         nll = np.log(np.exp(moved - moved.max(1, keepdims=True)).sum(1)) + moved.max(1) - moved[wanted == 1]
         return float(weight @ nll), (weight @ (p - wanted))[1:]
 
-    first = np.zeros(len(shown) - 1) if start is None else (start[shown] - start[shown[0]])[1:]
+    # From zero: where scores are so far apart that the loss is flat, the least change is taken.
+    first = np.zeros(len(shown) - 1)
     best = np.append(0.0, minimize(loss, first, jac=True, method="BFGS", options={"gtol": 1e-7}).x)
     offsets = np.zeros(values.shape[1])
     offsets[shown] = best + _common_shift(values, shown, best, weight)

@@ -366,8 +366,7 @@ def load(
     if least_face is None:
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
-    calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration)
-    calibrated.apply(net.to(place))
+    calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration).apply(net.to(place))
     return FaceModel(
         folder.resolve().name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision
     )
