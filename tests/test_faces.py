@@ -410,10 +410,18 @@ def test_regions_and_views():
     assert len(mediapipe.search_plan(48, 48)) == 3
     plan = mediapipe.search_plan(700, 1000)
     assert len(plan) == 5
-    for tiles in plan[3:]:
-        corners = np.array([[t.x - t.side / 2, t.y - t.side / 2, t.x + t.side / 2, t.y + t.side / 2] for t in tiles])
-        assert corners.max(0)[2] >= 1000 - tiles[0].side / 2
-        assert corners.max(0)[3] >= 700 - tiles[0].side / 2
+    assert len(mediapipe.search_plan(3000, 4000)) == 6
+
+
+@pytest.mark.parametrize(("width", "height"), [(1500, 900), (1000, 700), (700, 1000), (2000, 400), (4000, 3000)])
+def test_every_half_tile_lies_whole_in_a_tile(width, height):
+    """A face of half a tile is never cut by all of them, at the far borders neither."""
+    for tiles in mediapipe.search_plan(height, width)[3:]:
+        half = tiles[0].side / 2
+        for size, starts in ((width, {t.x - half for t in tiles}), (height, {t.y - half for t in tiles})):
+            for low in np.linspace(0, max(size - half, 0), 50):
+                high = min(low + half, size)
+                assert any(start <= low + 1e-3 and start + 2 * half >= high - 1e-3 for start in starts)
 
 
 # --- providers -----------------------------------------------------------------------------------------------------
@@ -475,6 +483,13 @@ def test_tight_crop_small_face_and_several_faces(provider):
     assert len(faces) == 2
     assert faces[0].box[0] > 180  # the larger face comes first
     assert len(provider(np.tile(cv2.resize(image, (200, 200)), (3, 4, 1)))) == 12
+
+
+@pytest.mark.parametrize(("across", "down", "side"), [(5, 3, 120), (6, 4, 100), (4, 3, 160), (8, 2, 100)])
+def test_all_faces_of_a_group_are_found(provider, across, down, side):
+    """Also where the view of the whole picture shows some of them."""
+    face = cv2.resize(draw_face()[0], (side, side), interpolation=cv2.INTER_AREA)
+    assert len(provider(np.tile(face, (down, across, 1)))) == across * down
 
 
 def test_no_face_is_an_empty_list_and_locate_keeps_order(provider):

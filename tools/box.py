@@ -25,6 +25,9 @@ from mien.report import report
 
 BOX = Path(__file__).parent.parent / "mien" / "weights"
 SHIPPED = ("config.yaml", "environment.json", "best.ckpt", "calibration.json", "portraits.json", "model-card.md")
+READ_UNITS = ("AU12",)
+"""Units of the action-unit net that are known to carry over from drawn faces to photos (docs/results.md): only they are
+named in words."""
 LIMIT = 8_000_000
 """Bytes of all files together."""
 
@@ -38,6 +41,8 @@ def pack_run(run: Path, out: Path) -> None:
     facts = json.loads((run / "environment.json").read_text())
     if "store" in facts:
         facts["store"] = Path(facts["store"]).name
+    if (run / "audet.cfg").exists():
+        facts["read_units"] = READ_UNITS
     write_atomic(out / "environment.json", json.dumps(facts, indent=1))
     if (run / "audet.cfg").exists():
         shutil.copy(run / "audet.cfg", out)

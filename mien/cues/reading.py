@@ -19,6 +19,12 @@ class Reading(NamedTuple):
     """Units that are present, strongest first, and the expression."""
 
 
+def in_words(strength: Mapping[str, float], cut: float) -> str:
+    """Units that are present, strongest first: "AU12 0.9, AU6 0.7"; empty without one."""
+    present = [(value, name) for name, value in strength.items() if value >= cut]
+    return ", ".join(f"{name} {value:.1f}" for value, name in sorted(present, key=lambda item: -item[0]))
+
+
 def read_units(
     strength: Mapping[str, float], cut: float, codebook: str = "corrected", expressions: Collection[str] | None = None
 ) -> Reading:
@@ -35,7 +41,6 @@ def read_units(
 
     """
     present = {name: value for name, value in strength.items() if value >= cut}
-    words = ", ".join(f"{name} {value:.1f}" for name, value in sorted(present.items(), key=lambda item: -item[1]))
     best, fit = "Neutral", 1.0 if not present else 0.0
     for expression, units in load_codebook(codebook).expressions.items():
         looked_for = [name for name in units if name in strength]
@@ -44,4 +49,4 @@ def read_units(
             most = sum(max(strength[name], wanted[name]) for name in strength)
             score = sum(min(strength[name], wanted[name]) for name in strength) / most
             best, fit = (expression, score) if score > fit else (best, fit)
-    return Reading(best, fit, f"{words or 'no action unit'} -> {best}")
+    return Reading(best, fit, f"{in_words(strength, cut) or 'no action unit'} -> {best}")

@@ -35,8 +35,11 @@ MIN_IN_TILE = 0.65
 ROI_SCALE = 1.5
 MARGINS = (0.0, 0.3, 0.6)
 """Borders tried around the image, as a share of its longer side, until a face is found."""
-TILE_FROM = 320
-"""Images with a longer side of at least this many pixels are also searched in overlapping tiles."""
+TILES = ((2, 160), (4, 160), (8, 400))
+"""Overlapping tiles that are searched too: how many to the longer side, and the pixels that one must have."""
+LARGE = 0.18
+"""Share of a view's side from which a face is large. Once all faces that were found are, smaller views are not searched:
+people in one picture are about equally large, and a view shows faces down to a tenth of its side."""
 MAX_FACES = 100
 """Detections of a picture that the mesh is placed on, at about 5 ms each."""
 ENVIRONMENT = "MIEN_FACE_LANDMARKER"
@@ -108,14 +111,18 @@ def open_nets(model: Path | None = None) -> Provider:
     def find(image: ByteArray) -> list[Face]:
         check_image(image)
         height, width = image.shape[:2]
+        faces: list[Face] = []
         for views in search_plan(height, width):
+            if faces and len(views) == 1:
+                continue  # a wider margin shows nothing new
             rows = np.concatenate([detect_view(image, view, detector, anchors) for view in views])
             rows = rows[rows[:, 16] >= (MIN_IN_TILE if len(views) > 1 else MIN_DETECTION)]
-            regions = [region_of(row) for row in suppress(rows)[:MAX_FACES]]
-            faces = distinct([face for face in (fit_mesh(image, region, mesh) for region in regions) if face])
-            if faces:
-                return main_first(faces, height, width)
-        return []
+            regions = [region_of(row) for row in unseen(suppress(rows), faces)[: MAX_FACES - len(faces)]]
+            new = [face for face in (fit_mesh(image, region, mesh) for region in regions) if face]
+            faces = distinct([*faces, *new])
+            if faces and min(side_of(face) for face in faces) >= LARGE * views[0].side:
+                break
+        return main_first(faces, height, width)
 
     return find
 
@@ -137,17 +144,27 @@ class Net:
 
 
 def search_plan(height: int, width: int) -> list[list[Square]]:
-    """Rounds of views, tried in turn until one finds a face: whole image, wider margins, then tiles of large images."""
+    """Rounds of views, searched in turn until all faces found are LARGE in them: whole image, wider margins (only while
+    there is no face), then tiles of large images.
+    """
     longer = max(height, width)
     plan = [[Square(width / 2, height / 2, longer * (1 + 2 * margin))] for margin in MARGINS]
-    for parts in (2, 4):
-        if longer / parts < TILE_FROM / 2:
+    for parts, least in TILES:
+        if longer / parts < least:
             break
         # Tiles overlap by half, so that a face of up to half a tile lies whole in one of them.
         side = longer / parts
-        xs, ys = (np.arange(side / 2, max(size, side) - side / 2 + 1, side / 2) for size in (width, height))
+        xs, ys = (centres(size, side) for size in (width, height))
         plan.append([Square(float(x), float(y), side) for y in ys for x in xs])
     return plan
+
+
+def centres(size: int, side: float) -> FloatArray:
+    """Centres of tiles along one axis, at most half a side apart, from border to border; one where a tile is longer."""
+    room = size - side
+    if room <= 0:
+        return np.array([size / 2], dtype=np.float32)
+    return np.linspace(side / 2, size - side / 2, int(np.ceil(2 * room / side - 1e-6)) + 1, dtype=np.float32)
 
 
 def sample(image: ByteArray, region: Square, size: int, replicate: bool) -> ByteArray:
@@ -243,6 +260,19 @@ def fit_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
     placed = points.reshape(POINTS, 3)[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5
     box = np.concatenate([placed.min(0), placed.max(0)]).astype(np.float32)
     return Face(box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe")
+
+
+def unseen(rows: FloatArray, faces: list[Face]) -> FloatArray:
+    """Detections (n, 17) of what is not among the faces yet."""
+    if not faces or not len(rows):
+        return rows
+    boxes = np.stack([face.box for face in faces])
+    return rows[[bool(overlap(row[:4], boxes).max() <= MIN_OVERLAP) for row in rows]]
+
+
+def side_of(face: Face) -> float:
+    """Longer side of a face's box, pixels."""
+    return float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
 
 
 def distinct(faces: list[Face]) -> list[Face]:

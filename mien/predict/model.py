@@ -282,7 +282,7 @@ class FaceModel:
             intensity = intensities(self.reader, strengths)
             units = [dict(zip(self.action_units, map(float, row), strict=True)) for row in strengths]
             codebook = self.recipe.cue.codebook
-            readings = [reading_of(self.reader, row, codebook, self.classes).text for row in strengths]
+            readings = [reading_of(self.reader, row, codebook, self.classes).text or None for row in strengths]
         faces = batch_of(self.recipe, framed, intensity, self.device)
         temperature = self.calibration.temperature
         found: list[Explanation] | list[None] = [None] * len(framed)
