@@ -26,4 +26,6 @@ def main(model: str, picture: str, heat: str | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python onnx_face.py MODEL.onnx FACE.png [HEAT.png]   (a cut-out face, see docs/export.md)")
     main(*sys.argv[1:])

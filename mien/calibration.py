@@ -55,9 +55,15 @@ def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = Non
     if name is None and not file.is_file():
         return Calibration()
     if name is not None and not file.is_file():
-        file = run / f"{name}.json"
+        file = run / f"{str(name).removesuffix('.json')}.json"
     if not file.is_file():
-        raise DataError(f"there is no calibration '{name}': no such file, and no {file.name} in {run}.")
+        others = [
+            path.stem for path in sorted(run.glob("*.json")) if '"temperature"' in path.read_text(errors="replace")
+        ]
+        raise DataError(
+            f"there is no calibration '{name}': no such file, and none of that name in {run} "
+            f"({', '.join(others) or 'which has none'})."
+        )
     again = f"run `mien calibrate` for {run} again"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))

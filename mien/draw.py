@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from mien.errors import DataError
 from mien.files import write_atomic
@@ -27,6 +27,8 @@ COLOUR_MAPS = {"turbo": cv2.COLORMAP_TURBO, "viridis": cv2.COLORMAP_VIRIDIS, "in
 
 Floats = npt.NDArray[np.floating]
 Colour = tuple[int, int, int]
+DRAWN = ("Mien", "drawn")
+"""Note in every PNG that is written here, by which folders of photos leave such pictures out."""
 
 
 def colour(values: Floats, name: str = "turbo") -> ByteArray:
@@ -189,10 +191,20 @@ def colour_bar(height: int, name: str = "turbo") -> ByteArray:
 
 
 def png_bytes(image: ByteArray) -> bytes:
-    """The picture as an encoded PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(rgb(image)).save(buffer, "PNG", optimize=True)
+    """The picture as an encoded PNG that says that it was drawn."""
+    buffer, notes = io.BytesIO(), PngImagePlugin.PngInfo()
+    notes.add_text(*DRAWN)
+    Image.fromarray(rgb(image)).save(buffer, "PNG", optimize=True, pnginfo=notes)
     return buffer.getvalue()
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file was written by `write_png`: a sheet, a strip or an annotated picture, not a photo."""
+    try:
+        with open(path, "rb") as file:
+            return b"\0".join(text.encode() for text in DRAWN) in file.read(256)
+    except OSError:
+        return False
 
 
 def to_data_uri(image: ByteArray) -> str:

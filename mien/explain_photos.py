@@ -374,7 +374,8 @@ def draw_strip(
     for name, map_ in raw.items():
         whole = torch.from_numpy(map_)[None, None]
         shown = whole if name == "attention" else explainers.evidence(name, whole)
-        cells[name] = draw.overlay(picture, maps.min_max(shown)[0, 0].numpy())
+        label = name if name == "attention" else f"{name} of {entry['explained_expression']}"
+        cells[label] = draw.overlay(picture, maps.min_max(shown)[0, 0].numpy())
     share = entry["probabilities"][entry["expression"]]
     title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
     title += f"   {entry['reading']['text']}" if "reading" in entry else ""

@@ -61,7 +61,7 @@ OUTPUTS = {
 def export(
     run: Path | None = None,
     *,
-    to: Literal["onnx", "torchscript", "torch-export"] = "onnx",
+    to: Literal["onnx", "torchscript", "torch-export"] | None = None,
     out: Path | None = None,
     calibration: str | None = None,
 ) -> Path:
@@ -72,16 +72,15 @@ def export(
 
     Args:
         run: run folder of `mien train`; by default the model in the box.
-        to: onnx (needs the extra `export`), torchscript or torch-export.
+        to: onnx (needs the extra `export`), torchscript or torch-export; by default what the ending of `out` stands for, or onnx.
         out: file to write; model.onnx, model.torchscript.pt or model.pt2 in the run folder (of the model in the box: here)
             unless given.
         calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
 
     """
-    if to not in WRITERS:
-        raise unknown_name("format", to, WRITERS)
-    suffix, write, read = WRITERS[to]
-    if to == "onnx":
+    kind = format_of(to, out)
+    suffix, write, read = WRITERS[kind]
+    if kind == "onnx":
         need_onnx()
     file = out or (run or Path()) / f"model{suffix}"
     run = boxed() if run is None else run
@@ -97,20 +96,34 @@ def export(
             with quietly():
                 write(graph, faces[:2], temporary, meta)
         except Exception as error:  # whatever a converter raises: its kinds change from version to version
-            raise DataError(f"{run} cannot be written as {to}: {reason_of(error)}.{other_formats(to)}") from error
+            raise DataError(f"{run} cannot be written as {kind}: {reason_of(error)}.{other_formats(kind)}") from error
         worst = largest_difference(graph, read(temporary), faces)
         if max(worst.values()) > TOLERANCE:
             name = max(worst, key=lambda key: worst[key])
             raise DataError(
-                f"{run} as {to} differs from PyTorch by {worst[name]:.1e} of the largest {name} (allowed: {TOLERANCE:g}); "
-                f"nothing was kept.{other_formats(to)}"
+                f"{run} as {kind} differs from PyTorch by {worst[name]:.1e} of the largest {name} (allowed: {TOLERANCE:g}); "
+                f"nothing was kept.{other_formats(kind)}"
             )
-    print(f"{file}: {to}, {recipe.model.size} px, {file.stat().st_size / 1e6:.1f} MB; outputs {', '.join(worst)}")
+    print(f"{file}: {kind}, {recipe.model.size} px, {file.stat().st_size / 1e6:.1f} MB; outputs {', '.join(worst)}")
     print(
         f"checked against PyTorch on drawn faces at batch {' and '.join(map(str, BATCHES))}: largest difference "
         f"{max(worst.values()):.1e} of an output's largest value (allowed: {TOLERANCE:g})"
     )
     return file
+
+
+def format_of(to: str | None, out: Path | None) -> str:
+    """The format that is meant; UsageError for an unknown one, and where the file's ending says another."""
+    if to is not None and to not in WRITERS:
+        raise unknown_name("format", to, WRITERS)
+    if out is None:
+        return to or "onnx"
+    if out.suffix not in ENDINGS:
+        raise UsageError(f"--out {out}: the ending must be one of {', '.join(ENDINGS)}.")
+    meant = ENDINGS[out.suffix]
+    if to not in (None, meant):
+        raise UsageError(f"--out {out} ends as files of {meant} do, but --to is {to}; change one of them.")
+    return meant
 
 
 class Graph(nn.Module):
@@ -308,6 +321,8 @@ WRITERS: dict[str, tuple[str, Writer, Reader]] = {
     "torch-export": (".pt2", write_torch_export, read_torch_export),
 }
 """Format -> suffix, writer, reader."""
+ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "torch-export"}
+"""Ending of a file -> format."""
 
 
 @contextlib.contextmanager

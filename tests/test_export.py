@@ -1,6 +1,7 @@
 """A run as one graph: the same numbers as the model, every map as the explainers give it, clear refusals."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,18 @@ def test_without_a_run_the_model_in_the_box_is_written_here(run, tmp_path, monke
     assert main(["export", "--to", "torchscript"]) == 0
     assert (tmp_path / "model.torchscript.pt").is_file()
     assert "at batch 1 and 3: largest difference 0.0e+00" in capsys.readouterr().out
+
+
+def test_the_ending_names_the_format(run, tmp_path):
+    assert verb.format_of(None, None) == "onnx"
+    assert (
+        verb.format_of(None, Path("a.pt")) == verb.format_of("torchscript", Path("a.torchscript.pt")) == "torchscript"
+    )
+    assert verb.format_of(None, Path("a.pt2")) == "torch-export"
+    with pytest.raises(UsageError, match="ends as files of onnx do, but --to is torchscript"):
+        verb.export(run, to="torchscript", out=tmp_path / "x.onnx")
+    with pytest.raises(UsageError, match=r"must be one of \.onnx, \.pt, \.pt2"):
+        verb.export(run, out=tmp_path / "f.tflite")
 
 
 def test_torch_export_of_a_run(run, tmp_path, capsys):

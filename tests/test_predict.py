@@ -133,10 +133,11 @@ def test_names_that_are_not_utf_8(run, tmp_path, monkeypatch, capsys):
 
 def test_without_out_the_faces_are_printed(run, folder, capsys):
     predict(folder / "a.png", run=run, explain="none")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert len(lines) == 2  # rows alone, so that they can be piped on
     assert "a.png  face 2  " in lines[1]
-    assert lines[-1].startswith("2 faces in 1 picture (run run, cpu)")
+    assert told.err.startswith("2 faces in 1 picture (run run, cpu)")
 
 
 def test_exit_codes(run, folder, tmp_path, capsys):
@@ -164,13 +165,23 @@ def test_exit_codes(run, folder, tmp_path, capsys):
 
 def test_counts_are_numbers(run, folder, capsys):
     predict(folder / "c.png", run=run, explain="none")
-    assert "0 faces in 1 picture, 1 without a face (run" in capsys.readouterr().out
+    assert "0 faces in 1 picture, 1 without a face (run" in capsys.readouterr().err
 
 
 def test_a_doubtful_face_is_no_unreadable_file(run, folder, capsys):
     counts = predict(folder / "a.png", run=run, explain="none", least_face=0.95)
     assert counts == {"pictures": 1, "faces": 0, "without_face": 1, "unreadable": 0}
     assert "a.png: no face found (best confidence 0.90, under 0.95)." in capsys.readouterr().err
+
+
+def test_pictures_that_were_drawn_are_not_read_again(run, folder, tmp_path):
+    photos = tmp_path / "mine"
+    shutil.copytree(folder, photos)
+    first = predict(photos, run=run, overlay=photos / "drawn", explain="none")
+    assert sorted((photos / "drawn").iterdir())
+    assert predict(photos, run=run, explain="none") == first
+    (one, *_) = (photos / "drawn").glob("a-*.png")
+    assert predict(one, run=run, explain="none")["pictures"] == 1  # named itself it is
 
 
 def test_annotated_pictures(run, folder, tmp_path):

@@ -245,7 +245,23 @@ def test_bfloat16_moves_little_and_says_the_same_with_an_explanation(run):
 def test_the_model_in_the_box(run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "expression")
     monkeypatch.setattr("mien.predict.model.BOX", tmp_path)
-    assert load(faces="none").name == "expression"
+    model = load(faces="none")
+    assert (model.name, model.title) == ("box", "the model in the box")
+
+
+def test_what_is_printed_is_short(model):
+    found = model.predict([parts.picture((20, 20)), b"no picture"], explain=True)
+    assert repr(found).startswith("Predictions(1 face in 2 pictures; classes Neutral")
+    assert "FacePrediction(1: " in repr(found[0])
+    assert "a text file" in repr(found[1])
+    assert " rather than " in repr(found.faces[0].explanation)
+    assert len(repr(found[0])) < 200
+
+
+def test_an_expression_is_explained_without_further_words(model):
+    (face,) = model.predict(parts.picture((20, 20)), expression="Sadness").faces
+    assert (face.explanation.expression, face.explanation.method) == ("Sadness", "cam")
+    assert model.predict(parts.picture((20, 20)), explain=False).faces[0].explanation is None
 
 
 def test_methods_that_fit(model):

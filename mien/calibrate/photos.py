@@ -234,7 +234,7 @@ def print_result(model: FaceModel, result: dict[str, Any], out: Path, run: Path 
     who = "" if result["photos_without_subject"] else f" of {result['people']} people"
     missing = sum(result["left_out"].values())
     print(
-        f"{model.name}: {result['photos']} photos{who}{f', {missing} left out' if missing else ''}; offsets {moved}: {out}"
+        f"{model.title}: {result['photos']} photos{who}{f', {missing} left out' if missing else ''}; offsets {moved}: {out}"
     )
     print(f"use it: mien predict PHOTOS {'' if run is None else f'--run {run} '}--calibration {out}")
     shown = list(result["before"]["recall"])

@@ -19,6 +19,7 @@ from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain_photos import framing_of_run, refuse_foreign_guide
 from mien.faces.detect import Face, Provider
+from mien.predict.device import device_named
 from mien.predict.finders import Finders, ahead, heavy
 from mien.predict.look import batch_of, classify, explain_faces
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction, Predictions
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 BOX = Path(__file__).parent.parent / "weights"
 """The model in the box: run folders `expression` and, where there is one, `action_units`."""
+BOXED = "box"
+"""Its name."""
 LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
@@ -57,7 +60,7 @@ class FaceModel:
     """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
 
     name: str
-    """Of the run."""
+    """Of the run, or BOXED."""
     net: Any
     """mien.models.Classifier in evaluation mode."""
     recipe: Recipe
@@ -78,6 +81,11 @@ class FaceModel:
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
         return f"FaceModel({self.name}: {', '.join(self.classes)}{units}; {self.device})"
+
+    @property
+    def title(self) -> str:
+        """What it is called where people read it."""
+        return "the model in the box" if self.name == BOXED else f"run {self.name}"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,7 +138,7 @@ class FaceModel:
         self,
         images: Any,
         *,
-        explain: str | None = None,
+        explain: str | bool | None = None,
         expression: str | None = None,
         masking: bool = True,
         batch: int = 32,
@@ -141,22 +149,18 @@ class FaceModel:
         Args:
             images: one or several of: path of a picture or of a folder of them, its encoded bytes, a PIL picture, RGB
                 (H, W, 3) or grey (H, W) uint8 array.
-            explain: key of mien.explain.EXPLAINERS, or auto for the first that fits; None for no explanation.
-            expression: that is explained for every face, instead of the predicted one.
+            explain: key of mien.explain.EXPLAINERS, or auto (or True) for the first that fits; None for no explanation.
+            expression: that is explained for every face, instead of the predicted one; with it `explain` is auto where not given.
             masking: try what each region of the face is worth, which takes eight more passes a face.
             batch: faces at a time.
             display: side of `FacePrediction.display`, pixels.
 
         """
+        told = "auto" if explain is True or (expression and not explain) else explain or None
         stream = self.stream(
-            pictures_of(images),
-            explain=explain,
-            expression=expression,
-            masking=masking,
-            batch=batch,
-            display=display,
+            pictures_of(images), explain=told, expression=expression, masking=masking, batch=batch, display=display
         )
-        return Predictions(tuple(found for _, found in stream), self.classes, self.action_units, explain is not None)
+        return Predictions(tuple(found for _, found in stream), self.classes, self.action_units, told is not None)
 
     def stream(
         self,
@@ -367,9 +371,8 @@ def load(
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
     calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration).apply(net.to(place))
-    return FaceModel(
-        folder.resolve().name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision
-    )
+    name = BOXED if run is None else folder.resolve().name
+    return FaceModel(name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision)
 
 
 def boxed() -> Path:
@@ -378,16 +381,3 @@ def boxed() -> Path:
     if not (folder / "config.yaml").is_file():
         raise DataError("this installation has no model in the box; name a run folder of `mien train`.")
     return folder
-
-
-def device_named(name: str) -> torch.device:
-    """Device that is there; UsageError for another."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise UsageError(f"device '{name}' cannot be used ({reason}); take auto, cpu or cuda.") from None
-    return device

@@ -30,7 +30,7 @@ class Region(NamedTuple):
     """Probability of the expression with the region seen, less that with it blurred; None where it was not tried."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Where a model saw the evidence for an expression, and what speaks for the runner-up."""
 
@@ -58,8 +58,11 @@ class Explanation:
     words: str = ""
     """One sentence that says the above."""
 
+    def __repr__(self) -> str:
+        return f"Explanation({self.method} of {self.expression} rather than {self.runner_up})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FacePrediction:
     """One face of one picture. The expression is what the face shows, not what the person feels."""
 
@@ -93,8 +96,11 @@ class FacePrediction:
     track: int | None = None
     """Number of the face's track in a video, from 1; None in pictures."""
 
+    def __repr__(self) -> str:
+        return f"FacePrediction({self.face}: {self.expression} {self.confidence:.0%}{', unsure' if self.abstained else ''})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PicturePrediction:
     """One picture, or one frame of a video."""
 
@@ -110,8 +116,11 @@ class PicturePrediction:
     time: float | None = None
     """Seconds from the start of the video; None for a picture."""
 
+    def __repr__(self) -> str:
+        return f"PicturePrediction({self.source}: {', '.join(map(repr, self.faces)) or self.reason})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """All pictures of one call, in order."""
 
@@ -122,6 +131,9 @@ class Predictions:
     """Action units that were looked for."""
     explained: bool
     """Whether an explanation was asked for."""
+
+    def __repr__(self) -> str:
+        return f"Predictions({counted(len(self.faces), 'face')} in {counted(len(self), 'picture')}; classes {', '.join(self.classes)})"
 
     def __len__(self) -> int:
         """Number of pictures."""

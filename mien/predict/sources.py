@@ -17,7 +17,7 @@ import numpy as np
 
 from mien.data.pictures import PictureError, load_picture
 from mien.data.video import VIDEO_SUFFIXES
-from mien.draw import rgb
+from mien.draw import is_drawn, rgb
 from mien.errors import DataError
 from mien.schema import ByteArray
 
@@ -78,7 +78,10 @@ def pictures_at(path: Path) -> Iterator[Picture]:
 
 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
-    """Files of a folder and below it in name order, hidden ones left out; a folder that cannot be read has a reason."""
+    """Files of a folder and below it in name order; a folder that cannot be read has a reason.
+
+    Left out are hidden files and pictures that Mien itself has drawn (overlays, sheets).
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -89,7 +92,9 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | 
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from walk(Path(entry.path), suffixes)
-        elif Path(entry.name).suffix.lower() in suffixes:
+        elif (ending := Path(entry.name).suffix.lower()) in suffixes and not (
+            ending == ".png" and is_drawn(Path(entry.path))
+        ):
             yield Path(entry.path), None
 
 

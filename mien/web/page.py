@@ -123,7 +123,7 @@ def build(served: Served, max_bytes: int) -> Any:
     gr = need_gradio()
     choices = [PREDICTED, *served.model.classes]
     with gr.Blocks(title="Mien: expression recognition", analytics_enabled=False) as page:
-        gr.HTML(cards.header(served.model.name, served.found_by))
+        gr.HTML(cards.header(served.model.title, served.found_by))
         with gr.Row():
             method = gr.Dropdown(list(served.methods), value=served.methods[0], label="Map of the evidence")
             target = gr.Dropdown(choices, value=PREDICTED, label="Expression that is explained")
@@ -218,5 +218,5 @@ def run_page(served: Served, host: str, port: int, *, max_bytes: int, rate: int,
         except OSError as error:
             raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another --port.") from error
         warn()
-        print(f"{page.local_url} recognises expressions with run {served.model.name}; Ctrl-C ends it.", flush=True)
+        print(f"{page.local_url} recognises expressions with {served.model.title}; Ctrl-C ends it.", flush=True)
         page.block_thread()
