@@ -362,7 +362,7 @@ def write_face(
 def draw_strip(
     path: Path, entry: dict[str, Any], picture: ByteArray, cue: FloatArray, raw: dict[str, FloatArray], size: int
 ) -> None:
-    """Face | cue of the explained expression, where there is one | attention | one picture a method, as scored."""
+    """Face | cue of the explained expression, where there is one | attention | the positive part of each method's map."""
     import torch
 
     from mien import draw, maps
@@ -373,11 +373,13 @@ def draw_strip(
         cells[f"cue of {entry['explained_expression']}"] = draw.overlay(picture, cue)
     for name, map_ in raw.items():
         whole = torch.from_numpy(map_)[None, None]
-        shown = whole if name == "attention" else explainers.evidence(name, whole)
+        shown = whole if name == "attention" else explainers.evidence(name, whole).clamp_min(0)
         label = name if name == "attention" else f"{name} of {entry['explained_expression']}"
         cells[label] = draw.overlay(picture, maps.min_max(shown)[0, 0].numpy())
     share = entry["probabilities"][entry["expression"]]
     title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
+    other = entry["explained_expression"]
+    title += f"   explained: {other} ({entry['probabilities'][other]:.0%})" if other != entry["expression"] else ""
     title += f"   {entry['reading']['text']}" if "reading" in entry else ""
     draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))
 

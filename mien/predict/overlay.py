@@ -58,7 +58,7 @@ def label(face: FacePrediction) -> str:
 
 
 def with_map(canvas: ByteArray, face: FacePrediction, scale: int) -> ByteArray:
-    """The explanation's map, stretched to its own range, laid over the part of the picture that the net saw.
+    """The positive part of the explanation's map, stretched to its own range, laid over the part of the picture that the net saw.
 
     `canvas` is the picture enlarged by `scale`.
     """
@@ -66,7 +66,7 @@ def with_map(canvas: ByteArray, face: FacePrediction, scale: int) -> ByteArray:
 
     assert face.explanation is not None
     side = face.display.shape[0]
-    values = cv2.resize(unit_range(face.explanation.map), (side, side), interpolation=cv2.INTER_LINEAR)
+    values = cv2.resize(unit_range(face.explanation.map.clip(0)), (side, side), interpolation=cv2.INTER_LINEAR)
     back = invert(face.placement) * scale
     back[:, 2] += 0.5 * scale - 0.5
     height, width = canvas.shape[:2]
