@@ -160,6 +160,15 @@ def environment(recipe: Recipe, fingerprint: str, device: str, extra: Mapping[st
     }
 
 
+def results_suffix(split: str, other: Path | None = None) -> str:
+    """Ends the names of what `mien evaluate` writes: of a split, and of another store than that of the training.
+
+    "" for the test faces of the run's own store, -valid, -on-NAME and -valid-on-NAME otherwise.
+    """
+    part = "" if split == "test" else f"-{split}"
+    return part if other is None else f"{part}-on-{other.resolve().name}"
+
+
 def open_run(out: Path, recipe: Recipe) -> None:
     """Create a run folder, or check that an existing one holds the same recipe so that it can be resumed."""
     config = out / "config.yaml"

@@ -60,6 +60,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a run on one split and write results.json, maps/class_means.npz and maps/faces.npz into its folder.
 
+    Scores on another split have it in their names (results-valid.json), those on other faces than the training's the name of
+    their store (results-on-NAME.json): the run's own stay as they are.
+
     Args:
         run: run folder of `mien train`.
         split: which part of the store; test unless said otherwise.
@@ -87,6 +90,7 @@ def evaluate(
         raise UsageError(
             f"{run} was trained on every face of this store (protocol complete); score it on another --store."
         )
+    suffix = names_end(run, split, faces, env)
     labels = labels_of(faces, recipe.data.scheme)
     rows, reference = rows_to_score(faces, recipe, split, labels)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
@@ -94,19 +98,8 @@ def evaluate(
     names = choose_methods(methods, model, recipe)
     masking = make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
     plan = Plan(
-        model.to(device),
-        recipe,
-        faces,
-        rows,
-        labels,
-        mean,
-        device,
-        names,
-        Sampling(samples, seed),
-        masking,
-        seed,
-        batch,
-    )
+        model.to(device), recipe, faces, rows, labels, mean, device, names, Sampling(samples, seed), masking, seed, batch
+    )  # fmt: skip
     collected = collect(plan)
     collected.scores.update(guided_scores(plan))
     scored = face_arrays(plan, collected)
@@ -114,11 +107,25 @@ def evaluate(
     if faithfulness:
         extra, results["faithfulness"] = faithfulness_of(plan, collected, faithfulness_faces, faithfulness_steps)
         scored |= {f"{name}/{kind}": values for name, kinds in extra.items() for kind, values in kinds.items()}
-    write_results(run, results, scored, collected.class_maps)
+    write_results(run, results, scored, collected.class_maps, suffix)
     print_results(results)
     if per_class:
         print_classes(results)
+    print(f"written to {run / f'results{suffix}.json'}")
     return results
+
+
+def names_end(run: Path, split: str, faces: Store, env: dict[str, Any]) -> str:
+    """How the names of the files end; DataError where the scores of another store in a folder of the same name would be lost."""
+    if faces.fingerprint == env.get("store_fingerprint", faces.fingerprint):
+        return checkpoint.results_suffix(split)
+    suffix = checkpoint.results_suffix(split, faces.path)
+    file = run / f"results{suffix}.json"
+    if file.is_file() and f'"{faces.fingerprint}"' not in file.read_text():
+        raise DataError(
+            f"{file} holds scores on other faces than {faces.path} holds now; rename the store's folder, or delete the file."
+        )
+    return suffix
 
 
 def recipe_on(faces: Store, recipe: Recipe, env: dict[str, Any]) -> Recipe:
@@ -222,10 +229,9 @@ def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) ->
     return rows, reference
 
 
-def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps: Arrays) -> None:
+def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps: Arrays, suffix: str = "") -> None:
     """results.json (all numbers), predictions.csv and errors.csv, maps/class_means.npz (K, H, W) and maps/faces.npz (a row a face)."""
     (run / "maps").mkdir(exist_ok=True)
-    suffix = "" if results["split"] == "test" else f"-{results['split']}"
     write_npz(run / "maps" / f"class_means{suffix}.npz", class_maps)
     write_npz(run / "maps" / f"faces{suffix}.npz", faces)
     write_atomic(run / f"predictions{suffix}.csv", predictions_csv(faces, results["classes"]))

@@ -157,8 +157,29 @@ def test_other_splits_and_stores(run, faces, tmp_path):
     assert (copy / "results.json").read_bytes() == before
     assert json.loads((copy / "results-train.json").read_text())["split"] == "train"
     assert scores["faces"] + evaluate(copy, split="valid")["faces"] == 42
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_another_store_leaves_the_runs_own_scores_alone(run, results, faces, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    before = contents(copy)
     other = tiny.store(tmp_path / "other", seed=5)
-    assert evaluate(copy, store=other.path)["store_fingerprint"] == other.fingerprint
+    assert evaluate(copy, store=other.path, methods="cam")["store_fingerprint"] == other.fingerprint
+    assert f"written to {copy / 'results-on-other.json'}" in capsys.readouterr().out
+    evaluate(copy, store=other.path, split="train", methods="cam")
+    after = contents(copy)
+    assert {name: after[name] for name in before} == before
+    names = ("results{}.json", "predictions{}.csv", "errors{}.csv", "maps/faces{}.npz", "maps/class_means{}.npz")
+    assert set(after) - set(before) == {n.format(s) for n in names for s in ("-on-other", "-train-on-other")}
+    namesake = tiny.store(tmp_path / "elsewhere" / "other", seed=6)
+    with pytest.raises(DataError, match=r"results-on-other\.json holds scores on other faces"):
+        evaluate(copy, store=namesake.path)
+    moved = Path(shutil.copytree(faces, tmp_path / "moved"))
+    evaluate(copy, store=moved, methods="cam")
+    assert not (copy / "results-on-moved.json").exists()
 
 
 def test_store_without_the_split(run, tmp_path):

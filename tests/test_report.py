@@ -312,6 +312,28 @@ def test_bad_run_folder_is_one_clear_line(runs: Path, damage, words: list[str]) 
     assert not (runs / "p.html").exists()
 
 
+def test_scores_on_another_store_stand_beside_the_store_of_the_training(runs: Path) -> None:
+    """The page has both; the card keeps to the run's own scores, and never calls the scored store that of the training."""
+    run, other = runs / "led-s0", make_store(runs / "abroad", seed=9)
+    own = json.loads((run / "environment.json").read_text())["store_fingerprint"]
+    report(run, out=runs / "own.html")
+    before = (run / "model-card.md").read_text()
+    evaluate(run, store=other.path)
+    report(run, out=runs / "p.html", store=Path("abroad"))
+    page = (runs / "p.html").read_text()
+    assert own[:12] in page
+    assert other.fingerprint[:12] in page
+    assert "of another store than that of the training" in page
+    assert "mien evaluate" in page
+    assert "--store STORE" in page
+    assert (run / "model-card.md").read_text() == before
+    (run / "results.json").unlink()
+    report(run, out=runs / "p.html", store=other.path)
+    told = (run / "model-card.md").read_text()
+    assert f"Trained on store synthetic, fingerprint {own[:12]}." in told
+    assert f"of another store (synthetic, fingerprint {other.fingerprint[:12]})" in told
+
+
 def test_bad_arguments(runs: Path) -> None:
     with pytest.raises(UsageError, match="no runs"):
         report(out=runs / "p.html")

@@ -18,6 +18,7 @@ def report(
     *runs: Path,
     out: Path = Path("report.html"),
     split: Literal["test", "valid", "train"] = "test",
+    store: Path | None = None,
     no_faces: bool = False,
     seed: int = 0,
 ) -> Path:
@@ -30,6 +31,8 @@ def report(
         runs: run folders that `mien evaluate` or `mien crossval` has scored, unguided ones first.
         out: the page; one file, no network needed to read it.
         split: which scores to compare.
+        store: compare the scores on this other store, as `mien evaluate --store` wrote them; its name is enough. A model card
+            has them only where a run has none on its own store.
         no_faces: leave out all pictures of faces, for datasets whose licence does not allow to show them.
         seed: of the bootstrap.
 
@@ -42,7 +45,7 @@ def report(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out}: give a file name that ends in .html.")
-    loaded = load_runs(runs, split)
+    loaded = load_runs(runs, split, store)
     page = render(loaded, pictures=not no_faces, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
@@ -50,11 +53,15 @@ def report(
     if common is not None:
         write_atomic(out.with_name(f"{out.stem}-errors.csv"), common_csv(common))
     cards = [run for run in loaded if not run.folds] if split == "test" else []
+    cards = [run for run in cards if store is None or not (run.path / "results.json").is_file()]
     for run in cards:
         write_card(run, seed)
     print(
         f"{out}: {len(loaded)} run{'s' * (len(loaded) > 1)}"
         + (f"; faces that all get wrong: {out.stem}-errors.csv" * (common is not None))
-        + ("; model-card.md written into each run folder" * bool(cards))
+        + (
+            f"; model-card.md written into {'each' if len(cards) == len(loaded) else len(cards)} run folder"
+            * bool(cards)
+        )
     )
     return out

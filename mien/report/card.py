@@ -44,7 +44,6 @@ def card(run: Run, seed: int = 0) -> str:
     pulls = [_pull(recipe, guidance) for guidance in recipe.guidances().values() if guidance.weight]
     control = f" under control `{recipe.cue.control}`" if pulls and recipe.cue.control != "none" else ""
     training = f"guided: {'; and '.join(pulls)}{control}" if pulls else "unguided"
-    sizes = run.env.get("rows", {})
     paper = (
         "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
         if recipe.data.protocol == "paper"
@@ -55,6 +54,7 @@ def card(run: Run, seed: int = 0) -> str:
         if run.label_leak
         else ""
     )
+    elsewhere = f" of another store ({run.scored_on})" if run.foreign else ""
     kind = recipe.transformer.kind
     placed = "" if kind == "none" else f", picture placed by spatial transformer `{kind}`"
     return f"""# Model card: {run.name}
@@ -69,9 +69,7 @@ Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions 
 
 ## Data
 
-Store `{results["store"]}`, fingerprint `{results["store_fingerprint"][:16]}`.
-Faces: train {sizes.get("train", "?")}, validation {sizes.get("valid", "?")}, test {sizes.get("test", "?")}.
-Protocol `{results["protocol"]}`. The licence of the data may limit the use of the weights.
+{_data(run)}
 
 ## Intended use
 
@@ -83,7 +81,7 @@ Research on facial expressions and on the explanation of classifiers; teaching; 
 
 ## Scores
 
-On {results["faces"]} faces of split `{results["split"]}`; 95 % intervals in brackets.
+On {results["faces"]} faces of split `{results["split"]}`{elsewhere}; 95 % intervals in brackets.
 
 {_scores(run, seed)}
 
@@ -99,6 +97,15 @@ wrong cue. A score is worth what it adds to the floors.
 
 {LIMITS}
 """
+
+
+def _data(run: Run) -> str:
+    sizes = run.env.get("rows", {})
+    return "\n".join([
+        f"Trained on store {run.trained_on}.",
+        f"Faces: train {sizes.get('train', '?')}, validation {sizes.get('valid', '?')}, test {sizes.get('test', '?')}.",
+        f"Protocol `{run.results['protocol']}`. The licence of the data may limit the use of the weights.",
+    ])  # fmt: skip
 
 
 def _scores(run: Run, seed: int) -> str:

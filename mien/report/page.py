@@ -60,6 +60,7 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "verdict": verdict(groups, tests, seed),
         "mien": __version__,
         "split": results["split"],
+        "foreign": groups[0].first.foreign,
         "paper": [group.name for group in groups if group.first.recipe.data.protocol == "paper"],
         "leaks": [group.name for group in groups if group.first.label_leak],
         "apart": apart,
@@ -146,12 +147,14 @@ def runs_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     rows = [
         row("run folders", [", ".join(run.name for run in group.runs) for group in groups]),
         row("seeds", [", ".join(str(run.recipe.run.seed) for run in group.runs) for group in groups]),
-        row("data", [f"{run.results['store']}, fingerprint {run.results['store_fingerprint'][:12]}" for run in firsts]),
+        row("data", [run.trained_on for run in firsts]),
         row("faces: train / validation / test", [_sizes(run) for run in firsts]),
         row("protocol", [run.recipe.data.protocol for run in firsts]),
         row("epoch chosen", [", ".join(_epoch(run) for run in group.runs) for group in groups]),
         row("versions", [_versions(run) for run in firsts]),
     ]
+    if any(run.foreign for run in firsts):
+        rows.insert(4, row("scored on another store", [run.scored_on if run.foreign else "no" for run in firsts]))
     settings = [{k: v for k, v in flat(run.recipe).items() if k not in SEED_ONLY} for run in firsts]
     for key in settings[0]:
         values = [setting.get(key) for setting in settings]
@@ -349,9 +352,10 @@ def commands(groups: Sequence[Group]) -> list[str]:
     for run in (run for group in groups for run in group.runs):
         folder = shlex.quote(str(run.path))
         option = "" if run.results["split"] == "test" else f" --split {run.results['split']}"
+        option += " --store STORE" if run.foreign else ""
         verb = "crossval" if run.folds else "train"
         lines.append(f"mien {verb} {shlex.quote(str(run.path / 'config.yaml'))} --out {folder}-again")
         if not run.folds:
             lines.append(f"mien evaluate {folder}-again{option}")
         folders.append(f"{folder}-again")
-    return [*lines, f"mien report {' '.join(folders)}"]
+    return [*lines, f"mien report {' '.join(folders)}{option}"]

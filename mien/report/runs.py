@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mien.checkpoint import RUN_VERSION, read_run
+from mien.checkpoint import RUN_VERSION, read_run, results_suffix
 from mien.config import Recipe, as_dict
 from mien.errors import DataError, UsageError
 
@@ -43,6 +43,23 @@ class Run(NamedTuple):
     def folds(self) -> dict[str, Any] | None:
         """Scores of each fold, their mean and spread, where this is a whole cross-validation of `mien crossval`."""
         return self.results.get("folds")
+
+    @property
+    def foreign(self) -> bool:
+        """Scored on other faces than those of the store it was trained on."""
+        scored = self.results["store_fingerprint"]
+        return bool(self.env.get("store_fingerprint", scored) != scored)
+
+    @property
+    def trained_on(self) -> str:
+        """Dataset and fingerprint of the store of the training."""
+        of = {"dataset": self.results["store"], "store_fingerprint": self.results["store_fingerprint"]} | self.env
+        return f"{of['dataset']}, fingerprint {of['store_fingerprint'][:12]}"
+
+    @property
+    def scored_on(self) -> str:
+        """Dataset and fingerprint of the store whose faces were scored."""
+        return f"{self.results['store']}, fingerprint {self.results['store_fingerprint'][:12]}"
 
     @property
     def classes(self) -> list[str]:
@@ -93,7 +110,7 @@ class Group(NamedTuple):
         return any(guidance.weight > 0 for guidance in self.first.recipe.guidances().values())
 
 
-def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
+def load_runs(paths: Sequence[Path], split: str = "test", store: Path | None = None) -> list[Run]:
     """Read run folders; one clear line for a folder that is no run, was not evaluated, is damaged or given twice."""
     if not paths:
         raise UsageError("no runs given; name one or more run folders of `mien train`.")
@@ -103,17 +120,19 @@ def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
             raise UsageError(f"run {path.name} is given twice; name each run folder once.")
     names = [path.name for path in full]
     shown = [p.name if names.count(p.name) == 1 else f"{p.parent.name}/{p.name}" for p in full]
-    return [load_run(Path(path), name, split) for path, name in zip(paths, shown, strict=True)]
+    return [load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)]
 
 
-def load_run(path: Path, name: str, split: str = "test") -> Run:
-    """Read one run folder scored on `split`."""
+def load_run(path: Path, name: str, split: str = "test", store: Path | None = None) -> Run:
+    """Read one run folder scored on `split`, of its own store or of another one."""
     recipe, env = read_run(path)
     whole = recipe.data.folds > 0 and recipe.data.fold is None
-    if whole and split != "test":
-        raise UsageError(f"{path} is a cross-validation: its faces are all scored as test faces; leave out --split.")
-    suffix = "" if split == "test" else f"-{split}"
-    option = "" if split == "test" else f" --split {split}"
+    if whole and (split != "test" or store is not None):
+        raise UsageError(
+            f"{path} is a cross-validation: its faces are all scored as test faces; leave out --split and --store."
+        )
+    suffix = results_suffix(split, store)
+    option = ("" if split == "test" else f" --split {split}") + ("" if store is None else f" --store {store}")
     command = f"mien crossval {path / 'config.yaml'} --out {path}" if whole else f"mien evaluate {path}{option}"
     file = path / f"results{suffix}.json"
     if not file.is_file():
