@@ -37,6 +37,7 @@ from mien.metrics.alignment import summarise
 from mien.metrics.faithfulness import FAITHFULNESS, STEPS
 from mien.models import Classifier
 from mien.schema import FloatArray, IntArray, scheme_classes
+from mien.seen import seen_in_training
 from mien.train import split_rows
 
 __all__ = ["CONTROLS", "FLOORS", "evaluate"]
@@ -81,7 +82,8 @@ def evaluate(
     """
     if min(faithfulness_faces, faithfulness_steps, batch) < 1:
         raise UsageError("--faithfulness-faces, --faithfulness-steps and --batch must be at least 1.")
-    model, recipe, env = checkpoint.load_model(run)
+    model, trained, env = checkpoint.load_model(run)
+    recipe = trained
     if store is not None:
         recipe = replace(recipe, data=replace(recipe.data, store=store, action_units=None))
     faces = open_faces(recipe.data.store, recipe.data.action_units)
@@ -93,6 +95,7 @@ def evaluate(
     suffix = names_end(run, split, faces, env)
     labels = labels_of(faces, recipe.data.scheme)
     rows, reference = rows_to_score(faces, recipe, split, labels)
+    seen = seen_in_training(trained, env, faces, rows, reference)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size).to(device)
     names = choose_methods(methods, model, recipe)
@@ -103,7 +106,7 @@ def evaluate(
     collected = collect(plan)
     collected.scores.update(guided_scores(plan))
     scored = face_arrays(plan, collected)
-    results = results_of(run.name, split, plan, scored, env)
+    results = {**results_of(run.name, split, plan, scored, env), "seen_in_training": seen}
     if faithfulness:
         extra, results["faithfulness"] = faithfulness_of(plan, collected, faithfulness_faces, faithfulness_steps)
         scored |= {f"{name}/{kind}": values for name, kinds in extra.items() for kind, values in kinds.items()}

@@ -182,6 +182,29 @@ def test_another_store_leaves_the_runs_own_scores_alone(run, results, faces, tmp
     assert not (copy / "results-on-moved.json").exists()
 
 
+def test_scored_pictures_that_were_in_training_are_counted(faces, tmp_path, capsys):
+    """By pixels: under other ids and splits too; whether the store of the training is still there or not."""
+    from mien.data.store import write_store
+
+    run, own = tmp_path / "run", Path(shutil.copytree(faces, tmp_path / "own"))
+    fit(tiny.recipe(own, optim={"epochs": 1}), run)
+    learnt = json.loads((run / "environment.json").read_text())["rows"]["train"]
+    capsys.readouterr()
+    assert evaluate(run, methods="cam")["seen_in_training"] == 0
+    assert evaluate(run, split="train", methods="cam")["seen_in_training"] == learnt
+    assert capsys.readouterr().err == ""
+    again = [record._replace(id=f"again-{record.id}", split="test") for record in tiny.records()]
+    write_store(again, tmp_path / "again", dataset="toy", size=tiny.SIZE)
+    assert evaluate(run, store=tmp_path / "again", methods="cam")["seen_in_training"] == learnt
+    assert f"{learnt} of the {len(again)} scored pictures are training faces" in capsys.readouterr().err
+    shutil.rmtree(own)
+    assert evaluate(run, store=tmp_path / "again", methods="cam")["seen_in_training"] is None
+    told = capsys.readouterr().err
+    assert "could not be checked" in told
+    assert told.count("\n") == 1
+    assert evaluate(run, store=faces, methods="cam")["seen_in_training"] == 0  # the same faces in another place
+
+
 def test_store_without_the_split(run, tmp_path):
     other = tiny.store(tmp_path / "other", splits=("train", "valid"))
     with pytest.raises(DataError, match="no labelled faces in split 'test'") as caught:
@@ -215,11 +238,15 @@ def test_a_run_guided_by_an_attribution_predicts_without_landmarks(faces, tmp_pa
     recipe = tiny.recipe(faces, guidance=pal, optim={"epochs": 1})
     fit(recipe, tmp_path / "run")
     told = []
-    for weight, path in ((1.0, faces), (1.0, store.path), (0.0, store.path)):
+    for weight, path, name in (
+        (1.0, faces, "faces"),
+        (1.0, store.path, "faces-on-blind"),
+        (0.0, store.path, "faces-on-blind"),
+    ):
         settings = replace(recipe, guidance=replace(recipe.guidance, weight=weight))
         (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(as_dict(settings)))
         evaluate(tmp_path / "run", store=path, methods="cam")
-        told.append(np.load(tmp_path / "run" / "maps" / "faces.npz")["probabilities"])
+        told.append(np.load(tmp_path / "run" / "maps" / f"{name}.npz")["probabilities"])
     assert np.array_equal(told[0], told[1])
     assert np.array_equal(told[0], told[2])
 

@@ -331,7 +331,7 @@ def test_scores_on_another_store_stand_beside_the_store_of_the_training(runs: Pa
     report(run, out=runs / "p.html", store=other.path)
     told = (run / "model-card.md").read_text()
     assert f"Trained on store synthetic, fingerprint {own[:12]}." in told
-    assert f"of another store (synthetic, fingerprint {other.fingerprint[:12]})" in told
+    assert f"of another store (synthetic, fingerprint {other.fingerprint[:12]}, 0 of them training faces)" in told
 
 
 def test_bad_arguments(runs: Path) -> None:

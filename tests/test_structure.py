@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"guidance"},
     {"objective"},
     {"train", "collect", "audet"},
-    {"face_scores"},
+    {"face_scores", "seen"},
     {"calibration"},
     {"evaluate", "explain_photos"},
     {"predict"},
