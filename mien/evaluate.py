@@ -221,15 +221,33 @@ def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) ->
 
 
 def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
-    """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any."""
-    if recipe.data.folds or (recipe.data.protocol != "complete" and (store.split == "train").any()):
+    """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any.
+
+    DataError, which names what can be scored instead, where the split has no labelled faces.
+    """
+    parts = parts_to_score(store, recipe, labels)
+    if len(parts[split]) == 0:
+        others = [f"`--split {name}` ({len(rows)} faces)" for name, rows in parts.items() if len(rows)]
+        instead = (
+            f"score {' or '.join(others)}, or every face once by `mien crossval RECIPE`"
+            if others
+            else "see `mien check`"
+        )
+        raise DataError(f"{store.path} has no labelled faces in split '{split}'; {instead}.")
+    return parts[split], parts["train"] if splits_by_recipe(store, recipe) else parts[split]
+
+
+def parts_to_score(store: Store, recipe: Recipe, labels: IntArray) -> dict[str, IntArray]:
+    """Rows of valid, test and train: as they were for the training, or as the store has them where it trains nothing."""
+    if splits_by_recipe(store, recipe):
         parts = split_rows(store, recipe)
-        rows, reference = getattr(parts, split), parts.train
-    else:
-        rows = reference = np.flatnonzero((store.split == split) & (labels >= 0))
-    if len(rows) == 0:
-        raise DataError(f"{store.path} has no labelled faces in split '{split}'; see `mien check {store.path}`.")
-    return rows, reference
+        return {"valid": parts.valid, "test": parts.test, "train": parts.train}
+    return {name: np.flatnonzero((store.split == name) & (labels >= 0)) for name in ("valid", "test", "train")}
+
+
+def splits_by_recipe(store: Store, recipe: Recipe) -> bool:
+    """Whether the protocol of the recipe deals the faces."""
+    return bool(recipe.data.folds or (recipe.data.protocol != "complete" and (store.split == "train").any()))
 
 
 def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps: Arrays, suffix: str = "") -> None:

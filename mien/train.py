@@ -53,6 +53,7 @@ from mien.objective import classification_term, further_terms, hard_labels, mask
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
+from mien.train_notes import next_command
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -72,7 +73,7 @@ def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = (
     best = fit(settings, folder)
     print(
         f"{folder}: {'last' if settings.optim.select == 'last' else 'best'} epoch {best['epoch']}, validation {selecting(settings)} "
-        f"{best['score']:.4f}. Next: mien evaluate {folder}"
+        f"{best['score']:.4f}. Next: {next_command(settings, folder)}"
     )
     return folder
 

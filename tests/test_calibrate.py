@@ -116,6 +116,30 @@ def test_the_verb(run, capsys):
     assert "abstain below" in capsys.readouterr().out
 
 
+def test_a_store_without_test_faces(tmp_path, capsys):
+    """The fit needs validation faces only; the other commands name what works."""
+    from mien.evaluate import evaluate
+    from mien.report import report
+
+    path = tiny.store(tmp_path / "store", each=12, splits=("train",)).path
+    run = tmp_path / "run"
+    fit(tiny.recipe(path, optim={"epochs": 2}), run)
+    result = calibrate(run, accuracy=0.05)
+    assert result["valid"]["faces"] > 0
+    assert "test" not in result
+    assert "  test" not in capsys.readouterr().out
+    with pytest.raises(
+        DataError, match=r"no labelled faces in split 'test'; score `--split valid` \(\d+ faces\).*mien crossval"
+    ):
+        evaluate(run)
+    with pytest.raises(DataError, match=r"no test faces: run `mien evaluate \S+ --split valid`"):
+        report(run, out=tmp_path / "page.html")
+    evaluate(run, split="valid", methods="cam")
+    with pytest.raises(DataError, match=r"no results\.json; what it has is shown by `mien report \S+ --split valid`"):
+        report(run, out=tmp_path / "page.html")
+    report(run, out=tmp_path / "page.html", split="valid")
+
+
 def test_the_logits_are_those_of_evaluate(run):
     from mien.evaluate import evaluate
 

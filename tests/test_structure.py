@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"checkpoint", "prepare", "check", "folds", "guides", "synthesize", "cues.verb"},
     {"guidance"},
-    {"objective"},
+    {"objective", "train_notes"},
     {"train", "collect", "audet"},
     {"face_scores", "seen"},
     {"calibration"},

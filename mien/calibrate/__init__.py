@@ -24,8 +24,9 @@ def calibrate(
 ) -> dict[str, Any]:
     """Fit a run's temperature and abstain threshold on its validation faces, or its class offsets on one's own photos.
 
-    Without --photos calibration.json goes into the run folder. The test faces are measured before and after, and take no
-    part in the choice. `mien predict` and `mien.load` use the file; scores of `mien evaluate` stay those of temperature 1.
+    Without --photos calibration.json goes into the run folder. The test faces, if there are any, are measured before and
+    after, and take no part in the choice. `mien predict` and `mien.load` use the file; scores of `mien evaluate` stay those
+    of temperature 1.
 
     With --photos the border between the expressions that they show is moved to where these photos have it; what that is
     worth is told by people left out. --out is used by `mien predict --calibration OUT`. The temperature stays.

@@ -15,11 +15,11 @@ from mien.schema import IntArray
 
 
 def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, batch: int) -> dict[str, Any]:
-    """Temperature and threshold from the validation faces of a run's store; its test faces are only measured."""
+    """Temperature and threshold from the validation faces of a run's store; its test faces, if any, are only measured."""
     from mien import checkpoint
     from mien.data.labels import labels_of
     from mien.data.store import open_store
-    from mien.evaluate import recipe_on, rows_to_score
+    from mien.evaluate import parts_to_score, recipe_on
     from mien.metrics.calibration import abstain_threshold, fit_temperature, scaled
 
     model, recipe, env = checkpoint.load_model(run)
@@ -33,7 +33,8 @@ def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, b
             "train under protocol strict to calibrate."
         )
     labels = labels_of(faces, recipe.data.scheme)
-    rows = {split: rows_to_score(faces, recipe, split, labels)[0] for split in ("valid", "test")}
+    parts = parts_to_score(faces, recipe, labels)
+    rows = {split: parts[split] for split in ("valid", "test") if len(parts[split])}
     logits = {split: logits_of(model, recipe, faces, labels, part, batch) for split, part in rows.items()}
     truth = {split: labels[part] for split, part in rows.items()}
     temperature = fit_temperature(logits["valid"], truth["valid"])
@@ -45,7 +46,7 @@ def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, b
         "fitted_on": "valid",
         **owner_of(run),
         "checkpoint_epoch": env["checkpoint"].get("epoch"),
-        **{split: measured(logits[split], truth[split], temperature, threshold) for split in ("valid", "test")},
+        **{split: measured(logits[split], truth[split], temperature, threshold) for split in rows},
     }
     write_atomic(out, json.dumps(result, indent=1))
     print_result(run, result, out)
@@ -98,7 +99,7 @@ def print_result(run: Path, result: dict[str, Any], out: Path) -> None:
     """The table that a person wants to see."""
     print(f"{run.name}: temperature {result['temperature']:.3f}, abstain below {result['threshold']:.3f}: {out}")
     print("  split   faces  accuracy  ECE before   after  NLL before   after   kept  accuracy of kept")
-    for split in ("valid", "test"):
+    for split in (name for name in ("valid", "test") if name in result):
         row = result[split]
         kept = "-" if row["accuracy_kept"] is None else f"{row['accuracy_kept']:.3f}"
         print(

@@ -138,7 +138,7 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
     command = f"mien crossval {path / 'config.yaml'} --out {path}" if whole else f"mien evaluate {path}{option}"
     file = path / f"results{suffix}.json"
     if not file.is_file():
-        raise DataError(f"{path} has no {file.name}; run `{command}` first.")
+        raise DataError(_unscored(path, env, file.name, command))
     again = f"run `{command}` again"
     results = _json(file, again)
     if results.get("run_version") != RUN_VERSION:
@@ -152,6 +152,20 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
         raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
     logs = tuple(_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
     return Run(path, name, recipe, env, results, _log(path / "log.jsonl"), faces, means, logs)
+
+
+def _unscored(path: Path, env: dict[str, Any], wanted: str, command: str) -> str:
+    """What to do for a run that lacks the scores asked for: those of another split or store may be there."""
+    shown = []
+    for file in sorted(path.glob("results*.json")):
+        part, _, store = file.stem.removeprefix("results").partition("-on-")
+        options = (f" --split {part[1:]}" if part else "") + (f" --store {store}" if store else "")
+        shown.append(f"`mien report {path}{options}`")
+    there = f"; what it has is shown by {' or '.join(shown)}" if shown else ""
+    if wanted == "results.json" and env.get("rows", {}).get("test") == 0:
+        needed = f"its store has no test faces: run `mien evaluate {path} --split valid`, then `mien report {path} --split valid`"
+        return f"{path} has no {wanted}{there}." if shown else f"{path} has no {wanted}, {needed}."
+    return f"{path} has no {wanted}; run `{command}` first{there}."
 
 
 def _json(file: Path, remedy: str) -> dict[str, Any]:
