@@ -53,7 +53,7 @@ from mien.objective import classification_term, further_terms, hard_labels, mask
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
-from mien.train_notes import next_command
+from mien.train_notes import next_command, tell_split
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -309,6 +309,7 @@ def start_run(
     if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
     write_atomic(before, json.dumps(facts, indent=1))
+    tell_split(recipe, store, split)
 
 
 def batch_accuracy(output: Output, batch: Batch) -> Tensor:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import numpy as np
 
 from mien.checkpoint import read_run
 from mien.config import Recipe
+from mien.data.folds import Split
+from mien.data.labels import labels_of
+from mien.data.store import Store
+from mien.schema import scheme_classes
+
+
+def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
+    """One line each, where there is something to tell: classes without training faces (stderr), faces that were left out."""
+    classes = scheme_classes(recipe.data.scheme)
+    counts = np.bincount(labels_of(store, recipe.data.scheme)[split.train], minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if missing:
+        print(f"mien: no training face is labelled {', '.join(missing)}: the net cannot learn it.", file=sys.stderr)
+    train, valid = (split.report.get(f"dropped_from_{part}", 0) for part in ("train", "valid"))
+    if train or valid:
+        same = split.report.get("identical_dropped_from_train", 0)
+        print(
+            f"left out as pictures of the test or validation part, identical or alike: {train} training faces ({same} identical), "
+            f"{valid} validation faces",
+            flush=True,
+        )
 
 
 def next_command(recipe: Recipe, run: Path) -> str:
