@@ -184,6 +184,7 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
+        "drawn_source": plan.store.info.notes.get("drawn_source"),
         "classes": list(classes),
         "guidance": {
             "weight": recipe.guidance.weight,

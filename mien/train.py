@@ -53,7 +53,7 @@ from mien.objective import classification_term, further_terms, hard_labels, mask
 from mien.optim import class_weights, make_optimizer, set_lr
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
-from mien.train_notes import next_command, tell_split
+from mien.train_notes import drawn_faces, next_command, tell_split
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -300,7 +300,7 @@ def start_run(
     facts = checkpoint.environment(
         recipe, store.fingerprint, device,
         {
-            "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report,
+            "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | drawn_faces(store, split),
             "framing": framing_of(store, split.train)._asdict(),
             **({} if colour is None else {"mask_colour": colour}),
         },

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mien.checkpoint import read_run
 from mien.config import Recipe
+from mien.data.fitted import DRAWN
 from mien.data.folds import Split
 from mien.data.labels import labels_of
 from mien.data.store import Store
@@ -30,6 +32,16 @@ def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
             f"{valid} validation faces",
             flush=True,
         )
+
+
+def drawn_faces(store: Store, split: Split) -> dict[str, Any]:
+    """For environment.json: how many faces of each part `mien prepare fitted --drawn` brought, and of which store; {} of none."""
+    source = store.info.notes.get("drawn_source")
+    if source is None:
+        return {}
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    counts = {name: sum(str(face).startswith(DRAWN) for face in store.ids[rows]) for name, rows in parts.items()}
+    return {"drawn": {"source": source, **counts}}
 
 
 def next_command(recipe: Recipe, run: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import yaml
 from PIL import Image
@@ -27,7 +28,7 @@ from mien.report.page import context
 from mien.report.pictures import typical_faces
 from mien.report.runs import Group, choose_baseline, group_runs, load_run, load_runs
 from mien.schema import EXPRESSIONS, Record
-from mien.train import split_rows, start_run
+from mien.train import fit, split_rows, start_run
 
 SIDE = 32
 
@@ -332,6 +333,35 @@ def test_scores_on_another_store_stand_beside_the_store_of_the_training(runs: Pa
     told = (run / "model-card.md").read_text()
     assert f"Trained on store synthetic, fingerprint {own[:12]}." in told
     assert f"of another store (synthetic, fingerprint {other.fingerprint[:12]}, 0 of them training faces)" in told
+
+
+def test_the_card_names_drawn_faces_and_votes(tmp_path: Path) -> None:
+    """From environment.json; of a run that is older than this note from its results or from its store."""
+    faces = [face._replace(id=f"drawn/{face.id}") if face.id.startswith("train0") else face for face in tiny.records()]
+    notes = {"drawn_source": "feed" * 16}
+    store = write_store(faces, tmp_path / "store", dataset="photos", size=tiny.SIZE, notes=notes)
+    run = tmp_path / "run"
+    fit(tiny.recipe(store.path, data={"targets": "both"}, optim={"epochs": 1}), run)
+    noted = json.loads((run / "environment.json").read_text())
+    drawn = noted["split"].pop("drawn")
+    assert drawn["source"] == notes["drawn_source"]
+    assert drawn["test"] == 0
+    assert drawn["train"] + drawn["valid"] == 7
+    evaluate(run, methods="cam")
+    told = card(load_run(run, "run"))
+    assert f"not photos: train {drawn['train']}" in told
+    assert "`feedfeedfeed`" in told
+    assert "Targets `both`: 0.6 of the label" in told
+    (run / "environment.json").write_text(json.dumps(noted))
+    old = load_run(run, "run")
+    results = {name: value for name, value in old.results.items() if name != "drawn_source"}
+    among = "Among them are faces drawn by a computer (`mien synthesize`), not photos (source `feedfeedfeed`)."
+    assert among in card(old._replace(results=results))
+    shutil.rmtree(store.path)
+    assert among in card(old)
+    plain = card(old._replace(results=results, recipe=tiny.recipe(store.path)))
+    assert "drawn by" not in plain
+    assert "Targets" not in plain
 
 
 def test_bad_arguments(runs: Path) -> None:

@@ -24,6 +24,8 @@ from mien.schema import ByteArray, FloatArray, Record
 
 SEED, FRACTION = 0, 0.1
 """Of the validation part, as `mien train` carves it out at run.seed 0 and data.valid_fraction 0.1."""
+DRAWN = "drawn/"
+"""Ids of drawn faces begin with it."""
 
 
 def records(root: Path, drawn: Path | None = None) -> Iterator[Record | Skipped]:
@@ -55,7 +57,7 @@ def records(root: Path, drawn: Path | None = None) -> Iterator[Record | Skipped]
     yield from store.skipped
     for i in range(0 if faces is None else len(faces)):
         record = record_of(cast(Store, faces), i)
-        yield fitted(record._replace(id=f"drawn/{record.id}", split="train"), target, size)
+        yield fitted(record._replace(id=f"{DRAWN}{record.id}", split="train"), target, size)
 
 
 def fitted(record: Record, target: FloatArray, size: int) -> Record:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mien.config import GuidanceConfig, Recipe
+from mien.errors import DataError
 from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
@@ -25,6 +28,14 @@ LIMITS = """\
   observed action units.
 - Numbers hold for the data named above. Other cameras, poses, ages, skin tones and cultures can differ; measure them
   before use."""
+
+
+PARTS = {"train": "train", "valid": "validation", "test": "test"}
+TARGETS = {
+    "votes": "the shares of the annotators' votes; the label where a face has none",
+    "both": "0.6 of the label and 0.4 of the annotators' votes; the label where a face has none",
+}
+"""data.targets other than the label."""
 
 
 def _pull(recipe: Recipe, guidance: GuidanceConfig) -> str:
@@ -100,12 +111,41 @@ wrong cue. A score is worth what it adds to the floors.
 
 
 def _data(run: Run) -> str:
-    sizes = run.env.get("rows", {})
-    return "\n".join([
+    sizes, wanted = run.env.get("rows", {}), run.recipe.data.targets
+    lines = [
         f"Trained on store {run.trained_on}.",
         f"Faces: train {sizes.get('train', '?')}, validation {sizes.get('valid', '?')}, test {sizes.get('test', '?')}.",
+        _drawn(run),
+        f"Targets `{wanted}`: {TARGETS[wanted]}." if wanted in TARGETS else "",
         f"Protocol `{run.results['protocol']}`. The licence of the data may limit the use of the weights.",
-    ])  # fmt: skip
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _drawn(run: Run) -> str:
+    """A line on drawn faces among photos: as the run has noted it, or as its store tells where the run is older than that."""
+    noted = run.env.get("split", {}).get("drawn")
+    if noted:
+        counts = ", ".join(f"{title} {noted[part]}" for part, title in PARTS.items() if noted[part])
+        return (
+            f"Of these drawn by a computer (`mien synthesize`), not photos: {counts} (source `{noted['source'][:12]}`)."
+        )
+    source = None if run.foreign else run.results.get("drawn_source")
+    source = source or _notes(run).get("drawn_source")
+    if not source:
+        return ""
+    return f"Among them are faces drawn by a computer (`mien synthesize`), not photos (source `{source[:12]}`)."
+
+
+def _notes(run: Run) -> Mapping[str, str]:
+    """What the store of the training knows of itself; nothing where it is gone or holds other faces now."""
+    from mien.data.observed import open_faces
+
+    try:
+        store = open_faces(run.recipe.data.store, run.recipe.data.action_units)
+    except DataError:
+        return {}
+    return store.info.notes if store.fingerprint == run.env.get("store_fingerprint") else {}
 
 
 def _scores(run: Run, seed: int) -> str:
