@@ -141,7 +141,7 @@ def split_scores(
 
     Peers get the pictures that the same faces have in the store `whole`.
     """
-    from mien.calibrate import logits_of
+    from mien.calibrate.faces import logits_of
     from mien.data.labels import labels_of
     from mien.data.store import open_store
     from mien.evaluate import recipe_on, rows_to_score
