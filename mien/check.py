@@ -64,6 +64,7 @@ def check(
 def describe(store: Store, report: dict[str, Any]) -> str:
     """The report as text for a terminal."""
     from mien.data.check import label_table, text_table
+    from mien.data.screen import share_line
 
     info = store.info
     parts = [
@@ -83,6 +84,7 @@ def describe(store: Store, report: dict[str, Any]) -> str:
         + (f"\n  {classes}" if points["all_68"] else "")
         + _shape_lines(points["shape"])
     )
+    parts.append(share_line(points["face_share"]))
     votes = report["votes"]
     if votes["faces"]:
         parts.append(

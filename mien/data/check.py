@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, components, exact_groups, near_pairs
-from mien.data.screen import LIMIT, shape_distances
+from mien.data.screen import LIMIT, face_share, shape_distances
 from mien.data.store import ObjectArray, Store
 from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray, IntArray
 
@@ -43,7 +43,7 @@ def audit(
         "labels": _counts(store),
         "identical": _duplicates(store, exact),
         "subjects": _subjects(store),
-        "landmarks": _landmarks(store) | {"shape": _shapes(store, landmark_limit)},
+        "landmarks": _landmarks(store) | {"face_share": face_share(store), "shape": _shapes(store, landmark_limit)},
         "action_units": _action_units(store),
         "votes": _votes(store),
         "groups": _groups(store),
