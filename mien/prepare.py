@@ -351,4 +351,8 @@ def summary(store: Store) -> str:
         for entries in sorted(kinds.values(), key=len, reverse=True)[:10]:
             lines.append(f"  {len(entries)} x {entries[0].reason} (first: {entries[0].id})")
     lines.append(share_line(face_share(store)))
+    if any(store.expression) and not (store.split == "test").any():
+        lines.append(
+            "no test split: mien crossval scores every face; mien evaluate --split valid scores the faces that select the epoch"
+        )
     return "\n".join(line for line in lines if line)

@@ -135,6 +135,15 @@ def test_prepare_folder_with_a_corrupt_picture(tmp_path, capsys):
     assert smaller.fingerprint == serial.fingerprint
 
 
+@pytest.mark.parametrize("splits", [[""], ["train", "valid"], ["train", "test"]])
+def test_a_missing_test_split_is_told(tmp_path, capsys, splits):
+    for split in splits:
+        (tmp_path / "f" / split / "happy").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "f" / split / "happy" / "a.png"), fake.face(1, 60))
+    prepare("folder", root=tmp_path / "f", out=tmp_path / "s", size=32, workers=0)
+    assert ("no test split: mien crossval scores every face" in capsys.readouterr().out) == ("test" not in splits)
+
+
 def test_prepare_table_scales_landmarks(tmp_path):
     path = fake.table_csv(tmp_path / "t")
     columns = "image=path,expression=label,subject=person,split=set,attr.skin=skin"
