@@ -22,13 +22,14 @@ WORDS: dict[Any, str] = {
 def wrong_value(name: str, value: Any, kind: Any, source: str = "") -> str:
     """One sentence or more on a value that is not of the type `kind`; `source` says where it came from."""
     parts = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    parts = tuple(part for part in parts if part is not types.NoneType)
     choices = [str(choice) for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
     shown = "null" if value is None else f"'{' '.join(str(value).split())}'"
     if choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return f"{name}: unknown value {shown}.{hint} Valid: {', '.join(choices)}."
-    wanted = "neither true nor false" if kind is bool else f"no {_in_words(kind)}"
+    wanted = "neither true nor false" if parts == (bool,) else f"no {_in_words(kind)}"
     return f"{name}: {shown} is {wanted}{f' (from {source})' if source else ''}."
 
 
