@@ -64,6 +64,7 @@ def check(
 def describe(store: Store, report: dict[str, Any]) -> str:
     """The report as text for a terminal."""
     from mien.data.check import label_table, text_table
+    from mien.data.screen import share_line
 
     info = store.info
     parts = [
@@ -83,6 +84,7 @@ def describe(store: Store, report: dict[str, Any]) -> str:
         + (f"\n  {classes}" if points["all_68"] else "")
         + _shape_lines(points["shape"])
     )
+    parts.append(share_line(points["face_share"]))
     votes = report["votes"]
     if votes["faces"]:
         parts.append(
@@ -126,14 +128,36 @@ def _duplicate_lines(title: str, found: dict[str, Any]) -> str:
         f"{title}: {found['rows']} rows in {found['groups']} groups, {found['surplus']} to spare, "
         f"largest {found['largest']}",
         f"  across splits: {found['groups_across_splits']} groups" + (f" ({', '.join(across)})" if across else ""),
-        f"  with different labels: {found['rows_with_label_conflict']} rows in "
-        f"{found['groups_with_label_conflict']} groups",
     ]
-    if found["conflicts"]:
-        lines.append("  " + ", ".join(f"{name}: {count}" for name, count in list(found["conflicts"].items())[:5]))
+    lines += _conflict_lines(found)
     if found["groups_across_splits"]:
         lines.append("  LEAK: the strict split leaves such rows out of training")
     return "\n".join(lines)
+
+
+def _conflict_lines(found: dict[str, Any]) -> list[str]:
+    """How many rows of groups with several labels, and which; those of one known person apart from the others."""
+
+    def named(conflicts: dict[str, int]) -> str:
+        return ", ".join(f"{name}: {count}" for name, count in list(conflicts.items())[:5])
+
+    rows, groups, every = (
+        found[name] for name in ("rows_with_label_conflict", "groups_with_label_conflict", "conflicts")
+    )
+    lines = [f"  with different labels: {rows} rows in {groups} groups"]
+    own = found["groups_with_label_conflict_of_one_person"]
+    if own:
+        one = found["conflicts_of_one_person"]
+        lines.append(
+            f"    one known person: {found['rows_with_label_conflict_of_one_person']} rows in {own} groups ({named(one)})"
+        )
+        rest = {name: count - one.get(name, 0) for name, count in every.items() if count > one.get(name, 0)}
+        if groups > own:
+            others = rows - found["rows_with_label_conflict_of_one_person"]
+            lines.append(f"    person not known, or several: {others} rows in {groups - own} groups ({named(rest)})")
+    elif every:
+        lines.append(f"  {named(every)}")
+    return lines
 
 
 def _subject_lines(found: dict[str, Any]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
-import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 from mien import __version__
 from mien.errors import MienError, UsageError, unknown_name
+from mien.values import option_values, plain_words
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("mien.demo", "synthesise faces, train unguided and guided, compare on unseen identities, write a report"),
@@ -134,11 +133,13 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
     for word in own:
         if word.startswith("--") and len(word) > 2 and word.split("=")[0] not in valid:
             raise unknown_name(f"option of 'mien {verb}'", word.split("=")[0], valid)
+    given = {option.replace("-", "_"): value for option, value in option_values(own).items()}
+    shown = {name: f"--{name.replace('_', '-')}" for name in named}
     try:
-        values = parser.parse_args(own)
-    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        reason = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", " ".join(str(error).split())).rstrip(".")
-        raise UsageError(f"{reason}. See `mien {verb} --help`.") from error
+        with plain_words(hints, given, names=shown):
+            values = parser.parse_args(own)
+    except UsageError as error:
+        raise UsageError(f"{error} See `mien {verb} --help`.") from error
     flat: list[Any] = []
     for name in positional:
         value = values[name]

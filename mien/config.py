@@ -5,25 +5,27 @@ No inheritance between files, no import paths in strings; an unknown key is an e
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import functools
+import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
-import yaml
 
 from mien.cues.config import CueConfig
 from mien.errors import UsageError, unknown_name
+from mien.files import read_yaml
 from mien.losses.config import GuidanceConfig, check_guidance
 from mien.losses.options import LossConfig
+from mien.values import option_values, plain_words, wrong_value
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
-    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "load_recipe", "read_yaml", "recipe_keys", "recipe_parser", "with_settings",
+    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "load_recipe", "recipe_keys", "recipe_parser", "with_settings",
 ]  # fmt: skip
 
 
@@ -251,21 +253,6 @@ class Recipe:
         return {"guidance": self.guidance, "second": self.second}
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Mapping of a YAML file; one clear line for a missing file, bad syntax or a file that is no mapping."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"recipe not found: {path}. Shipped recipes lie in recipes/.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
-    return data
-
-
 def recipe_parser() -> jsonargparse.ArgumentParser:
     """Parser of every recipe key as --section.key, typed and documented by the dataclasses above."""
     parser = jsonargparse.ArgumentParser(prog="mien train", exit_on_error=False, allow_abbrev=False)
@@ -282,19 +269,20 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
     """
     data = read_yaml(path) if path is not None else {}
     _refuse_unknown(data, str(path))
-    keys = [word[2:].split("=")[0] for word in overrides if word.startswith("--")]
-    for key in keys:
-        if key not in recipe_keys():
-            raise UsageError(f"command line: {unknown_name('key', key, recipe_keys())}")
-    parser = recipe_parser()
-    try:
+    given, kinds = option_values(overrides), _kinds()
+    for key in given:
+        if key not in kinds:
+            raise UsageError(f"command line: {unknown_name('key', key, kinds)}")
+    parser, in_file = recipe_parser(), {f"{s}.{key}": value for s, keys in data.items() for key, value in keys.items()}
+    with plain_words(kinds, in_file, f"{path}: "):
         settings = parser.parse_object(data)
-        if overrides:
-            settings = parser.parse_args(list(overrides), namespace=settings)
-        recipe = Recipe(**parser.instantiate(settings).as_dict())
-    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise UsageError(f"{path or 'command line'}: {' '.join(str(error).split())}.") from error
-    _refuse_out_of_range(recipe, str(path or "command line"))
+    with plain_words(kinds, given, source="--"):
+        settings = parser.parse_args(list(overrides), namespace=settings) if overrides else settings
+    for key, kind in kinds.items():
+        if settings[key] is None and types.NoneType not in typing.get_args(kind):
+            raise UsageError(f"{path}: {wrong_value(key, None, kind)}")
+    recipe = Recipe(**parser.instantiate(settings).as_dict())
+    _refuse_out_of_range(recipe, str(path or "command line"), given)
     return recipe
 
 
@@ -319,7 +307,14 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 def recipe_keys() -> list[str]:
     """Every key of a recipe as section.key."""
-    return [f"{s.name}.{f.name}" for s in dataclasses.fields(Recipe) for f in dataclasses.fields(_section(s))]
+    return list(_kinds())
+
+
+@functools.cache
+def _kinds() -> dict[str, Any]:
+    """Type of every key."""
+    sections = {s.name: typing.get_type_hints(_section(s)) for s in dataclasses.fields(Recipe)}
+    return {f"{name}.{key}": kind for name, kinds in sections.items() for key, kind in kinds.items()}
 
 
 def _section(field_: dataclasses.Field[Any]) -> type[Any]:
@@ -359,7 +354,7 @@ SHARES = (
 """Recipe keys that lie between 0 and 1."""
 
 
-def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
+def _refuse_out_of_range(recipe: Recipe, where: str, overridden: Collection[str] = ()) -> None:
     """Numbers that no training can run with, told by key before anything is read or written."""
     tree = as_dict(recipe)
     for key in (*LEAST, *SHARES):
@@ -367,7 +362,8 @@ def _refuse_out_of_range(recipe: Recipe, where: str) -> None:
         value = tree[section][name]
         if not LEAST.get(key, 0) <= value <= (1 if key in SHARES else float("inf")):  # NaN is refused too
             range_ = "between 0 and 1" if key in SHARES else f"at least {LEAST[key]}"
-            raise UsageError(f"{where}: {key} is {value}; it must be {range_}.")
+            place = "command line" if key in overridden else where
+            raise UsageError(f"{place}: {key} is {value}; it must be {range_}.")
     if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.kind == "au":
         raise UsageError(
             f"{where}: cue.kind au is drawn from the label, which a guide must not tell the net; take au_generic or landmarks."

@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 
 
 @contextmanager
@@ -59,3 +60,22 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Mapping of a YAML file; one clear line for a missing file, a folder, bad syntax or a file that is no mapping."""
+    import yaml
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give a recipe file (.yaml). Shipped recipes lie in recipes/.")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"recipe not found: {path}. Shipped recipes lie in recipes/.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
+    return data

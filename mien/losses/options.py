@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mien.errors import UsageError, unknown_name
+from mien.values import plain_words
 
 
 def _check(condition: bool, message: str) -> None:
@@ -277,9 +278,8 @@ def read_term(entry: Any) -> tuple[str, Term]:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     try:
-        return name, kind(**parser.parse_object(options).as_dict())
-    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise UsageError(f"loss.terms: {name}: {' '.join(str(error).split())}.") from error
+        with plain_words(typing.get_type_hints(kind), options):
+            return name, kind(**parser.parse_object(options).as_dict())
     except UsageError as error:
         raise UsageError(f"loss.terms: {name}: {error}") from error
 
