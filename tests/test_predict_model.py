@@ -377,3 +377,8 @@ def test_doubtful_faces_do_not_count(run, monkeypatch):
     assert strict.predict(image)[0].reason == "no face found (best confidence 0.90, under 0.95)"
     monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model: parts.find)
     assert [load(run, faces=name).least_face for name in ("mediapipe", "dlib")] == [0.7, float("-inf")]
+
+
+def test_an_unknown_finder_of_faces_is_told_with_all_names(run):
+    with pytest.raises(UsageError, match="Did you mean 'mediapipe'.*none"):
+        load(run, faces="mediapip")

@@ -18,7 +18,7 @@ from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain_photos import framing_of_run, refuse_foreign_guide
-from mien.faces.detect import Face, Provider
+from mien.faces.detect import PROVIDERS, Face, Provider
 from mien.predict.device import device_named
 from mien.predict.finders import Finders, ahead, heavy
 from mien.predict.look import batch_of, classify, explain_faces
@@ -357,6 +357,8 @@ def load(
     net, recipe, facts = checkpoint.load_model(folder)
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
+        if faces not in (*PROVIDERS, "none"):
+            raise unknown_name("face provider", faces, (*PROVIDERS, "none"))
         file = None if landmark_model is None else Path(landmark_model)
         provider: Provider | None = None if faces == "none" else Finders(faces, file)
     else:
