@@ -19,7 +19,7 @@ from mien.explain.builtin import gap_weight
 from mien.explain_photos import explain
 from mien.export import drawn_faces, export
 from mien.faces.detect import Face, points_box
-from mien.metrics.calibration import fit_offsets, scaled
+from mien.metrics.calibration import fit_offsets, lift_to_recall, scaled
 from mien.schema import Record
 from mien.train import fit
 
@@ -73,6 +73,25 @@ def test_classes_that_are_not_shown_keep_their_mean_probability():
     weight = 1 / (2 * np.bincount(labels)[labels])
     before, after = scaled(scores, 1.0)[:, 2:].sum(1), scaled(scores + found, 1.0)[:, 2:].sum(1)
     assert weight @ after == pytest.approx(weight @ before, abs=1e-6)
+
+
+@pytest.mark.parametrize("recall", [0.3, 0.9, 1.0])
+def test_the_lift_is_the_smallest_that_does(recall):
+    scores, labels = drawn(np.array([0.0, -1.0, 0.5]), 200)
+
+    def found(lift: float) -> float:
+        hits = [
+            np.argmax(row + np.array([0, lift, 0])) == 1
+            for row, label in zip(scores, labels, strict=True)
+            if label == 1
+        ]
+        return sum(hits) / len(hits)
+
+    lift = lift_to_recall(scores, labels, 1, recall)
+    assert found(lift) >= recall
+    assert lift == 0 or found(lift - 0.11) < found(lift)
+    least = next(step for step in np.linspace(0, 20, 4001) if found(step) >= recall)
+    assert found(least) == found(lift)
 
 
 def test_scores_that_have_no_offsets():
@@ -162,6 +181,25 @@ def test_many_people_are_left_out_in_groups(monkeypatch):
     for row in range(60):
         others = people % 5 != people[row] % 5
         assert offsets[row] == pytest.approx(fit_offsets(scores[others], labels[others]))
+
+
+def test_a_recall_that_is_asked_for(run, photos, tmp_path):
+    words = {"photos": photos / "index.csv", "columns": "image=file,subject=who", "faces": "none", "accuracy": 0.1}
+    plain = calibrate(run, **words, out=tmp_path / "plain.json")
+    lifted = calibrate(run, **words, recall="Happiness=1", out=tmp_path / "lifted.json")
+    assert lifted["recall_asked_for"] == {"Happiness": 1.0}
+    assert lifted["fitted"]["recall"]["Happiness"] == 1
+    assert lifted["offsets"]["Happiness"] >= plain["offsets"]["Happiness"]
+    assert lifted["offsets"]["Neutral"] == plain["offsets"]["Neutral"]
+    for wrong, reason in (
+        ("Hapiness=0.9", "Did you mean 'Happiness'"),
+        ("Happiness", "EXPRESSION=SHARE"),
+        ("Fear=2", "up to 1"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            calibrate(run, **words, recall=wrong, out=tmp_path / "x.json")
+    with pytest.raises(DataError, match="no photo that can be used shows Fear"):
+        calibrate(run, **words, recall="Fear=0.5", out=tmp_path / "x.json")
 
 
 def test_an_accuracy_out_of_reach_keeps_the_offsets(run, photos, tmp_path, capsys):

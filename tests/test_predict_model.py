@@ -380,5 +380,5 @@ def test_doubtful_faces_do_not_count(run, monkeypatch):
 
 
 def test_an_unknown_finder_of_faces_is_told_with_all_names(run):
-    with pytest.raises(UsageError, match="Did you mean 'mediapipe'.*none"):
+    with pytest.raises(UsageError, match=r"Did you mean 'mediapipe'.*none"):
         load(run, faces="mediapip")

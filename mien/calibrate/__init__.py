@@ -18,6 +18,7 @@ def calibrate(
     columns: str | None = None,
     labels: str | None = None,
     subject_pattern: str | None = None,
+    recall: str | None = None,
     faces: str = "mediapipe",
     out: Path | None = None,
     batch: int = 128,
@@ -40,6 +41,8 @@ def calibrate(
         columns: names of the columns, e.g. image=file,subject=person.
         labels: meaning of the values in the column of expressions, e.g. 0=Anger,1=Disgust.
         subject_pattern: regular expression with one group that finds who it is in the path; only for a folder.
+        recall: expression and the share of its photos that must be found at least, e.g. Happiness=0.9; its offset is raised
+            until they are, at the cost of the others. Only with --photos.
         faces: who finds faces in photos: mediapipe, dlib, or none (whole pictures are faces).
         out: calibration file to write; must be given with --photos, RUN/calibration.json without.
         batch: faces at a time.
@@ -54,11 +57,11 @@ def calibrate(
             raise UsageError("with --photos name the file to write by --out, and no --store.")
         check_out(out)
         shown = labelled_photos(photos, columns, labels, subject_pattern)
-        return calibrate_photos(run, shown, faces, accuracy, out, batch)
+        return calibrate_photos(run, shown, faces, accuracy, recall, out, batch)
     if run is None:
         raise UsageError("name a run folder, or --photos (then the model in the box is meant).")
-    if columns or labels or subject_pattern or faces != "mediapipe":
-        raise UsageError("--columns, --labels, --subject-pattern and --faces are for --photos.")
+    if columns or labels or subject_pattern or recall or faces != "mediapipe":
+        raise UsageError("--columns, --labels, --subject-pattern, --recall and --faces are for --photos.")
     from mien.calibrate.faces import calibrate_faces
 
     check_out(out or run / FILE)

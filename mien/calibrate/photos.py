@@ -13,9 +13,9 @@ import numpy as np
 
 from mien.calibration import owner_of
 from mien.data.arrow import Skipped
-from mien.errors import DataError, UsageError
+from mien.errors import DataError, UsageError, unknown_name
 from mien.files import write_atomic
-from mien.metrics.calibration import Floats, abstain_threshold, fit_offsets, scaled
+from mien.metrics.calibration import Floats, abstain_threshold, fit_offsets, lift_to_recall, scaled
 from mien.schema import IntArray, Record, class_index
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def labelled_photos(
 
 
 def calibrate_photos(
-    run: Path | None, photos: Iterator[Record | Skipped], faces: str, accuracy: float, out: Path, batch: int
-) -> dict[str, Any]:
+    run: Path | None, photos: Iterator[Record | Skipped], faces: str, accuracy: float, recall: str | None, out: Path,
+    batch: int,
+) -> dict[str, Any]:  # fmt: skip
     """Fit offsets and threshold, write `out`, and tell what they are worth on people who took no part in their fit.
 
     The threshold is chosen on the answers for people left out, too; it is 1 where no confidence reaches `accuracy`. Each
@@ -76,10 +77,13 @@ def calibrate_photos(
     from mien.predict.model import boxed, load
 
     model = load(run, faces=faces)
+    wanted = None if recall is None else wanted_recall(recall, model.classes)
     judged = judge(model, photos, batch)
     check_people(judged, model.classes)
-    fitted = fit_offsets(judged.scores, judged.labels)
-    held_out = scaled(judged.scores + leave_people_out(judged), 1.0)
+    if wanted is not None and wanted[0] not in judged.labels:
+        raise DataError(f"--recall {recall}: no photo that can be used shows {model.classes[wanted[0]]}.")
+    fitted = fitted_offsets(judged.scores, judged.labels, wanted)
+    held_out = scaled(judged.scores + leave_people_out(judged, wanted), 1.0)
     try:
         threshold, _ = abstain_threshold(held_out, judged.labels, accuracy)
     except DataError:
@@ -92,6 +96,7 @@ def calibrate_photos(
         "offsets": dict(zip(model.classes, (before + now.temperature * fitted).tolist(), strict=True)),
         "threshold": threshold,
         "accuracy_asked_for": accuracy,
+        "recall_asked_for": None if wanted is None else {model.classes[wanted[0]]: wanted[1]},
         "fitted_on": "photos",
         **owner_of(boxed() if run is None else run),
         "photos": len(judged.labels),
@@ -198,7 +203,29 @@ def check_people(judged: Judged, classes: tuple[str, ...]) -> None:
         )
 
 
-def leave_people_out(judged: Judged) -> Floats:
+def wanted_recall(text: str, classes: tuple[str, ...]) -> tuple[int, float]:
+    """Class and share of `Happiness=0.9`."""
+    name, _, share = text.partition("=")
+    if name not in classes:
+        raise unknown_name("expression of --recall", name, classes)
+    try:
+        value = float(share)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UsageError(f"--recall {text}: write EXPRESSION=SHARE with a share above 0 and up to 1, e.g. {name}=0.9.")
+    return classes.index(name), value
+
+
+def fitted_offsets(scores: Floats, labels: IntArray, wanted: tuple[int, float] | None) -> Floats:
+    """(K,) offsets of `fit_offsets`, that of one class raised until the wanted share of its samples is found."""
+    offsets = fit_offsets(scores, labels)
+    if wanted is not None and wanted[0] in labels:
+        offsets[wanted[0]] += lift_to_recall(scores + offsets, labels, *wanted)
+    return offsets
+
+
+def leave_people_out(judged: Judged, wanted: tuple[int, float] | None = None) -> Floats:
     """(N, K) offsets of each photo, fitted on the photos of other people: of all others, or of all other groups."""
     from mien.progress import track
 
@@ -206,7 +233,7 @@ def leave_people_out(judged: Judged) -> Floats:
     groups = judged.people % MOST_FITS
     for group in track(np.unique(groups), "people left out", min(MOST_FITS, len(np.unique(judged.people)))):
         own = groups == group
-        offsets[own] = fit_offsets(judged.scores[~own], judged.labels[~own])
+        offsets[own] = fitted_offsets(judged.scores[~own], judged.labels[~own], wanted)
     return offsets
 
 

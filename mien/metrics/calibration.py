@@ -114,6 +114,30 @@ def fit_offsets(scores: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np
     return offsets
 
 
+def lift_to_recall(scores: Floats, labels: npt.NDArray[np.int64], label: int, recall: float) -> float:
+    """The smallest number to add to the scores of one class so that it wins in at least this share of its own samples.
+
+    0 where it does already. The number lies in the middle between the last sample that must be won and the next one, at most
+    0.1 beyond the former. DataError without a sample of the class.
+
+    Args:
+        scores: (N, K) as in `fit_offsets`, its offsets added.
+        labels: (N,) class index of each.
+        label: the class.
+        recall: share in (0, 1].
+
+    """
+    own = np.asarray(scores, dtype=np.float64)[labels == label]
+    if not len(own):
+        raise DataError("a recall needs samples of its class.")
+    missing = np.sort(np.delete(own, label, axis=1).max(1) - own[:, label])
+    last = int(np.ceil(recall * len(missing) - 1e-9)) - 1
+    further = missing[last + 1] if last + 1 < len(missing) else np.inf
+    if missing[last] < 0:
+        return 0.0
+    return float(missing[last] + min(further - missing[last], 0.2) / 2)
+
+
 def _common_shift(
     scores: npt.NDArray[np.float64], shown: npt.NDArray[np.int64], offsets: npt.NDArray[np.float64],
     weight: npt.NDArray[np.float64],

@@ -345,7 +345,7 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
-        calibration: file of `mien calibrate`, or the name of one in the run folder (of the model in the box: portraits);
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the model in the box: portraits, smiles);
             by default the run's calibration.json.
 
     """
