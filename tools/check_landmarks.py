@@ -19,6 +19,11 @@ from mien.faces.detect import Provider, open_provider
 from mien.faces.landmarks import GROUPS, eye_distance, normalised_error
 from mien.schema import ByteArray, FloatArray
 
+LEAST = 0.7
+"""Confidence from which `mien predict` counts a face."""
+FACE_SHARE = 0.38
+"""Width of the face in the portraits."""
+
 
 def read(path: Path) -> ByteArray:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
@@ -102,6 +107,24 @@ def small(file: Path, provider: Provider, rows: int, overlays: Path | None) -> N
             )
 
 
+def far_away(folder: Path, provider: Provider, count: int = 10) -> None:
+    """How wide a face must be in large pictures: portraits, shrunk, on a plain ground at places drawn by chance."""
+    photos = sorted((folder / "london" / "smiling").iterdir())[:count]
+    for width, height in ((640, 480), (1280, 960), (1920, 1080), (4000, 3000)):
+        found = {}
+        for face in (16, 20, 25, 30, 40, 50, 60, 80):
+            side, hits = round(face / FACE_SHARE), 0
+            for seed, photo in enumerate(photos):
+                draws = np.random.default_rng(seed)
+                x, y = int(draws.integers(0, width - side)), int(draws.integers(0, height - side))
+                image = np.full((height, width, 3), (150, 160, 150), np.uint8)
+                image[y : y + side, x : x + side] = cv2.resize(read(photo), (side, side), interpolation=cv2.INTER_AREA)
+                hits += any(one.score >= LEAST for one in provider(image))
+            found[face] = hits
+        counts = ", ".join(f"{face} px: {hits}" for face, hits in found.items())
+        print(f"faces found of {count} in {width} x {height}, by their width: {counts}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--provider", default="mediapipe")
@@ -116,6 +139,7 @@ def main() -> None:
         print(f"portraits of {560 * scale:.0f} px{', grey' if grey else ''}:")
         portraits(data / "faces", provider, options.overlays, scale, grey)
     negatives(data / "faces" / "negatives", provider)
+    far_away(data / "faces", provider)
     small(data / "fer2013" / "fer2013_train_public.npz", provider, options.fer_rows, options.overlays)
 
 
