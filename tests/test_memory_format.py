@@ -98,37 +98,14 @@ def test_nets_of_the_kind_train():
 
 
 NETS = [
-    "mobileone_s0",
-    "fastvit_t8",
-    "resnet10t",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "vgg11",
-    "vgg16",
-    "inception_v3",
-    "efficientnet_b0",
-    "densenet121",
-    "convnext_atto",
-    "convnext_tiny",
-    "mobilenetv3_small_050",
-    "mobilenetv4_conv_small",
-    "regnetx_002",
-    "regnety_016",
-    "seresnet18",
-    "ghostnet_050",
-    "edgenext_xx_small",
-    "poolformer_s12",
-    "simple_cnn",
-]
+    "mobileone_s0", "fastvit_t8", "resnet10t", "resnet18", "resnet34", "resnet50", "resnet101", "vgg11", "vgg16", "inception_v3",
+    "efficientnet_b0", "densenet121", "convnext_atto", "convnext_tiny", "mobilenetv3_small_050", "mobilenetv4_conv_small",
+    "regnetx_002", "regnety_016", "seresnet18", "ghostnet_050", "edgenext_xx_small", "poolformer_s12", "simple_cnn",
+]  # fmt: skip
 """One or more of every family that recipes and documents name."""
 TOKEN_NETS = [
-    "deit_tiny_patch16_224",
-    "deit_small_patch16_224",
-    "deit_tiny_distilled_patch16_224",
-    "vit_tiny_patch16_224",
-]
+    "deit_tiny_patch16_224", "deit_small_patch16_224", "deit_tiny_distilled_patch16_224", "vit_tiny_patch16_224",
+]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -253,7 +253,7 @@ def test_readme_map_is_the_tree():
     block = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- file map -->")[1].split("```")[1]
     rows = block.strip().splitlines()
     assert len(rows) <= 15
-    named = {name for row in rows for name in re.findall(r"(?<!\S)(?:mien/)?(\w+)/(?=\s)", row)} - {"mien"}
+    named = {name for row in rows for name in re.findall(r"(?<!\S)(?:mien/)?(\w+)/(?=\s|$)", row)} - {"mien"}
     there = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
     there |= {"recipes", "examples", "benchmarks", "tools", "tests", "docs"}
     assert named == there
