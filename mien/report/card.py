@@ -10,6 +10,7 @@ from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
 from mien.report.words import CONTROLS, FLOORS, MAPS, number
+from mien.training.coverage import Coverage, coverage_sentence
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -76,7 +77,7 @@ Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a
 
 `{recipe.model.backbone}` with head `{recipe.model.head}`{placed}, input {recipe.model.size} px, seed {recipe.run.seed}.
 Training {training}.
-Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
+{_coverage(run)}Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
 
 ## Data
 
@@ -120,6 +121,12 @@ def _data(run: Run) -> str:
         f"Protocol `{run.results['protocol']}`. The licence of the data may limit the use of the weights.",
     ]
     return "\n".join(filter(None, lines))
+
+
+def _coverage(run: Run) -> str:
+    """A line for each part of the training that needs a cue: how many faces have one; nothing for an older run."""
+    lines = [f"{part}: {coverage_sentence(Coverage(**counts))}.\n" for part, counts in run.env.get("cues", {}).items()]
+    return "".join(lines)
 
 
 def _drawn(run: Run) -> str:
