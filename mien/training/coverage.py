@@ -67,8 +67,8 @@ def coverage_of(recipe: Recipe, store: Store, targets: IntArray | FloatArray, ro
         DataError: no face has one, so that nothing would be guided; it names the part, the cause and what helps.
 
     """
-    labels = targets.argmax(1) if targets.ndim == 2 else targets
-    known = np.isfinite(store.landmarks[rows]).all(2).any(1)
+    labels = (targets.argmax(axis=1) if targets.ndim == 2 else targets).astype(np.int64)
+    known = np.any(np.isfinite(store.landmarks[rows]).all(axis=2), axis=1)
     counted: dict[str, int] = {}
     found = {}
     for part, cue in cue_uses(recipe).items():
