@@ -10,7 +10,6 @@ from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
 from mien.report.words import CONTROLS, FLOORS, MAPS, number
-from mien.training.coverage import Coverage, coverage_sentence
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -125,7 +124,10 @@ def _data(run: Run) -> str:
 
 def _coverage(run: Run) -> str:
     """A line for each part of the training that needs a cue: how many faces have one; nothing for an older run."""
-    lines = [f"{part}: {coverage_sentence(Coverage(**counts))}.\n" for part, counts in run.env.get("cues", {}).items()]
+    lines = [
+        f"{part}: {one['with_cue']} of {one['faces']} training faces have a cue ({one['cue']}).\n"
+        for part, one in run.env.get("cues", {}).items()
+    ]
     return "".join(lines)
 
 
