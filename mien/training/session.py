@@ -78,13 +78,7 @@ class Session(NamedTuple):
 def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
     run = recipe.run
-    try:
-        fabric = Fabric(
-            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"run: {' '.join(str(error).split())}") from error
-    fabric.launch()
+    fabric = open_fabric(recipe)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -137,6 +131,19 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
         coverage,
     ), state  # fmt: skip
+
+
+def open_fabric(recipe: Recipe) -> Fabric:
+    """Devices and precision of a recipe, launched; UsageError for what this machine does not have."""
+    run = recipe.run
+    try:
+        fabric = Fabric(
+            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"run: {' '.join(str(error).split())}") from error
+    fabric.launch()
+    return fabric
 
 
 def prepare_guides(
