@@ -209,7 +209,7 @@ def test_drawn_examples_need_no_photo(tab):
     assert tab.locator("#examples button").count() == 3
     tab.locator("#examples button").nth(1).click()
     tab.wait_for_selector("#photo-answers .mien-card")
-    assert "Drawn face" in tab.inner_text("#photo-answers .mien-card h3")
+    assert "Synthetic face" in tab.inner_text("#photo-answers .mien-card h3")
 
 
 def test_what_is_no_photo_is_told(tab):

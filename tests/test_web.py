@@ -1,4 +1,4 @@
-"""The page: drawn faces, cards, photos, its guard and its server. A browser looks at it in test_page.py."""
+"""The page: synthetic faces, cards, photos, its guard and its server. A browser looks at it in test_page.py."""
 
 import http.client
 import io
@@ -52,7 +52,7 @@ def face_asked(units: dict | None = None, person: int = 1, yaw: float = 0, pitch
     return {"units": synthetic.START if units is None else units, "person": person, "yaw": yaw, "pitch": pitch}
 
 
-# drawn faces
+# synthetic faces
 
 
 def test_every_unit_of_the_rig_has_a_slider():
@@ -106,14 +106,14 @@ def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
     shown = found["html"]
     face = synthetic.draw_face(synthetic.START, 2, 10, 0)
     direct = replace(served.model, provider=synthetic.finder_of(face)).predict(face.image).faces[0]
-    assert f"Drawn face: {direct.expression} {direct.confidence:.0%}" in shown
+    assert f"Synthetic face: {direct.expression} {direct.confidence:.0%}" in shown
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", shown)]
     np.testing.assert_allclose(widths, [100 * p for p in direct.probabilities.values()], atol=0.06)
     assert "AU cue: Sadness" in shown
     assert "layer_cam: Sadness" in shown
     assert shown.count("<img") == 4
     assert "unsure" in shown
-    assert found["csv"].splitlines()[1].split(",")[1] == "drawn face"
+    assert found["csv"].splitlines()[1].split(",")[1] == "synthetic face"
 
 
 def test_the_page_is_told_all_that_its_controls_need(served):
@@ -148,7 +148,7 @@ def face_of(expression: str = "Fear", cue=None, **options) -> FacePrediction:
     told = Explanation("cam", expression, "Anger", np.eye(3, dtype=np.float32), np.ones((3, 3), np.float32), cue, None)
     named = {"Fear": 0.75, "<b>": 0.25}
     return FacePrediction(
-        1, (0, 0, 9, 9), np.zeros((68, 2), np.float32), 0.9, named, expression, 0.75, False, "fitted",
+        1, (0, 0, 9, 9), np.zeros((68, 2), np.float32), 0.9, named, expression, 0.75, False, "aligned",
         np.zeros((32, 32, 3), np.uint8), np.eye(2, 3), **{"explanation": told, **options},
     )  # fmt: skip
 

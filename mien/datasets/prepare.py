@@ -52,14 +52,14 @@ def prepare(
     au_scale: Literal["intensity", "occurrence"] | None = None,
     fold: str | None = None,
     subject_leak: bool = False,
-    drawn: Path | None = None,
+    synthetic: Path | None = None,
     workers: int | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
     Args:
         dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
-            folders), table (CSV or Parquet), synthetic (of mien synthesize), fitted (a prepared store, its faces laid alike).
+            folders), table (CSV or Parquet), synthetic (of mien synthesize), aligned (a prepared store, its aligned faces).
         root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and fitted the store to read.
         out: Folder of the store; new, empty, or one that this command began.
         size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for fitted,
@@ -90,7 +90,7 @@ def prepare(
         fold: disfa, bp4d, audetnet only: which subjects are test, literature-1 (used for disfa and bp4d), literature-2, ...,
             bp4d also published-1; audetnet also a number, for train_ids_1.csv and test_ids_1.csv.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
-        drawn: fitted only: store of mien synthesize whose faces join the training part.
+        synthetic: fitted only: store of mien synthesize whose faces join the training part.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
@@ -98,7 +98,7 @@ def prepare(
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
-        "subject_leak": subject_leak or None, "drawn": drawn,
+        "subject_leak": subject_leak or None, "synthetic": synthetic,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
@@ -142,7 +142,7 @@ def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
-    if dataset == "fitted" and align:
+    if dataset == "aligned" and align:
         raise UsageError("fitted lays every face already: leave out --align.")
     return DATASETS[dataset]
 

@@ -90,7 +90,7 @@ function tabs() {
   });
 }
 
-// drawn faces
+// synthetic faces
 
 function slider(id, label, options) {
   const input = element('input', { id, type: 'range', ...options });
@@ -146,8 +146,8 @@ function drawn() {
   for (const input of document.querySelectorAll('#sliders input')) input.addEventListener('input', answerDrawn);
   $('sliders').addEventListener('submit', (event) => event.preventDefault());
   $('drawn-buttons').append(
-    button('Rows (CSV)', () => download(rows, 'drawn-face.csv', 'text/csv')),
-    button('Report (PDF)', () => downloadReport(() => askDrawn('/report', drawnFace()), $('drawn-answer'), 'drawn-face.pdf')));
+    button('Rows (CSV)', () => download(rows, 'synthetic-face.csv', 'text/csv')),
+    button('Report (PDF)', () => downloadReport(() => askDrawn('/report', drawnFace()), $('drawn-answer'), 'synthetic-face.pdf')));
 }
 
 // photos: this tab holds the files; each question carries one
@@ -189,8 +189,8 @@ function photos() {
   $('drop').addEventListener('dragover', (event) => event.preventDefault());
   $('drop').addEventListener('drop', (event) => { event.preventDefault(); take(event.dataTransfer.files); });
   known.examples.forEach(([preset, person, yaw]) => {
-    $('examples').append(button(`Drawn example: ${preset}`, () => {
-      pictures = [{ name: `drawn ${preset}`, face: { units: known.presets[preset], person, yaw, pitch: 0 } }];
+    $('examples').append(button(`Synthetic example: ${preset}`, () => {
+      pictures = [{ name: `synthetic ${preset}`, face: { units: known.presets[preset], person, yaw, pitch: 0 } }];
       return answerPhotos();
     }));
   });

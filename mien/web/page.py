@@ -1,4 +1,4 @@
-"""What the page answers: drawn faces, photos, frames of a camera or video, a report. Each answer needs its question only."""
+"""What the page answers: synthetic faces, photos, frames of a camera or video, a report. Each answer needs its question only."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def open_model(
     except DataError as error:
         if faces != "auto" or landmark_model is not None:
             raise
-        print(f"mien: photos are refused, drawn faces work: {error}", file=sys.stderr)
+        print(f"mien: photos are refused, synthetic faces work: {error}", file=sys.stderr)
         return Served(model, f"not in photos: {error}", methods, photos=False)
     model = replace(model, provider=finders, least_face=LEAST_FACE.get(name, float("-inf")))
     return Served(model, f"found by {name}", methods)
@@ -128,10 +128,10 @@ def answer(served: Served, max_bytes: int, question: Question) -> Answer:
 
 
 def look(served: Served, question: Question) -> Answer:
-    """Cards of a drawn face or a photo, its picture with boxes, and its rows."""
+    """Cards of a synthetic face or a photo, its picture with boxes, and its rows."""
     one = looked_at(served, question)
     if one.drawn:
-        shown = cards.card(one.found.faces[0], one.method, "Drawn face")
+        shown = cards.card(one.found.faces[0], one.method, "Synthetic face")
     else:
         shown = cards.photo_page(one.image, one.found, one.method)
     return as_json(
@@ -170,7 +170,7 @@ QUESTIONS: dict[str, Callable[[Served, Question], Answer]] = {"/look": look, "/f
 
 
 def looked_at(served: Served, question: Question) -> Looked:
-    """The drawn face (JSON) or photo (bytes) of a question, explained."""
+    """The synthetic face (JSON) or photo (bytes) of a question, explained."""
     method = question.fields.get("method", served.methods[0])
     if method not in served.methods:
         raise unknown_name("map", method, served.methods)
@@ -180,7 +180,7 @@ def looked_at(served: Served, question: Question) -> Looked:
         face = drawn_face(question.body)
         model = replace(served.model, provider=synthetic.finder_of(face))
         found = model.predict(face.image, explain=method, expression=wanted, display=DISPLAY)[0]
-        return Looked(face.image, replace(found, source="drawn face"), method, drawn=True)
+        return Looked(face.image, replace(found, source="synthetic face"), method, drawn=True)
     need_finder(served)
     image = smaller(read_photo(question.body))
     found = served.model.predict(image, explain=method, expression=wanted, display=DISPLAY)[0]
@@ -194,7 +194,7 @@ def drawn_face(body: bytearray) -> Any:
         units = {str(name): float(value) for name, value in dict(asked["units"]).items()}
         person, yaw, pitch = int(asked["person"]), float(asked["yaw"]), float(asked["pitch"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        raise UsageError("a drawn face is asked for with units, person, yaw and pitch as numbers.") from None
+        raise UsageError("a synthetic face is asked for with units, person, yaw and pitch as numbers.") from None
     return synthetic.draw_face(units, person, yaw, pitch)
 
 
