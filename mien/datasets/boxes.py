@@ -14,7 +14,8 @@ import yaml
 
 from mien.data.arrow import Skipped
 from mien.datasets.words import SPLIT_NAMES, Labels, label_remedy, named
-from mien.errors import UsageError
+from mien.errors import PictureError, UsageError
+from mien.faces.pictures import upright_size
 from mien.files import IMAGE_SUFFIXES, listing, walk
 from mien.schema import FloatArray, Record
 
@@ -114,15 +115,11 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture when it is upright."""
-    from PIL import Image
-
+    """Width and height of a picture when it is upright; of no meaning for one that cannot be decoded, which is told later."""
     try:
-        with Image.open(path) as picture:
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return picture.size[::-1] if turned else picture.size
-    except (OSError, ValueError):
-        return 1, 1  # told when it is decoded
+        return upright_size(path)
+    except PictureError:
+        return 1, 1
 
 
 def _class_names(root: Path) -> dict[str, str]:

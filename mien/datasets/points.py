@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.arrow import Skipped
-from mien.errors import DataError, UsageError
+from mien.errors import DataError, PictureError, UsageError
 from mien.faces.detect import open_given
+from mien.faces.pictures import upright_size
 from mien.schema import FloatArray, Record
 
 Read = Callable[[], Iterator[Record | Skipped]]
@@ -94,17 +95,9 @@ def picture_size(item: Record) -> tuple[int, int] | None:
     """Width and height of a record's picture without decoding it, upright; None where that cannot be told."""
     if isinstance(item.image, np.ndarray):
         return int(item.image.shape[1]), int(item.image.shape[0])
-    if not isinstance(item.image, Path | bytes):
-        return None
-    import io
-
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(item.image) if isinstance(item.image, bytes) else item.image) as picture:
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return picture.size[::-1] if turned else picture.size
-    except (OSError, ValueError, SyntaxError):
+        return upright_size(item.image) if isinstance(item.image, Path | bytes) else None
+    except PictureError:
         return None
 
 

@@ -56,7 +56,7 @@ def prepare(
     fold: str | None = None,
     first_frame: int | None = None,
     subject_leak: bool = False,
-    drawn: Path | None = None,
+    synthetic: Path | None = None,
     replace: bool = False,
     workers: int | None = None,
 ) -> Store:
@@ -64,7 +64,7 @@ def prepare(
 
     Args:
         dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
-            folders), table (CSV or Parquet), synthetic (of mien synthesize), fitted (a prepared store, its faces laid alike).
+            folders), table (CSV or Parquet), synthetic (of mien synthesize), aligned (a prepared store, its aligned faces).
         root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and fitted the store to read.
         out: Folder of the store; new, empty, or one that this command began.
         size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for fitted,
@@ -102,7 +102,7 @@ def prepare(
             train_ids_1.csv and test_ids_1.csv.
         first_frame: disfa only: number of the first picture file, 0 or 1; told by all subjects together by default.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
-        drawn: fitted only: store of mien synthesize whose faces join the training part.
+        synthetic: fitted only: store of mien synthesize whose faces join the training part.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         workers: Processes; all cores by default, 1 stays in this one.
 
@@ -111,7 +111,8 @@ def prepare(
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units,
-        "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "drawn": drawn,
+        "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None,
+        "synthetic": synthetic,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
@@ -153,7 +154,7 @@ def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
-    if dataset == "fitted" and align:
+    if dataset == "aligned" and align:
         raise UsageError("fitted lays every face already: leave out --align.")
     return DATASETS[dataset]
 

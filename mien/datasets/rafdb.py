@@ -17,7 +17,8 @@ from mien.data.arrow import Skipped
 from mien.datasets import folder
 from mien.datasets.published_folds import read_folds, with_folds
 from mien.datasets.words import SPLIT_NAMES
-from mien.errors import DataError, UsageError, unknown_name
+from mien.errors import DataError, PictureError, UsageError, unknown_name
+from mien.faces.pictures import picture_size
 from mien.faces.text_table import open_table
 from mien.files import listing
 from mien.schema import FloatArray, Record
@@ -196,16 +197,13 @@ def check_boxes(base: Path, folder: Path, names: tuple[str, ...]) -> dict[str, i
     placed, where the dataset has them, lie inside the box widened by a tenth a side. On photos wider than high, or with
     a face off the diagonal, only one order can fit.
     """
-    from PIL import Image, UnidentifiedImageError
-
     votes, checked = dict.fromkeys(BOX_READINGS, 0), 0
     for name in names[:: max(1, len(names) // CHECKED)]:
         stem = Path(name).stem
         numbers = _numbers(base / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt")[:4]
         try:
-            with Image.open(folder / name) as picture:
-                size = picture.size
-        except (OSError, UnidentifiedImageError):
+            size = picture_size(folder / name)
+        except PictureError:
             continue
         if len(numbers) == 4:
             checked += 1

@@ -110,8 +110,9 @@ def named(word: str, labels: Labels) -> str | None:
 
 
 def numberings_of(numbers: Iterable[str]) -> list[str]:
-    """Names of the numberings that these labels, all of them numbers, may be, first of all from the same least one on. Those above 7 exclude
-    none (AffectNet's 8 to 10 are no expressions).
+    """Names of the numberings that these labels, all of them numbers, may be, first of all from the same least one on.
+
+    Those above 7 exclude none (AffectNet's 8 to 10 are no expressions).
     """
     keys = {label_key(word) for word in numbers}
     if not keys or not all(key.isdigit() for key in keys):

@@ -101,7 +101,8 @@ def _read_folder(folder: Path, order: Order) -> dict[str, FloatArray]:
         except DataError as error:
             broken.append(str(error))
             found = {file.stem: np.full((LANDMARKS, 2), np.nan, dtype=np.float32)}
-        if list(found) != [file.stem] and all(map(str.isdigit, found)) and file.suffix.lower() == ".csv":  # frames of a video, which OpenFace counts from 1
+        # Frames of a video, which OpenFace counts from 1.
+        if list(found) != [file.stem] and all(map(str.isdigit, found)) and file.suffix.lower() == ".csv":
             found = {f"{name}_{int(frame) - 1}": points for frame, points in found.items()}
         table.update({name: found[file.stem]} if list(found) == [file.stem] else found)
     if len(broken) == len(files):
