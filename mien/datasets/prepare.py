@@ -57,6 +57,7 @@ def prepare(
     first_frame: int | None = None,
     subject_leak: bool = False,
     synthetic: Path | None = None,
+    like: Path | None = None,
     replace: bool = False,
     workers: int | None = None,
 ) -> Store:
@@ -103,6 +104,7 @@ def prepare(
         first_frame: disfa only: number of the first picture file, 0 or 1; told by all subjects together by default.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
         synthetic: fitted only: store of mien synthesize whose faces join the training part.
+        like: aligned only: run folder of mien train; faces are laid where its training faces lie, and keep their splits.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         workers: Processes; all cores by default, 1 stays in this one.
 
@@ -112,12 +114,12 @@ def prepare(
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units,
         "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None,
-        "synthetic": synthetic,
+        "synthetic": synthetic, "like": like,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     first = _first(read, dataset, root, out, own)
-    shape = _shape(reader, root, size, channels)
+    shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     if landmark_limit is not None and not landmark_limit > 0:
         raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
@@ -159,9 +161,13 @@ def _reader(dataset: str, align: bool) -> Reader:
     return DATASETS[dataset]
 
 
-def _shape(reader: Reader, root: Path, size: int | None, channels: int | None) -> tuple[int, int]:
+def _shape(
+    reader: Reader, root: Path, given: dict[str, Any], size: int | None, channels: int | None
+) -> tuple[int, int]:
     """Size and channels of the store: what was asked for, else what is usual for the dataset."""
-    usual = (reader.size, reader.channels) if reader.shape is None else reader.shape(root)
+    accepted = {} if reader.shape is None else inspect.signature(reader.shape).parameters
+    taken = {name: value for name, value in given.items() if name in accepted}
+    usual = (reader.size, reader.channels) if reader.shape is None else reader.shape(root, **taken)
     return size or usual[0], channels or usual[1]
 
 

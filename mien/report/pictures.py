@@ -38,10 +38,14 @@ class Faces:
     """Pixels and landmarks of the faces that a run was scored on, read from its store."""
 
     def __init__(self, run: Run) -> None:
+        from mien.data.framed import FramedStore
+        from mien.data.framing import Framing
         from mien.data.observed import open_faces
 
         self.run, data = run, run.recipe.data
         self.store = open_faces(data.store, data.action_units)
+        if "framing" in run.results:
+            self.store = FramedStore(self.store, Framing(**run.results["framing"]))
         if self.store.fingerprint != run.results["store_fingerprint"]:
             raise DataError(f"the store '{self.store.path}' holds other faces than {run.name} was scored on")
 
