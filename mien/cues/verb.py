@@ -48,6 +48,9 @@ def cues(
     least: float = 1.0,
     action_units: Path | None = None,
     control: str = "none",
+    per_class: bool = False,
+    files: Literal["npy", "png"] = "npy",
+    crops: bool = False,
     seed: int = 0,
 ) -> FloatArray | None:
     """Draw where the evidence should be: maps from landmarks, or a sheet of cues over the faces of a prepared store.
@@ -61,7 +64,8 @@ def cues(
         expression: draw every face as this expression; a store uses its own labels when this is left out.
         image_size: side in pixels of the image that the landmarks of an .npz file lie on.
         size: side of the maps in cells; the image size when left out.
-        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,).
+        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,). Or, for a store, a
+            folder: one file a face, resumed by the same command, in flat memory, and index.csv.
         sheet: .png file to write: one row per expression with image, landmarks and cue.
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
         jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
@@ -71,6 +75,9 @@ def cues(
         saliency: spectral_residual, or a file with weights of MSI-Net.
         least: au_observed, intensity (0-5) from which an action unit is drawn.
         action_units: au_observed, file `id,AU1,...` of mien audet predict in place of the store's action units.
+        per_class: folder only: the map of every expression on each face, in place of that of its own.
+        files: folder only: npy (float32 from 0 to 1) or png (8-bit grey).
+        crops: folder only: write the store's pictures beside the maps, as PNG.
         control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
         seed: seed of the controls that draw lots.
 
@@ -78,6 +85,9 @@ def cues(
     config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency, least)
     if out is None and sheet is None:
         raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
+    as_folder = out is not None and source.is_dir() and out.suffix.lower() != ".npz"
+    if (per_class or crops or files != "npy") and not as_folder:
+        raise UsageError("--per-class, --files and --crops go with a prepared store and --out FOLDER.")
     if image_size < 1 or (size is not None and size < 1):
         raise UsageError("--image-size and --size must be at least 1.")
     if expression is not None:
@@ -85,6 +95,7 @@ def cues(
     names: list[str | None] | None = None
     pictures: Pictures = None
     units: FloatArray | None = None
+    store: Store | None = None
     if source.is_dir():
         from mien.data.observed import open_faces
 
@@ -104,10 +115,19 @@ def cues(
             raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
         if cue == "au" and expression is None:
             raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
-    if out is None:
-        return None
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
+    if out is None:
+        return None
+    if as_folder and store is not None:
+        from mien.cues.folder import write_maps
+
+        print(
+            write_maps(
+                store, config, out, names=names, size=size or image_size, seed=seed, per_class=per_class, files=files, crops=crops,
+            )
+        )  # fmt: skip
+        return None
     maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures, units)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")

@@ -18,7 +18,7 @@ from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
 from mien.datasets.points import as_shares, check_frame, read_frame, with_points
 from mien.datasets.replace import new_place, put_in_place
-from mien.datasets.screen import limit_landmarks
+from mien.datasets.screen import check_limit, limit_landmarks
 from mien.datasets.summary import summary
 from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.progress import ordered_map
@@ -121,13 +121,12 @@ def prepare(
     first = _first(read, dataset, root, out, own)
     shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
-    if landmark_limit is not None and not landmark_limit > 0:
-        raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
-    chosen = own | _without_none(brought) if landmarks else own
-    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
+    check_limit(landmark_limit)
     laid = read if landmarks is None else functools.partial(with_points, read, landmarks, landmark_order)
     if options.provider is None and not reader.landmarks and landmark_frame is None:
         check_frame(laid())
+    chosen = own | _without_none(brought) if landmarks else own
+    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
     place = new_place(out) if replace else out
     left, total = _left(laid, place, options)
     store = write_store(
