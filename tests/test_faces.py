@@ -1,4 +1,4 @@
-"""Faces: landmark conventions and files, alignment, model fetch, and the LiteRT pipeline on a drawn face."""
+"""Faces: landmark conventions and files, alignment, model fetch, and the LiteRT pipeline on a synthetic face."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ def shape(seed: int = 0) -> np.ndarray:
 
 
 def draw_face(size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn face and where its left eye, right eye, left and right mouth corner are."""
+    """A synthetic face and where its left eye, right eye, left and right mouth corner are."""
     image = np.full((size, size, 3), (120, 150, 170), np.uint8)
     s = size / 256
 
@@ -202,7 +202,7 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
         ("a.txt", "\n".join(["1 2"] * 67), "67 lines of two numbers found, 68 expected"),
         ("a.txt", "\n".join(["1 2"] * 67 + ["1"]), "line 1: 0 numbers after a comma"),
         ("a.csv", "id,x1,y1\n1,2,3\n", "no columns"),
-        ("a.csv", "", "no columns"),
+        ("a.csv", "", "is empty"),
         ("a.csv", "id," + ",".join(f"{a}{i}" for a in "xy" for i in range(1, 69)) + "\nq,1\n", "line 2: 2 cells"),
         ("a.pts", "version: 1\n{\n1 2\n}\n", "2 numbers between braces"),
         ("a.pts", "1 2 3", "0 numbers"),
@@ -596,7 +596,7 @@ def test_models_get_over_http_and_from_a_file(toy_model, capsys):
         server.shutdown()
     assert models.cached_model("toy") is None
     assert list((toy_model / "cache").iterdir()) == []  # no half files
-    models.models("list")
+    models.models()
     assert "toy: not fetched" in capsys.readouterr().out
 
 

@@ -33,14 +33,14 @@ def calibrate(
     worth is told by people left out. --out is used by `mien predict --calibration OUT`. The temperature stays.
 
     Args:
-        run: run folder of mien train; with --photos by default the model in the box.
+        run: run folder of mien train; with --photos by default the bundled model.
         accuracy: the threshold is the lowest confidence from which on these faces reach this accuracy.
         store: another place of the run's prepared store.
         photos: CSV or Parquet file with columns image, expression and subject (who it is), or a folder with a folder for each
             expression; one face a photo.
         columns: names of the columns, e.g. image=file,subject=person.
-        labels: meaning of the values in the column of expressions, e.g. 0=Anger,1=Disgust.
-        subject_pattern: regular expression with one group that finds who it is in the path; only for a folder.
+        labels: meaning of numbers and foreign words among the labels, e.g. 0=Anger,1=Disgust.
+        subject_pattern: regular expression with one group that finds who it is in the path, or a preset.
         recall: expression and the share of its photos that must be found at least, e.g. Happiness=0.9; its offset is raised
             until they are, at the cost of the others. Only with --photos.
         faces: who finds faces in photos: mediapipe, dlib, or none (whole pictures are faces).
@@ -59,7 +59,7 @@ def calibrate(
         shown = labelled_photos(photos, columns, labels, subject_pattern)
         return calibrate_photos(run, shown, faces, accuracy, recall, out, batch)
     if run is None:
-        raise UsageError("name a run folder, or --photos (then the model in the box is meant).")
+        raise UsageError("name a run folder, or --photos (then the bundled model is meant).")
     if columns or labels or subject_pattern or recall or faces != "mediapipe":
         raise UsageError("--columns, --labels, --subject-pattern, --recall and --faces are for --photos.")
     from mien.calibrate.faces import calibrate_faces

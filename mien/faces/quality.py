@@ -9,13 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mien.faces.align import align
+from mien.faces.align import similarity, template, warp
 from mien.faces.head import head_of
+from mien.faces.landmarks import five_points
 from mien.faces.provider import Face
 from mien.schema import ByteArray, FloatArray
 
 SIDE = 64
 """Pixels of the aligned view in which sharpness and light are measured."""
+INNER = (slice(10, 58), slice(10, 54))
+"""Rows and columns of that view: brows to chin without the background."""
 
 
 class Quality(NamedTuple):
@@ -45,10 +48,10 @@ UNKNOWN = Quality(*[float("nan")] * 8)
 def quality_of(image: ByteArray, face: Face) -> Quality:
     """Quality of a face of an RGB picture (H, W, 3); fields that need its points are NaN where these are not known."""
     head = head_of(face.landmarks, face.mesh)
-    found = align(image, face.landmarks, SIDE)
-    if found is None:
+    placed = similarity(five_points(face.landmarks), template(SIDE))
+    if placed is None:
         return UNKNOWN
-    grey = grey_of(found[0])
+    grey = grey_of(warp(image, placed, SIDE, replicate=True)[INNER])
     low, high = np.quantile(grey, (0.01, 0.99))
     points = face.landmarks if face.mesh is None else face.mesh[:, :2]
     return Quality(

@@ -67,7 +67,7 @@ def predict(
         least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
-        calibration: file of mien calibrate, or the name of one in the run folder (of the model in the box: portraits, smiles); by
+        calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: portraits, smiles); by
             default the run's calibration.json.
         any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
         neutral: photo of the neutral face of the one person in all pictures; action units are then relative to it.

@@ -13,17 +13,18 @@ import torch
 from mien import explain as explainers
 from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
-from mien.errors import DataError, UsageError, unknown_name
+from mien.errors import UsageError, unknown_name
 from mien.faces.detect import PROVIDERS
 from mien.faces.provider import Face, Provider
 from mien.faces.quality import UNKNOWN, Quality, quality_of
+from mien.predict.batches import batch_of, classify, explain_faces
+from mien.predict.bundled import BUNDLED, bundled_run
 from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
-from mien.predict.explain import framing_of_run, refuse_foreign_guide
 from mien.predict.finders import Finders, ahead, heavy
 from mien.predict.limits import outside
-from mien.predict.look import batch_of, classify, explain_faces
 from mien.predict.neutral import neutral_of
+from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
@@ -32,10 +33,6 @@ from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
 from mien.training import checkpoint
 
-BOX = Path(__file__).parent.parent / "weights"
-"""The bundled model: run folder `expression`."""
-BOXED = "box"
-"""Its name."""
 LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
@@ -63,7 +60,7 @@ class FaceModel:
     """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
 
     name: str
-    """Of the run, or BOXED."""
+    """Of the run, or BUNDLED."""
     net: Any
     """mien.models.Classifier in evaluation mode."""
     recipe: Recipe
@@ -90,7 +87,7 @@ class FaceModel:
     @property
     def title(self) -> str:
         """What it is called where people read it."""
-        return "the model in the box" if self.name == BOXED else f"run {self.name}"
+        return "the bundled model" if self.name == BUNDLED else f"run {self.name}"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -351,7 +348,7 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
-        calibration: file of `mien calibrate`, or the name of one in the run folder (of the model in the box: portraits, smiles);
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: portraits, smiles);
             by default the run's calibration.json.
         any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
             was measured (docs/predict.md); by default the model abstains on these.
@@ -361,7 +358,7 @@ def load(
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
-    folder = boxed() if run is None else Path(run)
+    folder = bundled_run() if run is None else Path(run)
     net, recipe, facts = checkpoint.load_model(folder)
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
@@ -390,15 +387,7 @@ def load(
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
     calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
-    name = BOXED if run is None else folder.resolve().name
+    name = BUNDLED if run is None else folder.resolve().name
     return FaceModel(
         name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality
     )
-
-
-def boxed() -> Path:
-    """Run folder of the model in the box; DataError where this installation has none."""
-    folder = BOX / "expression"
-    if not (folder / "config.yaml").is_file():
-        raise DataError("this installation has no model in the box; name a run folder of `mien train`.")
-    return folder
