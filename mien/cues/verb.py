@@ -107,14 +107,7 @@ def cues(
             print(f"{sheet}: cue sheet of {source}")
     else:
         landmarks = _read_landmarks(source)
-        if sheet is not None:
-            raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
-        if cue == "saliency":
-            raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
-        if cue == "au_observed" or action_units is not None:
-            raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
-        if cue == "au" and expression is None:
-            raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
+        _check_landmarks_alone(source, cue, expression, sheet, action_units)
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
     if out is None:
@@ -132,6 +125,19 @@ def cues(
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
+
+
+def _check_landmarks_alone(
+    source: Path, cue: str, expression: str | None, sheet: Path | None, action_units: Path | None
+) -> None:
+    if sheet is not None:
+        raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
+    if cue == "saliency":
+        raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
+    if cue == "au_observed" or action_units is not None:
+        raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
+    if cue == "au" and expression is None:
+        raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
 
 
 def _check_expression(expression: str, cue: str, codebook: str) -> None:

@@ -16,7 +16,7 @@ from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
-from mien.datasets.points import as_shares, check_frame, read_frame, with_points
+from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
 from mien.datasets.replace import new_place, put_in_place
 from mien.datasets.screen import check_limit, limit_landmarks
 from mien.datasets.summary import summary
@@ -122,7 +122,7 @@ def prepare(
     shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     check_limit(landmark_limit)
-    laid = read if landmarks is None else functools.partial(with_points, read, landmarks, landmark_order)
+    laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
     if options.provider is None and not reader.landmarks and landmark_frame is None:
         check_frame(laid())
     chosen = own | _without_none(brought) if landmarks else own
