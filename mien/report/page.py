@@ -18,14 +18,15 @@ from mien.report.places import places_section
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
 from mien.report.words import (
     BASELINES,
+    CEILING,
     MAPS,
     MISMATCHED,
     SCORES,
+    class_mean_of,
     direction,
     explain_map,
     interval,
     signed,
-    strongest_baseline,
     verdict,
 )
 
@@ -221,7 +222,7 @@ def majority(run: Run) -> dict[str, str]:
 
 
 def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above the strongest baseline."""
+    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above its class-mean baseline."""
     present = {name for group in groups for name in group.first.results["alignment"]}
     layers = sorted((name for name in present if name.startswith("layer-")), key=lambda name: int(name.split("-")[1]))
     trained = sorted(name for name in present if name.startswith(("guided:", "second:")))
@@ -231,7 +232,12 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         ("Where the model looks", [*layers, *MAPS, *others], True),
         ("Attributions that were trained, each against its own cue", trained, False),
         ("Baselines: maps that never saw the face, against the right cue", list(BASELINES), False),
-        ("Controls: the last layer's attention, against a wrong cue", list(MISMATCHED), False),
+        ("Ceiling: what a perfect map scores", list(CEILING), False),
+        (
+            "Mismatched cues: the last layer's attention against a wrong cue, beside what other maps score there",
+            list(MISMATCHED),
+            False,
+        ),
     )
     table = []
     for title, names, graded in sections:
@@ -253,8 +259,9 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _align_cells(groups: Sequence[Group], name: str, kind: str, graded: bool) -> list[Cell]:
     cells = []
     for group in groups:
-        value, baseline = alignment(group, name, kind), strongest_baseline(group, kind)
-        low = graded and baseline is not None and value.value is not None and value.value <= baseline[1]
+        value, over = alignment(group, name, kind), class_mean_of(group, name)
+        blind = alignment(group, over, kind).value if graded and over else None
+        low = blind is not None and value.value is not None and value.value <= blind
         cells.append(cell(value, weak=low))
     return cells
 
@@ -298,8 +305,8 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
 
 def beyond_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
     """A row a baseline or control that matters: how far the last layer's attention is beyond it, by recipe."""
-    names = {"baseline:mean": BASELINES["baseline:mean"][0]} | {
-        name: MISMATCHED[name][0] for name in ("mismatched:other_class", "mismatched:shuffled")
+    names = {key: BASELINES[key][0] for key in ("baseline:class_mean_predicted", "baseline:class_mean")} | {
+        name: MISMATCHED[name][0] for name in ("mismatched:same_class", "mismatched:other_class")
     }
     rows = []
     for name, title in names.items():
