@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,8 +27,10 @@ from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.models import Alignment, Classifier, create_model
+from mien.models.precision import resolve_precision
 from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
+from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of, refuse_never
 from mien.training.cues import mean_of_cue
 from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
@@ -65,6 +67,8 @@ class Session(NamedTuple):
     """All pictures on the device, with run.in_memory."""
     drawn: dict[tuple[int, int], Cue]
     """Cues of the validation faces, drawn in the first validation: batch, map -> cue."""
+    coverage: dict[str, Coverage]
+    """Part of the recipe that needs a cue -> how many training faces have it."""
 
     @property
     def evaluated(self) -> Classifier:
@@ -75,13 +79,8 @@ class Session(NamedTuple):
 def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
     run = recipe.run
-    try:
-        fabric = Fabric(
-            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"run: {' '.join(str(error).split())}") from error
-    fabric.launch()
+    precision = resolve_precision(run.precision, run.accelerator)
+    fabric = open_fabric(recipe, precision)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -89,6 +88,10 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     taught_classes(recipe, 1)
 
     refuse_leaking_start(recipe, store, split)
+    refuse_never(recipe)
+    wanted = recipe.data.targets
+    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
+    coverage = coverage_of(recipe, store, targets, split.train)
     torch.manual_seed(run.seed)
     model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer)
     if isinstance(model.transformer, Alignment):
@@ -103,9 +106,12 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if fabric.is_global_zero:
         for guide in guides:
             print(describe(guide, model), flush=True)
+        for line in coverage_lines(coverage):
+            print(line, flush=True)
         if label_leak(recipe):
             print(LEAK, flush=True)
-        start_run(out, recipe, store, split, str(fabric.device), colour)
+        extra = {"precision": precision, **({} if colour is None else {"mask_colour": colour})}
+        start_run(out, recipe, store, split, str(fabric.device), extra | coverage_facts(coverage))
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
@@ -118,8 +124,6 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
         image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
-    wanted = recipe.data.targets
-    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     weight = None
     if recipe.data.balance in ("weights", "weights_max"):
         weight = class_weights(labels[split.train], classes, recipe.data.balance).to(fabric.device)
@@ -127,8 +131,22 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if memory is not None:
         memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
     return Session(
-        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {}
-    ), state
+        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
+        coverage,
+    ), state  # fmt: skip
+
+
+def open_fabric(recipe: Recipe, precision: str) -> Fabric:
+    """Devices of a recipe, launched; UsageError for what this machine does not have."""
+    run = recipe.run
+    try:
+        fabric = Fabric(
+            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=cast(Any, precision)
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"run: {' '.join(str(error).split())}") from error
+    fabric.launch()
+    return fabric
 
 
 def prepare_guides(
@@ -194,21 +212,24 @@ def refuse_leaking_start(recipe: Recipe, store: Store, split: Split) -> None:
         )
 
 
-def start_run(
-    out: Path, recipe: Recipe, store: Store, split: Split, device: str, colour: Sequence[float] | None
-) -> None:
-    """Create or check the run folder and write what the run depends on."""
+def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str, extra: Mapping[str, Any]) -> None:
+    """Create or check the run folder and write what the run depends on; `extra` has at least its precision."""
     checkpoint.open_run(out, recipe)
     facts = checkpoint.environment(
         recipe, store.fingerprint, device,
         {
             "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | synthetic_faces(store, split),
             "framing": framing_of(store, split.train)._asdict(),
-            **({} if colour is None else {"mask_colour": colour}),
+            **extra,
         },
     )  # fmt: skip
-    before = out / "environment.json"
-    if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
+    file = out / "environment.json"
+    before = json.loads(file.read_text()) if file.exists() else facts
+    if before.get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
-    write_atomic(before, json.dumps(facts, indent=1))
+    if before.get("precision", facts["precision"]) != facts["precision"]:
+        print(
+            f"run.precision {recipe.run.precision} is {facts['precision']} here; the run began in {before['precision']}"
+        )
+    write_atomic(file, json.dumps(facts, indent=1))
     tell_split(recipe, store, split)
