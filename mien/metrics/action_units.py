@@ -109,7 +109,12 @@ def pearson(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
 
 def macro_f1_interval(
-    predicted: npt.ArrayLike, active: npt.ArrayLike, groups: npt.ArrayLike | None = None, *, seed: int = 0, draws: int = DRAWS
+    predicted: npt.ArrayLike,
+    active: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> tuple[float, float]:
     """95 % interval of the macro F1 over whole groups (subjects): frames of one person are not independent.
 
