@@ -15,6 +15,7 @@ from mien.metrics.alignment import by_class, excess, summarise
 from mien.metrics.classification import classification_scores
 from mien.metrics.errors import affect_matrices, by_group, confusions
 from mien.metrics.faithfulness import FAITHFULNESS
+from mien.metrics.resampling import people
 from mien.schema import IntArray
 
 CLASSLESS = ("attention", "rollout")
@@ -41,9 +42,10 @@ def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
 def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], seed: int) -> dict[str, Any]:
     """Everything of results.json that follows from the faces: recognition, alignment, classes, errors."""
     labels, predicted = faces["label"], faces["probabilities"].argmax(1)
+    persons = people(faces["subject"]) if "subject" in faces else None
     scores = alignment_of(faces)
     alignment = {
-        name: summarise(kinds, labels, predicted, scored_faces(faces, name), classes, seed=seed)["scores"]
+        name: summarise(kinds, labels, predicted, scored_faces(faces, name), classes, persons, seed=seed)["scores"]
         for name, kinds in scores.items()
     }
     regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
@@ -52,9 +54,9 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
     return {
         "faces": len(labels),
         "faces_with_cue": int(faces["valid"].sum()),
-        "classification": classification_scores(faces["probabilities"], labels, classes),
+        "classification": classification_scores(faces["probabilities"], labels, classes, persons, seed=seed),
         **(
-            {"votes": classification_scores(faces["probabilities"], faces["voted"], classes)}
+            {"votes": classification_scores(faces["probabilities"], faces["voted"], classes, persons, seed=seed)}
             if "voted" in faces
             else {}
         ),
@@ -68,6 +70,7 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
                     predicted,
                     scored_faces(faces, name),
                     classes,
+                    persons,
                     seed=seed,
                 ),
             }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from mien.metrics.intervals import Comparison
+from mien.report.family import Family, Ruling, seeds_sentence
 from mien.report.numbers import Difference, Number, Paired, alignment, beyond, classification
 from mien.report.runs import Group
 
@@ -108,7 +110,9 @@ def signed(value: float) -> str:
 
 
 def interval(low: float, high: float, sign: bool = False) -> str:
-    """[low, high] with three decimals."""
+    """[low, high] with three decimals; nothing where a single value gives no interval."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
     one, two = (signed(low), signed(high)) if sign else (f"{low:.3f}", f"{high:.3f}")
     return f"[{one}, {two}]".replace("[-", "[−").replace(" -", " −")
 
@@ -121,16 +125,9 @@ def number(value: Number) -> str:
     return f"{value.value:.3f}{between}"
 
 
-def direction(test: Comparison) -> str:
-    """What an interval allows to say."""
-    if test.low > 0 or test.high < 0:
-        return "higher" if test.difference > 0 else "lower"
-    return "no difference shown"
-
-
-def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list[str]:
+def verdict(groups: Sequence[Group], tests: Sequence[Paired], family: Family, seed: int) -> list[str]:
     """The first paragraph: differences with intervals, then what the alignment is worth beside its baseline."""
-    sentences = [_test_sentence(test) for test in tests]
+    sentences = [_test_sentence(test, rulings) for test, rulings in zip(tests, family.rulings, strict=True)]
     if not tests:
         scores = classification(groups[0], seed)
         sentences.append(
@@ -139,39 +136,35 @@ def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list
             f"(balanced {number(scores['balanced_accuracy'])})."
         )
     sentences.append(" ".join(_baseline_sentence(group, seed) for group in groups))
-    pairs = {len(test.pairs) for test in tests}
-    if pairs == {2}:
-        sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
-    if pairs == {1}:
+    sentences += [sentence for test in tests if (sentence := seeds_sentence(test))]
+    if any(len(test.pairs) == 1 for test in tests):
         sentences.append(
-            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; "
-            "train more seeds (--run.seed 1, 2, …) and give all run folders to this command."
+            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; how many seeds "
+            "a claim would need cannot be told from one. Train more (--run.seed 1, 2, …) and give all run folders to this command."
         )
     return sentences
 
 
-def _test_sentence(test: Paired) -> str:
-    parts = [_part(test.differences["accuracy"])]
-    if "att_cos" in test.differences:
-        parts.append(_part(test.differences["att_cos"]))
+def _test_sentence(test: Paired, rulings: Mapping[str, Ruling]) -> str:
+    names = [name for name in ("accuracy", "att_cos") if name in test.differences]
+    parts = [_part(test.differences[name], rulings[name]) for name in names]
     seeds = f" over {len(test.pairs)} seeds" if len(test.pairs) > 1 else ""
-    tail = (
-        ""
-        if "att_cos" in test.differences
-        else " Their alignment is measured against different cues and is not compared."
-    )
+    tail = "" if "att_cos" in names else " Their alignment is measured against different cues and is not compared."
     return (
         f"{test.other.name} against {test.base.name}{seeds}, on the same {test.faces} faces: {'; '.join(parts)}.{tail}"
     )
 
 
-def _part(difference: Difference) -> str:
-    test, seeds = difference.faces, difference.seeds
+def _part(difference: Difference, ruling: Ruling) -> str:
+    test = difference.test
     name = difference.title.replace(", last layer", "")
-    text = f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)}"
-    if seeds is not None:
-        text += f" over faces, {interval(seeds.low, seeds.high, sign=True)} over seeds"
-    return f"{text} ({direction(seeds or test)})"
+    what = over(difference.faces) + (f" and {difference.seeds.n} seeds" if difference.seeds else "")
+    return f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)} over {what} ({ruling.word})"
+
+
+def over(test: Comparison) -> str:
+    """What was resampled: `12 people` or `400 faces`."""
+    return f"{test.clusters} {'people' if test.grouped else 'faces'}"
 
 
 def class_mean_of(group: Group, map_: str) -> str | None:
@@ -182,13 +175,13 @@ def class_mean_of(group: Group, map_: str) -> str | None:
 
 def _baseline_sentence(group: Group, seed: int) -> str:
     last = group.first.last_layer
-    over = class_mean_of(group, last)
+    row = class_mean_of(group, last)
     own, other = alignment(group, last, "cosine"), alignment(group, "mismatched:other_class", "cosine").value
-    blind = alignment(group, over, "cosine").value if over else None
-    if over is None or blind is None or own.value is None:
+    blind = alignment(group, row, "cosine").value if row else None
+    if row is None or blind is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    test = beyond(group, over, "cosine", seed)
-    place = _place(group, over, seed)
+    test = beyond(group, row, "cosine", seed)
+    place = _place(group, row, seed)
     text = f"Attention of {group.name} scores {own.value:.3f}, {place} the class-mean cue ({blind:.3f}), which never saw the face"
     if test is not None:
         text += f" (excess {signed(test.difference)} {interval(test.low, test.high, sign=True)})"
