@@ -67,7 +67,7 @@ def place(points: FloatArray, variant: Variant) -> FloatArray:
     at = points * np.array([-1.0 if variant.mirrored else 1.0, 1.0]) * (1 - 2 * variant.crop) + np.array(variant.shift)
     turn = np.deg2rad(variant.angle)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return np.asarray(at @ matrix.T)
+    return np.asarray(at @ matrix.T, dtype=np.float32)
 
 
 def sampling(points: FloatArray) -> FloatArray:
@@ -87,7 +87,7 @@ def cells(variant: Variant, rows: int, columns: int, share: float = 1.0, fine: i
     """(rows * columns, SIDE * SIDE) means over the cells of a grid on the middle `share` of a variant."""
     across = ((np.arange(columns * fine) + 0.5) / (columns * fine) - 0.5) * share
     down = ((np.arange(rows * fine) + 0.5) / (rows * fine) - 0.5) * share
-    points = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
+    points = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2).astype(np.float32)
     weights = sampling(place(points, variant)).reshape(rows, fine, columns, fine, -1)
     return np.asarray(weights.mean(axis=(1, 3)).reshape(rows * columns, -1))
 
@@ -209,7 +209,7 @@ def copies(pictures: FloatArray, bits: int, correlation: float) -> tuple[IntArra
     number, one, other = found[:, 0] // count, found[:, 0] % count, found[:, 1]
     found = np.stack([number, one, other], axis=1)[np.where(number == 0, one < other, one != other)]
     found = found[np.argsort(found[:, 0], kind="stable")]
-    likeness = np.empty(len(found))
+    likeness = np.empty(len(found), dtype=np.float32)
     for variant in range(len(hashes)):
         begin, end = np.searchsorted(found[:, 0], [variant, variant + 1])
         for start in range(begin, end, CHUNK):
@@ -246,4 +246,4 @@ def _once(pairs: IntArray, likeness: FloatArray) -> tuple[IntArray, FloatArray]:
     pairs, likeness = pairs[order], likeness[order]
     fresh: Sequence[bool] | npt.NDArray[np.bool_] = np.ones(len(pairs), dtype=bool)
     fresh = np.concatenate([fresh[:1], (pairs[1:] != pairs[:-1]).any(axis=1)])
-    return pairs[fresh], likeness[fresh].astype(np.float32)
+    return pairs[fresh], likeness[fresh]
