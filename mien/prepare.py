@@ -53,6 +53,7 @@ def prepare(
     fold: str | None = None,
     subject_leak: bool = False,
     drawn: Path | None = None,
+    whole: float | None = None,
     workers: int | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
@@ -91,6 +92,7 @@ def prepare(
             bp4d also published-1; audetnet also a number, for train_ids_1.csv and test_ids_1.csv.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
         drawn: fitted only: store of mien synthesize whose faces join the training part.
+        whole: fitted only: share of the training faces that join it unaligned, too.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
@@ -98,9 +100,11 @@ def prepare(
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
-        "subject_leak": subject_leak or None, "drawn": drawn,
+        "subject_leak": subject_leak or None, "drawn": drawn, "whole": whole,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
+    if whole is not None and not 0 < whole <= 1:
+        raise UsageError(f"--whole {whole:g} must be above 0 and at most 1.")
     read = _bind(dataset, reader, root, own)
     shape = _shape(reader, root, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)

@@ -24,11 +24,11 @@ from mien.data import folds
 from mien.data.cutmix import cutmix
 from mien.data.folds import Split
 from mien.data.framing import framing_of, mean_shape
-from mien.data.labels import labels_of
+from mien.data.labels import labels_of, voted_labels
 from mien.data.loader import Loader, Memory, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.observed import open_faces
-from mien.data.sampling import epoch_rows, taught_classes
+from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
@@ -161,7 +161,8 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
 
     refuse_seen(recipe, store, split)
     torch.manual_seed(run.seed)
-    model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer)
+    two_heads = recipe.data.targets == "both"
+    model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer, two_heads)
     if isinstance(model.transformer, Alignment):
         model.transformer.mean_shape.copy_(torch.from_numpy(mean_shape(store, split.train)))
     guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
@@ -208,9 +209,11 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
     # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers.
     torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch)).generate_state(1)[0]))
     loader = Loader(
-        session.store, rows[fabric.global_rank :: fabric.world_size], session.targets, size=recipe.model.size,
+        session.store, rows[fabric.global_rank :: fabric.world_size], session.targets,
+        size=training_size(recipe, epoch),
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
         workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing, memory=session.memory,
+        labels=session.labels if recipe.data.targets == "both" else None,
     )  # fmt: skip
     session.wrapped.train()
     guides = active(session.guides, epoch)
@@ -326,7 +329,7 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
     plain = replace(recipe, cue=replace(recipe.cue, control="none"))  # a control is scored against the real cue
     training = model.training
     model.eval()
-    guides, logits, aligned = guides_of(plain, model), [], defaultdict(list)
+    guides, logits, of_labels, aligned = guides_of(plain, model), [], [], defaultdict(list)
     loader = Loader(
         session.store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
         preprocessing=recipe.model.preprocessing, memory=session.memory,
@@ -336,6 +339,8 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
         batch = with_guide(recipe, batch, session.masking.mean, 0, 0)
         output, looks = look(model, guides, batch.images, batch.expressions, batch.guide)
         logits.append(output.logits.float().cpu())
+        if output.label_logits is not None:
+            of_labels.append(output.label_logits.float().cpu())
         attention = Look("att_cos", maps.to_input(maps.channel_mean(output.features[-1]), output.theta), plain.cue)
         for k, seen in enumerate((attention, *looks)):
             if (number, k) not in session.drawn:
@@ -345,11 +350,15 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
             score = maps.cosine if seen is attention else maps.pearson
             aligned[seen.name].append(score(seen.maps, cue.maps)[cue.valid].cpu())
     model.train(training)
-    every = torch.cat(logits)
+    voted = torch.cat(logits)
+    every = torch.cat(of_labels) if of_labels else voted  # two heads: that of the labels answers for the labels
     if not torch.isfinite(every).all():
         raise DataError("the net no longer gives finite numbers; lower --optim.lr or set --optim.clip 1.")
     scores = classification_scores(every.softmax(1).numpy(), labels[rows], scheme_classes(recipe.data.scheme))
     kept = {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+    majority = voted_labels(session.store, recipe.data.scheme)[rows]
+    if of_labels and (majority >= 0).any():
+        kept["majority"] = float((voted.argmax(1).numpy() == majority)[majority >= 0].mean())
     kept["loss"] = float(F.cross_entropy(every, torch.from_numpy(labels[rows])))
     for name, parts in aligned.items():
         if len(torch.cat(parts)):
@@ -393,6 +402,7 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
         "train_second",
         "train_accuracy",
         "valid_accuracy",
+        "valid_majority",
         "valid_att_cos",
     ]
     values = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)

@@ -64,6 +64,20 @@ def _draw(members: IntArray, count: int, random: np.random.Generator) -> IntArra
     return np.concatenate([np.repeat(members, whole), random.permutation(members)[:rest]])
 
 
+def training_size(recipe: Recipe, epoch: int) -> int:
+    """Side of the training pictures in an epoch (from 1): the steps of optim.sizes in order, then model.size.
+
+    Half of the epochs at two thirds of the side takes 2.3 times fewer operations there (progressive resizing; Tan and Le
+    2021, arXiv 2104.00298).
+    """
+    end = 0.0
+    for side, share in recipe.optim.sizes:
+        end += share * recipe.optim.epochs
+        if epoch <= round(end):
+            return int(side)
+    return recipe.model.size
+
+
 def taught_classes(recipe: Recipe, epoch: int) -> list[int] | None:
     """Class indices that the curriculum teaches in an epoch (from 1): its first group, one more every curriculum_epochs.
 

@@ -31,6 +31,8 @@ class Face(NamedTuple):
     """Confidence of the provider; 0-1 for mediapipe, an open scale for dlib, 1 for given landmarks."""
     provider: str
     """Key of PROVIDERS, or "given"."""
+    blendshapes: FloatArray | None = None
+    """(52,) in [0, 1], coefficients of `blendshapes.BLENDSHAPES`; None from a provider that has none."""
 
 
 Provider = Callable[[ByteArray], list[Face]]

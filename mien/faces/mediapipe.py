@@ -1,9 +1,9 @@
 """Faces and 68 landmarks from the nets of MediaPipe's Face Landmarker bundle, run by LiteRT without mediapipe itself.
 
-Two nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face
+Three nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face
 mesh (Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which
 MESH_TO_68 takes 68. The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a
-square region of 1.5 times the box, turned upright by the eyes. Added here: views with a margin for crops that the face
+square region of 1.5 times the box, turned upright by the eyes; the third makes blendshapes of the points. Added here: views with a margin for crops that the face
 fills (FER-2013), and tiles for small faces in large pictures.
 
 Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres.
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mien.errors import DataError
+from mien.faces import blendshapes
 from mien.faces.align import Matrix, invert, warp
 from mien.faces.detect import Face, Provider, check_image, installed_file, main_first, overlap
 from mien.faces.landmarks import MESH_TO_68
@@ -102,6 +103,7 @@ def open_nets(model: Path | None = None) -> Provider:
         with zipfile.ZipFile(bundle) as archive, _without_notices():
             detector = Net(Interpreter(model_content=archive.read("face_detector.tflite"), num_threads=1))
             mesh = Net(Interpreter(model_content=archive.read("face_landmarks_detector.tflite"), num_threads=1))
+            actions = Net(Interpreter(model_content=archive.read(blendshapes.FILE), num_threads=1))
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{bundle}: not a face_landmarker.task bundle ({str(error)[:80]}); run 'mien models get face_landmarker'."
@@ -118,7 +120,7 @@ def open_nets(model: Path | None = None) -> Provider:
             rows = np.concatenate([detect_view(image, view, detector, anchors) for view in views])
             rows = rows[rows[:, 16] >= (MIN_IN_TILE if len(views) > 1 else MIN_DETECTION)]
             regions = [region_of(row) for row in unseen(suppress(rows), faces)[: MAX_FACES - len(faces)]]
-            new = [face for face in (fit_mesh(image, region, mesh) for region in regions) if face]
+            new = [face for face in (fit_mesh(image, region, mesh, actions) for region in regions) if face]
             faces = distinct([*faces, *new])
             if faces and min(side_of(face) for face in faces) >= LARGE * views[0].side:
                 break
@@ -241,8 +243,8 @@ def region_of(row: FloatArray) -> Square:
     return Square((x0 + x1) / 2, (y0 + y1) / 2, ROI_SCALE * max(x1 - x0, y1 - y0), angle)
 
 
-def fit_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
-    """Run the mesh net on a region; None when the net sees no face there."""
+def fit_mesh(image: ByteArray, region: Square, mesh: Net, actions: Net) -> Face | None:
+    """Run the mesh net on a region, and the net of blendshapes on its points; None when there is no face there."""
     if region.side < 2:
         return None
     # Outside the picture the replicated border gives the better points; where the face fills the picture (FER-2013) the
@@ -259,7 +261,8 @@ def fit_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
     matrix = to_image(region, CROP)
     placed = points.reshape(POINTS, 3)[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5
     box = np.concatenate([placed.min(0), placed.max(0)]).astype(np.float32)
-    return Face(box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe")
+    coefficients = actions(blendshapes.net_input(placed + 0.5))[0].reshape(-1)
+    return Face(box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe", coefficients)
 
 
 def unseen(rows: FloatArray, faces: list[Face]) -> FloatArray:
