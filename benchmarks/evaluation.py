@@ -37,9 +37,9 @@ def score(way: str, faces: int, size: int, threads: int) -> None:
     from benchmarks.cues import ellipses_of
     from mien.config import ModelConfig
     from mien.cues import CueConfig, render_cue
-    from mien.data.synthetic import faces as make
     from mien.data.transforms import normalise
     from mien.models import create_model
+    from mien.synthetic.sample import faces as make
 
     torch.set_num_threads(threads)
     records = list(make(faces, size=size, seed=0))

@@ -17,9 +17,9 @@ from torch import Tensor
 from mien.cues import controls
 from mien.cues.config import CueConfig
 from mien.cues.render import mean_cue, render_cue
-from mien.data.synthetic import faces
 from mien.metrics.alignment import SCORES, alignment_scores, summarise
 from mien.schema import class_index, scheme_classes
+from mien.synthetic.sample import faces
 
 SCHEME = "basic-7"
 

@@ -16,13 +16,14 @@ from torch import Tensor
 from benchmarks.rows import Row, round_times
 from mien.config import GuidanceConfig, ModelConfig, Recipe
 from mien.data.masking import make_masking
-from mien.data.synthetic import faces
 from mien.data.transforms import normalise
-from mien.guidance import guided_forward, guides_of
 from mien.models import Classifier, create_model
-from mien.optim import make_optimizer
 from mien.schema import Batch, class_index
-from mien.train import loss_terms
+from mien.synthetic.sample import faces
+from mien.training.guidance import guided_forward
+from mien.training.guides import guides_of
+from mien.training.loop import loss_terms
+from mien.training.optim import make_optimizer
 
 ACTIVATION = GuidanceConfig(weight=4.0)
 PAL = GuidanceConfig(weight=1.0, attribution="grad_input", similarity="pearson")

@@ -20,9 +20,9 @@ from benchmarks.rows import Row
 from mien.config import AugmentConfig
 from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, write_store
-from mien.data.synthetic import faces
 from mien.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mien.schema import Record
+from mien.synthetic.sample import faces
 
 from torch.utils.data import DataLoader  # isort: skip
 from torchvision.datasets import ImageFolder  # isort: skip  (after mien, which mends torchvision)

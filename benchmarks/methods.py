@@ -25,12 +25,13 @@ from benchmarks.rows import Row, round_times, table
 from mien.config import Recipe, with_settings
 from mien.data.cutmix import cutmix
 from mien.data.masking import make_masking
-from mien.guidance import guided_forward, guides_of
 from mien.models import create_model
-from mien.objective import hard_labels
-from mien.optim import make_optimizer
 from mien.reproduce.grids import methods_table
-from mien.train import loss_terms
+from mien.training.guidance import guided_forward
+from mien.training.guides import guides_of
+from mien.training.loop import loss_terms
+from mien.training.objective import hard_labels
+from mien.training.optim import make_optimizer
 
 SIZES: dict[str, dict[str, Any]] = {
     "ts_cam": {"model.size": 224, "optim.batch": 4},

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mien.data.pictures import box_square, cut_square
 from mien.errors import DataError
+from mien.faces.pictures import box_square, cut_square
 
 NAMES = {
     "angry": "Anger", "anger": "Anger", "disgust": "Disgust", "fear": "Fear", "happy": "Happiness", "neutral": "Neutral",

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.peer_models import PEERS, Peer, crop_of
 from benchmarks.rows import Cost, round_costs
-from mien.data.pictures import load_picture
 from mien.errors import DataError, MienError
+from mien.faces.pictures import load_picture
 from mien.metrics.classification import accuracy, balanced_accuracy
 from mien.predict.finders import ahead
 from mien.predict.model import FaceModel
@@ -144,7 +144,7 @@ def split_scores(
     from mien.calibrate.faces import logits_of
     from mien.data.labels import labels_of
     from mien.data.store import open_store
-    from mien.evaluate import recipe_on, rows_to_score
+    from mien.evaluation.evaluate import recipe_on, rows_to_score
 
     faces, given = open_store(store), open_store(whole)
     model = models["Mien"]

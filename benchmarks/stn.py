@@ -27,10 +27,11 @@ from mien.config import (
     TransformerConfig,
 )
 from mien.data.store import write_store
-from mien.data.synthetic import faces
-from mien.guidance import with_guide
 from mien.schema import Batch
-from mien.train import Session, prepare_session, train_epoch
+from mien.synthetic.sample import faces
+from mien.training.loop import train_epoch
+from mien.training.session import Session, prepare_session
+from mien.training.steering import with_guide
 
 SIZE = 48
 CUE = CueConfig(kind="landmarks")

@@ -5,12 +5,12 @@ import torch
 
 from mien.config import ModelConfig
 from mien.cues import CueConfig, controls, render_cue
-from mien.data.synthetic import faces
 from mien.data.transforms import normalise
 from mien.explain import EXPLAINERS, Sampling, evidence, explain, fitting
 from mien.metrics.alignment import alignment_scores, cam_scores
 from mien.models import create_model
 from mien.schema import class_index
+from mien.synthetic.sample import faces
 
 
 def main(size: int = 64, count: int = 14) -> dict[str, dict[str, float]]:

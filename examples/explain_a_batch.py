@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from mien.config import ModelConfig
-from mien.data.synthetic import faces
 from mien.data.transforms import normalise
 from mien.explain import explain
 from mien.maps import min_max, resize
 from mien.models import create_model
+from mien.synthetic.sample import faces
 
 
 def main(size: int = 64, count: int = 4) -> dict[str, torch.Tensor]:

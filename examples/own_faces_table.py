@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 
 from mien import draw
-from mien.check import check
 from mien.data.store import Store
-from mien.data.synthetic import faces
-from mien.prepare import prepare
+from mien.datasets.check import check
+from mien.datasets.prepare import prepare
+from mien.synthetic.sample import faces
 
 
 def write_table(folder: Path, count: int, size: int) -> Path:

@@ -6,8 +6,8 @@ import torch
 
 from mien import draw
 from mien.cues import CONTROLS, CUES, CueConfig, mean_cue, render_cue
-from mien.data.synthetic import faces
 from mien.schema import class_index
+from mien.synthetic.sample import faces
 
 
 def main(out: Path = Path("cues.png"), size: int = 96) -> Path:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from mien.config import DataConfig, GuidanceConfig, ModelConfig, OptimConfig, Recipe, RunConfig
-from mien.evaluate import evaluate
-from mien.synthesize import synthesize
-from mien.train import fit
+from mien.evaluation.evaluate import evaluate
+from mien.synthetic.synthesize import synthesize
+from mien.training.loop import fit
 
 
 def main(out: Path = Path("runs/example"), faces: int = 420, size: int = 48, epochs: int = 6) -> dict:

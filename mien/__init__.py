@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-_HOME = {"load": "model", "FaceModel": "model", "FacePrediction": "results", "Predictions": "results"}
+_HOME = {"load": "model", "FaceModel": "model", "FacePrediction": "results", "Predictions": "predictions"}
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ def train_one(job: tuple[Recipe, Path]) -> None:
     """Train one of the runs in a process of its own, on half of the cores: two nets of this size gain little from two."""
     import torch
 
-    from mien.train import fit
+    from mien.training.loop import fit
 
     recipe, out = job
     torch.set_num_threads(max(1, default_workers() // 2))
@@ -61,9 +61,9 @@ def demo(
         seed: of faces and trainings.
 
     """
-    from mien.evaluate import evaluate
+    from mien.evaluation.evaluate import evaluate
     from mien.report import report
-    from mien.synthesize import synthesize
+    from mien.synthetic.synthesize import synthesize
 
     if faces < 200:
         raise UsageError(f"--faces {faces} is too few to train on; give at least 200.")

@@ -29,3 +29,7 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listed = f" Valid: {', '.join(names)}." if len(names) <= 30 else ""
     return UsageError(f"unknown {kind} '{name}'.{hint}{listed}")
+
+
+class PictureError(Exception):
+    """A picture that cannot be used; its text becomes the reason in `skipped.csv`."""

@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mien import checkpoint, maps
-from mien.calibration import Calibration, read_calibration
+from mien import maps
 from mien.config import GUIDED_KINDS, Recipe
 from mien.data.framing import Framing
 from mien.data.transforms import luma, normalise
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import GRADIENT_MAPS, rollout
-from mien.explain_photos import framing_of_run
 from mien.files import file_sha256, replacing
 from mien.losses.attribution import chain_gradient, chain_of
+from mien.predict.calibration import Calibration, read_calibration
+from mien.predict.explain import framing_of_run
 from mien.predict.model import boxed
 from mien.schema import Output, scheme_classes
+from mien.training import checkpoint
 
 if TYPE_CHECKING:
     from mien.models import Classifier
@@ -220,7 +221,7 @@ def metadata(
 
 def drawn_faces(size: int) -> Tensor:
     """(3, 3, size, size) uint8 RGB: synthetic faces, as many as the largest batch of the check."""
-    from mien.data.synthetic import faces
+    from mien.synthetic.sample import faces
 
     drawn = [record.image for record in faces(max(BATCHES), size=max(size, 32), seed=1)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ import numpy as np
 import tiny
 from PIL import Image
 
-from mien.faces.detect import Face, points_box
+from mien.faces.detect import points_box
+from mien.faces.provider import Face
 
 MARK = (255, 0, 255)
 """A pixel of this colour is the upper left corner of a face that is SIDE px large."""

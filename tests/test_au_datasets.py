@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tiny
 
-from mien.data import audetnet, bp4d, disfa
 from mien.data.au_table import read_unit_table, unit_name, write_unit_table
-from mien.data.label_pickle import read_label_pickle
-from mien.data.pictures import PictureError, load_picture
 from mien.data.store import Skipped
-from mien.errors import DataError, UsageError
-from mien.prepare import prepare
+from mien.datasets import audetnet, bp4d, disfa
+from mien.datasets.label_pickle import read_label_pickle
+from mien.datasets.prepare import prepare
+from mien.errors import DataError, PictureError, UsageError
+from mien.faces.pictures import load_picture
 from mien.schema import ACTION_UNITS, Frame, Record
 
 

@@ -13,7 +13,6 @@ import tiny_audet
 import torch
 from tiny_audet import TEXT, cfg
 
-from mien import checkpoint
 from mien.audet import data, train
 from mien.audet.check import cfg_of
 from mien.audet.evaluate import evaluate_audet
@@ -27,6 +26,7 @@ from mien.data import loader
 from mien.data.store import open_store, write_store
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS
+from mien.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
 CFGS = sorted((ROOT / "recipes" / "audet").glob("*.cfg"))

@@ -12,10 +12,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from mien.data.pictures import PictureError, load_picture
+from mien.errors import PictureError
+from mien.faces.pictures import load_picture
 from mien.predict.model import load
 from mien.predict.sources import pictures_at, pictures_in
-from mien.train import fit
+from mien.training.loop import fit
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_photos_are_timed(tmp_path, monkeypatch):
     import tiny
 
     from mien.predict.model import load
-    from mien.train import fit
+    from mien.training.loop import fit
 
     monkeypatch.syspath_prepend(str(ROOT))
     photos = importlib.import_module("benchmarks.photos")

@@ -6,12 +6,13 @@ import re
 import numpy as np
 
 import mien
-from mien.calibration import read_calibration
-from mien.data.render import render_face
-from mien.data.synthetic import sample_face
-from mien.faces.detect import Face, points_box
+from mien.faces.detect import points_box
+from mien.faces.provider import Face
+from mien.predict.calibration import read_calibration
 from mien.predict.model import BOX
 from mien.schema import scheme_classes
+from mien.synthetic.render import render_face
+from mien.synthetic.sample import sample_face
 
 
 def test_files_are_those_of_the_list_and_small():

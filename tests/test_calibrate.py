@@ -9,7 +9,6 @@ import tiny
 import torch
 
 from mien.calibrate import calibrate
-from mien.calibration import FILE, Calibration, read_calibration
 from mien.errors import DataError, UsageError
 from mien.metrics.calibration import (
     RANGE,
@@ -19,7 +18,8 @@ from mien.metrics.calibration import (
     scaled,
 )
 from mien.metrics.classification import calibration_error
-from mien.train import fit
+from mien.predict.calibration import FILE, Calibration, read_calibration
+from mien.training.loop import fit
 
 
 def drawn(count: int = 4000, true: float = 2.5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +118,7 @@ def test_the_verb(run, capsys):
 
 def test_a_store_without_test_faces(tmp_path, capsys):
     """The fit needs validation faces only; the other commands name what works."""
-    from mien.evaluate import evaluate
+    from mien.evaluation.evaluate import evaluate
     from mien.report import report
 
     path = tiny.store(tmp_path / "store", each=12, splits=("train",)).path
@@ -141,7 +141,7 @@ def test_a_store_without_test_faces(tmp_path, capsys):
 
 
 def test_the_logits_are_those_of_evaluate(run):
-    from mien.evaluate import evaluate
+    from mien.evaluation.evaluate import evaluate
 
     scores = evaluate(run, methods="cam")["classification"]
     result = calibrate(run, accuracy=0.1)["test"]

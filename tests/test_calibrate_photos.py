@@ -12,16 +12,17 @@ import mien
 from mien.calibrate import calibrate
 from mien.calibrate import photos as photos_module
 from mien.calibrate.photos import Judged, judge, leave_people_out
-from mien.calibration import Calibration, read_calibration
 from mien.cli import main
 from mien.errors import DataError, UsageError
 from mien.explain.builtin import gap_weight
-from mien.explain_photos import explain
 from mien.export import drawn_faces, export
-from mien.faces.detect import Face, points_box
+from mien.faces.detect import points_box
+from mien.faces.provider import Face
 from mien.metrics.calibration import fit_offsets, lift_to_recall, scaled
+from mien.predict.calibration import Calibration, read_calibration
+from mien.predict.explain import explain
 from mien.schema import Record
-from mien.train import fit
+from mien.training.loop import fit
 
 
 def drawn(hidden: np.ndarray, count: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

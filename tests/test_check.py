@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tiny
 
-from mien.check import check
-from mien.data.check import audit, picture_sheet, text_table
-from mien.data.screen import limit_landmarks
 from mien.data.store import open_store, write_store
+from mien.datasets.check import check
+from mien.datasets.inventory import audit, picture_sheet, text_table
+from mien.datasets.screen import limit_landmarks
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 

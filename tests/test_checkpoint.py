@@ -9,10 +9,10 @@ import pytest
 import tiny
 import torch
 
-from mien import checkpoint
 from mien.data.store import finished_ids, open_store, write_store
 from mien.errors import DataError
-from mien.train import fit
+from mien.training import checkpoint
+from mien.training.loop import fit
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, ending: str, allowed: int = 0) -> None:

@@ -18,16 +18,16 @@ import tiny
 import yaml
 
 import mien.progress
-import mien.train
+import mien.training.loop
 from mien.cli import main
 from mien.crossval import crossval, fold_list, memory
 from mien.crossval.gather import mean_maps
 from mien.data.store import open_store, write_store
 from mien.errors import DataError, UsageError
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.metrics.intervals import normal_interval
 from mien.report.runs import load_run
-from mien.train import split_rows
+from mien.training.session import split_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -220,7 +220,7 @@ def test_done_folds_are_not_trained_again(whole, recipe, capsys):
 
 
 def test_resumes_in_the_fold_and_epoch_where_it_stopped(whole, recipe, tmp_path, monkeypatch):
-    keep, epochs = mien.train.keep, itertools.count(1)
+    keep, epochs = mien.training.loop.keep, itertools.count(1)
 
     def stop_in_the_third(*arguments):
         keep(*arguments)
@@ -228,7 +228,7 @@ def test_resumes_in_the_fold_and_epoch_where_it_stopped(whole, recipe, tmp_path,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mien.train, "keep", stop_in_the_third)
+        patch.setattr(mien.training.loop, "keep", stop_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             crossval(recipe, folds=2, workers=1, out=tmp_path / "whole")
     assert [(tmp_path / "whole" / f"fold-{k}" / "results.json").is_file() for k in range(2)] == [True, False]
@@ -238,7 +238,7 @@ def test_resumes_in_the_fold_and_epoch_where_it_stopped(whole, recipe, tmp_path,
 
 
 def test_one_failed_fold_does_not_lose_the_others(recipe, tmp_path, monkeypatch, capsys):
-    fit = mien.train.fit
+    fit = mien.training.loop.fit
 
     def fails_in_fold_0(settings, out):
         if settings.data.fold == 0:
@@ -247,7 +247,7 @@ def test_one_failed_fold_does_not_lose_the_others(recipe, tmp_path, monkeypatch,
 
     options = {"folds": 2, "workers": 1, "out": tmp_path, "overrides": ["--optim.epochs", "1"]}
     with monkeypatch.context() as patch:
-        patch.setattr(mien.train, "fit", fails_in_fold_0)
+        patch.setattr(mien.training.loop, "fit", fails_in_fold_0)
         with pytest.raises(DataError, match=r"1 of 2 folds failed; .* the same command resumes"):
             crossval(recipe, **options)
     found = results(tmp_path)

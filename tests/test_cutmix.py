@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mien import checkpoint
 from mien.config import AugmentConfig
 from mien.data.cutmix import cutmix, draw_box, mix_batch, mix_cue
 from mien.data.labels import labels_of
 from mien.data.loader import Loader
 from mien.data.store import open_store
 from mien.schema import Batch, Cue, Mix
-from mien.train import cues_for, fit
+from mien.training import checkpoint
+from mien.training.cues import cues_for
+from mien.training.loop import fit
 
 ON = AugmentConfig(cutmix=1.0)
 
@@ -132,7 +133,7 @@ def test_cues_in_training_are_those_of_both_faces(tmp_path: Path) -> None:
 
 def test_runs_with_cutmix_resume_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guided, with class weights, label smoothing and a head that reads labels; stopped in epoch 2 and resumed."""
-    from mien import train as module
+    from mien.training import loop as module
 
     recipe = tiny.recipe(
         tiny.store(tmp_path / "s", each=4).path,

@@ -8,8 +8,8 @@ import torch
 
 from mien.audet import dependency as dep
 from mien.audet.options import CRITIC_KINDS, DEPENDENCY_KINDS
-from mien.dependence import cross_correlation, distance_correlation, hsic
 from mien.losses.adversarial import gradient_penalty, mixed, reverse_gradient
+from mien.metrics.dependence import cross_correlation, distance_correlation, hsic
 
 FUNCTIONS = {"xcov": cross_correlation, "dcor": distance_correlation, "hsic": hsic}
 

@@ -8,7 +8,7 @@ import pytest
 
 from mien.config import DataConfig, Recipe
 from mien.errors import DataError
-from mien.face_tables import errors_csv, predictions_csv
+from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.metrics.errors import affect_matrices, by_group, common_errors, confusions
 from mien.metrics.intervals import normal_interval
 from mien.report import plots

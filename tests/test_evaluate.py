@@ -12,20 +12,20 @@ import tiny
 import torch
 import yaml
 
-from mien import checkpoint
 from mien.config import ModelConfig, as_dict
 from mien.cues import render_cue
 from mien.data.labels import labels_of, voted_labels
 from mien.data.store import open_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
-from mien.evaluate import CONTROLS, FLOORS, choose_methods, evaluate
+from mien.evaluation.evaluate import CONTROLS, FLOORS, choose_methods, evaluate
 from mien.explain import DEFAULT_METHODS, Sampling, evidence, explain
 from mien.metrics.alignment import SCORES, cam_scores
 from mien.metrics.faithfulness import FAITHFULNESS
 from mien.models import HEADS, create_model
 from mien.schema import EXPRESSIONS, HeadOutput, Layers
-from mien.train import fit
+from mien.training import checkpoint
+from mien.training.loop import fit
 
 
 @pytest.fixture(scope="module")

@@ -69,9 +69,9 @@ def test_onnx_face(tmp_path):
     import tiny
     from PIL import Image
 
-    from mien.data.synthetic import faces
     from mien.export import export
-    from mien.train import fit
+    from mien.synthetic.sample import faces
+    from mien.training.loop import fit
 
     run, face = tmp_path / "run", tmp_path / "face.png"
     fit(tiny.recipe(tiny.store(tmp_path / "store").path, optim={"epochs": 1}), run)

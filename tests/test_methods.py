@@ -10,14 +10,15 @@ import pytest
 import tiny
 import torch
 
-from mien.checkpoint import load_model, load_tensors
 from mien.config import ModelConfig
 from mien.errors import UsageError
 from mien.losses.attribution import Request, attribute
 from mien.losses.config import GuidanceConfig
 from mien.models import HEADS, Backbone, create_model
 from mien.models.attend import attention_dropout
-from mien.train import fit, prepare_session, train_epoch
+from mien.training.checkpoint import load_model, load_tensors
+from mien.training.loop import fit, train_epoch
+from mien.training.session import prepare_session
 
 assert narrow_nets  # its nets are timm names now
 CNN_HEADS = [name for name in HEADS if name not in ("ts_cam", "cls")]

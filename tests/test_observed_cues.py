@@ -19,9 +19,9 @@ from mien.data.masking import label_leak
 from mien.data.observed import ObservedStore, open_faces
 from mien.data.store import open_store
 from mien.errors import DataError, UsageError
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.schema import ACTION_UNITS, EXPRESSIONS, scheme_classes
-from mien.train import fit
+from mien.training.loop import fit
 
 SIDE = 112
 FRAME = (SIDE, SIDE)

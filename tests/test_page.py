@@ -16,7 +16,7 @@ from PIL import Image
 from predict_parts import find, picture
 
 import mien
-from mien.train import fit
+from mien.training.loop import fit
 
 pytestmark = pytest.mark.slow
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -10,10 +10,10 @@ import pytest
 import tiny
 
 from mien.errors import DataError
-from mien.faces.detect import Face
+from mien.faces.provider import Face
 from mien.predict.model import load
 from mien.schema import EXPRESSIONS
-from mien.train import fit
+from mien.training.loop import fit
 
 ROOT = Path(__file__).parent.parent
 

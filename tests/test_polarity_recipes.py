@@ -8,8 +8,8 @@ import tiny
 import torch
 
 from mien.config import as_dict, load_recipe
-from mien.evaluate import evaluate
-from mien.train import fit
+from mien.evaluation.evaluate import evaluate
+from mien.training.loop import fit
 
 ROOT = Path(__file__).parent.parent
 RECIPES = {path.stem: path for path in sorted((ROOT / "recipes" / "fer2013-polarity").glob("*.yaml"))}

@@ -17,16 +17,16 @@ import pytest
 import tiny
 from PIL import Image
 
-from mien.calibration import FILE
 from mien.cli import main
 from mien.errors import DataError
 from mien.predict import predict
+from mien.predict.calibration import FILE
 from mien.predict.overlay import Album, annotated, label, writable
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import Picture, files_of, frames, is_video
 from mien.predict.writers import open_writer
-from mien.train import fit
+from mien.training.loop import fit
 
 
 @pytest.fixture(scope="module")

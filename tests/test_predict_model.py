@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 import mien
-from mien import checkpoint
-from mien.calibration import FILE
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
+from mien.predict.calibration import FILE
 from mien.predict.finders import Finders, ahead
 from mien.predict.model import load, pixels
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import Picture
-from mien.train import fit
+from mien.training import checkpoint
+from mien.training.loop import fit
 
 
 @pytest.fixture(scope="module")

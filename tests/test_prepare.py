@@ -12,21 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.check import check
 from mien.data import store as store_module
-from mien.data.pictures import (
-    PictureError,
-    box_square,
-    centre_square,
-    cut_square,
-    load_picture,
-    whole_square,
-)
 from mien.data.store import open_store
-from mien.errors import DataError, UsageError
+from mien.datasets.check import check
+from mien.datasets.prepare import prepare
+from mien.errors import DataError, PictureError, UsageError
 from mien.faces import detect
 from mien.faces.align import move_points
-from mien.prepare import prepare
+from mien.faces.pictures import box_square, centre_square, cut_square, load_picture, whole_square
+from mien.faces.provider import Face
 
 POINTS = np.stack([np.linspace(20, 40, 68), np.linspace(15, 45, 68)], axis=1).astype(np.float32)
 
@@ -69,7 +63,7 @@ def test_pictures_that_cannot_be_loaded(tmp_path, monkeypatch):
     for words, image in bad.items():
         with pytest.raises(PictureError, match=words):
             load_picture(image)
-    monkeypatch.setattr("mien.data.pictures.MAX_PIXELS", 100)
+    monkeypatch.setattr("mien.faces.pictures.MAX_PIXELS", 100)
     with pytest.raises(PictureError, match="48 x 48 pixels are too many"):
         load_picture(whole)
 
@@ -161,12 +155,12 @@ def toy_provider(image):
     if image.mean() < 20:
         return []
     corner = (POINTS / 10).astype(np.float32)
-    return [detect.Face(detect.points_box(points), points, 0.9, "toy") for points in (POINTS, corner)]
+    return [Face(detect.points_box(points), points, 0.9, "toy") for points in (POINTS, corner)]
 
 
 @pytest.fixture
 def toy_faces(monkeypatch):
-    from mien.prepare import _provider
+    from mien.datasets.prepare import _provider
 
     monkeypatch.setitem(detect.PROVIDERS, "toy", lambda model: toy_provider)
     _provider.cache_clear()
@@ -259,7 +253,7 @@ def test_prepare_usage_errors(tmp_path):
 def test_prepare_continues_without_redoing(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "PART_ROWS", 5)
     root = fake.class_folders(tmp_path / "f")
-    from mien.data import pictures
+    from mien.faces import pictures
 
     loaded = []
     real = pictures.load_picture
@@ -297,7 +291,7 @@ def test_killed_process_continues(tmp_path):
     """SIGKILL in the middle of a parallel run; the rerun gives the same store as a whole run."""
     root = fake.class_folders(tmp_path / "f", each=60, size=200)
     code = (
-        "import sys; from pathlib import Path; from mien.data import store; from mien.prepare import prepare\n"
+        "import sys; from pathlib import Path; from mien.data import store; from mien.datasets.prepare import prepare\n"
         "if __name__ == '__main__':\n"
         "    store.PART_ROWS = 50\n"
         f"    prepare('folder', root=Path({str(root)!r}), out=Path(sys.argv[1]), size=64, workers=2)\n"
@@ -323,7 +317,7 @@ def test_command_line_can_read_the_signatures():
 
     from docstring_parser import parse
 
-    from mien.check import check
+    from mien.datasets.check import check
 
     for verb in (prepare, check):
         hints = typing.get_type_hints(verb)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny
 
-from mien.data import affectnet, rafdb
-from mien.data.pictures import outside, rescale
-from mien.data.published_folds import read_folds
 from mien.data.store import Skipped, open_store
+from mien.datasets import affectnet, rafdb
+from mien.datasets.prepare import prepare
+from mien.datasets.published_folds import read_folds
 from mien.errors import DataError, UsageError
 from mien.faces.landmark_files import picture_keys
-from mien.prepare import prepare
+from mien.faces.pictures import outside, rescale
 from mien.schema import Record
 
 CODES = {1: "Surprise", 2: "Fear", 3: "Disgust", 4: "Happiness", 5: "Sadness", 6: "Anger", 7: "Neutral"}

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mien.data import fer2013, folder, table
 from mien.data.duplicates import exact_groups
 from mien.data.store import Skipped, write_store
+from mien.datasets import fer2013, folder, table
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 

@@ -11,8 +11,8 @@ import torch
 
 from mien.cli import VERBS
 from mien.config import as_dict, load_recipe
-from mien.evaluate import evaluate
-from mien.train import fit
+from mien.evaluation.evaluate import evaluate
+from mien.training.loop import fit
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))

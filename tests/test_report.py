@@ -13,11 +13,10 @@ import torch
 import yaml
 from PIL import Image
 
-from mien import checkpoint
 from mien.data.store import write_store
 from mien.demo import demo_recipe
 from mien.errors import DataError, UsageError
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.metrics.intervals import paired_bootstrap
 from mien.models import create_model
 from mien.report import report
@@ -28,7 +27,9 @@ from mien.report.page import context
 from mien.report.pictures import typical_faces
 from mien.report.runs import Group, choose_baseline, group_runs, load_run, load_runs
 from mien.schema import EXPRESSIONS, Record
-from mien.train import fit, split_rows, start_run
+from mien.training import checkpoint
+from mien.training.loop import fit
+from mien.training.session import split_rows, start_run
 
 SIDE = 32
 

@@ -16,7 +16,7 @@ import tiny
 import torch
 from scipy import stats
 
-import mien.train
+import mien.training.loop
 from mien.config import as_dict, recipe_keys
 from mien.errors import DataError, UsageError
 from mien.explain import DEFAULT_METHODS, TOKEN_MAPS, fitting
@@ -151,7 +151,7 @@ def test_grid_trains_scores_and_is_not_done_twice(store, tmp_path, capsys):
 def test_stopped_grid_resumes_inside_a_training(store, tmp_path, monkeypatch):
     """Stopped after the first epoch of the second training; the same command ends with the numbers of a whole run."""
     whole = json.loads(run(store, tmp_path / "whole").read_text())
-    keep, epochs = mien.train.keep, itertools.count(1)
+    keep, epochs = mien.training.loop.keep, itertools.count(1)
 
     def stop_in_the_third(*arguments):
         keep(*arguments)
@@ -159,7 +159,7 @@ def test_stopped_grid_resumes_inside_a_training(store, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mien.train, "keep", stop_in_the_third)
+        patch.setattr(mien.training.loop, "keep", stop_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             run(store, tmp_path / "stopped")
     runs = sorted(folder.name for folder in (tmp_path / "stopped" / "runs").iterdir())
@@ -218,7 +218,7 @@ def test_pal_trains_at_the_small_scale(store, tmp_path):
 
 
 def test_one_failure_does_not_lose_the_others(store, tmp_path, monkeypatch, capsys):
-    fit = mien.train.fit
+    fit = mien.training.loop.fit
 
     def fails_when_guided(recipe, out):
         if recipe.guidance.weight:
@@ -226,7 +226,7 @@ def test_one_failure_does_not_lose_the_others(store, tmp_path, monkeypatch, caps
         return fit(recipe, out)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mien.train, "fit", fails_when_guided)
+        patch.setattr(mien.training.loop, "fit", fails_when_guided)
         with pytest.raises(DataError, match="1 of 2 trainings failed"):
             run(store, tmp_path)
     table = json.loads((tmp_path / "lambda" / "table.json").read_text())

@@ -15,10 +15,10 @@ from mien.cues.msi_net_weights import from_tensorflow, graph_constants, read_msi
 from mien.cues.saliency import luma, spectral_residual
 from mien.data.store import write_store
 from mien.errors import DataError, UsageError
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.report.pictures import Faces
 from mien.report.runs import load_run
-from mien.train import fit
+from mien.training.loop import fit
 
 PARAMETERS = 24_934_209
 

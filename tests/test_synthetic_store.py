@@ -9,13 +9,13 @@ import pytest
 import tiny
 
 from mien.cli import main
-from mien.data import DATASETS
 from mien.data.store import open_store
+from mien.datasets import DATASETS
 from mien.errors import DataError
 from mien.faces.align import similarity, template
 from mien.faces.landmarks import five_points
 from mien.schema import Record
-from mien.synthesize import synthesize
+from mien.synthetic.synthesize import synthesize
 
 ROOT = Path(__file__).parent.parent
 COUNT, SIZE = 14, 48

@@ -13,8 +13,8 @@ from mien.config import ModelConfig
 from mien.errors import DataError, UsageError
 from mien.models import Classifier, create_model
 from mien.models.tokens import attend, token_layers
-from mien.optim import make_optimizer
-from mien.train import fit
+from mien.training.loop import fit
+from mien.training.optim import make_optimizer
 
 ensure_torchvision()
 import timm  # noqa: E402

@@ -7,7 +7,7 @@ import numpy as np
 import predict_parts as parts
 import pytest
 
-from mien.faces.detect import overlap
+from mien.faces.provider import overlap
 from mien.predict.results import FacePrediction, PicturePrediction
 from mien.predict.tracks import KEPT, Tracker, match, smoothed, weight_of_now
 

@@ -15,18 +15,20 @@ import tiny
 import torch
 import yaml
 
-from mien import checkpoint
 from mien.config import OptimConfig, Recipe, as_dict
 from mien.data.labels import labels_of
 from mien.data.loader import Loader, targets_of
 from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
-from mien.guidance import cues_for
 from mien.losses.alignment import resolve_layers
 from mien.losses.config import GuidanceConfig
 from mien.models import create_model
-from mien.optim import class_weights, lr_factor, make_optimizer, set_lr
-from mien.train import fit, loss_terms, next_state, prepare_session, split_rows, train
+from mien.training import checkpoint
+from mien.training.cues import cues_for
+from mien.training.loop import fit, loss_terms, train
+from mien.training.optim import class_weights, lr_factor, make_optimizer, set_lr
+from mien.training.session import prepare_session, split_rows
+from mien.training.validation import next_state
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ MORE_STATE = {
 def test_resume_is_exact_with_more_state(
     faces: Path, tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mien import train as module
+    from mien.training import loop as module
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     recipe = tiny.recipe(faces, **options)

@@ -9,7 +9,7 @@ import yaml
 from mien.cli import main
 from mien.config import as_dict
 from mien.data.store import write_store
-from mien.train import train
+from mien.training.loop import train
 
 
 def trained(store: Path, folder: Path, **data) -> Path:

@@ -10,15 +10,16 @@ import tiny
 import torch
 import yaml
 
-from mien import checkpoint
 from mien.config import LossConfig, Recipe, as_dict, load_recipe
 from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.losses.options import TERM_OPTIONS, options_of
 from mien.losses.terms import TERMS
-from mien.objective import masked
-from mien.train import fit, loss_terms, prepare_session
+from mien.training import checkpoint
+from mien.training.loop import fit, loss_terms
+from mien.training.objective import masked
+from mien.training.session import prepare_session
 
 SEGMENT = {"model": {"segmentation": True}}
 ALL = [{"name": name, "weight": 0.01} for name in TERMS]
@@ -139,7 +140,7 @@ def test_every_term_is_trained_logged_and_in_the_recipe(finished: Path) -> None:
 
 
 def test_resume_is_exact(finished: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mien import train as module
+    from mien.training import loop as module
 
     inner = module.loss_terms
 

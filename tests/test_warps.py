@@ -5,8 +5,8 @@ import pytest
 import test_errors
 import torch
 
-from mien import warps
 from mien.errors import DataError
+from mien.report import warps
 from mien.report.places import class_picture, face_picture, places_section
 from mien.report.runs import Group
 

@@ -15,12 +15,11 @@ from predict_parts import find, picture
 
 import mien
 from mien.cli import main
-from mien.data.pictures import PictureError
-from mien.data.synthetic import UNIT_ACTIONS
-from mien.errors import DataError, UsageError
+from mien.errors import DataError, PictureError, UsageError
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
-from mien.train import fit
-from mien.web import cards, drawn, is_loopback, limits, page, serve, warn_of
+from mien.synthetic.sample import UNIT_ACTIONS
+from mien.training.loop import fit
+from mien.web import cards, is_loopback, limits, page, serve, synthetic, warn_of
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +41,33 @@ def data_url(image: np.ndarray, kind: str = "PNG", **options) -> str:
 
 
 def test_every_unit_of_the_rig_has_a_slider():
-    assert set(drawn.UNITS) == set(UNIT_ACTIONS) - {"AU45"}
-    assert len(drawn.UNITS) == len(set(drawn.UNITS))
-    assert set(drawn.START) <= set(drawn.UNITS)
+    assert set(synthetic.UNITS) == set(UNIT_ACTIONS) - {"AU45"}
+    assert len(synthetic.UNITS) == len(set(synthetic.UNITS))
+    assert set(synthetic.START) <= set(synthetic.UNITS)
 
 
 def test_actions_add_up_and_are_the_same_on_both_sides():
-    one, two = drawn.actions_of({"AU12": 2.5}), drawn.actions_of({"AU6": 5})
-    np.testing.assert_allclose(drawn.actions_of({"AU12": 2.5, "AU6": 5}), one + two)
+    one, two = synthetic.actions_of({"AU12": 2.5}), synthetic.actions_of({"AU6": 5})
+    np.testing.assert_allclose(synthetic.actions_of({"AU12": 2.5, "AU6": 5}), one + two)
     assert one.max() == pytest.approx(0.95 / 2)
     assert (one > 0).sum() == 2
-    assert drawn.actions_of(dict.fromkeys(drawn.UNITS, 5.0)).max() <= 1.6
+    assert synthetic.actions_of(dict.fromkeys(synthetic.UNITS, 5.0)).max() <= 1.6
 
 
 def test_au12_raises_the_corners_of_the_mouth():
-    rest, smile = (drawn.draw_face({"AU12": value}, person=3, size=64).landmarks for value in (0.0, 5.0))
+    rest, smile = (synthetic.draw_face({"AU12": value}, person=3, size=64).landmarks for value in (0.0, 5.0))
     corners = [48, 54]
     assert (rest[corners, 1] - smile[corners, 1] > 1).all()
-    assert np.array_equal(drawn.draw_face({}, size=48).image, drawn.draw_face({}, size=48).image)
+    assert np.array_equal(synthetic.draw_face({}, size=48).image, synthetic.draw_face({}, size=48).image)
 
 
 def test_presets_are_prototypes():
-    smile = drawn.preset("Happiness")
-    assert tuple(smile) == drawn.UNITS
+    smile = synthetic.preset("Happiness")
+    assert tuple(smile) == synthetic.UNITS
     assert {name for name, value in smile.items() if value} == {"AU6", "AU12", "AU25"}
-    assert not any(drawn.preset("Neutral").values())
+    assert not any(synthetic.preset("Neutral").values())
     with pytest.raises(UsageError, match="Did you mean 'Happiness'"):
-        drawn.preset("Hapiness")
+        synthetic.preset("Hapiness")
 
 
 @pytest.mark.parametrize(
@@ -83,14 +82,14 @@ def test_presets_are_prototypes():
 )
 def test_what_cannot_be_drawn(words, units, options):
     with pytest.raises(UsageError, match=words):
-        drawn.draw_face(units, **options)
+        synthetic.draw_face(units, **options)
 
 
 def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
     values = page.start_values()
     shown = page.explain_drawn(served, "layer_cam", "Sadness", 2, 10, 0, *values)
-    face = drawn.draw_face(drawn.START, 2, 10, 0)
-    direct = replace(served.model, provider=drawn.finder_of(face)).predict(face.image).faces[0]
+    face = synthetic.draw_face(synthetic.START, 2, 10, 0)
+    direct = replace(served.model, provider=synthetic.finder_of(face)).predict(face.image).faces[0]
     assert f"Drawn face: {direct.expression} {direct.confidence:.0%}" in shown
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", shown)]
     np.testing.assert_allclose(widths, [100 * p for p in direct.probabilities.values()], atol=0.06)
@@ -102,7 +101,7 @@ def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
 
 def test_a_preset_answers_with_the_card_and_the_sliders(served):
     card, *values = page.explain_preset(served, "Anger", "cam", page.PREDICTED, 1, 0, 0)
-    assert dict(zip(drawn.UNITS, values, strict=True)) == drawn.preset("Anger")
+    assert dict(zip(synthetic.UNITS, values, strict=True)) == synthetic.preset("Anger")
     assert card == page.explain_drawn(served, "cam", page.PREDICTED, 1, 0, 0, *values)
 
 

@@ -17,7 +17,7 @@ from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
 from mien.models import create_model
 from mien.schema import PREPROCESSING
-from mien.train import fit
+from mien.training.loop import fit
 
 assert narrow_nets
 ROOT = Path(__file__).parent.parent
@@ -77,7 +77,7 @@ def test_weights_of_a_run(tmp_path: Path) -> None:
     recipe = tiny.recipe(tiny.store(tmp_path / "s", each=3).path, optim={"epochs": 1})
     fit(recipe, tmp_path / "run")
     again = tiny.recipe(tmp_path / "s", model={"weights": tmp_path / "run" / "best.ckpt"}).model
-    from mien.checkpoint import load_model
+    from mien.training.checkpoint import load_model
 
     trained = load_model(tmp_path / "run")[0].backbone.state_dict()
     assert all(torch.equal(v, trained[k]) for k, v in create_model(again, 7).backbone.state_dict().items())

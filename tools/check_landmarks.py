@@ -15,8 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien.faces.detect import Provider, open_provider
+from mien.faces.detect import open_provider
 from mien.faces.landmarks import GROUPS, eye_distance, normalised_error
+from mien.faces.provider import Provider
 from mien.schema import ByteArray, FloatArray
 
 LEAST = 0.7

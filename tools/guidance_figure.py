@@ -21,15 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien import checkpoint, draw, maps
+from mien import draw, maps
 from mien.config import GuidanceConfig, Recipe
 from mien.cues import render_cue
 from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, open_store
-from mien.guidance import attributions_of, guided_forward, guides_of
 from mien.losses.alignment import compared_map
 from mien.schema import Batch, IntArray, scheme_classes
-from mien.train import split_rows
+from mien.training import checkpoint
+from mien.training.guidance import attributions_of, guided_forward
+from mien.training.guides import guides_of
+from mien.training.session import split_rows
 
 
 def chosen_faces(store: Store, recipe: Recipe, labels: IntArray) -> IntArray:

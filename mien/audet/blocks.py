@@ -268,11 +268,12 @@ class Timm:
 
     def shape(self, inputs: list[Shape]) -> Shape:
         """Shape of the output."""
-        from mien.audet.layers import timm_shape
+        from mien.audet.trunks import timm_shape
 
         if inputs[0].channels != 3 or inputs[0].height != inputs[0].width:
             raise Wrong(f"needs square pictures of 3 channels; {inputs[0]} come in.")
-        return timm_shape(self, inputs[0].height)
+        channels, side = timm_shape(self.model, self.pool, inputs[0].height)
+        return Shape(channels, side, side)
 
 
 AnyBlock = (

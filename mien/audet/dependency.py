@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mien.dependence import cross_correlation, distance_correlation, hsic
 from mien.losses.adversarial import gradient_penalty, mixed
+from mien.metrics.dependence import cross_correlation, distance_correlation, hsic
 
 Score = Callable[[Tensor], Tensor]
 """A critic: (N, C1 + C2, h, w) -> (N,)."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mien import checkpoint, draw
+from mien import draw
 from mien.audet.data import split_of
 from mien.audet.dependency import shuffled_order
 from mien.audet.disentangle_page import Swap, page, swap_picture
@@ -38,6 +38,7 @@ from mien.metrics.disentangle import (
     unseen_images,
 )
 from mien.schema import ACTION_UNITS, ByteArray, IntArray
+from mien.training import checkpoint
 
 DEPENDENCE_FACES = 400
 """Most faces of the permutation tests, whose time grows with the square."""

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien import checkpoint
 from mien.audet.data import labels_of
 from mien.audet.embed import device_of, outputs
 from mien.audet.faces import au_loss, au_targets
@@ -22,6 +21,7 @@ from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.metrics.action_units import intensity_scores, labelled_units, occurrence, occurrence_scores, shared_units
 from mien.schema import ACTION_UNITS, FloatArray, IntArray
+from mien.training import checkpoint
 
 
 def evaluate_audet(run: Path, data: Path | None = None, split: str = "test") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from mien.audet import blocks
 from mien.audet.blocks import Shape
+from mien.audet.trunks import TimmStem
 from mien.compat import ensure_torchvision
-from mien.config import ModelConfig
 from mien.errors import DataError
-from mien.models.backbone import Backbone
 from mien.models.weights import read_state
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -115,45 +114,6 @@ class Stem(nn.Sequential):
         return self
 
 
-class TimmStem(nn.Module):
-    """Last feature map of a timm model."""
-
-    def __init__(self, block: blocks.Timm, size: int, plain: bool) -> None:
-        super().__init__()
-        weights = None if plain or block.weights == "None" else Path(block.weights)
-        config = ModelConfig(block.model, size=size, pretrained=block.pretrained and not plain, weights=weights)
-        if block.pretrained:
-            config = _with_own_preprocessing(config)
-        self.backbone, self.pool = Backbone(config), block.pool
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, C, 1, 1), or (N, C, h, w) without pooling."""
-        final: Tensor = self.backbone(images).features[-1]
-        return final.mean((2, 3), keepdim=True) if self.pool else final
-
-
-def timm_shape(block: blocks.Timm, size: int) -> Shape:
-    """What comes out of a timm block, read off a net without weights."""
-    backbone = TimmStem(block, size, plain=True).backbone
-    side = 1 if block.pool else backbone.sides[-1]
-    return Shape(backbone.channels[-1], side, side)
-
-
-def _with_own_preprocessing(config: ModelConfig) -> ModelConfig:
-    """The settings under which timm's weights are accepted; the cfg's mean and std are what is really applied."""
-    from dataclasses import replace
-
-    from timm.models import get_pretrained_cfg
-
-    from mien.schema import PREPROCESSING
-
-    published: Any = get_pretrained_cfg(config.backbone)
-    for name, steps in PREPROCESSING.items():
-        if published is not None and (steps.mean, steps.std) == (tuple(published.mean), tuple(published.std)):
-            return replace(config, preprocessing=cast(Any, name))
-    return config
-
-
 def _convolution(block: blocks.Convolutional, inputs: list[Shape], plain: bool) -> nn.Module:
     bias = not block.batch_normalise
     conv = nn.Conv2d(inputs[0].channels, block.filters, block.kernel_size, block.stride, block.padding, bias=bias)
@@ -189,6 +149,11 @@ def _resnet50(block: blocks.Resnet50, inputs: list[Shape], plain: bool) -> nn.Mo
     if block.weights not in ("imagenet", "random") and not plain:
         _load(net, read_state(Path(block.weights)), block.weights, optional=("fc.", "num_batches_tracked"))
     return Stem(list(net.children())[: block.end_at_layer], block.freeze_first_n_layers)
+
+
+def _timm(block: blocks.Timm, inputs: list[Shape], plain: bool) -> nn.Module:
+    weights = None if plain or block.weights == "None" else Path(block.weights)
+    return TimmStem(block.model, weights, inputs[0].height, block.pretrained and not plain, block.pool)
 
 
 def _vgg_face(block: blocks.VggFace, inputs: list[Shape], plain: bool) -> nn.Module:
@@ -242,6 +207,6 @@ LAYERS: dict[type, Callable[[Any, list[Shape], bool], nn.Module]] = {
     blocks.Identity: lambda block, inputs, plain: nn.Identity(),
     blocks.Resnet50: _resnet50,
     blocks.VggFace: _vgg_face,
-    blocks.Timm: lambda block, inputs, plain: TimmStem(block, inputs[0].height, plain),
+    blocks.Timm: _timm,
 }
 """Block -> module."""

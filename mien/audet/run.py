@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from mien import checkpoint
 from mien.audet.cfg import parse
 from mien.audet.check import read_cfg
 from mien.audet.spec import Cfg
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
+from mien.training import checkpoint
 
 if TYPE_CHECKING:
     from mien.audet.nets import AudetNet

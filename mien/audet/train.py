@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mien import checkpoint
 from mien.audet import data, run
 from mien.audet.dependency import critic_estimate, dependency, shuffled_order
 from mien.audet.faces import au_loss, changed, moved, noisy
@@ -29,8 +28,10 @@ from mien.data.loader import Loader
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.losses.adversarial import gradient_penalty, mixed
+from mien.models.memory_format import to_channels_last
 from mien.progress import track
 from mien.schema import IntArray
+from mien.training import checkpoint
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -121,7 +122,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     fabric.barrier()
     players = {}
     for name, module in modules.items():
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last(module)
         players[name] = Player(module, *fabric.setup(module, make_optimizer(name, module, cfg)))
     session = Session(fabric, cfg, store, labels, players, momu)
     state = resume(out, session)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mien.calibration import FILE, check_out
 from mien.errors import UsageError
+from mien.predict.calibration import FILE, check_out
 
 
 def calibrate(

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from mien.calibration import owner_of
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
+from mien.predict.calibration import owner_of
 from mien.schema import IntArray
 
 
 def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, batch: int) -> dict[str, Any]:
     """Temperature and threshold from the validation faces of a run's store; its test faces, if any, are only measured."""
-    from mien import checkpoint
     from mien.data.labels import labels_of
     from mien.data.store import open_store
-    from mien.evaluate import parts_to_score, recipe_on
+    from mien.evaluation.evaluate import parts_to_score, recipe_on
     from mien.metrics.calibration import abstain_threshold, fit_temperature, scaled
+    from mien.training import checkpoint
 
     model, recipe, env = checkpoint.load_model(run)
     faces = open_store(store or recipe.data.store)
@@ -58,8 +58,8 @@ def logits_of(model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntAr
     import torch
 
     from mien.data.loader import Loader
-    from mien.guidance import with_guide
     from mien.progress import track
+    from mien.training.steering import with_guide
 
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     loader = Loader(

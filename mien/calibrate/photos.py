@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mien.calibration import owner_of
 from mien.data.arrow import Skipped
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import write_atomic
 from mien.metrics.calibration import Floats, abstain_threshold, fit_offsets, lift_to_recall, scaled
+from mien.predict.calibration import owner_of
 from mien.schema import IntArray, Record, class_index
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def labelled_photos(
     photos: Path, columns: str | None, labels: str | None, subject_pattern: str | None
 ) -> Iterator[Record | Skipped]:
     """Photos of a table, or of a folder with a folder for each expression (docs/datasets.md), in order."""
-    from mien.data import folder, table
+    from mien.datasets import folder, table
 
     if not photos.exists():
         raise DataError(f"--photos '{photos}' does not exist.")

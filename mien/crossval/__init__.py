@@ -90,10 +90,10 @@ def fold_list(only: str, folds: int) -> list[int]:
 
 def cells_of(settings: Recipe, folder: Path) -> list[Cell]:
     """One run folder a fold; a folder with other settings or other faces is refused before anything is trained."""
-    from mien.checkpoint import open_run
     from mien.config import with_settings
     from mien.data.observed import open_faces
     from mien.reproduce.run import Cell
+    from mien.training.checkpoint import open_run
 
     store = open_faces(settings.data.store, settings.data.action_units)
     open_run(folder, settings)

@@ -11,8 +11,8 @@ import numpy as np
 
 from mien.config import Recipe
 from mien.errors import DataError
-from mien.evaluate import write_results
-from mien.face_scores import score_faces
+from mien.evaluation.evaluate import write_results
+from mien.evaluation.scores import score_faces
 from mien.files import write_atomic
 from mien.metrics.intervals import normal_interval
 from mien.report.runs import Arrays, Run, load_run

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mien.data.pictures import box_square, cut_square, whole_square
 from mien.errors import DataError
 from mien.faces.align import Matrix, move_points, similarity, warp
 from mien.faces.landmarks import five_points
+from mien.faces.pictures import box_square, cut_square, whole_square
 from mien.schema import ByteArray, FloatArray
 
 if TYPE_CHECKING:

@@ -10,57 +10,16 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mien.errors import DataError, unknown_name
 from mien.faces.landmark_files import Order, picture_keys, read_landmarks
 from mien.faces.landmarks import eye_distance
+from mien.faces.models import installed_file
+from mien.faces.provider import Face, Provider, check_image, main_first
 from mien.schema import ByteArray, FloatArray
-
-
-class Face(NamedTuple):
-    """One face found in an image."""
-
-    box: FloatArray
-    """(4,) float32 x0, y0, x1, y1 in pixels of the image, not clipped."""
-    landmarks: FloatArray
-    """(68, 2) float32 iBUG-68 (x, y) pixels of the image, pixel centres at .0, not clipped."""
-    score: float
-    """Confidence of the provider; 0-1 for mediapipe, an open scale for dlib, 1 for given landmarks."""
-    provider: str
-    """Key of PROVIDERS, or "given"."""
-    blendshapes: FloatArray | None = None
-    """(52,) in [0, 1], coefficients of `blendshapes.BLENDSHAPES`; None from a provider that has none."""
-
-
-Provider = Callable[[ByteArray], list[Face]]
-
-
-def overlap(box: FloatArray, boxes: FloatArray) -> FloatArray:
-    """Intersection over union of one box (4,) with boxes (n, 4), x0 y0 x1 y1: (n,) in [0, 1]."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=1)
-    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - common
-    return np.asarray(common / np.maximum(union, 1e-9), dtype=np.float32)
-
-
-def check_image(image: ByteArray) -> None:
-    """DataError unless the image is RGB uint8 (H, W, 3) with at least one pixel."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise DataError(f"image of shape {image.shape} and type {image.dtype}: RGB uint8 (H, W, 3) is expected.")
-
-
-def main_first(faces: list[Face], height: int, width: int) -> list[Face]:
-    """Sort faces by area of the box times closeness to the image centre (1 at the centre, 0.2 in a corner)."""
-
-    def weight(face: Face) -> float:
-        x0, y0, x1, y1 = (float(v) for v in face.box)
-        off = np.hypot((x0 + x1 + 1 - width) / width, (y0 + y1 + 1 - height) / height) / np.sqrt(2)
-        return max(x1 - x0, 0) * max(y1 - y0, 0) * max(1 - 0.8 * float(off), 0.0)
-
-    return sorted(faces, key=weight, reverse=True)
 
 
 def locate(images: Sequence[ByteArray], provider: Provider) -> list[Face | None]:
@@ -145,15 +104,6 @@ def open_mediapipe(model: Path | None = None) -> Provider:
     from mien.faces import mediapipe
 
     return mediapipe.open_nets(model)
-
-
-def installed_file(package: str, name: str) -> Path | None:
-    """A file shipped by an installed distribution, found through its metadata without importing it."""
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return next((Path(str(file.locate())) for file in files if file.name == name), None)
 
 
 PROVIDERS: dict[str, Callable[[Path | None], Provider]] = {

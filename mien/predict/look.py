@@ -18,11 +18,11 @@ from mien.cues import load_codebook, render_cue
 from mien.cues.config import FACE_REGIONS
 from mien.cues.regions import face_regions, unit_maps, unit_names
 from mien.data.transforms import normalise, resize_faces
-from mien.guidance import with_guide
 from mien.metrics.alignment import attention_scores, cam_scores
 from mien.predict import contrast as c
 from mien.predict.results import Explanation, Region
 from mien.schema import SCHEMES, Batch, Cue, FloatArray, Output, scheme_classes
+from mien.training.steering import with_guide
 
 if TYPE_CHECKING:
     from mien.data.framing import FramedFace

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from mien import checkpoint
 from mien import explain as explainers
-from mien.calibration import Calibration, read_calibration
 from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import DataError, UsageError, unknown_name
-from mien.explain_photos import framing_of_run, refuse_foreign_guide
-from mien.faces.detect import PROVIDERS, Face, Provider
+from mien.faces.detect import PROVIDERS
+from mien.faces.provider import Face, Provider
+from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
+from mien.predict.explain import framing_of_run, refuse_foreign_guide
 from mien.predict.finders import Finders, ahead, heavy
 from mien.predict.look import batch_of, classify, explain_faces
-from mien.predict.results import Explanation, FacePrediction, PicturePrediction, Predictions
+from mien.predict.predictions import Predictions
+from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
 from mien.progress import default_workers
 from mien.schema import ACTION_UNITS, ByteArray, FloatArray, scheme_classes
+from mien.training import checkpoint
 
 if TYPE_CHECKING:
     from mien.audet.photos import UnitReader

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mien.predict.results import NOTICE, FacePrediction, PicturePrediction, Predictions, counted
+from mien.predict.results import NOTICE, FacePrediction, PicturePrediction, counted
 
 if TYPE_CHECKING:
     from mien.schema import ByteArray
@@ -16,19 +17,20 @@ MOST = 24
 """Faces that are shown."""
 
 
-def html_of(predictions: Predictions) -> str:
+def html_of(pictures: Sequence[PicturePrediction]) -> str:
     """One line a face, with its picture, map, bars and words; pictures without a face by their reason."""
     lines, shown = [], 0
-    for picture in predictions:
+    for picture in pictures:
         for face in picture.faces[: MOST - shown]:
             lines.append(_face(picture, face))
             shown += 1
         if picture.reason is not None:
             lines.append(f"<p><code>{html.escape(picture.source)}</code>: {html.escape(picture.reason)}</p>")
-    more = len(predictions.faces) - shown
+    total = sum(len(picture.faces) for picture in pictures)
+    more = total - shown
     if more > 0:
         lines.append(f"<p>and {more} more faces</p>")
-    count = f"{counted(len(predictions.faces), 'face')} in {counted(len(predictions), 'picture')}"
+    count = f"{counted(total, 'face')} in {counted(len(pictures), 'picture')}"
     return f"<div><p><small>{NOTICE}: {count}</small></p>{''.join(lines)}</div>"
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mien.errors import DataError
 from mien.schema import ByteArray, FloatArray
 
 NOTICE = "expression recognition"
@@ -118,53 +117,3 @@ class PicturePrediction:
 
     def __repr__(self) -> str:
         return f"PicturePrediction({self.source}: {', '.join(map(repr, self.faces)) or self.reason})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Predictions:
-    """All pictures of one call, in order."""
-
-    pictures: tuple[PicturePrediction, ...]
-    classes: tuple[str, ...]
-    """Expressions in logit order."""
-    action_units: tuple[str, ...]
-    """Action units that were looked for."""
-    explained: bool
-    """Whether an explanation was asked for."""
-
-    def __repr__(self) -> str:
-        return f"Predictions({counted(len(self.faces), 'face')} in {counted(len(self), 'picture')}; classes {', '.join(self.classes)})"
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.pictures)
-
-    def __iter__(self) -> Iterator[PicturePrediction]:
-        return iter(self.pictures)
-
-    def __getitem__(self, index: int) -> PicturePrediction:
-        return self.pictures[index]
-
-    @property
-    def faces(self) -> tuple[FacePrediction, ...]:
-        """All faces of all pictures."""
-        return tuple(face for picture in self.pictures for face in picture.faces)
-
-    def to_table(self) -> Any:
-        """pyarrow.Table: a row a face, and one for each picture without a face (columns: docs/predict.md)."""
-        from mien.predict.rows import Layout, table_of
-
-        return table_of(self.pictures, Layout(self.classes, self.action_units, self.explained))
-
-    def to_frame(self) -> Any:
-        """pandas.DataFrame of `to_table`; DataError where pandas is missing."""
-        try:
-            import pandas  # noqa: F401
-        except ImportError:
-            raise DataError("to_frame needs pandas: pip install 'mien[frame]'; or use to_table().") from None
-        return self.to_table().to_pandas()
-
-    def _repr_html_(self) -> str:
-        from mien.predict.notebook import html_of
-
-        return html_of(self)

@@ -15,10 +15,10 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from mien.data.pictures import PictureError, load_picture
-from mien.data.video import VIDEO_SUFFIXES
 from mien.draw import is_drawn, rgb
-from mien.errors import DataError
+from mien.errors import DataError, PictureError
+from mien.faces.pictures import load_picture
+from mien.faces.video import VIDEO_SUFFIXES
 from mien.schema import ByteArray
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mien.faces.detect import overlap
+from mien.faces.provider import overlap
 from mien.predict.results import PicturePrediction
 from mien.schema import FloatArray
 

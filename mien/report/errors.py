@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mien import draw
-from mien.face_tables import AFFECT, FACTS, csv_cell
+from mien.evaluation.tables import AFFECT, FACTS, csv_cell
 from mien.metrics.errors import common_errors
 from mien.report import plots
 from mien.report.pictures import CELL, COLUMNS, Faces, comparable, data_uri

@@ -31,7 +31,7 @@ def class_picture(group: Group, faces: Faces) -> ByteArray:
     """Mean theta of each class over all faces of the first run, on the mean of some of them."""
     import torch
 
-    from mien import warps
+    from mien.report import warps
 
     run = group.first
     labels = run.faces["label"]
@@ -48,7 +48,7 @@ def face_picture(group: Group, faces: Faces) -> ByteArray:
     """One face a class: the median of its class by the distance of its theta from the mean of the class."""
     import torch
 
-    from mien import warps
+    from mien.report import warps
 
     run, chosen = group.first, []
     theta, labels = run.faces["theta"].astype(np.float64), run.faces["label"]

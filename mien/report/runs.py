@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mien.checkpoint import RUN_VERSION, read_run, results_suffix
 from mien.config import Recipe, as_dict
 from mien.errors import DataError, UsageError
+from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
 """Settings that do not make another recipe."""

@@ -89,7 +89,7 @@ def cells_of(entry: Entry, folder: Path, shared: Recipe, scale: str, seeds: int)
 
 def distinct(grid: Grid, fingerprint: str) -> list[Cell]:
     """Every run folder once, seed by seed, so that a stopped grid has whole seeds; other settings or faces are refused."""
-    from mien.checkpoint import open_run
+    from mien.training.checkpoint import open_run
 
     cells = {cell.folder: cell for cells in grid.values() for cell in cells.values()}
     for cell in cells.values():
@@ -123,8 +123,8 @@ def assemble(entries: Sequence[Entry], grid: Grid, failed: dict[str, str], datas
 
 def write(folder: Path, table: dict[str, Any]) -> Path:
     """table.json, table.md and table.csv; the Markdown is printed too."""
-    from mien.checkpoint import write_atomic
     from mien.reproduce.tables import as_csv, as_markdown
+    from mien.training.checkpoint import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     text = as_markdown(table)

@@ -108,8 +108,8 @@ def run_cell(cell: Cell, threads: int) -> str:
     """Train and score one cell in this process; the reason of a failure, empty when all went well."""
     import torch
 
-    from mien.evaluate import evaluate
-    from mien.train import fit
+    from mien.evaluation.evaluate import evaluate
+    from mien.training.loop import fit
 
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / FAILED).unlink(missing_ok=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mien.data.pictures import PictureError, load_picture
 from mien.draw import rgb
+from mien.errors import PictureError
+from mien.faces.pictures import load_picture
 from mien.schema import ByteArray
 
 Message = MutableMapping[str, Any]

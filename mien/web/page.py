@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from mien import explain as explainers
-from mien.data.pictures import PictureError
-from mien.errors import DataError, UsageError
+from mien.errors import DataError, PictureError, UsageError
 from mien.predict.finders import Finders
 from mien.predict.model import LEAST_FACE, FaceModel, load
-from mien.web import cards, drawn
+from mien.web import cards, synthetic
 from mien.web.limits import Limits, read_photo, request_bytes
 
 PREDICTED = "predicted"
@@ -72,10 +71,10 @@ def methods_of(model: FaceModel) -> tuple[str, ...]:
 def explain_drawn(
     served: Served, method: str, expression: str, person: float, yaw: float, pitch: float, *intensities: float
 ) -> str:
-    """Card of a drawn face; intensities are those of `drawn.UNITS`."""
-    units = {name: float(value) for name, value in zip(drawn.UNITS, intensities, strict=True)}
-    face = drawn.draw_face(units, int(person), yaw, pitch)
-    model = replace(served.model, provider=drawn.finder_of(face))
+    """Card of a drawn face; intensities are those of `synthetic.UNITS`."""
+    units = {name: float(value) for name, value in zip(synthetic.UNITS, intensities, strict=True)}
+    face = synthetic.draw_face(units, int(person), yaw, pitch)
+    model = replace(served.model, provider=synthetic.finder_of(face))
     found = model.predict(face.image, explain=method, expression=wanted(expression), display=DISPLAY)
     return cards.card(found.faces[0], method, "Drawn face")
 
@@ -84,7 +83,7 @@ def explain_preset(
     served: Served, preset: str, method: str, expression: str, person: float, yaw: float, pitch: float
 ) -> list[Any]:
     """Card of a face with the units that usually show the expression `preset`, and their intensities for the sliders."""
-    intensities = list(drawn.preset(preset).values())
+    intensities = list(synthetic.preset(preset).values())
     return [explain_drawn(served, method, expression, person, yaw, pitch, *intensities), *intensities]
 
 
@@ -141,12 +140,12 @@ def drawn_tab(gr: Any, served: Served, method: Any, target: Any) -> None:
             answer = gr.HTML(explain_drawn(served, served.methods[0], PREDICTED, 1, 0, 0, *start_values()))
         with gr.Column(scale=4):
             with gr.Row():
-                preset = gr.Dropdown(list(drawn.PRESETS), value=None, label="Set the sliders to")
-                person = gr.Slider(1, drawn.PEOPLE, value=1, step=1, label="Person", buttons=[])
+                preset = gr.Dropdown(list(synthetic.PRESETS), value=None, label="Set the sliders to")
+                person = gr.Slider(1, synthetic.PEOPLE, value=1, step=1, label="Person", buttons=[])
             sliders = unit_sliders(gr)
             with gr.Accordion("Pose", open=False):
-                yaw = gr.Slider(-drawn.YAW, drawn.YAW, value=0, step=5, label="Turn (degrees)", buttons=[])
-                pitch = gr.Slider(-drawn.PITCH, drawn.PITCH, value=0, step=5, label="Nod (degrees)", buttons=[])
+                yaw = gr.Slider(-synthetic.YAW, synthetic.YAW, value=0, step=5, label="Turn (degrees)", buttons=[])
+                pitch = gr.Slider(-synthetic.PITCH, synthetic.PITCH, value=0, step=5, label="Nod (degrees)", buttons=[])
     inputs = [method, target, person, yaw, pitch, *sliders]
     settings = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 
@@ -163,13 +162,15 @@ def drawn_tab(gr: Any, served: Served, method: Any, target: Any) -> None:
 
 
 def unit_sliders(gr: Any) -> list[Any]:
-    """One slider a unit, in the order of `drawn.UNITS`."""
+    """One slider a unit, in the order of `synthetic.UNITS`."""
     sliders = []
-    for number, (group, names) in enumerate(drawn.UNIT_GROUPS.items()):
+    for number, (group, names) in enumerate(synthetic.UNIT_GROUPS.items()):
         with gr.Accordion(group, open=number < 2), gr.Row(elem_classes="mien-sliders"):
             for unit, name in names.items():
                 look = {"label": f"{unit} {name}", "elem_id": unit, "min_width": 140, "buttons": []}
-                sliders.append(gr.Slider(0, drawn.STRONGEST, value=drawn.START.get(unit, 0.0), step=0.5, **look))
+                sliders.append(
+                    gr.Slider(0, synthetic.STRONGEST, value=synthetic.START.get(unit, 0.0), step=0.5, **look)
+                )
     return sliders
 
 
@@ -186,8 +187,8 @@ def photo_tab(gr: Any, served: Served, method: Any, target: Any, max_bytes: int)
 
 
 def start_values() -> list[float]:
-    """Intensities that the page starts with, in the order of `drawn.UNITS`."""
-    return [drawn.START.get(name, 0.0) for name in drawn.UNITS]
+    """Intensities that the page starts with, in the order of `synthetic.UNITS`."""
+    return [synthetic.START.get(name, 0.0) for name in synthetic.UNITS]
 
 
 def launch(served: Served, host: str, port: int, max_bytes: int, rate: int) -> Any:

@@ -1,0 +1,106 @@
+"""BP4D-Spontaneous (Zhang et al. 2014, doi 10.1016/j.imavis.2014.06.002): 41 people in eight tasks, action units present or not.
+
+Layout as released: ``AUCoding/AU_OCC/F001_T1.csv`` with the header ``0,1,2,4,...`` (0 is the frame; 9 in a cell is unknown)
+and the pictures ``2D+3D/F001/T1/2440.jpg``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mien.data.arrow import Skipped
+from mien.data.au_folds import split_of_subject
+from mien.datasets.folder import IMAGE_SUFFIXES
+from mien.errors import DataError
+from mien.schema import ACTION_UNITS, FloatArray, Record
+
+CODES = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
+PICTURES = ("Sequences(2D+3D)", "2D+3D", "BP4D-training", "images", "imgs", ".")
+FOLD = "literature-1"
+CELLS = {"0": 0.0, "1": 5.0, "9": math.nan}
+"""Cell -> intensity of schema.ACTION_UNITS: a unit that is present has no coded strength and stands as 5."""
+
+
+def records(root: Path, *, fold: str | None = None) -> Iterator[Record | Skipped]:
+    """Coded frames by subject, task and frame, id as in AUDetNet: ``M001_T2_0232``, digits as in the file name.
+
+    `root` is the folder with ``AUCoding`` and the pictures. `fold` (default literature-1; also published-1, ...) says which
+    subjects are split `test`; all others are `train`. Occurrences are kept as 0 and 5, unknown ones as NaN; the coded
+    intensities of five units are not read. Frames without a picture, with an odd code, or without any known code are
+    skipped.
+    """
+    root = Path(root)
+    codes = next((root / name for name in CODES if any((root / name).glob("*_T*.csv"))), None)
+    if codes is None:
+        raise DataError(f"'{root}' is not BP4D: no AUCoding/AU_OCC/F001_T1.csv or the like in it.")
+    pictures = next((root / name for name in PICTURES if any((root / name).glob("[FM][0-9]*/T*"))), None)
+    if pictures is None:
+        raise DataError(f"'{root}' has no pictures such as 2D+3D/F001/T1/2440.jpg.")
+    for path in sorted(codes.glob("*_T*.csv")):
+        subject, _, task = path.stem.partition("_")
+        split = split_of_subject("bp4d", fold or FOLD, subject)
+        files = _files(pictures / subject / task)
+        for frame, row in read_codes(path):
+            picture = files.get(frame)
+            name = f"{subject}_{task}_{picture.stem if picture is not None else frame}"
+            if isinstance(row, str):
+                yield Skipped(name, row)
+            elif picture is None:
+                yield Skipped(name, f"no picture {subject}/{task}/{frame}")
+            else:
+                yield Record(name, picture, split, subject, action_units=row, attributes={"task": task})
+
+
+def notes(root: Path, *, fold: str | None = None) -> dict[str, str]:
+    """What the store should remember."""
+    del root
+    return {
+        "source": "BP4D-Spontaneous, Zhang et al. 2014",
+        "licence": "research under BP4D's agreement; pictures may not be redistributed",
+        "fold": fold or FOLD,
+        "au_scale": "occurrence",
+    }
+
+
+def _files(folder: Path) -> dict[int, Path]:
+    """Frame -> picture."""
+    if not folder.is_dir():
+        return {}
+    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {int(path.stem): path for path in files if path.stem.isdigit()}
+
+
+def read_codes(path: Path) -> Iterator[tuple[int, FloatArray | str]]:
+    """Frame and (A,) intensities 0 or 5 over schema.ACTION_UNITS, or the reason why the row cannot be used.
+
+    Columns of units that Mien has no name for are left out. DataError for a header or frame that is no number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{path}' is not a readable CSV file ({error}).") from error
+    header = [re.sub(r"^AU0*", "", cell.strip()) for cell in rows[0]] if rows else []
+    columns = {f"AU{cell}": k for k, cell in enumerate(header) if k and f"AU{cell}" in ACTION_UNITS}
+    if not columns:
+        raise DataError(f"'{path}' needs the header 0,1,2,4,...: the frame, then numbers of action units.")
+    for line, row in enumerate(rows[1:], 2):
+        if not row[0].strip().isdigit():
+            raise DataError(f"'{path}', line {line}: '{row[0]}' is no frame number.")
+        yield int(row[0]), _row(row, columns)
+
+
+def _row(row: list[str], columns: dict[str, int]) -> FloatArray | str:
+    values = np.full(len(ACTION_UNITS), np.nan, dtype=np.float32)
+    for name, k in columns.items():
+        cell = row[k].strip() if k < len(row) else ""
+        if cell not in CELLS:
+            return f"{name} is '{cell}', none of 0, 1, 9"
+        values[ACTION_UNITS.index(name)] = CELLS[cell]
+    return values if np.isfinite(values).any() else "no action unit is coded"

@@ -1,0 +1,275 @@
+"""One batched pass over a split: what `mien evaluate` notes down of every face."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mien import maps
+from mien.config import Recipe
+from mien.cues import controls, render_cue
+from mien.data.loader import Loader
+from mien.data.masking import Masking
+from mien.data.store import Store
+from mien.explain import Sampling, cam, evidence, explain_with_output
+from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
+from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
+from mien.metrics.segmentation import predicted_region, region_scores
+from mien.models import Classifier
+from mien.progress import track
+from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
+from mien.training.cues import cues_for, seen_by_cue
+from mien.training.guidance import look
+from mien.training.guides import guides_of
+from mien.training.objective import masked
+from mien.training.steering import with_guide
+
+FLOORS = ("uniform", "centre", "mean")
+"""Maps that never saw the face: what a score is worth begins here."""
+CONTROLS = ("other_class", "shuffled", "inverted")
+"""Wrong cues for the model's own attention: a high score here means that the right cue explains nothing."""
+PREDICTED = "cam@predicted"
+"""CAM of the predicted class against the cue of the predicted class: what a user sees, who knows no label."""
+
+SEGMENTATION = "segmentation:"
+"""Begins the names of scored regions, which are reported apart from the maps."""
+
+Scores = dict[str, dict[str, Tensor]]
+"""Map name -> score name -> (B,)."""
+FaceScores = dict[str, dict[str, FloatArray]]
+"""Map name -> score name -> (N,)."""
+
+
+class Plan(NamedTuple):
+    """What is scored, and with what."""
+
+    model: nn.Module
+    recipe: Recipe
+    store: Store
+    rows: IntArray
+    """Rows of the store that are scored, all labelled."""
+    labels: IntArray
+    """Class index of every row of the store."""
+    mean: Tensor
+    """(1, 1, H, W) dataset-mean cue."""
+    device: torch.device
+    methods: tuple[str, ...]
+    """Names of mien.explain.EXPLAINERS."""
+    sampling: Sampling
+    masking: Masking
+    seed: int
+    batch: int
+
+    def loader(self, rows: IntArray) -> Loader:
+        """Batches of rows, without augmentation."""
+        recipe = self.recipe
+        return Loader(
+            self.store, rows, self.labels, size=recipe.model.size, batch=self.batch, device=self.device,
+            workers=recipe.run.workers, preprocessing=recipe.model.preprocessing,
+        )  # fmt: skip
+
+    def shown(self, batch: Batch) -> Batch:
+        """The batch as the net gets it: masked by the cue where mask.evaluate says so, with its guide where it wants one."""
+        batch = masked(self.recipe, batch, self.masking, float(self.recipe.mask.evaluate), 0, 0)
+        return with_guide(self.recipe, batch, self.mean, 0, 0)
+
+    @property
+    def main(self) -> str | None:
+        """The map that is kept for pictures beside the attention: TS-CAM or CAM where there is one, else the first method."""
+        own = [name for name in self.methods if name != "attention"]  # that key is the channel mean's
+        return next((name for name in ("ts_cam", "cam") if name in own), own[0] if own else None)
+
+
+class Collected(NamedTuple):
+    """Everything of one pass over the split, one row a face."""
+
+    probabilities: FloatArray
+    valid: npt.NDArray[np.bool_]
+    """The true class has a cue on this face."""
+    valid_predicted: npt.NDArray[np.bool_]
+    """So have both the true and the predicted class."""
+    scores: FaceScores
+    class_maps: dict[str, FloatArray]
+    """Map name -> (K, H, W) mean over the faces of each class."""
+    face_maps: dict[str, np.ndarray]
+    """Map name -> (N, h, w) float16 in [0, 1] at the resolution of the last layer; for pictures in a report."""
+    theta: FloatArray | None
+    """(N, 2, 3) where a spatial transformer looked; None without one."""
+
+
+@torch.no_grad()
+def collect(plan: Plan) -> Collected:
+    """Probabilities, scores of every layer's attention and of every method, floors and controls, in one pass.
+
+    One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
+    """
+    classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
+    probabilities, valid, both, thetas = [], [], [], []
+    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    sums: dict[str, Tensor] = {}
+    small: dict[str, list[Tensor]] = defaultdict(list)
+    generator = torch.Generator(device=plan.device).manual_seed(plan.seed)
+    # A store that is sorted by class would shuffle cues inside one class: the control needs mixed batches.
+    order = np.random.default_rng(plan.seed).permutation(len(rows))
+    loader = plan.loader(rows[order])
+    for part in map(plan.shown, track(loader, "evaluate", len(loader))):
+        output, raw = explain_with_output(
+            plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+        )
+        probabilities.append(output.logits.float().softmax(1).cpu())
+        cue, said = (
+            cue_of(plan, part._replace(expressions=k), "none") for k in (part.expressions, output.logits.argmax(1))
+        )
+        if output.theta is not None:
+            thetas.append(output.theta.float().cpu())
+        valid.append(cue.valid.cpu())
+        both.append((cue.valid & said.valid).cpu())
+        for name, values in batch_scores(plan, part, output, raw, cue, said, generator).items():
+            add(scores[name], values)
+        looks = {"attention": maps.min_max(attention(output, -1))}
+        if plan.main is not None:
+            looks[plan.main] = maps.min_max(raw[plan.main])
+        for name, map_ in looks.items():
+            small[name].append(map_[:, 0].half().cpu())
+        size = (cue.maps.shape[-2], cue.maps.shape[-1])
+        for name, map_ in {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}.items():
+            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
+    back = np.argsort(order)
+    known = torch.cat(valid).numpy()[back]
+
+    def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
+        seen = labels[rows][known] if name == "cue" else labels[rows]
+        return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
+
+    return Collected(
+        joined(probabilities, back),
+        known,
+        joined(both, back),
+        {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
+        {name: joined(parts, back) for name, parts in small.items()},
+        joined(thetas, back) if thetas else None,
+    )
+
+
+def batch_scores(
+    plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue, generator: torch.Generator
+) -> Scores:
+    """Attention of every layer, every method, floors and controls; `said` is the cue of the predicted class."""
+    count = len(output.features)
+    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
+    for name, map_ in raw.items():
+        scores[name] = cam_scores(evidence(name, map_), cue.maps)
+    if "cam" in raw:
+        scores[PREDICTED] = cam_scores(maps.to_input(cam(output, output.logits.argmax(1)), output.theta), said.maps)
+    for name in FLOORS:
+        floor = cue_of(plan, batch, name, generator)
+        scores[f"floor:{name}"] = alignment_scores(floor.maps, cue.maps)
+    for name in CONTROLS:
+        if name != "other_class" or plan.recipe.cue.kind == "au":
+            wrong = cue_of(plan, batch, name, generator)
+            scores[f"control:{name}"] = attention_scores(attention(output, -1), wrong.maps)
+    return scores | segmentation_scores(plan, output, cue)
+
+
+def attention(output: Output, layer: int) -> Tensor:
+    """(B, 1, h, w) channel mean of a layer (index into features), as it lies on the input picture."""
+    return maps.to_input(maps.channel_mean(output.features[layer]), output.theta)
+
+
+def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
+    """Dice and IoU of the segmentation head and of two regions that never saw the face; nothing without a head."""
+    if output.segmentation is None:
+        return {}
+    true = maps.otsu_region(cue.maps)
+    regions = {
+        "net": predicted_region(output.segmentation, (true.shape[-2], true.shape[-1])),
+        "floor:uniform": torch.ones_like(true),
+        "floor:mean": maps.otsu_region(plan.mean).expand_as(true),
+    }
+    return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
+
+
+@torch.no_grad()
+def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
+    """Scores of FAITHFULNESS of the last layer's attention and of every method on `rows`, floors of the first two.
+
+    Maps are of the true class. Similarities to the maps of randomised models are Pearson correlations.
+    """
+    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    twins = {part: randomised(plan.model, part, plan.seed) for part in PARTS}
+    # One noise picture for all faces at the size of a coarse layer: a score does not depend on the batch.
+    noise = torch.rand((1, 1, 7, 7), generator=torch.Generator().manual_seed(plan.seed)).to(plan.device)
+
+    def probability(guide: Tensor | None, images: Tensor) -> Tensor:
+        output: Output = plan.model(images, guide=guide)
+        return output.logits.float().softmax(1)
+
+    def looks(model: nn.Module, part: Batch) -> dict[str, Tensor]:
+        output, raw = explain_with_output(
+            model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+        )
+        shown = {f"layer-{len(output.features)}": attention(output, -1)}
+        return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
+
+    loader = plan.loader(rows)
+    for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
+        own = looks(plan.model, part)
+        plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
+        floors = {"floor:random": noise.expand(len(plain), -1, -1, -1), "floor:centre": controls.centre(plain)}
+        for name, map_ in {**own, **floors}.items():
+            seen = partial(probability, part.guide)
+            add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
+        for which, twin in twins.items():
+            for name, map_ in looks(twin, part).items():
+                similarity = maps.pearson(maps.min_max(map_), maps.min_max(own[name]))
+                add(scores[name], {f"randomised_{which}": similarity})
+    everything = np.arange(len(rows))
+    return {name: {kind: joined(v, everything) for kind, v in kinds.items()} for name, kinds in scores.items()}
+
+
+def member(batch: Batch, classes: int) -> Tensor:
+    """(B, K) one-hot class membership of a batch."""
+    return torch.nn.functional.one_hot(batch.expressions, classes).float()
+
+
+def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:
+    """Append one batch of per-face scores."""
+    for name, values in scores.items():
+        store[name].append(values.cpu())
+
+
+def joined(parts: list[Tensor], order: npt.NDArray[np.int64]) -> np.ndarray:
+    """Batches as one array, in another order."""
+    return np.asarray(torch.cat(parts).numpy()[order])
+
+
+def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | None = None) -> Cue:
+    """The run's cue (or a control in its place) at the size of the images, for the expressions of a batch."""
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    return render_cue(
+        replace(plan.recipe.cue, control=control), batch.landmarks, batch.expressions,
+        scheme=plan.recipe.data.scheme, image_size=size, size=size, generator=generator, mean=plan.mean,
+        images=seen_by_cue(plan.recipe, batch), action_units=batch.action_units,
+    )  # fmt: skip
+
+
+def guided_scores(plan: Plan) -> FaceScores:
+    """Scores of the attributions that a run was trained with, each against its own cue, where the layers' do not tell."""
+    assert isinstance(plan.model, Classifier)
+    guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.has_own_score]
+    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    loader = plan.loader(plan.rows)
+    for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
+        size = (part.images.shape[-2], part.images.shape[-1])
+        for seen in look(plan.model, guides, part.images, part.expressions, part.guide)[1]:
+            cue = cues_for(replace(plan.recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
+            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+    return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}

@@ -1,0 +1,314 @@
+"""Scores of a trained run on faces it never saw: classification, calibration, and alignment beside floors and controls."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mien.config import Recipe
+from mien.data.labels import labels_of, voted_labels
+from mien.data.masking import LEAK, label_leak, make_masking
+from mien.data.observed import open_faces
+from mien.data.store import Store
+from mien.errors import DataError, UsageError
+from mien.evaluation.collect import (
+    CONTROLS,
+    FLOORS,
+    Collected,
+    FaceScores,
+    Plan,
+    collect,
+    collect_faithfulness,
+    guided_scores,
+)
+from mien.evaluation.scores import face_facts, score_faces
+from mien.evaluation.seen import seen_in_training
+from mien.evaluation.tables import errors_csv, predictions_csv
+from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
+from mien.files import write_atomic, write_npz
+from mien.metrics.alignment import summarise
+from mien.metrics.faithfulness import FAITHFULNESS, STEPS
+from mien.models import Classifier
+from mien.schema import FloatArray, IntArray, scheme_classes
+from mien.training import checkpoint
+from mien.training.cues import mean_of_cue
+from mien.training.session import split_rows
+
+__all__ = ["CONTROLS", "FLOORS", "evaluate"]
+
+Arrays = dict[str, np.ndarray]
+
+
+def evaluate(
+    run: Path,
+    *,
+    split: Literal["test", "valid", "train"] = "test",
+    store: Path | None = None,
+    methods: str | None = None,
+    samples: int | None = None,
+    per_class: bool = False,
+    faithfulness: bool = False,
+    faithfulness_faces: int = 500,
+    faithfulness_steps: int = STEPS,
+    seed: int = 0,
+    batch: int = 128,
+) -> dict[str, Any]:
+    """Score a run on one split and write results.json, maps/class_means.npz and maps/faces.npz into its folder.
+
+    Scores on another split have it in their names (results-valid.json), those on other faces than the training's the name of
+    their store (results-on-NAME.json): the run's own stay as they are.
+
+    Args:
+        run: run folder of `mien train`.
+        split: which part of the store; test unless said otherwise.
+        store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
+            the floor of the mean cue is that of the scored faces themselves.
+        methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
+            grad_cam_pp, layer_cam, attention, ts_cam, rollout that fit the model, and grad_input with a cue of landmarks.
+        samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
+        per_class: print a table by class too, right and wrong predictions apart.
+        faithfulness: add deletion, insertion and randomised models; many passes for each face, so it is slow.
+        faithfulness_faces: how many faces that is done on, drawn evenly from the split.
+        faithfulness_steps: in how many steps pixels are deleted and inserted.
+        seed: of the random controls, the noise, the drawing of faces and the bootstrap.
+        batch: faces at a time.
+
+    """
+    if min(faithfulness_faces, faithfulness_steps, batch) < 1:
+        raise UsageError("--faithfulness-faces, --faithfulness-steps and --batch must be at least 1.")
+    model, trained, env = checkpoint.load_model(run)
+    recipe = trained
+    if store is not None:
+        recipe = replace(recipe, data=replace(recipe.data, store=store, action_units=None))
+    faces = open_faces(recipe.data.store, recipe.data.action_units)
+    recipe = recipe_on(faces, recipe, env)
+    if recipe.data.protocol == "complete" and split != "train" and faces.fingerprint == env.get("store_fingerprint"):
+        raise UsageError(
+            f"{run} was trained on every face of this store (protocol complete); score it on another --store."
+        )
+    suffix = names_end(run, split, faces, env)
+    labels = labels_of(faces, recipe.data.scheme)
+    rows, reference = rows_to_score(faces, recipe, split, labels)
+    seen = seen_in_training(trained, env, faces, rows, reference)
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
+    mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size).to(device)
+    names = choose_methods(methods, model, recipe)
+    masking = make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
+    plan = Plan(
+        model.to(device), recipe, faces, rows, labels, mean, device, names, Sampling(samples, seed), masking, seed, batch
+    )  # fmt: skip
+    collected = collect(plan)
+    collected.scores.update(guided_scores(plan))
+    scored = face_arrays(plan, collected)
+    results = {**results_of(run.name, split, plan, scored, env), "seen_in_training": seen}
+    if faithfulness:
+        extra, results["faithfulness"] = faithfulness_of(plan, collected, faithfulness_faces, faithfulness_steps)
+        scored |= {f"{name}/{kind}": values for name, kinds in extra.items() for kind, values in kinds.items()}
+    write_results(run, results, scored, collected.class_maps, suffix)
+    print_results(results)
+    if per_class:
+        print_classes(results)
+    print(f"written to {run / f'results{suffix}.json'}")
+    return results
+
+
+def names_end(run: Path, split: str, faces: Store, env: dict[str, Any]) -> str:
+    """How the names of the files end; DataError where the scores of another store in a folder of the same name would be lost."""
+    if faces.fingerprint == env.get("store_fingerprint", faces.fingerprint):
+        return checkpoint.results_suffix(split)
+    suffix = checkpoint.results_suffix(split, faces.path)
+    file = run / f"results{suffix}.json"
+    if file.is_file() and f'"{faces.fingerprint}"' not in file.read_text():
+        raise DataError(
+            f"{file} holds scores on other faces than {faces.path} holds now; rename the store's folder, or delete the file."
+        )
+    return suffix
+
+
+def recipe_on(faces: Store, recipe: Recipe, env: dict[str, Any]) -> Recipe:
+    """The recipe with this store in the place of its own; the folds of its own faces say nothing about other ones."""
+    data = replace(recipe.data, store=faces.path)
+    if faces.fingerprint != env.get("store_fingerprint", faces.fingerprint):
+        data = replace(data, folds=0, fold=None)
+    return replace(recipe, data=data)
+
+
+def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tuple[str, ...]:
+    """Methods as named, refused before anything is scored where one does not fit; or the default ones that fit."""
+    image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
+    guide = model.blank_guide(image)
+    if methods is not None:
+        names = method_names(methods)
+        explain(model, image, 0, [name for name in names if EXPLAINERS[name].kind != "perturbation"], guide=guide)
+        return tuple(names)
+    usual = (*DEFAULT_METHODS, *TOKEN_MAPS)
+    if recipe.cue.kind == "landmarks":  # the attribution of PAL, for nets that were trained without it too
+        usual = (*usual, "grad_input")
+    names = fitting(model, image, usual, guide)
+    left = [name for name in DEFAULT_METHODS if name not in names]
+    if left:
+        print(f"mien: not for this model, left out: {', '.join(left)}.", file=sys.stderr)
+    return tuple(names)
+
+
+def face_arrays(plan: Plan, collected: Collected) -> Arrays:
+    """One row a face: what the store knows of it, what the model said, every score and the small maps."""
+    per_face = {f"{name}/{kind}": v for name, kinds in collected.scores.items() for kind, v in kinds.items()}
+    voted = voted_labels(plan.store, plan.recipe.data.scheme)[plan.rows]
+    return {
+        **face_facts(plan.store, plan.rows),
+        "label": plan.labels[plan.rows],
+        **({"voted": voted} if (voted >= 0).any() else {}),
+        "probabilities": collected.probabilities,
+        "valid": collected.valid,
+        "valid_predicted": collected.valid_predicted,
+        **({} if collected.theta is None else {"theta": collected.theta}),
+        **per_face,
+        **{f"map:{name}": values for name, values in collected.face_maps.items()},
+    }
+
+
+def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, Any]) -> dict[str, Any]:
+    """Everything of results.json but faithfulness."""
+    recipe, classes = plan.recipe, scheme_classes(plan.recipe.data.scheme)
+    return {
+        "run_version": checkpoint.RUN_VERSION,
+        "run": run,
+        "split": split,
+        "protocol": recipe.data.protocol,
+        "store": plan.store.info.dataset,
+        "store_fingerprint": plan.store.fingerprint,
+        "drawn_source": plan.store.info.notes.get("drawn_source"),
+        "classes": list(classes),
+        "guidance": {
+            "weight": recipe.guidance.weight,
+            "layers": recipe.guidance.layers,
+            "similarity": recipe.guidance.similarity,
+            "attribution": recipe.guidance.attribution,
+        },
+        "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
+        "checkpoint": env["checkpoint"],
+        "methods": list(plan.methods),
+        "samples": plan.sampling.samples,
+        "label_leak": label_leak(recipe),
+        **score_faces(faces, classes, plan.methods, plan.seed),
+    }
+
+
+def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) -> tuple[FaceScores, dict[str, Any]]:
+    """Per-face scores, NaN for faces that were not drawn, and their summary."""
+    chosen = np.sort(np.random.default_rng(plan.seed).permutation(len(plan.rows))[:faces])
+    scores = collect_faithfulness(plan, plan.rows[chosen], steps)
+    labels, classes = plan.labels[plan.rows[chosen]], scheme_classes(plan.recipe.data.scheme)
+    predicted, every = collected.probabilities[chosen].argmax(1), np.ones(len(chosen), dtype=bool)
+    summary = {
+        name: summarise(kinds, labels, predicted, every, classes, seed=plan.seed)["scores"]
+        for name, kinds in scores.items()
+    }
+
+    def spread(values: FloatArray) -> FloatArray:
+        wide = np.full(len(plan.rows), np.nan, dtype=np.float32)
+        wide[chosen] = values
+        return wide
+
+    per_face = {name: {kind: spread(values) for kind, values in kinds.items()} for name, kinds in scores.items()}
+    return per_face, {"faces": len(chosen), "steps": steps, "scores": summary}
+
+
+def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
+    """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any.
+
+    DataError, which names what can be scored instead, where the split has no labelled faces.
+    """
+    parts = parts_to_score(store, recipe, labels)
+    if len(parts[split]) == 0:
+        others = [f"`--split {name}` ({len(rows)} faces)" for name, rows in parts.items() if len(rows)]
+        instead = (
+            f"score {' or '.join(others)}, or every face once by `mien crossval RECIPE`"
+            if others
+            else "see `mien check`"
+        )
+        raise DataError(f"{store.path} has no labelled faces in split '{split}'; {instead}.")
+    return parts[split], parts["train"] if splits_by_recipe(store, recipe) else parts[split]
+
+
+def parts_to_score(store: Store, recipe: Recipe, labels: IntArray) -> dict[str, IntArray]:
+    """Rows of valid, test and train: as they were for the training, or as the store has them where it trains nothing."""
+    if splits_by_recipe(store, recipe):
+        parts = split_rows(store, recipe)
+        return {"valid": parts.valid, "test": parts.test, "train": parts.train}
+    return {name: np.flatnonzero((store.split == name) & (labels >= 0)) for name in ("valid", "test", "train")}
+
+
+def splits_by_recipe(store: Store, recipe: Recipe) -> bool:
+    """Whether the protocol of the recipe deals the faces."""
+    return bool(recipe.data.folds or (recipe.data.protocol != "complete" and (store.split == "train").any()))
+
+
+def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps: Arrays, suffix: str = "") -> None:
+    """results.json (all numbers), predictions.csv and errors.csv, maps/class_means.npz (K, H, W) and maps/faces.npz (a row a face)."""
+    (run / "maps").mkdir(exist_ok=True)
+    write_npz(run / "maps" / f"class_means{suffix}.npz", class_maps)
+    write_npz(run / "maps" / f"faces{suffix}.npz", faces)
+    write_atomic(run / f"predictions{suffix}.csv", predictions_csv(faces, results["classes"]))
+    write_atomic(run / f"errors{suffix}.csv", errors_csv(faces, results["classes"]))
+    write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """The tables that a person wants to see first."""
+    scores = results["classification"]
+    print(
+        f"{results['run']} on {results['split']} ({results['faces']} faces, protocol {results['protocol']}): "
+        f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
+        f"ECE {scores['calibration_error']:.4f}"
+    )
+    if "votes" in results:
+        votes = results["votes"]
+        print(
+            f"by the annotators' majority ({votes['count']} faces, ties left out): accuracy {votes['accuracy']:.4f}, "
+            f"balanced {votes['balanced_accuracy']:.4f}"
+        )
+    print(
+        f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
+    )
+    _print_scores(results["alignment"], ("cosine", "pearson", "energy", "pointing"))
+    if "segmentation" in results:
+        print("region of the cue by the segmentation head, per cent (class mean; higher is better)")
+        _print_scores(results["segmentation"], ("dice", "iou"), digits=1)
+    if results["label_leak"]:
+        print(LEAK)
+    faithful = results.get("faithfulness")
+    if faithful is not None:
+        print(f"faithfulness over {faithful['faces']} faces (class mean; insertion higher, the others lower is better)")
+        _print_scores(faithful["scores"], tuple(FAITHFULNESS))
+
+
+def _print_scores(table: dict[str, Any], kinds: tuple[str, ...], digits: int = 3) -> None:
+    """A row a map, a column a score."""
+    print(f"  {'map':<22}" + "".join(f"{kind:>{max(len(kind) + 2, 9)}}" for kind in kinds))
+    for name, scores in table.items():
+        values = [scores[kind]["class_mean"] if kind in scores else None for kind in kinds]
+        shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
+        print(f"  {name:<22}" + "".join(f"{v:>{max(len(k) + 2, 9)}}" for k, v in zip(kinds, shown, strict=True)))
+
+
+def print_classes(results: dict[str, Any]) -> None:
+    """A row a class: recall, what it is most often taken for, and the cosine of right / wrong predictions."""
+    names = list(next(iter(results["per_class"].values()))["cosine"])
+    print("class by class: cosine with the cue, predicted rightly / wrongly")
+    print(f"  {'class':<12}{'faces':>6}{'recall':>8}  {'taken for':<18}" + "".join(f"{name:>16}" for name in names))
+    for name, row in results["per_class"].items():
+        recall = "-" if row["recall"] is None else f"{row['recall']:.3f}"
+        taken = f"{row['taken_for']} ({row['taken_for_share']:.2f})" if row["taken_for"] else "-"
+        cells = [
+            " / ".join("-" if entry[side] is None else f"{entry[side]:.3f}" for side in ("right", "wrong"))
+            for entry in row["cosine"].values()
+        ]
+        print(f"  {name:<12}{row['faces']:>6}{recall:>8}  {taken:<18}" + "".join(f"{cell:>16}" for cell in cells))

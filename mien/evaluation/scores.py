@@ -1,0 +1,86 @@
+"""Per-face arrays of a scored run, as `maps/faces.npz` holds them, to the numbers of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mien.data.store import Store
+from mien.evaluation.collect import PREDICTED, SEGMENTATION
+from mien.evaluation.tables import AFFECT, Arrays
+from mien.metrics.alignment import by_class, summarise
+from mien.metrics.classification import classification_scores
+from mien.metrics.errors import affect_matrices, by_group, confusions
+from mien.metrics.faithfulness import FAITHFULNESS
+from mien.schema import IntArray
+
+
+def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
+    """What the store knows of each face: id, subject, its own expression, whether landmarks are known, valence, arousal."""
+    facts: dict[str, np.ndarray] = {
+        "row": rows,
+        "id": store.ids[rows].astype(str),
+        "subject": np.array([name or "" for name in store.subject[rows]], dtype=str),
+        "expression": np.array([name or "" for name in store.expression[rows]], dtype=str),
+        "landmarks": np.asarray(np.isfinite(store.landmarks[rows]).any(axis=(1, 2))),
+    }
+    for name in AFFECT:
+        found = [store.attributes[row].get(name) for row in rows]
+        values = np.array([np.nan if value is None or isinstance(value, str) else value for value in found], np.float32)
+        if np.isfinite(values).any():
+            facts[name] = values
+    return facts
+
+
+def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], seed: int) -> dict[str, Any]:
+    """Everything of results.json that follows from the faces: recognition, alignment, classes, errors."""
+    labels, predicted = faces["label"], faces["probabilities"].argmax(1)
+    scores = alignment_of(faces)
+    alignment = {}
+    for name, kinds in scores.items():
+        valid = faces["valid_predicted"] if name == PREDICTED else faces["valid"]
+        alignment[name] = summarise(kinds, labels, predicted, valid, classes, seed=seed)["scores"]
+    regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
+    last = [name for name in alignment if name.startswith("layer-")][-1]
+    cosines = {name: scores[name]["cosine"] for name in (last, *methods)}
+    return {
+        "faces": len(labels),
+        "faces_with_cue": int(faces["valid"].sum()),
+        "classification": classification_scores(faces["probabilities"], labels, classes),
+        **(
+            {"votes": classification_scores(faces["probabilities"], faces["voted"], classes)}
+            if "voted" in faces
+            else {}
+        ),
+        "alignment": alignment,
+        **({"segmentation": regions} if regions else {}),
+        "per_class": by_class(cosines, labels, predicted, faces["valid"], classes),
+        "errors": error_scores(faces, classes),
+    }
+
+
+def alignment_of(faces: Arrays) -> dict[str, dict[str, np.ndarray]]:
+    """Map name -> score name -> (N,), from the keys `map/score`; faithfulness, which few faces have, is left out."""
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for key, values in faces.items():
+        name, slash, kind = key.rpartition("/")
+        if slash and kind not in FAITHFULNESS:
+            scores.setdefault(name, {})[kind] = values
+    return scores
+
+
+def error_scores(faces: Arrays, classes: Sequence[str]) -> dict[str, Any]:
+    """Errors by pair of classes, by whether landmarks are known, by the dataset's expression, and by valence and arousal."""
+    labels, predicted = faces["label"], faces["probabilities"].argmax(1)
+    right = predicted == labels
+    return {
+        "faces": int((~right).sum()),
+        "confusions": confusions(predicted, labels, classes),
+        "landmarks": by_group(right, np.where(faces["landmarks"], "known", "unknown")),
+        "expression": by_group(right, faces["expression"]),
+        "affect": {
+            name: affect_matrices(faces[name], predicted, labels, len(classes)) for name in AFFECT if name in faces
+        },
+    }

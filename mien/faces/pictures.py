@@ -1,0 +1,180 @@
+"""A picture as a dataset holds it -> decoded pixels -> the square that a store keeps, and its points moved along."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import PictureError
+from mien.schema import ByteArray, FloatArray, Frame
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilPicture
+
+BOX_MARGIN = 0.15
+"""Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
+
+MAX_PIXELS = 100_000_000
+MAX_SIDE = 32_766
+"""OpenCV does not turn longer pictures."""
+
+
+def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture) -> ByteArray:
+    """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
+
+    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (as it is where no value is above 255), first frame of
+    an animation. Pictures above 100 megapixels are refused, so that a small malicious file cannot fill the memory.
+    PictureError for what cannot be used.
+    """
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or (image.ndim == 3 and image.shape[2] != 3)
+            or not image.size
+            or max(image.shape) > MAX_SIDE
+        ):
+            raise PictureError(f"pixels of type {image.dtype} and shape {image.shape} are no picture")
+        return image
+    if isinstance(image, Frame):
+        from mien.faces.video import read_frame
+
+        return read_frame(image)
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(image, Path) and not image.is_file():
+        raise PictureError("picture file does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked by pixels_of
+            if isinstance(image, Image.Image):
+                return pixels_of(image, in_place=False)
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                return pixels_of(opened, in_place=True)
+    except UnidentifiedImageError:
+        raise PictureError("not a picture" if isinstance(image, Image.Image) else what_it_is(image)) from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"more than {MAX_PIXELS:,} pixels are too many") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise PictureError(
+            f"damaged picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from None
+
+
+def pixels_of(picture: PilPicture, in_place: bool) -> ByteArray:
+    """As `load_picture` for a PIL picture; `in_place` turns the picture itself upright, which saves a copy."""
+    from PIL import ImageOps
+
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{width} x {height} pixels are too many")
+    if max(width, height) > MAX_SIDE:
+        raise PictureError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
+    if width * height == 0:
+        raise PictureError("a picture without pixels")
+    if in_place:
+        ImageOps.exif_transpose(picture, in_place=True)
+    else:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise PictureError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):  # Pillow opens 16-bit files as I;16 or, some PGM, as I
+        deep = np.asarray(picture)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise PictureError("pixels outside 0 to 65535; save it with 8 or 16 bits")
+        # No value above 255: 8 bits in a wider file, which would be black otherwise.
+        return (deep >> 8 if deep.max() > 255 else deep).astype(np.uint8)
+    # `convert` copies a picture that is RGB already.
+    return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+
+
+MAGIC = {
+    b"ftyphei": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
+    b"ftypmif1": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
+    b"ftypavi": "AVIF picture, which this Pillow does not read; save it as JPEG or PNG",
+    b"ftyp": "a video, not a picture",
+    b"AVI LIST": "a video, not a picture",
+    b"\x1aE\xdf\xa3": "a video, not a picture",
+    b"%PDF": "a PDF document, not a picture",
+}
+"""Bytes near the beginning of a file -> what it is."""
+
+
+def what_it_is(image: Path | bytes) -> str:
+    """Why Pillow knows no picture in a file, as far as its first bytes tell."""
+    if isinstance(image, bytes):
+        head = image[:64]
+    else:
+        with open(image, "rb") as file:
+            head = file.read(64)
+    if not head:
+        return "empty file"
+    for magic, words in MAGIC.items():
+        if magic in head[:16]:
+            return words
+    plain = all(byte in b"\t\r\n\f" or byte >= 32 for byte in head) and b"\x7f" not in head
+    return "a text file, not a picture" if plain and head.isascii() else "not a picture, or a damaged one"
+
+
+def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, int]:
+    """Left, top, side of the square around a box x0, y0, x1, y1, enlarged by `margin` a side; may leave the image."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    side = max(1, round(max(x1 - x0, y1 - y0) * (1 + 2 * margin)))
+    return round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side
+
+
+def outside(box: FloatArray, height: int, width: int) -> bool:
+    """Whether less than half of a box x0, y0, x1, y1 lies inside the picture; False for an unknown (NaN) box."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    shared = max(min(x1, width) - max(x0, 0.0), 0.0) * max(min(y1, height) - max(y0, 0.0), 0.0)
+    return shared < 0.5 * (x1 - x0) * (y1 - y0)
+
+
+def whole_square(height: int, width: int) -> tuple[int, int, int]:
+    """Left, top and side of the smallest square with the whole picture in its middle."""
+    side = max(height, width)
+    return -((side - width) // 2), -((side - height) // 2), side
+
+
+def centre_square(height: int, width: int) -> tuple[int, int, int]:
+    """Left, top and side of the largest square inside the picture, in its middle."""
+    side = min(height, width)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def cut_square(image: ByteArray, square: tuple[int, int, int], size: int) -> tuple[ByteArray, npt.NDArray[np.float32]]:
+    """Cut left, top, side out of a picture, black outside it, and resize to `size`.
+
+    Returns the pixels and the (2, 3) matrix that moves (x, y) points along: pixel centres at .0, so
+    x' = (x - left + 0.5) size / side - 0.5. Area interpolation when shrinking, cubic when enlarging.
+    """
+    import cv2
+
+    left, top, side = square
+    height, width = image.shape[:2]
+    y0, y1, x0, x1 = max(top, 0), min(top + side, height), max(left, 0), min(left + side, width)
+    if (y0, y1, x0, x1) == (top, top + side, left, left + side):
+        cut = image[y0:y1, x0:x1]
+    else:
+        cut = np.zeros((side, side, *image.shape[2:]), dtype=np.uint8)
+        if y1 > y0 and x1 > x0:
+            cut[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    if side != size:
+        cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC)
+    scale = size / side
+    shift = [(0.5 - start) * scale - 0.5 for start in (left, top)]
+    return np.ascontiguousarray(cut), np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], dtype=np.float32)
+
+
+def rescale(points: FloatArray, frame: tuple[int, int], size: tuple[int, int]) -> FloatArray:
+    """Points (..., 2) of a frame of (width, height) pixels in a picture of another size; pixel centres at .0.
+
+    x' = (x + 0.5) size / frame - 0.5, the same as for y. Points outside stay outside; NaN stays NaN.
+    """
+    factor = np.array(size, dtype=np.float64) / np.array(frame)
+    return np.asarray((points + 0.5) * factor - 0.5, dtype=np.float32)

@@ -1,0 +1,400 @@
+"""`mien explain`: photos -> faces -> predicted expressions, where the model looked, overlays and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mien.errors import DataError, UsageError, unknown_name
+from mien.files import file_sha256, write_atomic, write_npz
+from mien.predict.calibration import read_calibration
+from mien.progress import track
+from mien.schema import ACTION_UNITS, Batch, ByteArray, FloatArray, scheme_classes
+
+if TYPE_CHECKING:
+    from mien.audet.photos import UnitReader
+    from mien.config import Recipe
+    from mien.data.framing import FramedFace, Framing
+    from mien.faces.provider import Face
+    from mien.models import Classifier
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Files that count as photos when a folder is given; a file that is named itself is always tried."""
+
+
+class PhotoFace(NamedTuple):
+    """One face of one photo, cut for the net."""
+
+    file: Path
+    sha256: str
+    number: int
+    """Face number in its photo from 1, the main one first."""
+    face: Face | None
+    """As found in the photo; None where the whole picture was taken as a face."""
+    framed: FramedFace
+    framed_for_units: FramedFace | None
+    """Cut for the net of action units, where there is one."""
+
+
+class Photos(NamedTuple):
+    """What the finder of faces needs, and what it could not use."""
+
+    provider: Callable[[ByteArray], list[Face]] | None
+    framing: Framing
+    display: int
+    skipped: list[dict[str, str]]
+    unit_framing: Framing | None
+    """How faces lie in the pictures of the net of action units, where there is one."""
+
+
+def explain(
+    run: Path,
+    *photos: Path,
+    out: Path | None = None,
+    methods: str | None = None,
+    expression: str | None = None,
+    faces: str = "auto",
+    landmark_model: Path | None = None,
+    action_units: Path | None = None,
+    size: int = 192,
+    batch: int = 32,
+    calibration: str | None = None,
+) -> dict[str, Any]:
+    """Explain photos with a trained run: one strip and one .npz of raw maps a face, and one manifest.json for all.
+
+    Returns the manifest; it lists damaged photos and those without a face as `skipped`. DataError when none is left.
+
+    Args:
+        run: run folder of `mien train`.
+        photos: pictures, or folders that are searched for pictures.
+        out: folder for the results (default RUN/explained).
+        methods: maps to draw beside the attention, separated by commas (docs/explanations.md); by default those of cam,
+            grad_cam_pp, layer_cam that fit the model.
+        expression: explained for every face instead of the predicted one.
+        faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
+        landmark_model: model file of the face provider; found by itself where the provider is installed.
+        action_units: run folder of mien audet train; names the units of each face, and the cue au_observed is drawn from it.
+        size: side of each picture of a strip, pixels.
+        batch: faces at a time.
+        calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
+
+    """
+    from mien import explain as explainers
+    from mien.training import checkpoint
+
+    if size < 32 or batch < 1:
+        raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
+    names = None if methods is None else explainers.method_names(methods)
+    files = find_photos(photos)
+    model, recipe, env = checkpoint.load_model(run)
+    refuse_foreign_guide(recipe)
+    names = names or usual_methods(model, recipe)
+    classes = scheme_classes(recipe.data.scheme)
+    calibrated = read_calibration(run, classes, calibration).apply(model)
+    if expression is not None and expression not in classes:
+        raise unknown_name("expression", expression, classes)
+    provider, found_by = open_finder(faces, landmark_model)
+    reader = open_units(action_units)
+    finder = Photos(provider, framing_of_run(env, recipe), size, [], reader.framing if reader else None)
+    folder = out or run / "explained"
+    entries: list[dict[str, Any]] = []
+    found = find_faces(files, finder)
+    while chunk := list(islice(found, batch)):
+        units = read_action_units(reader, chunk, recipe)
+        seen = look(
+            model, recipe, [face.framed for face in chunk], names, expression, units.intensities, calibrated.temperature
+        )
+        entries += [write_face(face, k, seen, units, recipe, folder, size) for k, face in enumerate(chunk)]
+    manifest = {
+        **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
+        "run": run.name,
+        "run_version": checkpoint.RUN_VERSION,
+        "checkpoint": {**env["checkpoint"], "sha256": file_sha256(run / "best.ckpt")},
+        "framing": finder.framing._asdict(),
+        "calibration": calibrated.as_json(),
+        "faces_found_by": found_by,
+        "methods": list(dict.fromkeys(["attention", *names])),
+        "action_units_by": None if action_units is None else action_units.name,
+        "photos": len(files),
+        "faces": entries,
+        "skipped": finder.skipped,
+    }
+    if not entries:
+        first = "{file}: {reason}".format(**finder.skipped[0])
+        raise DataError(f"none of {len(files)} photos shows a usable face; the first is {first}.")
+    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1))
+    print_table(manifest, folder)
+    return manifest
+
+
+def usual_methods(model: Classifier, recipe: Recipe) -> list[str]:
+    """CAMs, or where none fits the model the maps of its tokens."""
+    import torch
+
+    from mien import explain as explainers
+
+    image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
+    guide = model.blank_guide(image)
+    names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"), guide)
+    return names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS), guide)
+
+
+def refuse_foreign_guide(recipe: Recipe) -> None:
+    """UsageError for a run whose guide is made of other faces, which a photo does not have."""
+    from mien.config import GUIDED_KINDS
+
+    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.control in ("mean", "shuffled"):
+        raise UsageError(
+            f"this run was guided by a control (cue.control {recipe.cue.control}) that needs a data set; explain another run."
+        )
+
+
+def find_photos(paths: Sequence[Path]) -> list[Path]:
+    """Files as named, pictures inside folders in name order; DataError for a missing path or an empty folder."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            if not inside:
+                raise DataError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise DataError(f"photo not found: {path}.")
+    if not files:
+        raise UsageError("give at least one photo or folder of photos.")
+    return list(dict.fromkeys(files))
+
+
+def open_finder(faces: str, model: Path | None) -> tuple[Callable[[ByteArray], list[Face]] | None, str]:
+    """Face provider and its name; with `auto`, no provider and a notice where mediapipe cannot be opened."""
+    from mien.faces.detect import PROVIDERS, open_provider
+
+    if faces == "none":
+        return None, "none"
+    if faces != "auto":
+        if faces not in PROVIDERS:
+            raise unknown_name("face provider", faces, ("auto", "none", *PROVIDERS))
+        return open_provider(faces, model), faces
+    try:
+        return open_provider("mediapipe", model), "mediapipe"
+    except DataError as error:
+        if model is not None:
+            raise
+        print(f"mien: whole pictures are taken as faces: {error}", file=sys.stderr)
+        return None, f"none ({error})"
+
+
+def framing_of_run(env: dict[str, Any], recipe: Recipe) -> Framing:
+    """How the run's training faces lie in their pictures; runs from before this was kept get the box of the face."""
+    from mien.data.framing import Framing
+
+    kept = env.get("framing")
+    return Framing(**kept) if kept else Framing(recipe.model.size, 3, "unknown", False, None)
+
+
+def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
+    """Every face of every photo, cut for the net; what cannot be used goes into `photos.skipped` with its reason."""
+    from mien.data.framing import frame_face
+    from mien.draw import rgb
+    from mien.errors import PictureError
+    from mien.faces.pictures import load_picture
+
+    for file in track(files, "photos", len(files)):
+        try:
+            image = rgb(load_picture(file))
+        except PictureError as error:
+            photos.skipped.append({"file": str(file), "reason": str(error)})
+            continue
+        found: list[Face | None] = [None] if photos.provider is None else list(photos.provider(image))
+        if not found:
+            photos.skipped.append({"file": str(file), "reason": "no face found"})
+        digest = file_sha256(file)
+        for number, face in enumerate(found, start=1):
+            points, box = (None, None) if face is None else (face.landmarks, face.box)
+            framed, for_units = (
+                None if framing is None else frame_face(image, points, box, framing, photos.display)
+                for framing in (photos.framing, photos.unit_framing)
+            )
+            assert framed is not None
+            yield PhotoFace(file, digest, number, face, framed, for_units)
+
+
+class FaceUnits(NamedTuple):
+    """Action units of a batch of faces, as far as they are known."""
+
+    intensities: FloatArray
+    """(B, A) 0-5 over schema.ACTION_UNITS, NaN unknown."""
+    entries: list[dict[str, Any]]
+    """What the manifest says of each face."""
+
+
+def open_units(run: Path | None) -> UnitReader | None:
+    """The net of a run folder of `mien audet train`, with the framing of its faces; None without a run."""
+    from mien.audet.photos import open_reader
+
+    return None if run is None else open_reader(run)
+
+
+def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], recipe: Recipe) -> FaceUnits:
+    """Action units of faces, and what the codebook makes of them; nothing without a net."""
+    if reader is None:
+        return FaceUnits(np.full((len(faces), len(ACTION_UNITS)), np.nan, dtype=np.float32), [{} for _ in faces])
+    from mien.audet.photos import intensities, reading_of, unit_strengths
+
+    strengths = unit_strengths(reader, [face.framed_for_units for face in faces if face.framed_for_units is not None])
+    entries = []
+    for row in strengths:
+        reading = reading_of(reader, row, recipe.cue.codebook, scheme_classes(recipe.data.scheme))
+        named = {name: round(float(value), 3) for name, value in zip(reader.net.action_units, row, strict=True)}
+        read = {"expression": reading.expression, "fit": round(reading.fit, 3), "text": reading.text}
+        entries.append({"action_units": named, "reading": read})
+    return FaceUnits(intensities(reader, strengths), entries)
+
+
+class Looked(NamedTuple):
+    """What a model did with one batch of faces."""
+
+    pictures: ByteArray
+    """(B, S, S, 3) as the net saw them, before normalisation."""
+    landmarks: FloatArray
+    """(B, 68, 2) pixels of `pictures`."""
+    probabilities: FloatArray
+    """(B, K)."""
+    target: np.ndarray
+    """(B,) class that is explained."""
+    cue: FloatArray
+    """(B, S, S); zero where not valid."""
+    valid: np.ndarray
+    """(B,) bool."""
+    raw: dict[str, FloatArray]
+    """Map name -> (B, h, w)."""
+    scores: dict[str, dict[str, FloatArray]]
+    """Map name -> score name -> (B,), as in `mien evaluate`."""
+
+
+def look(
+    model: Any, recipe: Recipe, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None,
+    units: FloatArray, temperature: float,
+) -> Looked:  # fmt: skip
+    """One forward pass and the maps of a batch of faces; `units` (B, A) are what the cue au_observed is drawn from."""
+    import torch
+
+    from mien import explain as explainers
+    from mien import maps
+    from mien.cues import render_cue
+    from mien.data.transforms import normalise, resize_faces
+    from mien.metrics.alignment import attention_scores, cam_scores
+    from mien.training.steering import with_guide
+
+    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
+    classes = scheme_classes(recipe.data.scheme)
+    pixels = [torch.tensor(face.pixels).permute(2, 0, 1).unsqueeze(0) for face in faces]
+    marks = [torch.from_numpy(face.landmarks).unsqueeze(0) for face in faces]
+    pairs = [resize_faces(*pair, recipe.model.size) for pair in zip(pixels, marks, strict=True)]
+    pictures, points = (torch.cat(part) for part in zip(*pairs, strict=True))
+    images = normalise(pictures.to(device), recipe.model.preprocessing)
+    wanted = None if expression is None else classes.index(expression)
+    unlabelled, rows = torch.full((len(images),), -1), torch.arange(len(images))
+    batch = Batch(images, unlabelled, torch.from_numpy(units).to(device), points.to(device), rows)
+    guide = with_guide(recipe, batch, None, 0, 0).guide
+    output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods, guide=guide)
+    target = explainers.resolve_target(output, wanted)
+    frame = (recipe.model.size, recipe.model.size)
+    cue = render_cue(
+        replace(recipe.cue, control="none"), points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame,
+        images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units),
+    )  # fmt: skip
+    attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)
+    scores = {"attention": attention_scores(attention, cue.maps)}
+    scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
+    raw = {"attention": attention, **raw}
+    return Looked(
+        pictures.permute(0, 2, 3, 1).numpy(),
+        points.numpy(),
+        (output.logits.float() / temperature).softmax(1).cpu().numpy(),
+        target.cpu().numpy(),
+        cue.maps[:, 0].cpu().numpy(),
+        cue.valid.cpu().numpy(),
+        {name: map_[:, 0].float().cpu().numpy() for name, map_ in raw.items()},
+        {name: {kind: values.cpu().numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
+    )
+
+
+def write_face(
+    face: PhotoFace, k: int, seen: Looked, units: FaceUnits, recipe: Recipe, folder: Path, size: int
+) -> dict[str, Any]:
+    """Strip and raw maps of face `k` of a batch; returns its entry of the manifest."""
+    classes, valid = scheme_classes(recipe.data.scheme), bool(seen.valid[k])
+    stem = f"{face.file.stem}-{hashlib.sha256(str(face.file).encode()).hexdigest()[:6]}-face{face.number}"
+    scores = {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in seen.scores.items()}
+    entry: dict[str, Any] = {
+        "file": str(face.file),
+        "sha256": face.sha256,
+        "face": face.number,
+        "box": None if face.face is None else [round(float(v), 2) for v in face.face.box],
+        "landmarks_found": face.face is not None,
+        "crop": face.framed.rule,
+        "expression": classes[int(seen.probabilities[k].argmax())],
+        "probabilities": {name: float(p) for name, p in zip(classes, seen.probabilities[k], strict=True)},
+        "explained_expression": classes[int(seen.target[k])],
+        **units.entries[k],
+        "cue": recipe.cue.kind if valid else None,
+        "scores": scores if valid else None,
+        "strip": f"{stem}.png",
+        "maps": f"{stem}.npz",
+    }
+    raw = {name: values[k] for name, values in seen.raw.items()}
+    draw_strip(folder / f"{stem}.png", entry, face.framed.display, seen.cue[k], raw, size)
+    pixels = {"pixels": seen.pictures[k], "landmarks": seen.landmarks[k], "cue": seen.cue[k]}
+    write_npz(folder / f"{stem}.npz", {**pixels, **raw})
+    return entry
+
+
+def draw_strip(
+    path: Path, entry: dict[str, Any], picture: ByteArray, cue: FloatArray, raw: dict[str, FloatArray], size: int
+) -> None:
+    """Face | cue of the explained expression, where there is one | attention | the positive part of each method's map."""
+    import torch
+
+    from mien import draw, maps
+    from mien import explain as explainers
+
+    cells = {"face": picture}
+    if entry["cue"] is not None:
+        cells[f"cue of {entry['explained_expression']}"] = draw.overlay(picture, cue)
+    for name, map_ in raw.items():
+        whole = torch.from_numpy(map_)[None, None]
+        shown = whole if name == "attention" else explainers.evidence(name, whole).clamp_min(0)
+        label = name if name == "attention" else f"{name} of {entry['explained_expression']}"
+        cells[label] = draw.overlay(picture, maps.min_max(shown)[0, 0].numpy())
+    share = entry["probabilities"][entry["expression"]]
+    title = f"expression: {entry['expression']} ({share:.0%})   {Path(entry['file']).name}, face {entry['face']}"
+    other = entry["explained_expression"]
+    title += f"   explained: {other} ({entry['probabilities'][other]:.0%})" if other != entry["expression"] else ""
+    title += f"   {entry['reading']['text']}" if "reading" in entry else ""
+    draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))
+
+
+def print_table(manifest: dict[str, Any], folder: Path) -> None:
+    """One line a face, then what was skipped."""
+    width = max(len(Path(e["file"]).name) for e in manifest["faces"])
+    print(f"{'photo':<{width}}  face  expression       p   cosine of attention with the cue")
+    for entry in manifest["faces"]:
+        score = f"{entry['scores']['attention']['cosine']:.2f}" if entry["scores"] else "-"
+        name, share = entry["expression"], entry["probabilities"][entry["expression"]]
+        reading = f"   {entry['reading']['text']}" if "reading" in entry else ""
+        print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {name:<10}  {share:>6.2f}   {score}{reading}")
+    for entry in manifest["skipped"]:
+        print(f"skipped {entry['file']}: {entry['reason']}")
+    counts = f"{len(manifest['faces'])} faces of {manifest['photos']} photos, {len(manifest['skipped'])} skipped"
+    print(f"{counts}: {folder / 'manifest.json'}")

@@ -1,0 +1,1 @@
+"""The 3-D face rig and the faces drawn with it."""

@@ -1,0 +1,1 @@
+"""Training: from recipe to run folder."""

@@ -1,0 +1,60 @@
+"""Cues of a batch as a recipe asks for them: at each size, with controls, under CutMix; the mean cue of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien.config import Recipe
+from mien.cues import mean_cue, render_cue
+from mien.data.cutmix import mix_cue
+from mien.data.store import Store
+from mien.data.transforms import as_pictures, denormalised
+from mien.schema import Batch, Cue, IntArray
+
+CHUNK = 256
+"""Faces whose cues are drawn at once."""
+
+
+def generator_of(recipe: Recipe, epoch: int, step: int, device: torch.device) -> torch.Generator:
+    """Random numbers of one training step; a resumed run draws the same."""
+    seed = int(np.random.SeedSequence((recipe.run.seed, epoch, step)).generate_state(1)[0])
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def cues_for(
+    recipe: Recipe, batch: Batch, sizes: Sequence[Sequence[int]], means: Sequence[Tensor | None], epoch: int, step: int
+) -> list[Cue]:
+    """The recipe's cue at each size (h, w); under CutMix the own cue outside the box, the partner's inside."""
+    labels = batch.expressions if batch.mix is None else batch.mix.labels
+    cues = []
+    for (h, w), mean in zip(sizes, means, strict=True):
+        cue = render_cue(
+            recipe.cue, batch.landmarks, labels, scheme=recipe.data.scheme,
+            image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=(h, w),
+            generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean, images=seen_by_cue(recipe, batch),
+            action_units=batch.action_units,
+        )  # fmt: skip
+        cues.append(cue if batch.mix is None else mix_cue(cue, batch.mix))
+    return cues
+
+
+def seen_by_cue(recipe: Recipe, batch: Batch) -> Tensor | None:
+    """The pictures of a batch, RGB (B, 3, H, W) in [0, 1], where the recipe's cue is drawn from them."""
+    return denormalised(batch.images, recipe.model.preprocessing) if recipe.cue.kind == "saliency" else None
+
+
+def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
+    """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
+    frame = (store.info.size, store.info.size)
+
+    def batches() -> Iterator[tuple[Tensor | None, ...]]:
+        for part in np.split(rows, range(CHUNK, len(rows), CHUNK)):
+            points = torch.from_numpy(store.landmarks[part].astype(np.float32))
+            pictures = as_pictures(store.images(part)) if recipe.cue.kind == "saliency" else None
+            yield points, torch.from_numpy(labels[part]), pictures, torch.from_numpy(store.action_units[part])
+
+    return mean_cue(recipe.cue, batches(), scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]

@@ -1,0 +1,52 @@
+"""What `mien train` tells of its data, and which command comes after it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.config import Recipe
+from mien.data.folds import Split
+from mien.data.labels import labels_of
+from mien.data.store import Store
+from mien.datasets.aligned import DRAWN
+from mien.schema import scheme_classes
+from mien.training.checkpoint import read_run
+
+
+def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
+    """One line each, where there is something to tell: classes without training faces (stderr), faces that were left out."""
+    classes = scheme_classes(recipe.data.scheme)
+    counts = np.bincount(labels_of(store, recipe.data.scheme)[split.train], minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if missing:
+        print(f"mien: no training face is labelled {', '.join(missing)}: the net cannot learn it.", file=sys.stderr)
+    train, valid = (split.report.get(f"dropped_from_{part}", 0) for part in ("train", "valid"))
+    if train or valid:
+        same = split.report.get("identical_dropped_from_train", 0)
+        print(
+            f"left out as pictures of the test or validation part, identical or alike: {train} training faces ({same} identical), "
+            f"{valid} validation faces",
+            flush=True,
+        )
+
+
+def drawn_faces(store: Store, split: Split) -> dict[str, Any]:
+    """For environment.json: how many faces of each part `mien prepare fitted --drawn` brought, and of which store; {} of none."""
+    source = store.info.notes.get("drawn_source")
+    if source is None:
+        return {}
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    counts = {name: sum(str(face).startswith(DRAWN) for face in store.ids[rows]) for name, rows in parts.items()}
+    return {"drawn": {"source": source, **counts}}
+
+
+def next_command(recipe: Recipe, run: Path) -> str:
+    """The `mien evaluate` that works for this run: not every store has test faces that it was not trained on."""
+    if recipe.data.protocol == "complete":
+        return f"mien evaluate {run} --store OTHER"
+    tested = read_run(run)[1].get("rows", {}).get("test", 1)
+    return f"mien evaluate {run}" if tested else f"mien evaluate {run} --split valid (the store has no test faces)"

@@ -1,0 +1,80 @@
+"""Attributions that cannot train a net, found by trying them before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mien.errors import UsageError
+from mien.explain import left_as_found
+from mien.losses.alignment import alignment_loss, compared_map
+from mien.losses.attribution import target_slope
+from mien.models import Classifier
+from mien.schema import Cue, Output
+from mien.training.guidance import guided_forward
+from mien.training.guides import Guide
+
+NOTHING = 1e-5
+"""Share of a gradient under which it counts as zero, or as the same everywhere."""
+
+
+def refuse_degenerate(guide: Guide, model: Classifier, size: int) -> None:
+    """UsageError with the reason where an attribution is nothing, says nothing, or could not train the backbone.
+
+    Found by trying it: two random images in eval mode, at every layer of the guide. The model is left as it was.
+    """
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, size, size, generator=draws)
+    labels = torch.zeros(2, dtype=torch.int64)
+    config, section = guide.config, guide.section
+    with left_as_found(model), torch.enable_grad():
+        output = guided_forward(model, [guide], images, labels, model.blank_guide(images))
+        for layer, found in zip(guide.layers, output.attributions, strict=True):
+            where = f"{section}.attribution {config.attribution} at layer {layer + 1}"
+            one, whole = _slopes(output, layer, labels, config.target)
+            if whole <= NOTHING * one or one == 0:
+                raise UsageError(
+                    f"{where}: the gradient of {config.target} is zero. Logits are expected; if the head ends in a softmax, "
+                    "its sum is 1 whatever the image."
+                )
+            seen = compared_map(found, replace(config, channels="mean", fraction=1.0), found.shape[-2:])
+            spread = (seen - seen.mean((2, 3), keepdim=True)).abs().amax()
+            if config.attribution == "grad" and spread <= NOTHING * seen.abs().amax():
+                raise UsageError(
+                    f"{where} is the same at every cell, because the head averages over the cells first; it cannot align. "
+                    "Use grad_input, or an earlier layer."
+                )
+            cue = Cue(torch.rand(2, 1, *found.shape[-2:], generator=draws), torch.ones(2, dtype=torch.bool))
+            weights = [p for p in model.backbone.parameters() if p.requires_grad]
+            if weights and not _reaches(alignment_loss(seen, cue, "pearson"), weights, where):
+                raise UsageError(
+                    f"{where} sends nothing into the backbone: the head is piecewise linear, so its gradient does not depend "
+                    "on the layer. Use grad_input, or an earlier layer."
+                )
+
+
+def _reaches(loss: Tensor, weights: Sequence[Tensor], where: str) -> bool:
+    """Whether any of the weights gets a gradient that is not zero."""
+    try:
+        pulls = torch.autograd.grad(loss, weights, allow_unused=True, retain_graph=True)
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise UsageError(
+            f"{where}: {str(error).splitlines()[0]}, so the net above has no second derivative. Use detach, the last layer, "
+            "or another backbone."
+        ) from error
+    return any(pull is not None and bool(pull.any()) for pull in pulls)
+
+
+def _slopes(output: Output, layer: int, labels: Tensor, target: str) -> tuple[float, float]:
+    """Largest absolute gradient of a single logit, and of the target, with respect to a layer."""
+    sizes = []
+    for name in ("label", target):
+        slope = target_slope(output.logits, labels, name)
+        (gradient,) = torch.autograd.grad(output.logits, output.features[layer], slope, retain_graph=True)
+        sizes.append(float(gradient.abs().amax()))
+    return sizes[0], sizes[1]

@@ -1,0 +1,216 @@
+"""Set-up of a training: data, model, optimiser and run folder of a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mien.compat import ensure_torchvision
+from mien.config import GUIDED_KINDS, Recipe
+from mien.data import folds
+from mien.data.folds import Split
+from mien.data.framing import framing_of, mean_shape
+from mien.data.labels import labels_of
+from mien.data.loader import Memory, load_memory, targets_of
+from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
+from mien.data.observed import open_faces
+from mien.data.sampling import taught_classes
+from mien.data.store import Store
+from mien.errors import DataError, UsageError
+from mien.files import write_atomic
+from mien.models import Alignment, Classifier, create_model
+from mien.schema import Cue, FloatArray, IntArray, scheme_classes
+from mien.training import checkpoint
+from mien.training.cues import mean_of_cue
+from mien.training.guides import Guide, describe, guides_of
+from mien.training.notes import drawn_faces, tell_split
+from mien.training.objective import try_terms
+from mien.training.optim import class_weights, make_optimizer
+from mien.training.refusals import refuse_degenerate
+from mien.training.steering import kept_guides
+
+ensure_torchvision()
+from lightning_fabric import Fabric  # noqa: E402
+
+
+class Session(NamedTuple):
+    """What every epoch needs; made once by `prepare_session`."""
+
+    fabric: Fabric
+    store: Store
+    split: Split
+    labels: IntArray
+    """(N,) class index of every row of the store, -1 without."""
+    targets: IntArray | FloatArray
+    """Labels, or (N, K) soft targets."""
+    model: Classifier
+    wrapped: nn.Module
+    """The model as fabric runs it (device, precision, several processes)."""
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    """Moving average of the weights; where it exists it is what is validated and kept."""
+    guides: list[Guide]
+    masking: Masking
+    class_weight: Tensor | None
+    """(K,) weights of the classification loss with data.balance weights or weights_max."""
+    memory: Memory | None
+    """All pictures on the device, with run.in_memory."""
+    drawn: dict[tuple[int, int], Cue]
+    """Cues of the validation faces, drawn in the first validation: batch, map -> cue."""
+
+    @property
+    def evaluated(self) -> Classifier:
+        """The weights that are validated and kept."""
+        return cast(Classifier, self.average.module) if self.average is not None else self.model
+
+
+def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
+    """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
+    run = recipe.run
+    try:
+        fabric = Fabric(
+            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"run: {' '.join(str(error).split())}") from error
+    fabric.launch()
+    store = open_faces(recipe.data.store, recipe.data.action_units)
+    split = split_rows(store, recipe)
+    labels = labels_of(store, recipe.data.scheme)
+    classes = len(scheme_classes(recipe.data.scheme))
+    taught_classes(recipe, 1)
+
+    refuse_seen(recipe, store, split)
+    torch.manual_seed(run.seed)
+    model = create_model(
+        recipe.model, classes, recipe.guidance.layers, recipe.transformer, recipe.data.targets == "both"
+    )
+    if isinstance(model.transformer, Alignment):
+        model.transformer.mean_shape.copy_(torch.from_numpy(mean_shape(store, split.train)))
+    guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
+    average = None
+    if recipe.optim.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
+    try_terms(recipe, model)
+    optimizer = make_optimizer(model, recipe.optim)
+    colour = fill_colour(recipe, store, split.train)
+    if fabric.is_global_zero:
+        for guide in guides:
+            print(describe(guide, model), flush=True)
+        if label_leak(recipe):
+            print(LEAK, flush=True)
+        start_run(out, recipe, store, split, str(fabric.device), colour)
+    fabric.barrier()
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    if average is not None:
+        average.to(fabric.device)
+    state = checkpoint.resume(out, model, optimizer, average)  # after the move: the optimiser's state is on its device
+    if fabric.is_global_zero:
+        checkpoint.trim_log(out, state["epoch"])
+    image_mean = None
+    guided = recipe.transformer.kind in GUIDED_KINDS
+    if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
+        image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
+    masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
+    wanted = recipe.data.targets
+    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
+    weight = None
+    if recipe.data.balance in ("weights", "weights_max"):
+        weight = class_weights(labels[split.train], classes, recipe.data.balance).to(fabric.device)
+    memory = load_memory(store, recipe.model, fabric.device) if run.in_memory else None
+    if memory is not None:
+        memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
+    return Session(
+        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {}
+    ), state
+
+
+def prepare_guides(
+    recipe: Recipe, model: Classifier, store: Store, labels: IntArray, rows: IntArray, device: torch.device
+) -> list[Guide]:
+    """Guides of a training: degenerate settings are refused, the mean cue over `rows` is there where a control asks."""
+    guides = guides_of(recipe, model)
+    for k, guide in enumerate(guides):
+        if guide.by_gradient:
+            refuse_degenerate(guide, model, recipe.model.size)
+        if guide.cue.control == "mean":
+            to_cue = guide.config.scale == "to_cue"
+            sides = [recipe.model.size if to_cue else model.backbone.sides[layer] for layer in guide.layers]
+            own = replace(recipe, cue=guide.cue)
+            means = [mean_of_cue(own, store, labels, rows, side).to(device) for side in sides]
+            guides[k] = guide._replace(means=list(means))
+    return guides
+
+
+def split_rows(store: Store, recipe: Recipe) -> Split:
+    """Rows of train, valid and test under the recipe's protocol, unlabelled rows left out; empty parts are data errors.
+
+    Under `strict` a fold's validation part is carved out of its training faces, in whole subjects and duplicate groups;
+    under `paper` faces are dealt one by one and the test part selects the epoch; under `complete` every face is in every part.
+    """
+    data = recipe.data
+    strict = data.protocol == "strict"
+    labelled = labels_of(store, data.scheme) >= 0
+    if data.folds and data.fold is None:
+        raise UsageError(f"data.folds is {data.folds} but no data.fold is named; `mien crossval` trains all of them.")
+    if data.fold is not None:
+        fraction = data.valid_fraction if strict else 0.0
+        parts = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction)[data.fold]
+    elif data.protocol == "complete":
+        every = np.flatnonzero(labelled)
+        parts = Split(every, every, every, {"protocol": "complete", "train": len(every)})
+    else:
+        parts = folds.strict(store, recipe.run.seed, data.valid_fraction) if strict else folds.official(store)
+    train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
+    split = Split(train_rows, valid_rows if strict else test_rows, test_rows, parts.report)
+    for name, count in split.sizes().items():
+        if count == 0 and not (name == "test" and strict):
+            raise DataError(
+                f"{store.path}: no labelled faces in '{name}' for scheme {recipe.data.scheme}; see `mien check {store.path}`."
+            )
+    return split
+
+
+def refuse_seen(recipe: Recipe, store: Store, split: Split) -> None:
+    """UsageError where the run that training starts from was trained on faces that this one is scored on."""
+    initial = recipe.model.initial
+    if initial is None or not (initial / "environment.json").is_file() or recipe.data.protocol == "complete":
+        return
+    before, facts = checkpoint.read_run(initial)
+    if facts.get("store_fingerprint") != store.fingerprint or (before.data.folds and before.data.fold is None):
+        return
+    learnt = split_rows(store, replace(before, data=replace(before.data, store=recipe.data.store))).train
+    both = np.isin(np.concatenate([split.valid, split.test]), learnt).sum()
+    if both:
+        raise UsageError(
+            f"model.initial {initial} was trained on {both} of the faces that this run is selected or scored on; start from a "
+            "run with the same split (data.protocol, data.fold, run.seed), or of other faces."
+        )
+
+
+def start_run(
+    out: Path, recipe: Recipe, store: Store, split: Split, device: str, colour: Sequence[float] | None
+) -> None:
+    """Create or check the run folder and write what the run depends on."""
+    checkpoint.open_run(out, recipe)
+    facts = checkpoint.environment(
+        recipe, store.fingerprint, device,
+        {
+            "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | drawn_faces(store, split),
+            "framing": framing_of(store, split.train)._asdict(),
+            **({} if colour is None else {"mask_colour": colour}),
+        },
+    )  # fmt: skip
+    before = out / "environment.json"
+    if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
+        raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
+    write_atomic(before, json.dumps(facts, indent=1))
+    tell_split(recipe, store, split)
