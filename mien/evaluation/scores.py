@@ -37,6 +37,7 @@ def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
 def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], seed: int) -> dict[str, Any]:
     """Everything of results.json that follows from the faces: recognition, alignment, classes, errors."""
     labels, predicted = faces["label"], faces["probabilities"].argmax(1)
+    voting = faces.get("voted_probabilities", faces["probabilities"])  # of two heads each answers its own question
     scores = alignment_of(faces)
     alignment = {}
     for name, kinds in scores.items():
@@ -49,11 +50,7 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
         "faces": len(labels),
         "faces_with_cue": int(faces["valid"].sum()),
         "classification": classification_scores(faces["probabilities"], labels, classes),
-        **(
-            {"votes": classification_scores(faces["probabilities"], faces["voted"], classes)}
-            if "voted" in faces
-            else {}
-        ),
+        **({"votes": classification_scores(voting, faces["voted"], classes)} if "voted" in faces else {}),
         "alignment": alignment,
         **({"segmentation": regions} if regions else {}),
         "per_class": by_class(cosines, labels, predicted, faces["valid"], classes),

@@ -2,9 +2,9 @@
 
 Three nets: BlazeFace short range (Bazarevsky et al. 2019) finds boxes and six key points on a 128 x 128 view; the face
 mesh (Kartynnik et al. 2019; Grishchenko et al. 2020) places 478 points on an upright 256 x 256 crop, of which
-MESH_TO_68 takes 68. The steps around the nets follow the published graph: anchors, weighted non-maximum suppression, a
-square region of 1.5 times the box, turned upright by the eyes; the third makes blendshapes of the points. Added here: views with a margin for crops that the face
-fills (FER-2013), and tiles for small faces in large pictures.
+MESH_TO_68 takes 68; the third makes blendshapes of the points. The steps around the nets follow the published graph:
+anchors, weighted non-maximum suppression, a square region of 1.5 times the box, turned upright by the eyes. Added here:
+views with a margin for crops that the face fills (FER-2013), and tiles for small faces in large pictures.
 
 Inside this module positions are continuous (a pixel covers [i, i + 1)); results are moved by -0.5 to pixel centres.
 """
@@ -237,7 +237,7 @@ def fit_mesh(image: ByteArray, region: Square, mesh: Net, actions: Net) -> Face 
     matrix = to_image(region, CROP)
     placed = points.reshape(POINTS, 3)[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5
     box = np.concatenate([placed.min(0), placed.max(0)]).astype(np.float32)
-    coefficients = actions(blendshapes.net_input(placed + 0.5))[0].reshape(-1)
+    coefficients = actions(blendshapes.net_input((placed + 0.5).astype(np.float32)))[0].reshape(-1)
     return Face(box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe", coefficients)
 
 

@@ -34,7 +34,7 @@ from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import drawn_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate
+from mien.training.refusals import refuse_degenerate, refuse_sizes
 from mien.training.steering import kept_guides
 
 ensure_torchvision()
@@ -100,6 +100,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if recipe.optim.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
     try_terms(recipe, model)
+    refuse_sizes(recipe, model)
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
