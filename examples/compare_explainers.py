@@ -1,4 +1,4 @@
-"""Score every explainer against the action-unit cue, beside the floor of a map that never saw the face."""
+"""Score every explainer against the action-unit cue, beside the baseline of a map that never saw the face."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def main(size: int = 64, count: int = 14) -> dict[str, dict[str, float]]:
     methods = fitting(model, images[:1], tuple(EXPLAINERS))  # a CNN has no attention between tokens
     maps = explain(model, images, target=labels, methods=methods, sampling=Sampling(samples=2))
     scores = {name: cam_scores(evidence(name, raw), cue.maps) for name, raw in maps.items()}
-    scores["floor: uniform"] = alignment_scores(controls.uniform(cue.maps), cue.maps)
+    scores["baseline: uniform"] = alignment_scores(controls.uniform(cue.maps), cue.maps)
     # Neutral has no action units: its cue is not valid and is left out of the mean.
     means = {name: {key: float(v[cue.valid].mean()) for key, v in kinds.items()} for name, kinds in scores.items()}
     for name, kinds in means.items():

@@ -21,8 +21,8 @@ def main(out: Path = Path("runs/example"), faces: int = 420, size: int = 48, epo
     fit(recipe, out / "guided")  # the same call again resumes
     results = evaluate(out / "guided")
     attention = results["alignment"]["layer-5"]["cosine"]["class_mean"]
-    floor = results["alignment"]["floor:mean"]["cosine"]["class_mean"]
-    print(f"attention of the last layer: cosine {attention:.3f}; the dataset-mean cue scores {floor:.3f}")
+    baseline = results["alignment"]["baseline:mean"]["cosine"]["class_mean"]
+    print(f"attention of the last layer: cosine {attention:.3f}; the dataset-mean cue scores {baseline:.3f}")
     return results
 
 

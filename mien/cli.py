@@ -23,9 +23,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "guides": ("mien.cues.guides", "write guide images of the guided spatial transformers as PNG files"),
     "train": ("mien.training.loop", "train a recipe into a run folder; resumes where it was stopped"),
     "crossval": ("mien.crossval", "train and score a recipe on every fold; resumes, and gathers the folds as one run"),
-    "evaluate": ("mien.evaluation.evaluate", "score a run: accuracy, calibration, alignment with floors and controls"),
+    "evaluate": (
+        "mien.evaluation.evaluate",
+        "score a run: accuracy, calibration, alignment with uninformative and mismatched-cue baselines",
+    ),
     "audet": ("mien.audet", "action units from disentangled embeddings: check, train, score and examine a cfg"),
-    "explain": ("mien.predict.explain", "explain photos with a trained run: overlays and a manifest"),
+    "explain": ("mien.predict.explain", "explain photos with the bundled model or a run: overlays and a manifest"),
     "export": (
         "mien.export",
         "write a run as one ONNX, TorchScript or torch.export graph: pixels in, probabilities and maps out",
@@ -34,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.predict",
         "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
     ),
-    "serve": ("mien.web", "a page on this computer: photos and drawn faces, bars and maps side by side"),
+    "serve": ("mien.web", "a page on this computer: photos and synthetic faces, bars and maps side by side"),
     "calibrate": (
         "mien.calibrate",
         "temperature and abstain threshold of a run, or class offsets from labelled photos",

@@ -1,4 +1,4 @@
-"""The main job in one command: the claim of guided training, on synthetic faces, with floors and controls beside it."""
+"""The main job in one command: the claim of guided training, on synthetic faces, with its baselines beside it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def demo(
 
 
 def print_comparison(results: dict[str, dict[str, Any]]) -> None:
-    """One row a score, unguided beside guided, floors below."""
+    """One row a score, unguided beside guided, baselines below."""
     last = [name for name in results[GUIDED]["alignment"] if name.startswith("layer-")][-1]
     unguided, guided = results[UNGUIDED], results[GUIDED]
     print(f"\nOn {guided['faces']} faces of unseen identities          unguided   guided")
@@ -103,11 +103,11 @@ def print_comparison(results: dict[str, dict[str, Any]]) -> None:
     }  # fmt: skip
     for title, (name, kind) in rows.items():
         print(f"  {title:<44}{_mean(unguided, name, kind):>8.3f} {_mean(guided, name, kind):>8.3f}")
-    print("  floors and controls of ATT-COS")
+    print("  baselines of ATT-COS")
     for name in guided["alignment"]:
         kind, _, rest = name.partition(":")
-        if kind in ("floor", "control"):
-            what = "a map that never saw the face: " if kind == "floor" else "attention against a wrong cue: "
+        if kind in ("baseline", "mismatched"):
+            what = "a map that never saw the face: " if kind == "baseline" else "attention against a wrong cue: "
             values = f"{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}"
             print(f"    {what + rest:<42}{values}")
 

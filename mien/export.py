@@ -23,9 +23,9 @@ from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import GRADIENT_MAPS, rollout
 from mien.files import file_sha256, replacing
 from mien.losses.attribution import chain_gradient, chain_of
+from mien.predict.bundled import bundled_run
 from mien.predict.calibration import Calibration, read_calibration
-from mien.predict.explain import framing_of_run
-from mien.predict.model import boxed
+from mien.predict.photos import framing_of_run
 from mien.schema import Output, scheme_classes
 from mien.training import checkpoint
 
@@ -69,12 +69,12 @@ def export(
     """Write a trained run as one graph: uint8 RGB faces in, logits, probabilities and maps out, any batch size.
 
     Normalisation (and grey, where the run's store was grey) lies inside the graph; names of classes and what the pictures
-    must be travel in the file's metadata. The file is compared with PyTorch on drawn faces at batch 1 and 3 before it is kept.
+    must be travel in the file's metadata. The file is compared with PyTorch on synthetic faces at batch 1 and 3 before it is kept.
 
     Args:
-        run: run folder of `mien train`; by default the model in the box.
+        run: run folder of `mien train`; by default the bundled model.
         to: onnx (needs the extra `export`), torchscript or torch-export; by default what the ending of `out` stands for, or onnx.
-        out: file to write; model.onnx, model.torchscript.pt or model.pt2 in the run folder (of the model in the box: here)
+        out: file to write; model.onnx, model.torchscript.pt or model.pt2 in the run folder (of the bundled model: here)
             unless given.
         calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
 
@@ -84,7 +84,7 @@ def export(
     if kind == "onnx":
         need_onnx()
     file = out or (run or Path()) / f"model{suffix}"
-    run = boxed() if run is None else run
+    run = bundled_run() if run is None else run
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
     calibrated = read_calibration(run, scheme_classes(recipe.data.scheme), calibration).apply(model)
@@ -107,7 +107,7 @@ def export(
             )
     print(f"{file}: {kind}, {recipe.model.size} px, {file.stat().st_size / 1e6:.1f} MB; outputs {', '.join(worst)}")
     print(
-        f"checked against PyTorch on drawn faces at batch {' and '.join(map(str, BATCHES))}: largest difference "
+        f"checked against PyTorch on synthetic faces at batch {' and '.join(map(str, BATCHES))}: largest difference "
         f"{max(worst.values()):.1e} of an output's largest value (allowed: {TOLERANCE:g})"
     )
     return file

@@ -44,7 +44,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_input(maps: Tensor, theta: Tensor | None) -> Tensor:
-    """Maps of a net behind a spatial transformer, as they lie on its input picture, (B, C, h, w); as they are without one.
+    """Maps of a net behind a spatial transformer, as they lie on the input picture, (B, C, h, w); as they are without one.
 
     theta (B, 2, 3) as in `Output`, taken as a constant. What the net did not see is zero. A theta that squeezes the picture
     onto a line or a point has no inverse; its pseudo-inverse stands in, so that the result is always finite.
@@ -83,7 +83,7 @@ def peak_one(maps: Tensor) -> Tensor:
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine similarity over pixels, (B,) in [-1, 1]; 0 when either map is all zero. Higher is more alike.
 
-    Offset-sensitive: a constant map scores about 0.47 against AU maps, so always report floors beside it.
+    Offset-sensitive: a constant map scores about 0.47 against AU maps, so always report baselines beside it.
     """
     return _cosine(_peak_one(rows(first)), _peak_one(rows(second)))
 

@@ -291,7 +291,7 @@ def test_a_pickle_that_claims_a_huge_array_is_refused(tmp_path):
 
     path = tmp_path / "aus.pkl"
     path.write_bytes(pickle.dumps({"a": Huge()}, 2))
-    assert read_label_pickle(path)["a"].size == 0  # no memory is taken for what the file only claims
+    assert read_label_pickle(path)["a"].size == 0  # no memory is misclassified as what the file only claims
     good = pickle.dumps({"a": np.arange(4.0)}, 2)
     path.write_bytes(good[:-20])
     with pytest.raises(DataError, match="damaged"):

@@ -166,7 +166,7 @@ def test_constant_intensities_have_a_reason():
     json.dumps(found, allow_nan=False)
 
 
-def test_floors_of_a_unit():
+def test_baselines_of_a_unit():
     active = np.array([[1.0], [0], [0], [0]])
     row = au.occurrence_scores(np.ones((4, 1)), active, ["AU1"], draws=10)["units"]["AU1"]
     assert (row["prevalence"], row["majority"]) == (0.25, 0.75)

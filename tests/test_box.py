@@ -1,4 +1,4 @@
-"""The model in the box: whole, small, without places of the machine that made it, and of use without a run."""
+"""The bundled model: whole, small, without places of the machine that made it, and of use without a run."""
 
 import hashlib
 import re
@@ -8,16 +8,16 @@ import numpy as np
 import mien
 from mien.faces.detect import points_box
 from mien.faces.provider import Face
+from mien.predict.bundled import WEIGHTS
 from mien.predict.calibration import read_calibration
-from mien.predict.model import BOX
 from mien.schema import scheme_classes
 from mien.synthetic.render import render_face
 from mien.synthetic.sample import sample_face
 
 
 def test_files_are_those_of_the_list_and_small():
-    listed = dict(line.split("  ")[::-1] for line in (BOX / "SHA256SUMS").read_text().splitlines())
-    found = {path.relative_to(BOX).as_posix(): path for path in BOX.rglob("*") if path.is_file()}
+    listed = dict(line.split("  ")[::-1] for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines())
+    found = {path.relative_to(WEIGHTS).as_posix(): path for path in WEIGHTS.rglob("*") if path.is_file()}
     assert found.keys() == {*listed, "SHA256SUMS"}
     assert all(hashlib.sha256(found[name].read_bytes()).hexdigest() == sha for name, sha in listed.items())
     assert sum(path.stat().st_size for path in found.values()) <= 8_000_000
@@ -31,7 +31,7 @@ def test_finds_the_smile_of_a_drawn_face():
     model = mien.load(faces=lambda image: [Face(points_box(at := marks[image.tobytes()]), at, 1.0, "given")])
     assert model.classes == scheme_classes("basic-7")
     assert "AU12" in model.action_units
-    assert model.calibration == read_calibration(BOX / "expression", model.classes)
+    assert model.calibration == read_calibration(WEIGHTS / "expression", model.classes)
     found = model.predict([picture.image for picture in pictures], explain="cam", masking=False)
     happy = np.array([picture.faces[0].probabilities["Happiness"] for picture in found]).reshape(12, 2)
     smile = np.array([picture.faces[0].action_units["AU12"] for picture in found]).reshape(12, 2)
@@ -43,7 +43,7 @@ def test_finds_the_smile_of_a_drawn_face():
 def test_only_units_that_carry_over_to_photos_are_named():
     from mien.audet.photos import open_reader, reading_of
 
-    reader = open_reader(BOX / "action_units")
+    reader = open_reader(WEIGHTS / "action_units")
     assert reader.reads == ("AU12",)
     units = reader.net.action_units
     smile, frown = (np.array([float(name == one) for name in units], np.float32) for one in ("AU12", "AU4"))

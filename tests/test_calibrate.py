@@ -23,7 +23,7 @@ from mien.training.loop import fit
 
 
 def drawn(count: int = 4000, true: float = 2.5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are too sure by the factor `true`, and labels."""
+    """Logits that are over-confident by the factor `true`, and labels."""
     rng = np.random.default_rng(seed)
     honest = rng.normal(0, 1.5, (count, 7))
     shares = scaled(honest, 1.0)

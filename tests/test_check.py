@@ -62,7 +62,7 @@ def test_audit_finds_every_fault(store):
     assert same["conflicts"] == {"Happiness / Sadness": 1}
     assert same["rows_with_label_conflict"] == 2
     assert same["examples"] == [["2", "4"]]
-    alike = found["look_alike"]
+    alike = found["near_duplicates"]
     assert (alike["pairs"], alike["groups"], alike["test rows also in train"]) == (1, 3, 2)
     assert alike["rows_with_label_conflict"] == 4
     people = found["subjects"]
@@ -79,7 +79,7 @@ def test_audit_finds_every_fault(store):
             "V": {"Happiness": 0, "Sadness": 2, "unlabelled": 0},
         }
     }
-    assert "look_alike" not in audit(store, near=False)
+    assert "near_duplicates" not in audit(store, near=False)
 
 
 def test_label_conflicts_of_one_person_are_listed_apart(tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_label_conflicts_of_one_person_are_listed_apart(tmp_path, capsys):
             Record(f"{k}b", dark[k], "train", other, label),
         ]
     write_store(records, tmp_path / "s", dataset="toy", size=SIZE, channels=1)
-    found = check(tmp_path / "s")["look_alike"]
+    found = check(tmp_path / "s")["near_duplicates"]
     assert (found["groups"], found["conflicts_of_one_person"]) == (3, {"Neutral / Sadness": 1})
     assert found["conflicts"] == {"Fear / Neutral": 2, "Neutral / Sadness": 1}
     text = capsys.readouterr().out

@@ -142,7 +142,7 @@ def one_line(capsys, code: int, *words: str) -> str:
         (["evaluate", "run", "other"], "other"),
         (["prepare", "fer2031", "--root", "x", "--out", "y"], "Did you mean 'fer2013'?"),
         (["prepare", "folder"], "required: root, out"),
-        (["explain", "run"], "photos"),
+        (["explain"], "photos"),
         (["models", "get", "face_landmark"], "Did you mean 'face_landmarker'?"),
         (["models", "fetch"], "fetch"),
     ],
@@ -155,8 +155,9 @@ def test_usage_errors_exit_with_2_and_one_line(words, expected, capsys):
 @pytest.mark.parametrize("verb", ["check", "evaluate", "explain"])
 def test_data_errors_exit_with_1_and_one_line(verb, capsys, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
-    extra = [str(tmp_path / "photo.jpg")] if verb == "explain" else []
-    assert str(tmp_path / "gone") in one_line(capsys, 1, verb, str(tmp_path / "gone"), *extra)
+    gone = str(tmp_path / "gone")
+    words = [str(tmp_path / "photo.jpg"), "--run", gone] if verb == "explain" else [gone]
+    assert gone in one_line(capsys, 1, verb, *words)
 
 
 def test_a_verb_runs_with_overrides_and_options(tmp_path, monkeypatch, capsys):
@@ -190,6 +191,6 @@ def test_interrupt_and_closed_pipe(verb, error, code, told, monkeypatch, capsys)
     def stopped(store: Path) -> None:
         raise error
 
-    monkeypatch.setattr(f"mien.{verb}.{verb}", stopped)
+    monkeypatch.setattr(f"mien.datasets.{verb}.{verb}", stopped)
     assert call(verb, "x") == code
     assert capsys.readouterr().err == told

@@ -29,7 +29,7 @@ def train(store, out, *overrides, text=TEXT):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A store of drawn faces; a run, one without dependency, and one of intensities."""
+    """A store of synthetic faces; a run, one without dependency, and one of intensities."""
     root = tmp_path_factory.mktemp("audet")
     tiny_audet.store(root / "store", faces=96)
     train(root / "store", root / "run")

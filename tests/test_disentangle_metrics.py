@@ -36,7 +36,7 @@ def test_probe_matrix_finds_what_each_part_holds():
     assert abs(found["AU"]["z2"]["score"] - 0.5) < 0.1
     assert found["identity"]["z2"]["score"] > 0.9
     assert found["identity"]["z1"]["score"] < 0.25
-    assert found["identity"]["z1"]["floor"] == pytest.approx(1 / 12)
+    assert found["identity"]["z1"]["baseline"] == pytest.approx(1 / 12)
     assert found["pose"]["z2"]["score"] > 0.9
     assert found["pose"]["z1"]["score"] < 0.1
     assert found["AU"]["z1"]["f1"] > 0.9 > found["AU"]["z1"]["always_active"]
@@ -71,7 +71,7 @@ def test_splits_keep_subjects_apart_and_identities_together():
     assert len(score) == 3 + 1
 
 
-def test_class_probe_equals_scikit_learn_and_names_its_floors():
+def test_class_probe_equals_scikit_learn_and_names_its_baselines():
     from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
     people, _, _, z2 = known(60, 3)
@@ -81,7 +81,7 @@ def test_class_probe_equals_scikit_learn_and_names_its_floors():
     guess = dis.logistic_probe(z2[fit], labels[fit]).predict(z2[score])
     assert found["score"] == pytest.approx(balanced_accuracy_score(labels[score], guess))
     assert found["accuracy"] == pytest.approx(accuracy_score(labels[score], guess))
-    assert (found["floor"], found["majority"]) == (0.5, pytest.approx((labels[score] == "b").mean()))
+    assert (found["baseline"], found["majority"]) == (0.5, pytest.approx((labels[score] == "b").mean()))
 
 
 def test_value_probe_is_r_squared_against_the_mean_of_the_fitted_rows():

@@ -1,4 +1,4 @@
-"""Evaluation: floors and controls stand beside every score, and numbers do not depend on how they were batched."""
+"""Evaluation: baselines stand beside every score, and numbers do not depend on how they were batched."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from mien.data.labels import labels_of, voted_labels
 from mien.data.store import open_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
-from mien.evaluation.evaluate import CONTROLS, FLOORS, choose_methods, evaluate
+from mien.evaluation.evaluate import BASELINES, MISMATCHED, choose_methods, evaluate
 from mien.explain import DEFAULT_METHODS, Sampling, evidence, explain
 from mien.metrics.alignment import SCORES, cam_scores
 from mien.metrics.faithfulness import FAITHFULNESS
@@ -45,9 +45,9 @@ def results(run):
     return evaluate(run)
 
 
-def test_floors_controls_and_every_layer(results):
+def test_baselines_controls_and_every_layer(results):
     names = set(results["alignment"])
-    assert names >= {f"floor:{name}" for name in FLOORS} | {f"control:{name}" for name in CONTROLS}
+    assert names >= {f"baseline:{name}" for name in BASELINES} | {f"mismatched:{name}" for name in MISMATCHED}
     assert names >= {f"layer-{k}" for k in range(1, 6)} | set(DEFAULT_METHODS)
     for name, kinds in results["alignment"].items():
         assert set(kinds) >= set(SCORES)
@@ -55,10 +55,10 @@ def test_floors_controls_and_every_layer(results):
             score = kinds[kind]
             low = -1 if kind in ("cosine", "pearson") else 0
             assert low - 1e-6 <= score["class_mean"] <= 1 + 1e-6, (name, kind)
-    uniform = results["alignment"]["floor:uniform"]
+    uniform = results["alignment"]["baseline:uniform"]
     assert uniform["pearson"]["class_mean"] == pytest.approx(0, abs=1e-5)
-    assert uniform["cosine"]["class_mean"] > 0.2  # why a cosine without its floor says little
-    mean = results["alignment"]["floor:mean"]["cosine"]["class_mean"]
+    assert uniform["cosine"]["class_mean"] > 0.2  # why a cosine without its baseline says little
+    mean = results["alignment"]["baseline:mean"]["cosine"]["class_mean"]
     assert mean > uniform["cosine"]["class_mean"]
 
 
@@ -141,7 +141,7 @@ def test_batch_size_does_not_matter(run, results, tmp_path):
     other = evaluate(copy, batch=5)
     assert other["classification"]["confusion"] == results["classification"]["confusion"]
     for name, kinds in results["alignment"].items():
-        if name in ("control:shuffled", "control:other_class"):
+        if name in ("mismatched:shuffled", "mismatched:other_class"):
             continue  # drawn batch by batch
         for kind in SCORES:
             assert other["alignment"][name][kind]["class_mean"] == pytest.approx(kinds[kind]["class_mean"], abs=1e-4), (
@@ -190,19 +190,19 @@ def test_scored_pictures_that_were_in_training_are_counted(faces, tmp_path, caps
     fit(tiny.recipe(own, optim={"epochs": 1}), run)
     learnt = json.loads((run / "environment.json").read_text())["rows"]["train"]
     capsys.readouterr()
-    assert evaluate(run, methods="cam")["seen_in_training"] == 0
-    assert evaluate(run, split="train", methods="cam")["seen_in_training"] == learnt
+    assert evaluate(run, methods="cam")["scored_in_training"] == 0
+    assert evaluate(run, split="train", methods="cam")["scored_in_training"] == learnt
     assert capsys.readouterr().err == ""
     again = [record._replace(id=f"again-{record.id}", split="test") for record in tiny.records()]
     write_store(again, tmp_path / "again", dataset="toy", size=tiny.SIZE)
-    assert evaluate(run, store=tmp_path / "again", methods="cam")["seen_in_training"] == learnt
+    assert evaluate(run, store=tmp_path / "again", methods="cam")["scored_in_training"] == learnt
     assert f"{learnt} of the {len(again)} scored pictures are training faces" in capsys.readouterr().err
     shutil.rmtree(own)
-    assert evaluate(run, store=tmp_path / "again", methods="cam")["seen_in_training"] is None
+    assert evaluate(run, store=tmp_path / "again", methods="cam")["scored_in_training"] is None
     told = capsys.readouterr().err
     assert "could not be checked" in told
     assert told.count("\n") == 1
-    assert evaluate(run, store=faces, methods="cam")["seen_in_training"] == 0  # the same faces in another place
+    assert evaluate(run, store=faces, methods="cam")["scored_in_training"] == 0  # the same faces in another place
 
 
 def test_store_without_the_split(run, tmp_path):
@@ -255,7 +255,7 @@ def test_landmark_cue_has_no_other_class(faces, tmp_path):
     recipe = tiny.recipe(faces, optim={"epochs": 1})
     fit(replace(recipe, cue=replace(recipe.cue, kind="landmarks")), tmp_path / "run")
     scores = evaluate(tmp_path / "run")
-    assert "control:other_class" not in scores["alignment"]
+    assert "mismatched:other_class" not in scores["alignment"]
     assert scores["faces_with_cue"] == 42  # landmarks give Neutral a cue too
 
 
@@ -265,7 +265,7 @@ def test_a_store_of_test_faces_alone_can_be_scored(tmp_path: Path) -> None:
     fit(tiny.recipe(tmp_path / "faces", optim={"epochs": 1}), tmp_path / "run")
     results = evaluate(tmp_path / "run", store=tmp_path / "foreign")
     assert results["faces"] == 42
-    assert results["alignment"]["floor:mean"]["cosine"]["class_mean"] > 0.3
+    assert results["alignment"]["baseline:mean"]["cosine"]["class_mean"] > 0.3
     with pytest.raises(DataError, match="no labelled faces"):
         evaluate(tmp_path / "run", store=tmp_path / "foreign", split="valid")
 
@@ -323,7 +323,7 @@ def test_methods_are_those_of_explain(hidden_run, faces):
 
 
 def test_predicted_class(run, results):
-    """Where the answer is right nothing changes; faces taken for Neutral have no cue."""
+    """Where the answer is right nothing changes; faces misclassified as Neutral have no cue."""
     saved = np.load(run / "maps" / "faces.npz")
     predicted = saved["probabilities"].argmax(1)
     right = saved["valid"] & (predicted == saved["label"])
@@ -357,9 +357,9 @@ def test_faithfulness(run, results, tmp_path, capsys):
     options = {"faithfulness": True, "faithfulness_faces": 10, "faithfulness_steps": 4, "methods": "cam,layer_cam"}
     found = evaluate(copy, **options)["faithfulness"]
     assert (found["faces"], found["steps"]) == (10, 4)
-    assert set(found["scores"]) == {"layer-5", "cam", "layer_cam", "floor:random", "floor:centre"}
+    assert set(found["scores"]) == {"layer-5", "cam", "layer_cam", "baseline:random", "baseline:centre"}
     for name, kinds in found["scores"].items():
-        assert set(kinds) == {"deletion", "insertion"} if name.startswith("floor") else set(FAITHFULNESS)
+        assert set(kinds) == {"deletion", "insertion"} if name.startswith("baseline") else set(FAITHFULNESS)
         for kind, score in kinds.items():
             assert score["higher_is_better"] is FAITHFULNESS[kind]
             assert (-1 if kind.startswith("random") else 0) <= score["class_mean"] <= 1 + 1e-6

@@ -52,8 +52,8 @@ def test_compare_explainers():
     from mien.explain import EXPLAINERS, TOKEN_MAPS
 
     means = load("compare_explainers").main(size=48, count=7)
-    assert set(means) == {*EXPLAINERS, "floor: uniform"} - set(TOKEN_MAPS)
-    assert means["floor: uniform"]["pearson"] == pytest.approx(0, abs=1e-6)
+    assert set(means) == {*EXPLAINERS, "baseline: uniform"} - set(TOKEN_MAPS)
+    assert means["baseline: uniform"]["pearson"] == pytest.approx(0, abs=1e-6)
 
 
 def test_own_faces_table(tmp_path):

@@ -20,7 +20,7 @@ from mien.faces.detect import points_box
 from mien.faces.landmarks import five_points
 from mien.faces.provider import Face
 from mien.files import file_sha256
-from mien.predict import explain as verb
+from mien.predict import photos as verb
 from mien.predict.explain import explain as explain_verb
 from mien.schema import EXPRESSIONS
 from mien.training import checkpoint
@@ -70,7 +70,7 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("not read")
     out = tmp_path / "out"
-    manifest = explain_verb(run, folder, out=out, methods="cam,grad_cam_pp", batch=2)
+    manifest = explain_verb(folder, run=run, out=out, methods="cam,grad_cam_pp", batch=2)
     assert manifest == json.loads((out / "manifest.json").read_text())
     assert provider == ["mediapipe"]
     assert [(Path(e["file"]).name, e["face"]) for e in manifest["faces"]] == [
@@ -86,7 +86,7 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
     assert manifest["checkpoint"]["sha256"] == file_sha256(run / "best.ckpt")
     assert manifest["methods"] == ["attention", "cam", "grad_cam_pp"]
     for entry in manifest["faces"]:
-        assert entry["crop"] == "fitted"
+        assert entry["crop"] == "aligned"
         assert sum(entry["probabilities"].values()) == pytest.approx(1)
         assert entry["expression"] == max(entry["probabilities"], key=entry["probabilities"].get)
         assert entry["explained_expression"] == entry["expression"]
@@ -108,9 +108,9 @@ def test_manifest_strips_and_maps(run, provider, tmp_path, capsys):
 
 
 def test_numbers_are_those_of_a_direct_pass(run, provider, tmp_path):
-    entry = explain_verb(run, photo(tmp_path / "a.png"), out=tmp_path, expression="Happiness", methods="cam,layer_cam")[
-        "faces"
-    ][0]
+    entry = explain_verb(
+        photo(tmp_path / "a.png"), run=run, out=tmp_path, expression="Happiness", methods="cam,layer_cam"
+    )["faces"][0]
     saved = np.load(tmp_path / entry["maps"])
     model, _, _ = checkpoint.load_model(run)
     images = normalise(torch.from_numpy(saved["pixels"]).permute(2, 0, 1)[None])
@@ -128,7 +128,7 @@ def test_numbers_are_those_of_a_direct_pass(run, provider, tmp_path):
 def test_batches_do_not_matter(run, provider, tmp_path):
     files = [photo(tmp_path / f"{k}.png", (200, 90), k) for k in range(2)]
     several, single = (
-        explain_verb(run, *files, out=tmp_path / str(b), batch=b, methods="cam", size=32)["faces"] for b in (32, 1)
+        explain_verb(*files, run=run, out=tmp_path / str(b), batch=b, methods="cam", size=32)["faces"] for b in (32, 1)
     )
     assert [e["strip"] for e in several] == [e["strip"] for e in single]
     for first, second in zip(several, single, strict=True):
@@ -141,7 +141,7 @@ def test_exif_orientation(run, provider, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6  # the viewer turns it by 90 degrees clockwise
         image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
-    first, second = explain_verb(run, upright, tmp_path / "b.png", out=tmp_path / "out")["faces"]
+    first, second = explain_verb(upright, tmp_path / "b.png", run=run, out=tmp_path / "out")["faces"]
     assert np.array_equal(*(np.load(tmp_path / "out" / e["maps"])["pixels"] for e in (first, second)))
 
 
@@ -152,13 +152,13 @@ def test_whole_picture_without_provider(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mien.faces.detect.open_provider", missing)
     picture = photo(tmp_path / "a.png")
     for faces in ("none", "auto"):
-        manifest = explain_verb(run, picture, out=tmp_path / faces, faces=faces)
+        manifest = explain_verb(picture, run=run, out=tmp_path / faces, faces=faces)
         (entry,) = manifest["faces"]
         assert (entry["box"], entry["landmarks_found"], entry["crop"], entry["scores"]) == (None, False, "whole", None)
         assert manifest["faces_found_by"].startswith("none")
     assert "whole pictures" in capsys.readouterr().err
     with pytest.raises(DataError, match="face_landmarker"):
-        explain_verb(run, picture, out=tmp_path / "x", faces="mediapipe")
+        explain_verb(picture, run=run, out=tmp_path / "x", faces="mediapipe")
 
 
 def test_bad_requests(run, provider, tmp_path):
@@ -176,11 +176,11 @@ def test_bad_requests(run, provider, tmp_path):
     ]
     for error, words, photos, options in cases:
         with pytest.raises(error, match=words) as caught:
-            explain_verb(run, *photos, out=tmp_path / "never", **options)
+            explain_verb(*photos, run=run, out=tmp_path / "never", **options)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "never").exists()
     with pytest.raises(DataError, match="not a run folder"):
-        explain_verb(tmp_path, good)
+        explain_verb(good, run=tmp_path)
 
 
 def test_faces_are_put_where_the_training_faces_lie(tmp_path):
@@ -194,7 +194,7 @@ def test_faces_are_put_where_the_training_faces_lie(tmp_path):
     points = (tiny.points() @ move.T + [150, 80]).astype(np.float32)
     image = np.zeros((240, 320, 3), np.uint8)
     framed = frame_face(image, points, None, framing, 128)
-    assert framed.rule == "fitted"
+    assert framed.rule == "aligned"
     assert framed.pixels.shape == (tiny.SIZE, tiny.SIZE, 3)
     assert framed.display.shape == (128, 128, 3)
     assert np.allclose(five_points(framed.landmarks), framing.points, atol=0.3)
@@ -234,9 +234,9 @@ def test_real_photos(run, tmp_path):
     pytest.importorskip("ai_edge_litert")
     root = Path(os.environ["MIEN_SHARED_DATA"]) / "faces"
     people = sorted((root / "london" / "smiling").glob("*.jpg"))[:4]
-    manifest = explain_verb(run, *people, out=tmp_path)
+    manifest = explain_verb(*people, run=run, out=tmp_path)
     assert [Path(entry["file"]) for entry in manifest["faces"]] == people
-    assert all(entry["crop"] == "fitted" for entry in manifest["faces"])
+    assert all(entry["crop"] == "aligned" for entry in manifest["faces"])
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_
     from mien.cues.reading import read_units
 
     picture = photo(tmp_path / "a.png")
-    manifest = explain_verb(run, picture, out=tmp_path, methods="cam", action_units=units_run)
+    manifest = explain_verb(picture, run=run, out=tmp_path, methods="cam", action_units=units_run)
     (entry,) = manifest["faces"]
     assert manifest["action_units_by"] == "run"
     reader = open_reader(units_run)
@@ -271,7 +271,7 @@ def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_
     named = dict(zip(reader.net.action_units, map(float, strength), strict=True))
     assert entry["reading"]["text"] == read_units(named, 0.5).text
     assert entry["reading"]["text"] in capsys.readouterr().out
-    plain = explain_verb(run, picture, out=tmp_path / "plain", methods="cam")
+    plain = explain_verb(picture, run=run, out=tmp_path / "plain", methods="cam")
     assert plain["action_units_by"] is None
     assert "reading" not in plain["faces"][0]
     assert plain["faces"][0]["probabilities"] == entry["probabilities"]
@@ -285,14 +285,23 @@ def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_p
         config.read_text().replace("kind: au\n", "kind: au_observed\n").replace("least: 1.0", "least: 0.1")
     )
     picture = photo(tmp_path / "a.png")
-    with_units = explain_verb(observed, picture, out=tmp_path, methods="cam", action_units=units_run)["faces"][0]
+    with_units = explain_verb(picture, run=observed, out=tmp_path, methods="cam", action_units=units_run)["faces"][0]
     assert with_units["cue"] == "au_observed"
     assert np.load(tmp_path / with_units["maps"])["cue"].max() > 0
-    without = explain_verb(observed, picture, out=tmp_path, methods="cam")["faces"][0]
+    without = explain_verb(picture, run=observed, out=tmp_path, methods="cam")["faces"][0]
     assert without["cue"] is None
     assert without["scores"] is None
 
 
 def test_a_wrong_run_of_units_is_named(run, provider, tmp_path):
     with pytest.raises(DataError, match="not a run folder of AUDetNet"):
-        explain_verb(run, photo(tmp_path / "a.png"), out=tmp_path, action_units=run)
+        explain_verb(photo(tmp_path / "a.png"), run=run, out=tmp_path, action_units=run)
+
+
+def test_the_bundled_model_explains_where_no_run_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manifest = explain_verb(photo(tmp_path / "a.png"), faces="none", methods="cam")
+    assert (tmp_path / "explained" / "manifest.json").is_file()
+    assert len(manifest["faces"]) == 1
+    with pytest.raises(UsageError, match=f"is a run folder, .*write --run {run}"):
+        explain_verb(run, tmp_path / "a.png")

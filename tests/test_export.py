@@ -105,7 +105,7 @@ def test_a_spatial_transformer_that_sees_the_picture(tmp_path):
 
 
 def test_without_a_run_the_model_in_the_box_is_written_here(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(verb, "boxed", lambda: run)
+    monkeypatch.setattr(verb, "bundled_run", lambda: run)
     monkeypatch.chdir(tmp_path)
     assert main(["export", "--to", "torchscript"]) == 0
     assert (tmp_path / "model.torchscript.pt").is_file()

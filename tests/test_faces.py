@@ -1,4 +1,4 @@
-"""Faces: landmark conventions and files, alignment, model fetch, and the LiteRT pipeline on a drawn face."""
+"""Faces: landmark conventions and files, alignment, model fetch, and the LiteRT pipeline on a synthetic face."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ def shape(seed: int = 0) -> np.ndarray:
 
 
 def draw_face(size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn face and where its left eye, right eye, left and right mouth corner are."""
+    """A synthetic face and where its left eye, right eye, left and right mouth corner are."""
     image = np.full((size, size, 3), (120, 150, 170), np.uint8)
     s = size / 256
 
@@ -615,7 +615,7 @@ def test_models_get_over_http_and_from_a_file(toy_model, capsys):
         server.shutdown()
     assert models.cached_model("toy") is None
     assert list((toy_model / "cache").iterdir()) == []  # no half files
-    models.models("list")
+    models.models()
     assert "toy: not fetched" in capsys.readouterr().out
 
 

@@ -91,7 +91,7 @@ def test_near_pairs_finds_edited_copies_only(tmp_path):
 
 
 def edited(seed, by):
-    """The picture a little darker: a look-alike."""
+    """The picture a little darker: a near-duplicate."""
     return np.clip(picture(seed) * (1 - by) + 100 * by, 0, 255).astype(np.uint8)
 
 

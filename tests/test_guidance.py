@@ -21,7 +21,7 @@ from mien.models import Classifier, create_model
 from mien.models.heads import HEADS as MODEL_HEADS
 from mien.models.heads import GapHead
 from mien.schema import Cue, HeadOutput, Layers
-from mien.training.guidance import guided_forward, look
+from mien.training.guidance import guided_forward, trained_maps
 from mien.training.guides import Guide, describe, guides_of
 from mien.training.refusals import refuse_degenerate
 
@@ -151,7 +151,7 @@ def test_look_gives_the_trained_attribution_over_constrained_and_all_channels(ch
     guide = guide_of(
         model, channels=channels, fraction=0.5 if channels == "random" else 1.0, target="sum", layers=[1, 2]
     )
-    looks = look(model, [guide], pictures().float(), LABELS)[1]
+    looks = trained_maps(model, [guide], pictures().float(), LABELS)[1]
     names = ["guided:grad_input"] + (["guided:grad_input-all"] if channels == "first_half" else [])
     assert [seen.name for seen in looks] == names
     config = GuidanceConfig(attribution="grad_input")
@@ -163,7 +163,7 @@ def test_look_gives_the_trained_attribution_over_constrained_and_all_channels(ch
         assert not seen.maps.requires_grad
         assert torch.allclose(seen.maps, maps.peak_one(want[seen.name].mean(1, keepdim=True)), atol=1e-6)
     with torch.no_grad():
-        assert torch.equal(look(model, [guide], pictures().float(), LABELS)[1][0].maps, looks[0].maps)
+        assert torch.equal(trained_maps(model, [guide], pictures().float(), LABELS)[1][0].maps, looks[0].maps)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,9 @@ def test_look_gives_the_trained_attribution_over_constrained_and_all_channels(ch
 def test_an_activation_is_scored_by_itself_where_the_layers_rows_do_not_tell(settings, names):
     """Over some channels, or against another cue than cue.kind."""
     model = model_of(Mlp()).float()
-    output, looks = look(model, [guide_of(model, attribution="activation", **settings)], pictures().float(), LABELS)
+    output, looks = trained_maps(
+        model, [guide_of(model, attribution="activation", **settings)], pictures().float(), LABELS
+    )
     assert [seen.name for seen in looks] == names
     for seen in looks:
         channels = (
@@ -203,7 +205,7 @@ def test_heads_are_told_the_labels_in_training_only(attribution):
     guide = guide_of(model, attribution=attribution)
     guided_forward(model, [guide], pictures().float(), LABELS)
     assert model.head.told
-    look(model, [guide], pictures().float(), LABELS)
+    trained_maps(model, [guide], pictures().float(), LABELS)
     assert not model.head.told
 
 

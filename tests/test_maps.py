@@ -119,7 +119,7 @@ def test_free_of_scale_and_offset():
 
 
 def test_a_constant_map_scores_high_in_cosine_and_nothing_in_pearson():
-    """Why floors stand beside every cosine: the cue's share of the area alone decides, sqrt(share)."""
+    """Why baselines stand beside every cosine: the cue's share of the area alone decides, sqrt(share)."""
     cue = ZERO.clone()
     cue[..., :1, :] = 1
     assert maps.cosine(ONE, cue).item() == pytest.approx(math.sqrt(1 / 5))

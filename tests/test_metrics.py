@@ -227,7 +227,7 @@ def test_scores_twins_and_others():
         assert scores["pointing"][b].item() == float(c[y, x] >= 0.5)
 
 
-def test_perfect_and_floor():
+def test_perfect_and_baseline():
     cue = blobs()
     for name, score in al.alignment_scores(cue, cue).items():
         assert (score > (0.5 if name == "energy" else 0.999)).all()
@@ -237,10 +237,10 @@ def test_perfect_and_floor():
     torch.testing.assert_close(uniform["energy"], area)
     assert uniform["pearson"].abs().max() < 1e-3
     assert (uniform["cosine"] > 0.5).all()
-    assert al.above_floor(0.75, 0.5) == 0.5
-    assert al.above_floor(0.4, 0.5) < 0
+    assert al.above_baseline(0.75, 0.5) == 0.5
+    assert al.above_baseline(0.4, 0.5) < 0
     with pytest.raises(DataError):
-        al.above_floor(1, 1)
+        al.above_baseline(1, 1)
 
 
 def test_corners():

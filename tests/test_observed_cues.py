@@ -218,7 +218,7 @@ def test_training_and_evaluation_take_the_units_of_the_file(store, file, tmp_pat
         expected = np.isin(names, ["Happiness", "Anger"])
         np.testing.assert_array_equal(kept["valid"], expected)
     assert results["faces_with_cue"] == expected.sum()
-    assert "control:other_class" not in results["alignment"]
+    assert "mismatched:other_class" not in results["alignment"]
     assert results["cue"]["kind"] == "au_observed"
 
 

@@ -225,7 +225,7 @@ def test_the_map_lies_on_the_face():
     values = np.zeros((48, 48), np.float32)
     values[round(float(nose[1])), round(float(nose[0]))] = 1
     explanation = Explanation("cam", "Fear", "Anger", values, values, None, None)
-    face = FacePrediction(1, None, points, 1.0, {"Fear": 1.0}, "Fear", 1.0, False, "fitted", framed.display,
+    face = FacePrediction(1, None, points, 1.0, {"Fear": 1.0}, "Fear", 1.0, False, "aligned", framed.display,
                           framed.placement, explanation=explanation)  # fmt: skip
     for scale in (1, 2):
         canvas = np.repeat(np.repeat(image, scale, 0), scale, 1)

@@ -223,8 +223,8 @@ def test_bad_requests(run, model, tmp_path, monkeypatch):
         load(run, faces="none", precision="bf16")
     with pytest.raises(DataError, match="not a run folder"):
         load(tmp_path, faces="none")
-    monkeypatch.setattr("mien.predict.model.BOX", tmp_path)
-    with pytest.raises(DataError, match="no model in the box"):
+    monkeypatch.setattr("mien.predict.bundled.WEIGHTS", tmp_path)
+    with pytest.raises(DataError, match="no bundled model"):
         load(faces="none")
 
 
@@ -242,11 +242,11 @@ def test_bfloat16_moves_little_and_says_the_same_with_an_explanation(run):
     assert all(face.explanation.map.dtype == np.float32 for picture in explained.pictures for face in picture.faces)
 
 
-def test_the_model_in_the_box(run, tmp_path, monkeypatch):
+def test_the_bundled_model(run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "expression")
-    monkeypatch.setattr("mien.predict.model.BOX", tmp_path)
+    monkeypatch.setattr("mien.predict.bundled.WEIGHTS", tmp_path)
     model = load(faces="none")
-    assert (model.name, model.title) == ("box", "the model in the box")
+    assert (model.name, model.title) == ("bundled", "the bundled model")
 
 
 def test_what_is_printed_is_short(model):

@@ -176,12 +176,12 @@ def test_differences_are_those_of_the_tables(made: Path) -> None:
 
 def test_beyond_the_floor_is_the_difference_of_the_table(made: Path) -> None:
     run = load_run(made / "led-s0", "led")
-    for name in ("floor:mean", "control:other_class"):
+    for name in ("baseline:mean", "mismatched:other_class"):
         test = beyond(Group("led", [run]), name, "cosine", 0)
         assert test is not None
         means = [run.results["alignment"][key]["cosine"]["class_mean"] for key in ("layer-5", name)]
         assert test.difference == pytest.approx(means[0] - means[1], abs=1e-6)
-    assert beyond(Group("led", [run]), "floor:none", "cosine", 0) is None
+    assert beyond(Group("led", [run]), "baseline:none", "cosine", 0) is None
 
 
 def test_class_weights_make_a_mean_over_classes() -> None:
@@ -336,26 +336,28 @@ def test_scores_on_another_store_stand_beside_the_store_of_the_training(runs: Pa
     assert f"of another store (synthetic, fingerprint {other.fingerprint[:12]}, 0 of them training faces)" in told
 
 
-def test_the_card_names_drawn_faces_and_votes(tmp_path: Path) -> None:
+def test_the_card_names_synthetic_faces_and_votes(tmp_path: Path) -> None:
     """From environment.json; of a run that is older than this note from its results or from its store."""
-    faces = [face._replace(id=f"drawn/{face.id}") if face.id.startswith("train0") else face for face in tiny.records()]
-    notes = {"drawn_source": "feed" * 16}
+    faces = [
+        face._replace(id=f"synthetic/{face.id}") if face.id.startswith("train0") else face for face in tiny.records()
+    ]
+    notes = {"synthetic_source": "feed" * 16}
     store = write_store(faces, tmp_path / "store", dataset="photos", size=tiny.SIZE, notes=notes)
     run = tmp_path / "run"
     fit(tiny.recipe(store.path, data={"targets": "both"}, optim={"epochs": 1}), run)
     noted = json.loads((run / "environment.json").read_text())
-    drawn = noted["split"].pop("drawn")
-    assert drawn["source"] == notes["drawn_source"]
-    assert drawn["test"] == 0
-    assert drawn["train"] + drawn["valid"] == 7
+    synthetic = noted["split"].pop("synthetic")
+    assert synthetic["source"] == notes["synthetic_source"]
+    assert synthetic["test"] == 0
+    assert synthetic["train"] + synthetic["valid"] == 7
     evaluate(run, methods="cam")
     told = card(load_run(run, "run"))
-    assert f"not photos: train {drawn['train']}" in told
+    assert f"not photos: train {synthetic['train']}" in told
     assert "`feedfeedfeed`" in told
     assert "Targets `both`: 0.6 of the label" in told
     (run / "environment.json").write_text(json.dumps(noted))
     old = load_run(run, "run")
-    results = {name: value for name, value in old.results.items() if name != "drawn_source"}
+    results = {name: value for name, value in old.results.items() if name != "synthetic_source"}
     among = "Among them are faces drawn by a computer (`mien synthesize`), not photos (source `feedfeedfeed`)."
     assert among in card(old._replace(results=results))
     shutil.rmtree(store.path)

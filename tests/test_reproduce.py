@@ -138,7 +138,7 @@ def test_grid_trains_scores_and_is_not_done_twice(store, tmp_path, capsys):
     guided = next(line for line in table["lines"] if line["row"] == "4" and line["score"] == "att_cos")
     plain = next(line for line in table["lines"] if line["row"] == "0" and line["score"] == "att_cos")
     assert guided["difference"]["value"] == pytest.approx(guided["value"] - plain["value"])
-    assert set(guided["floors"]) == {"uniform", "centre", "mean"}
+    assert set(guided["baselines"]) == {"uniform", "centre", "mean"}
     rows = list(csv.DictReader((path.parent / "table.csv").read_text().splitlines()))
     assert len(rows) == len(table["lines"])
     assert "4 trainings, 0 of them done before" in capsys.readouterr().out
@@ -293,7 +293,7 @@ def test_reason_of_a_process_that_left_nothing(tmp_path):
 
 def result(accuracy: float, cosine: float) -> dict:
     score = {kind: {"class_mean": cosine, "interval": [cosine - 0.1, cosine + 0.1]} for kind in ("cosine", "pearson")}
-    names = ("layer-1", "layer-2", "cam", "floor:uniform", "floor:centre", "floor:mean")
+    names = ("layer-1", "layer-2", "cam", "baseline:uniform", "baseline:centre", "baseline:mean")
     kinds = ("accuracy", "balanced_accuracy")
     return {
         "classification": dict.fromkeys(kinds, accuracy)

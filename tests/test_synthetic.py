@@ -22,10 +22,10 @@ from mien.synthetic.sample import (
     sample_face,
     sample_units,
     splits_of,
-    subject_look,
+    subject_appearance,
     unit_actions,
 )
-from mien.synthetic.textures import SKIN_TONES, Look
+from mien.synthetic.textures import SKIN_TONES, Appearance
 
 PAIRS = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)]
 PAIRS += [(31, 35), (32, 34), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
@@ -35,7 +35,7 @@ NONE = np.zeros(0, np.float32)
 
 
 def plain(**strengths: float) -> FaceParameters:
-    return FaceParameters(NONE, load_rig().action_vector(strengths), look=Look(hair="buzz"))
+    return FaceParameters(NONE, load_rig().action_vector(strengths), appearance=Appearance(hair="buzz"))
 
 
 def head_points(**strengths: float) -> np.ndarray:
@@ -150,7 +150,9 @@ def test_render_landmarks_are_the_projection_at_any_size():
 
 
 def test_iris_lies_between_the_lids():
-    record = render_face(dataclasses.replace(plain(), look=Look(hair="bald", skin="I", iris=(20, 20, 20))), 224)
+    record = render_face(
+        dataclasses.replace(plain(), appearance=Appearance(hair="bald", skin="I", iris=(20, 20, 20))), 224
+    )
     for corners in (range(36, 42), range(42, 48)):
         x, y = np.rint(record.landmarks[list(corners)].mean(0)).astype(int)
         assert record.image[y, x].mean() < 60  # pupil
@@ -160,13 +162,13 @@ def test_iris_lies_between_the_lids():
 def test_visibility_of_turned_and_covered_faces():
     front = render_face(plain(), 112)
     assert front.visible[17:].all()
-    turned = render_face(dataclasses.replace(plain(), look=Look(hair="bald"), pose=(40.0, 0.0, 0.0)), 112)
+    turned = render_face(dataclasses.replace(plain(), appearance=Appearance(hair="bald"), pose=(40.0, 0.0, 0.0)), 112)
     assert turned.visible[:4].all()
     assert not turned.visible[13:16].any()
     mask = render_face(dataclasses.replace(plain(), scene=Scene(occluder="mask")), 112)
     assert not mask.visible[48:68].any()
     assert mask.visible[36:48].all()
-    dark = render_face(dataclasses.replace(plain(), look=Look(hair="bald", glasses="dark")), 112)
+    dark = render_face(dataclasses.replace(plain(), appearance=Appearance(hair="bald", glasses="dark")), 112)
     assert not dark.visible[36:48].any()
     away = render_face(dataclasses.replace(plain(), centre=(0.9, 0.0)), 112)
     assert not away.visible[0:17].all()
@@ -179,13 +181,13 @@ def test_one_factor_at_a_time():
     for change in (
         {"light": (-60.0, 10.0)},
         {"contrast": 0.3},
-        {"look": dataclasses.replace(base.look, skin="VI")},
+        {"appearance": dataclasses.replace(base.appearance, skin="VI")},
         {"scene": Scene(seed=5)},
     ):
         other = render_face(dataclasses.replace(base, **change), 64)
         np.testing.assert_array_equal(other.landmarks, picture.landmarks)
         assert (other.image != picture.image).any()
-    skins = [render_face(dataclasses.replace(base, look=Look(skin=s, hair="bald")), 64) for s in SKIN_TONES]
+    skins = [render_face(dataclasses.replace(base, appearance=Appearance(skin=s, hair="bald")), 64) for s in SKIN_TONES]
     cheek = [r.image[38:42, 20:24].mean() for r in skins]
     assert (np.diff(cheek) < 0).all()
     assert [r.attributes["skin"] for r in skins] == list(SKIN_TONES)
@@ -193,7 +195,9 @@ def test_one_factor_at_a_time():
 
 @pytest.mark.parametrize("hair", list(HAIR_STYLES))
 def test_every_hair_style_renders_and_keeps_the_face_free(hair):
-    record = render_face(dataclasses.replace(plain(), look=Look(hair=hair, glasses="yes", beard="full")), 64)
+    record = render_face(
+        dataclasses.replace(plain(), appearance=Appearance(hair=hair, glasses="yes", beard="full")), 64
+    )
     assert record.visible[27:68].all()
     assert record.attributes["hair"] == hair
 
@@ -215,7 +219,15 @@ def test_a_subject_keeps_its_look_and_its_split():
     records = [sample_face(0, i, 10, EXPRESSIONS[:7]) for i in range(150)]
     for number in range(10):
         mine = [r for n, r in enumerate(records) if n % 10 == number]
-        assert len({(r.look.skin, r.look.hair, r.look.beard, r.look.seed, r.split, r.subject) for r in mine}) == 1
+        assert (
+            len(
+                {
+                    (r.appearance.skin, r.appearance.hair, r.appearance.beard, r.appearance.seed, r.split, r.subject)
+                    for r in mine
+                }
+            )
+            == 1
+        )
         assert len({r.expression for r in mine}) == 7
         assert all((r.identity == mine[0].identity).all() for r in mine)
     assert {r.split for r in records} == {"train", "valid", "test"}
@@ -277,22 +289,22 @@ def test_contempt_is_one_sided():
 
 
 def test_faint_expressions():
-    def smiles(faintest):
-        return np.array([sample_units(generator(i), "Happiness", faintest)["AU12"] for i in range(300)])
+    def smiles(least_intensity):
+        return np.array([sample_units(generator(i), "Happiness", least_intensity)["AU12"] for i in range(300)])
 
-    usual, faint = smiles(0.7), smiles(0.1)
+    usual, low = smiles(0.7), smiles(0.1)
     assert usual.min() > 1.5
-    assert faint.min() == pytest.approx(1)  # a unit of the prototype stays visible: a fifth of its range
-    assert np.median(faint) < 0.8 * np.median(usual)
+    assert low.min() == pytest.approx(1)  # a unit of the prototype stays visible: a fifth of its range
+    assert np.median(low) < 0.8 * np.median(usual)
     first = next(faces(3, size=32, subjects=1))
-    assert np.array_equal(first.image, next(faces(3, size=32, subjects=1, faintest=0.7)).image)
+    assert np.array_equal(first.image, next(faces(3, size=32, subjects=1, least_intensity=0.7)).image)
     for value in (0.0, 1.2):
-        with pytest.raises(UsageError, match="faintest"):
-            next(faces(3, size=32, faintest=value))
+        with pytest.raises(UsageError, match="least_intensity"):
+            next(faces(3, size=32, least_intensity=value))
 
 
 def test_attributes_of_subjects_vary():
-    looks = [subject_look(0, n)[1] for n in range(200)]
+    looks = [subject_appearance(0, n)[1] for n in range(200)]
     assert {look.skin for look in looks} == set(SKIN_TONES)
     assert {look.hair for look in looks} == set(HAIR_STYLES)
     assert {"none", "stubble", "moustache", "goatee", "full"} == {look.beard for look in looks}
@@ -332,8 +344,8 @@ def test_synthesize_writes_a_store_that_continues(tmp_path: Path, capsys: pytest
         synthesize(out=tmp_path / "store", faces=9, size=32, workers=1, subjects=3, seed=1)
     with pytest.raises(UsageError, match="at least 1"):
         synthesize(out=tmp_path / "none", faces=0)
-    with pytest.raises(UsageError, match="faintest"):
-        synthesize(out=tmp_path / "none", faces=9, faintest=2)
+    with pytest.raises(UsageError, match="least_intensity"):
+        synthesize(out=tmp_path / "none", faces=9, least_intensity=2)
     with pytest.raises(UsageError, match="png"):
         synthesize(out=tmp_path / "none", faces=9, sheet=Path("sheet.jpg"))
     assert not (tmp_path / "none").exists()

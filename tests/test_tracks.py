@@ -60,7 +60,7 @@ def frame(time: float, *faces: tuple[float, float, float]) -> PicturePrediction:
                 expression=best,
                 confidence=max(p, 1 - p),
                 abstained=False,
-                crop="fitted",
+                crop="aligned",
                 display=np.zeros((8, 8, 3), np.uint8),
                 placement=np.eye(2, 3),
             )

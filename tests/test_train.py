@@ -99,7 +99,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import tiny
-from mien import train
+from mien.training import loop as train
 inner, calls = train.loss_terms, []
 def slow(*arguments):
     if arguments[4] == 2:

@@ -274,7 +274,7 @@ def test_segmentation_is_learnt_and_scored(faces: Path, tmp_path: Path) -> None:
     fit(recipe, tmp_path / "run")
     results = evaluate(tmp_path / "run")
     scores = results["segmentation"]
-    assert scores["net"]["dice"]["class_mean"] > scores["floor:uniform"]["dice"]["class_mean"]
+    assert scores["net"]["dice"]["class_mean"] > scores["baseline:uniform"]["dice"]["class_mean"]
     assert 0 < scores["net"]["iou"]["class_mean"] < scores["net"]["dice"]["class_mean"] <= 100
     assert scores["net"]["dice"]["per_class"]["Neutral"] is None
     assert all(0 <= scores["net"]["dice"]["per_class"][name] <= 100 for name in tiny.NAMES[1:])

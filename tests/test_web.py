@@ -1,4 +1,4 @@
-"""The page's functions: drawn faces, cards, photos, limits. Gradio is not needed; the browser test is in test_page.py."""
+"""The page's functions: synthetic faces, cards, photos, limits. Gradio is not needed; the browser test is in test_page.py."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ def data_url(image: np.ndarray, kind: str = "PNG", **options) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-# drawn faces
+# synthetic faces
 
 
 def test_every_unit_of_the_rig_has_a_slider():
@@ -90,7 +90,7 @@ def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
     shown = page.explain_drawn(served, "layer_cam", "Sadness", 2, 10, 0, *values)
     face = synthetic.draw_face(synthetic.START, 2, 10, 0)
     direct = replace(served.model, provider=synthetic.finder_of(face)).predict(face.image).faces[0]
-    assert f"Drawn face: {direct.expression} {direct.confidence:.0%}" in shown
+    assert f"Synthetic face: {direct.expression} {direct.confidence:.0%}" in shown
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", shown)]
     np.testing.assert_allclose(widths, [100 * p for p in direct.probabilities.values()], atol=0.06)
     assert "AU cue: Sadness" in shown
@@ -112,7 +112,7 @@ def face_of(expression: str = "Fear", cue=None, **options) -> FacePrediction:
     told = Explanation("cam", expression, "Anger", np.eye(3, dtype=np.float32), np.ones((3, 3), np.float32), cue, None)
     named = {"Fear": 0.75, "<b>": 0.25}
     return FacePrediction(
-        1, (0, 0, 9, 9), np.zeros((68, 2), np.float32), 0.9, named, expression, 0.75, False, "fitted",
+        1, (0, 0, 9, 9), np.zeros((68, 2), np.float32), 0.9, named, expression, 0.75, False, "aligned",
         np.zeros((32, 32, 3), np.uint8), np.eye(2, 3), **{"explanation": told, **options},
     )  # fmt: skip
 

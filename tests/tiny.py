@@ -1,4 +1,4 @@
-"""A prepared store of drawn faces and a recipe that trains on it in seconds: what whole-flow tests run on."""
+"""A prepared store of synthetic faces and a recipe that trains on it in seconds: what whole-flow tests run on."""
 
 from dataclasses import replace
 from pathlib import Path

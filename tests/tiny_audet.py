@@ -1,4 +1,4 @@
-"""Drawn faces with action units, and a cfg that trains on them in a second."""
+"""Synthetic faces with action units, and a cfg that trains on them in a second."""
 
 from pathlib import Path
 

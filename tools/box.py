@@ -1,4 +1,4 @@
-"""Make the model in the box, mien/weights, from trained runs; every number of its card comes from the shipped weights.
+"""Make the bundled model, mien/weights, from trained runs; every number of its card comes from the shipped weights.
 
     python tools/box.py EXPRESSION_RUN ACTION_UNIT_RUN --store stores/fer2013 --photos index.csv --columns image=file,subject=person
 
@@ -34,7 +34,7 @@ SHIPPED = (
     "model-card.md",
 )
 READ_UNITS = ("AU12",)
-"""Units of the action-unit net that are known to carry over from drawn faces to photos (docs/results.md): only they are
+"""Units of the action-unit net that are known to carry over from synthetic faces to photos (docs/results.md): only they are
 named in words."""
 SMILES = "Happiness=0.9"
 """What smiles.json asks for: that few smiles are missed."""
@@ -96,7 +96,7 @@ def portraits(own: dict[str, Any], keen: dict[str, Any]) -> str:
         f"{own['people']} people. Recall, each person by the offsets of the others:\n\n"
         "| | without | `portraits` | `smiles` |\n| --- | ---: | ---: | ---: |\n" + "\n".join(rows) + "\n"
         f"| calibration error | {own['before']['ece']:.3f} | {own['held_out']['ece']:.3f} | {keen['held_out']['ece']:.3f} |\n"
-        f"\n`smiles.json` asks for {SMILES}: fewer smiles are missed, more neutral faces are taken for one. Faces are never marked "
+        f"\n`smiles.json` asks for {SMILES}: fewer smiles are missed, more neutral faces are misclassified. Faces are never marked "
         f"as unsure with either (threshold {max(own['threshold'], keen['threshold']):.2f}).\n"
     )
 

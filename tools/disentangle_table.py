@@ -41,10 +41,10 @@ def main(folders: list[Path]) -> None:
         found = report["runs"][folder.name]
         variant = folder.name.rpartition("-")[0]
         table.setdefault(variant, []).append([column(scores, found) for column in COLUMNS.values()])
-    floors = (
-        f"identity {found['probes']['identity']['z1']['floor']:.3f}, swap F1 {found['swap']['f1_always_active']:.3f}"
+    baselines = (
+        f"identity {found['probes']['identity']['z1']['baseline']:.3f}, swap F1 {found['swap']['f1_always_active']:.3f}"
     )
-    print(f"{report['faces']} faces of {report['subjects']} people; floors: AU 0.5, {floors}\n")
+    print(f"{report['faces']} faces of {report['subjects']} people; baselines: AU 0.5, {baselines}\n")
     print("| variant (seeds) | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
     for variant, rows in table.items():
         print(

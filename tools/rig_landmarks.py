@@ -1,4 +1,4 @@
-"""Can a net that saw drawn faces only place 68 points on photos? Trains one and sets it beside a face provider.
+"""Can a net that saw synthetic faces only place 68 points on photos? Trains one and sets it beside a face provider.
 
     mien synthesize --out stores/faces --faces 6000 --subjects 600 --size 96 --seed 11
     MIEN_SHARED_DATA=FOLDER python tools/rig_landmarks.py stores/faces [--epochs 30] [--overlays FOLDER]
@@ -56,7 +56,7 @@ def cut(pictures: Tensor, boxes: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]
 
 
 def changed(squares: Tensor, draws: torch.Generator) -> Tensor:
-    """Contrast, light, gamma, side light, blur and noise at random: what tells a drawn face from a photo should not count."""
+    """Contrast, light, gamma, side light, blur and noise at random: what tells a synthetic face from a photo should not count."""
 
     def some(low: float, high: float) -> Tensor:
         return torch.empty(len(squares), 1, 1, 1).uniform_(low, high, generator=draws)
@@ -136,7 +136,7 @@ def main() -> None:
         normalised_error(place(net, picture[None], square(mark[None])[0]), mark.numpy())
         for picture, mark in zip(pictures[tests][:300], points[tests][:300], strict=True)
     ]
-    print(f"drawn faces of unseen people: NME {np.mean(drawn):.2f} % of the outer-eye distance")
+    print(f"synthetic faces of unseen people: NME {np.mean(drawn):.2f} % of the outer-eye distance")
     provider, folder = open_provider(options.provider, None), Path(os.environ["MIEN_SHARED_DATA"]) / "faces"
     gaps, sheets = {"rig": [], options.provider: []}, []
     with np.load(folder / "landmarks.npz") as arrays:

@@ -82,7 +82,7 @@ def split_of(store: Store, cfg: Cfg) -> folds.Split:
     if cfg.data.fold != "None":
         return unit_split(store, cfg.data.fold, seed=seed, fraction=fraction)
     if not cfg.data.shared_subjects:
-        near = any(name is None for name in store.subject)  # look-alikes stand for subjects where those are unknown
+        near = any(name is None for name in store.subject)  # near-duplicates stand for subjects where those are unknown
         parts = folds.strict(store, seed=seed, fraction=fraction, near=near)
         people = {name: store.subject[getattr(parts, name)] for name in ("train", "valid", "test")}
         for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):

@@ -75,7 +75,7 @@ def disentangle_audet(
         against: another run on the same units, for example one with discriminator_loss_lambda 0, examined in the same way.
         faces: most faces, drawn evenly.
         draws: permutations of the dependency tests.
-        seed: of the drawn faces, the splits of the probes, the permutations and the pairs.
+        seed: of the synthetic faces, the splits of the probes, the permutations and the pairs.
 
     Raises:
         DataError: too few faces. UsageError: numbers out of range.

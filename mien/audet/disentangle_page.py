@@ -14,8 +14,8 @@ from mien.schema import ByteArray
 PARTS = ("z1", "z2", "z")
 MEASURED = {"AU": "AUC", "identity": "balanced accuracy", "pose": "R²", "light": "R²", "skin": "balanced accuracy"}
 UNSEEN = {"AU": "subjects", "identity": "images", "pose": "subjects", "light": "subjects", "skin": "subjects"}
-WANTED = {"AU": ("high", "floor"), "identity": ("floor", "high"), "pose": ("floor", "high"), "light": ("floor", "high"),
-          "skin": ("floor", "high")}  # fmt: skip
+WANTED = {"AU": ("high", "baseline"), "identity": ("baseline", "high"), "pose": ("baseline", "high"), "light": ("baseline", "high"),
+          "skin": ("baseline", "high")}  # fmt: skip
 """Factor -> what disentangling wants of z1 and of z2."""
 
 
@@ -25,7 +25,7 @@ def page(report: dict[str, Any]) -> str:
         "# Disentangling",
         "",
         f"{report['faces']} faces of {report['subjects']} subjects, split {report['split']} of {report['store']}, seed "
-        f"{report['seed']}. A score is read beside its floor. Probes are linear: what they do not find may still be there.",
+        f"{report['seed']}. A score is read beside its baseline. Probes are linear: what they do not find may still be there.",
     ]
     for name, found in report["runs"].items():
         kind, weight = found["dependency"]["kind"], found["dependency"]["weight"]
@@ -46,7 +46,7 @@ def page(report: dict[str, Any]) -> str:
 
 def _probes(probes: dict[str, Any]) -> list[str]:
     lines = [
-        "| probed | score | on unseen | z1 | z2 | z1 and z2 | floor | wanted of z1, z2 |",
+        "| probed | score | on unseen | z1 | z2 | z1 and z2 | baseline | wanted of z1, z2 |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
     skipped = []
@@ -55,10 +55,10 @@ def _probes(probes: dict[str, Any]) -> list[str]:
             skipped.append(f"{factor}: {row['skipped']}")
             continue
         cells = [f"{row[part]['score']:.3f} ± {row[part]['spread']:.3f}" if part in row else "-" for part in PARTS]
-        floor = next(iter(row.values()))["floor"]
+        baseline = next(iter(row.values()))["baseline"]
         wanted = ", ".join(WANTED[factor])
         lines.append(
-            f"| {factor} | {MEASURED[factor]} | {UNSEEN[factor]} | {' | '.join(cells)} | {floor:.3f} | {wanted} |"
+            f"| {factor} | {MEASURED[factor]} | {UNSEEN[factor]} | {' | '.join(cells)} | {baseline:.3f} | {wanted} |"
         )
     more = []
     for factor, row in probes.items():
@@ -91,7 +91,7 @@ def _swap(found: dict[str, Any]) -> list[str]:
     lines = [
         f"Swap test, {swap['pairs']} faces decoded from z1 of one person and z2 of another:",
         "",
-        "| | score | own z2 | floor |",
+        "| | score | own z2 | baseline |",
         "| --- | ---: | ---: | ---: |",
         f"| action units are those of z1's face (1), of z2's (0) | {_number(swap['units_of_z1'])} | "
         f"{_number(swap['units_of_z1_own_z2'])} | 0.500 |",
@@ -102,8 +102,8 @@ def _swap(found: dict[str, Any]) -> list[str]:
     if "skipped" in who:
         return [*lines, "", f"Identity not probed: {who['skipped']}."]
     lines += [
-        f"| taken for the person of z2 | {who['z2']:.3f} | {who['own_picture']:.3f} | {who['chance']:.3f} |",
-        f"| taken for the person of z1 | {who['z1']:.3f} | | {who['chance']:.3f} |",
+        f"| misclassified as the person of z2 | {who['z2']:.3f} | {who['own_picture']:.3f} | {who['chance']:.3f} |",
+        f"| misclassified as the person of z1 | {who['z1']:.3f} | | {who['chance']:.3f} |",
     ]
     return lines
 

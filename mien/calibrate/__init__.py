@@ -33,7 +33,7 @@ def calibrate(
     worth is told by people left out. --out is used by `mien predict --calibration OUT`. The temperature stays.
 
     Args:
-        run: run folder of mien train; with --photos by default the model in the box.
+        run: run folder of mien train; with --photos by default the bundled model.
         accuracy: the threshold is the lowest confidence from which on these faces reach this accuracy.
         store: another place of the run's prepared store.
         photos: CSV or Parquet file with columns image, expression and subject (who it is), or a folder with a folder for each
@@ -59,7 +59,7 @@ def calibrate(
         shown = labelled_photos(photos, columns, labels, subject_pattern)
         return calibrate_photos(run, shown, faces, accuracy, recall, out, batch)
     if run is None:
-        raise UsageError("name a run folder, or --photos (then the model in the box is meant).")
+        raise UsageError("name a run folder, or --photos (then the bundled model is meant).")
     if columns or labels or subject_pattern or recall or faces != "mediapipe":
         raise UsageError("--columns, --labels, --subject-pattern, --recall and --faces are for --photos.")
     from mien.calibrate.faces import calibrate_faces

@@ -74,7 +74,8 @@ def calibrate_photos(
     The threshold is chosen on the answers for people left out, too; it is 1 where no confidence reaches `accuracy`. Each
     expression that is shown weighs the same; the temperature stays that of the run (metrics.calibration.fit_offsets).
     """
-    from mien.predict.model import boxed, load
+    from mien.predict.bundled import bundled_run
+    from mien.predict.model import load
 
     model = load(run, faces=faces)
     wanted = None if recall is None else wanted_recall(recall, model.classes)
@@ -90,7 +91,7 @@ def calibrate_photos(
         threshold = 1.0
     now = model.calibration
     before = np.array(now.offsets or np.zeros(len(model.classes)))
-    found = {"before": scaled(judged.scores, 1.0), "held_out": held_out, "fitted": scaled(judged.scores + fitted, 1.0)}
+    found = {"before": scaled(judged.scores, 1.0), "held_out": held_out, "aligned": scaled(judged.scores + fitted, 1.0)}
     result: dict[str, Any] = {
         "temperature": now.temperature,
         "offsets": dict(zip(model.classes, (before + now.temperature * fitted).tolist(), strict=True)),
@@ -98,7 +99,7 @@ def calibrate_photos(
         "accuracy_asked_for": accuracy,
         "recall_asked_for": None if wanted is None else {model.classes[wanted[0]]: wanted[1]},
         "fitted_on": "photos",
-        **owner_of(boxed() if run is None else run),
+        **owner_of(bundled_run() if run is None else run),
         "photos": len(judged.labels),
         "people": len(np.unique(judged.people)),
         "photos_without_subject": judged.unnamed,
@@ -267,7 +268,7 @@ def print_result(model: FaceModel, result: dict[str, Any], out: Path, run: Path 
     shown = list(result["before"]["recall"])
     width = max(8, *map(len, shown))
     print(f"  {'recall of':<26}" + "".join(f"{name:>{width + 2}}" for name in shown) + "    mean     ECE    kept")
-    for name, words in (("before", "before"), ("held_out", "offsets of other people"), ("fitted", "offsets of all")):
+    for name, words in (("before", "before"), ("held_out", "offsets of other people"), ("aligned", "offsets of all")):
         row = result[name]
         cells = "".join(f"{row['recall'][one]:>{width + 2}.3f}" for one in shown)
         print(f"  {words:<26}{cells}{row['balanced_accuracy']:>8.3f}{row['ece']:>8.3f}{row['kept']:>8.2f}")

@@ -18,7 +18,7 @@ from mien.metrics.intervals import normal_interval
 from mien.report.runs import Arrays, Run, load_run
 from mien.reproduce.run import Cell
 
-OF_A_RUN = ("checkpoint", "seen_in_training", "faithfulness", "votes", "segmentation")
+OF_A_RUN = ("checkpoint", "scored_in_training", "faithfulness", "votes", "segmentation")
 """Parts of a fold's results.json that do not stand for all folds; the last two come back where every fold has them."""
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -133,4 +133,4 @@ def print_folds(results: Mapping[str, Any]) -> None:
     for state, part in results["errors"]["landmarks"].items():
         print(f"landmarks {state}: accuracy {part['accuracy']:.4f} on {part['faces']} faces")
     for pair in results["errors"]["confusions"][:3]:
-        print(f"{pair['true']} taken for {pair['predicted']}: {pair['faces']} faces ({pair['share']:.0%})")
+        print(f"{pair['true']} misclassified as {pair['predicted']}: {pair['faces']} faces ({pair['share']:.0%})")

@@ -1,4 +1,4 @@
-"""Identical and look-alike pictures, found without comparing all pairs."""
+"""Identical and near-duplicate pictures, found without comparing all pairs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def near_pairs(store: Store, bits: int = NEAR_BITS, correlation: float = NEAR_CO
 
     Of identical pictures only the first takes part. The hash alone is too kind to cropped faces, which share their
     coarse layout; the pixels decide. Portraits of one studio share their pixels too: two people who are known are never
-    look-alikes, nor are they through a third picture (`of_one_person`).
+    near-duplicates, nor are they through a third picture (`of_one_person`).
     """
     first = np.unique(store.digest, return_index=True)[1]
     pairs = first[close_pairs(store.dhash[first], bits)]
@@ -137,7 +137,7 @@ def components(count: int, pairs: IntArray) -> IntArray:
 
 
 def same_picture_groups(store: Store, near: bool = True) -> IntArray:
-    """(N,) group number: identical pictures together, and look-alikes too when `near`."""
+    """(N,) group number: identical pictures together, and near-duplicates too when `near`."""
     exact = exact_groups(store.digest)
     links = [np.stack([np.arange(len(store)), exact], axis=1)]
     if near:

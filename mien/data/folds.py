@@ -43,7 +43,7 @@ def strict(store: Store, seed: int = 0, fraction: float = 0.1, near: bool = True
     """Official test; validation carved out of train by whole subjects and whole duplicate groups; no leaks.
 
     An official validation split is kept, otherwise about `fraction` of train becomes one: groups (subject where known,
-    identical and, with `near`, look-alike pictures) stay whole, classes keep their shares. Rows of train whose picture
+    identical and, with `near`, near-duplicate pictures) stay whole, classes keep their shares. Rows of train whose picture
     is also a test or official validation picture, and rows of validation whose picture is a test one, are left out
     and counted. Subjects that the dataset itself has on both sides stay and are reported. DataError when train is
     empty or is one single group.
@@ -128,7 +128,7 @@ def grouped_folds(
 ) -> list[IntArray]:
     """Test rows of each of k stratified folds, each sorted, that keep subjects and duplicate groups whole.
 
-    The strict alternative to `published_folds`: identical and, with `near`, look-alike pictures are in one fold.
+    The strict alternative to `published_folds`: identical and, with `near`, near-duplicate pictures are in one fold.
     """
     return _deal(labels_of(store, scheme), row_groups(store, near), seed, k)
 
@@ -187,7 +187,7 @@ def carve(rows: IntArray, labels: Labels, groups: IntArray, seed: int, fraction:
 
 
 def row_groups(store: Store, near: bool = True) -> IntArray:
-    """(N,) group of each row: rows of one subject, identical pictures and (with `near`) look-alikes are together."""
+    """(N,) group of each row: rows of one subject, identical pictures and (with `near`) near-duplicates are together."""
     return _join_subjects(store, same_picture_groups(store, near))
 
 

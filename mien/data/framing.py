@@ -101,7 +101,7 @@ def frame_face(
         scale = display / framing.size  # about pixel centres: x -> (x + 0.5) scale - 0.5
         placement = fitted * scale + np.array([[0, 0, 0.5 * scale - 0.5]] * 2)
         shown = warp(image, placement, display, replicate=not framing.aligned)
-        points, rule = move_points(landmarks, fitted), "fitted"
+        points, rule = move_points(landmarks, fitted), "aligned"
     else:
         square = whole_square(*image.shape[:2]) if box is None else box_square(box)
         pixels, matrix = cut_square(image, square, framing.size)

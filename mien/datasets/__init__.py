@@ -34,6 +34,6 @@ DATASETS: dict[str, Reader] = {
     "folder": Reader(folder.records),
     "table": Reader(table.records),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),
-    "fitted": Reader(fitted.records, notes=fitted.notes, shape=fitted.shape, landmarks=True),
+    "aligned": Reader(fitted.records, notes=fitted.notes, shape=fitted.shape, landmarks=True),
 }
 """Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""

@@ -1,4 +1,4 @@
-"""A prepared store read again, its faces laid where the median training face lies, and drawn faces added to its training part.
+"""A prepared store read again, its faces aligned with the median training face, and synthetic faces added to its training part.
 
 `mien predict` lays every face of a photo exactly there (mien.data.framing); a net that is trained on such faces need not
 spend itself on turns and shifts that it will never see.
@@ -24,22 +24,22 @@ from mien.schema import ByteArray, FloatArray, Record
 
 SEED, FRACTION = 0, 0.1
 """Of the validation part, as `mien train` carves it out at run.seed 0 and data.valid_fraction 0.1."""
-DRAWN = "drawn/"
-"""Ids of drawn faces begin with it."""
+SYNTHETIC = "synthetic/"
+"""Ids of synthetic faces begin with it."""
 WHOLE = "whole/"
 """Ids of training faces that are there unaligned, too."""
 
 
-def records(root: Path, drawn: Path | None = None, whole: float = 0.0) -> Iterator[Record | Skipped]:
+def records(root: Path, synthetic: Path | None = None, whole: float = 0.0) -> Iterator[Record | Skipped]:
     """Faces of the store `root`, turned, scaled and shifted so that their five points lie on the median training face's.
 
     Borders are repeated; a face without landmarks stays as it is. Splits are those of protocol strict at run.seed 0: its
-    validation part becomes an official one, and training faces that it leaves out are skipped. All faces of `drawn`, a
+    validation part becomes an official one, and training faces that it leaves out are skipped. All faces of `synthetic`, a
     store of `mien synthesize`, are laid on the same points and join the training part. A share `whole` of the training
     faces, chosen at random, joins it unaligned too, so that a net knows the pictures in which no face is found.
 
     Raises:
-        DataError: `root` has no landmarks or no training part, or `drawn` is no store of synthetic faces.
+        DataError: `root` has no landmarks or no training part, or `synthetic` is no store of synthetic faces.
 
     """
     store = open_store(Path(root))
@@ -50,11 +50,11 @@ def records(root: Path, drawn: Path | None = None, whole: float = 0.0) -> Iterat
     target = np.array(points, dtype=np.float32)
     split = np.full(len(store), "", dtype=object)
     split[parts.train], split[parts.valid], split[parts.test] = "train", "valid", "test"
-    faces = None if drawn is None else open_synthetic(drawn)
+    faces = None if synthetic is None else open_synthetic(synthetic)
     for i in range(len(store)):
         record = record_of(store, i)
         if split[i]:
-            yield fitted(record._replace(split=split[i]), target, size)
+            yield align_record(record._replace(split=split[i]), target, size)
         else:
             yield Skipped(record.id, "the same picture, or one that looks alike, is a test or validation face")
     chosen = np.random.default_rng(SEED).permutation(parts.train)[: round(whole * len(parts.train))]
@@ -64,10 +64,10 @@ def records(root: Path, drawn: Path | None = None, whole: float = 0.0) -> Iterat
     yield from store.skipped
     for i in range(0 if faces is None else len(faces)):
         record = record_of(cast(Store, faces), i)
-        yield fitted(record._replace(id=f"{DRAWN}{record.id}", split="train"), target, size)
+        yield align_record(record._replace(id=f"{SYNTHETIC}{record.id}", split="train"), target, size)
 
 
-def fitted(record: Record, target: FloatArray, size: int) -> Record:
+def align_record(record: Record, target: FloatArray, size: int) -> Record:
     """The face with its five points on `target` (5, 2) in a picture of `size`; as it is where its own are not all known."""
     if record.landmarks is None:
         return record
@@ -84,8 +84,8 @@ def shape(root: Path) -> tuple[int, int]:
     return info.size, info.channels
 
 
-def notes(root: Path, drawn: Path | None = None) -> dict[str, str]:
-    """What the first store was told of itself, its dataset and fingerprint, and the fingerprint of the drawn faces."""
+def notes(root: Path, synthetic: Path | None = None) -> dict[str, str]:
+    """What the first store was told of itself, its dataset and fingerprint, and the fingerprint of the synthetic faces."""
     store = open_store(Path(root))
-    added = {} if drawn is None else {"drawn_source": open_synthetic(drawn).fingerprint}
+    added = {} if synthetic is None else {"synthetic_source": open_synthetic(synthetic).fingerprint}
     return {**store.info.notes, "source_dataset": store.info.dataset, "source": store.fingerprint, **added}

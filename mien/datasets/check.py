@@ -28,12 +28,12 @@ def check(
 
     Args:
         store: Folder of the prepared store.
-        sheet: Write a sheet of drawn faces per class, and of duplicates that cross splits or labels, to this PNG.
+        sheet: Write a sheet of synthetic faces per class, and of duplicates that cross splits or labels, to this PNG.
         out: Write the numbers to this JSON file too.
         seed: Draws the faces of the sheet.
-        exact_only: Look for identical pictures only, not for look-alikes.
-        bits: Look-alikes: most bits in which two 64-bit difference hashes may differ, 0-6.
-        correlation: Look-alikes: least correlation of the pixels, 0-1.
+        exact_only: Look for identical pictures only, not for near-duplicates.
+        bits: Near-duplicates: most bits in which two 64-bit difference hashes may differ, 0-6.
+        correlation: Near-duplicates: least correlation of the pixels, 0-1.
         landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
             distances; mien prepare --landmark-limit drops them.
 
@@ -73,8 +73,8 @@ def describe(store: Store, report: dict[str, Any]) -> str:
         text_table(*label_table(store)),
         _duplicate_lines("identical pictures", report["identical"]),
     ]
-    if "look_alike" in report:
-        parts.append(_duplicate_lines("identical or look-alike pictures", report["look_alike"]))
+    if "near_duplicates" in report:
+        parts.append(_duplicate_lines("identical or near-duplicate pictures", report["near_duplicates"]))
     parts.append(_subject_lines(report["subjects"]))
     points = report["landmarks"]
     classes = ", ".join(f"{name} {share:.1%}" for name, share in points["coverage_per_class"].items())

@@ -20,7 +20,7 @@ def folds(store: Path, *, out: Path, grouped: bool = False, folds: int = 5, seed
     Args:
         store: Prepared store.
         out: CSV to write, in the form published with the guided spatial transformers; `mien prepare --folds` reads it.
-        grouped: Keep subjects, identical and look-alike pictures in one fold; otherwise single faces, as published.
+        grouped: Keep subjects, identical and near-duplicate pictures in one fold; otherwise single faces, as published.
         folds: How many.
         seed: Seed of the deal; 2020 is the published one.
 

@@ -31,7 +31,7 @@ def audit(
 ) -> dict[str, Any]:
     """Everything `mien check` reports, as plain numbers, lists and dicts.
 
-    `near` also looks for look-alikes: difference hashes within `bits`, pixels correlated at least `correlation`.
+    `near` also looks for near-duplicates: difference hashes within `bits`, pixels correlated at least `correlation`.
     Landmark shapes further than `landmark_limit` outer-eye distances from the median shape are counted.
     """
     exact = exact_groups(store.digest)
@@ -51,7 +51,7 @@ def audit(
     if near:
         pairs = near_pairs(store, bits, correlation)
         links = np.concatenate([pairs, np.stack([np.arange(len(store)), exact], axis=1)])
-        report["look_alike"] = {"pairs": len(pairs), **_duplicates(store, components(len(store), links))}
+        report["near_duplicates"] = {"pairs": len(pairs), **_duplicates(store, components(len(store), links))}
     return report
 
 
@@ -211,7 +211,7 @@ def _groups(store: Store) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def picture_sheet(store: Store, seed: int = 0, columns: int = 12, tile: int = 96) -> ByteArray:
-    """One row of drawn faces a class, points on them where known; below, duplicates that cross splits or labels.
+    """One row of synthetic faces a class, points on them where known; below, duplicates that cross splits or labels.
 
     RGB (H, W, 3) uint8.
     """

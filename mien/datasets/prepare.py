@@ -52,7 +52,7 @@ def prepare(
     au_scale: Literal["intensity", "occurrence"] | None = None,
     fold: str | None = None,
     subject_leak: bool = False,
-    drawn: Path | None = None,
+    synthetic: Path | None = None,
     whole: float | None = None,
     workers: int | None = None,
 ) -> Store:
@@ -60,7 +60,7 @@ def prepare(
 
     Args:
         dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
-            folders), table (CSV or Parquet), synthetic (of mien synthesize), fitted (a prepared store, its faces laid alike).
+            folders), table (CSV or Parquet), synthetic (of mien synthesize), aligned (a prepared store, its aligned faces).
         root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and fitted the store to read.
         out: Folder of the store; new, empty, or one that this command began.
         size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for fitted,
@@ -91,8 +91,8 @@ def prepare(
         fold: disfa, bp4d, audetnet only: which subjects are test, literature-1 (used for disfa and bp4d), literature-2, ...,
             bp4d also published-1; audetnet also a number, for train_ids_1.csv and test_ids_1.csv.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
-        drawn: fitted only: store of mien synthesize whose faces join the training part.
-        whole: fitted only: share of the training faces that join it unaligned, too.
+        synthetic: fitted only: store of mien synthesize whose faces join the training part.
+        whole: aligned only: share of the training faces that join it unaligned, too.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
@@ -100,7 +100,7 @@ def prepare(
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
         "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
-        "subject_leak": subject_leak or None, "drawn": drawn, "whole": whole,
+        "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     if whole is not None and not 0 < whole <= 1:
@@ -146,7 +146,7 @@ def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
-    if dataset == "fitted" and align:
+    if dataset == "aligned" and align:
         raise UsageError("fitted lays every face already: leave out --align.")
     return DATASETS[dataset]
 

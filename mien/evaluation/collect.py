@@ -25,15 +25,15 @@ from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
-from mien.training.cues import cues_for, seen_by_cue
-from mien.training.guidance import look
+from mien.training.cues import cues_for, images_for_cue
+from mien.training.guidance import trained_maps
 from mien.training.guides import guides_of
 from mien.training.objective import masked
 from mien.training.steering import with_guide
 
-FLOORS = ("uniform", "centre", "mean")
+BASELINES = ("uniform", "centre", "mean")
 """Maps that never saw the face: what a score is worth begins here."""
-CONTROLS = ("other_class", "shuffled", "inverted")
+MISMATCHED = ("other_class", "shuffled", "inverted")
 """Wrong cues for the model's own attention: a high score here means that the right cue explains nothing."""
 PREDICTED = "cam@predicted"
 """CAM of the predicted class against the cue of the predicted class: what a user sees, who knows no label."""
@@ -109,7 +109,7 @@ class Collected(NamedTuple):
 
 @torch.no_grad()
 def collect(plan: Plan) -> Collected:
-    """Probabilities, scores of every layer's attention and of every method, floors and controls, in one pass.
+    """Probabilities, scores of every layer's attention and of every method, uninformative and mismatched-cue baselines, in one pass.
 
     One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
     """
@@ -169,20 +169,20 @@ def collect(plan: Plan) -> Collected:
 def batch_scores(
     plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue, generator: torch.Generator
 ) -> Scores:
-    """Attention of every layer, every method, floors and controls; `said` is the cue of the predicted class."""
+    """Attention of every layer, every method, uninformative and mismatched-cue baselines; `said` is the cue of the predicted class."""
     count = len(output.features)
     scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
         scores[PREDICTED] = cam_scores(maps.to_input(cam(output, output.logits.argmax(1)), output.theta), said.maps)
-    for name in FLOORS:
-        floor = cue_of(plan, batch, name, generator)
-        scores[f"floor:{name}"] = alignment_scores(floor.maps, cue.maps)
-    for name in CONTROLS:
+    for name in BASELINES:
+        baseline = cue_of(plan, batch, name, generator)
+        scores[f"baseline:{name}"] = alignment_scores(baseline.maps, cue.maps)
+    for name in MISMATCHED:
         if name != "other_class" or plan.recipe.cue.kind == "au":
             wrong = cue_of(plan, batch, name, generator)
-            scores[f"control:{name}"] = attention_scores(attention(output, -1), wrong.maps)
+            scores[f"mismatched:{name}"] = attention_scores(attention(output, -1), wrong.maps)
     return scores | segmentation_scores(plan, output, cue)
 
 
@@ -198,15 +198,15 @@ def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
     true = maps.otsu_region(cue.maps)
     regions = {
         "net": predicted_region(output.segmentation, (true.shape[-2], true.shape[-1])),
-        "floor:uniform": torch.ones_like(true),
-        "floor:mean": maps.otsu_region(plan.mean).expand_as(true),
+        "baseline:uniform": torch.ones_like(true),
+        "baseline:mean": maps.otsu_region(plan.mean).expand_as(true),
     }
     return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
 
 
 @torch.no_grad()
 def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
-    """Scores of FAITHFULNESS of the last layer's attention and of every method on `rows`, floors of the first two.
+    """Scores of FAITHFULNESS of the last layer's attention and of every method on `rows`, baselines of the first two.
 
     Maps are of the true class. Similarities to the maps of randomised models are Pearson correlations.
     """
@@ -230,8 +230,8 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
     for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
         own = looks(plan.model, part)
         plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
-        floors = {"floor:random": noise.expand(len(plain), -1, -1, -1), "floor:centre": controls.centre(plain)}
-        for name, map_ in {**own, **floors}.items():
+        baselines = {"baseline:random": noise.expand(len(plain), -1, -1, -1), "baseline:centre": controls.centre(plain)}
+        for name, map_ in {**own, **baselines}.items():
             seen = partial(probability, part.guide)
             add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
         for which, twin in twins.items():
@@ -264,7 +264,7 @@ def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | 
     return render_cue(
         replace(plan.recipe.cue, control=control), batch.landmarks, batch.expressions,
         scheme=plan.recipe.data.scheme, image_size=size, size=size, generator=generator, mean=plan.mean,
-        images=seen_by_cue(plan.recipe, batch), action_units=batch.action_units,
+        images=images_for_cue(plan.recipe, batch), action_units=batch.action_units,
     )  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def guided_scores(plan: Plan) -> FaceScores:
     loader = plan.loader(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
         size = (part.images.shape[-2], part.images.shape[-1])
-        for seen in look(plan.model, guides, part.images, part.expressions, part.guide)[1]:
+        for seen in trained_maps(plan.model, guides, part.images, part.expressions, part.guide)[1]:
             cue = cues_for(replace(plan.recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
             add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
     return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}

@@ -1,4 +1,4 @@
-"""Scores of a trained run on faces it never saw: classification, calibration, and alignment beside floors and controls."""
+"""Scores of a trained run on faces it never saw: classification, calibration, and alignment beside its baselines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mien.data.observed import open_faces
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.evaluation.collect import (
-    CONTROLS,
-    FLOORS,
+    BASELINES,
+    MISMATCHED,
     Collected,
     FaceScores,
     Plan,
@@ -28,7 +28,7 @@ from mien.evaluation.collect import (
     guided_scores,
 )
 from mien.evaluation.scores import face_facts, score_faces
-from mien.evaluation.seen import seen_in_training
+from mien.evaluation.seen import scored_in_training
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.files import write_atomic, write_npz
@@ -40,7 +40,7 @@ from mien.training import checkpoint
 from mien.training.cues import mean_of_cue
 from mien.training.session import split_rows
 
-__all__ = ["CONTROLS", "FLOORS", "evaluate"]
+__all__ = ["MISMATCHED", "BASELINES", "evaluate"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,7 +68,7 @@ def evaluate(
         run: run folder of `mien train`.
         split: which part of the store; test unless said otherwise.
         store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
-            the floor of the mean cue is that of the scored faces themselves.
+            the baseline of the mean cue is that of the scored faces themselves.
         methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
             grad_cam_pp, layer_cam, attention, ts_cam, rollout that fit the model, and grad_input with a cue of landmarks.
         samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
@@ -95,7 +95,7 @@ def evaluate(
     suffix = names_end(run, split, faces, env)
     labels = labels_of(faces, recipe.data.scheme)
     rows, reference = rows_to_score(faces, recipe, split, labels)
-    seen = seen_in_training(trained, env, faces, rows, reference)
+    seen = scored_in_training(trained, env, faces, rows, reference)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size).to(device)
     names = choose_methods(methods, model, recipe)
@@ -106,7 +106,7 @@ def evaluate(
     collected = collect(plan)
     collected.scores.update(guided_scores(plan))
     scored = face_arrays(plan, collected)
-    results = {**results_of(run.name, split, plan, scored, env), "seen_in_training": seen}
+    results = {**results_of(run.name, split, plan, scored, env), "scored_in_training": seen}
     if faithfulness:
         extra, results["faithfulness"] = faithfulness_of(plan, collected, faithfulness_faces, faithfulness_steps)
         scored |= {f"{name}/{kind}": values for name, kinds in extra.items() for kind, values in kinds.items()}
@@ -185,7 +185,7 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
-        "drawn_source": plan.store.info.notes.get("drawn_source"),
+        "synthetic_source": plan.store.info.notes.get("synthetic_source"),
         "classes": list(classes),
         "guidance": {
             "weight": recipe.guidance.weight,
@@ -203,7 +203,7 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
 
 
 def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) -> tuple[FaceScores, dict[str, Any]]:
-    """Per-face scores, NaN for faces that were not drawn, and their summary."""
+    """Per-face scores, NaN for faces that were not synthetic, and their summary."""
     chosen = np.sort(np.random.default_rng(plan.seed).permutation(len(plan.rows))[:faces])
     scores = collect_faithfulness(plan, plan.rows[chosen], steps)
     labels, classes = plan.labels[plan.rows[chosen]], scheme_classes(plan.recipe.data.scheme)
@@ -223,7 +223,7 @@ def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) ->
 
 
 def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
-    """Rows of a split, and the rows whose mean cue is a floor: the training faces, or the same in a store without any.
+    """Rows of a split, and the rows whose mean cue is a baseline: the training faces, or the same in a store without any.
 
     DataError, which names what can be scored instead, where the split has no labelled faces.
     """
@@ -301,10 +301,12 @@ def _print_scores(table: dict[str, Any], kinds: tuple[str, ...], digits: int = 3
 
 
 def print_classes(results: dict[str, Any]) -> None:
-    """A row a class: recall, what it is most often taken for, and the cosine of right / wrong predictions."""
+    """A row a class: recall, what it is most often misclassified as, and the cosine of right / wrong predictions."""
     names = list(next(iter(results["per_class"].values()))["cosine"])
     print("class by class: cosine with the cue, predicted rightly / wrongly")
-    print(f"  {'class':<12}{'faces':>6}{'recall':>8}  {'taken for':<18}" + "".join(f"{name:>16}" for name in names))
+    print(
+        f"  {'class':<12}{'faces':>6}{'recall':>8}  {'misclassified as':<18}" + "".join(f"{name:>16}" for name in names)
+    )
     for name, row in results["per_class"].items():
         recall = "-" if row["recall"] is None else f"{row['recall']:.3f}"
         taken = f"{row['taken_for']} ({row['taken_for_share']:.2f})" if row["taken_for"] else "-"

@@ -15,7 +15,7 @@ from mien.schema import IntArray
 from mien.training.session import split_rows
 
 
-def seen_in_training(
+def scored_in_training(
     trained: Recipe, env: dict[str, Any], faces: Store, rows: IntArray, reference: IntArray
 ) -> int | None:
     """How many of the scored pictures are, pixel by pixel, training faces of the run; None where its store is gone.

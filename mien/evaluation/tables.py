@@ -23,7 +23,7 @@ def predictions_csv(faces: Arrays, classes: Sequence[str]) -> str:
 
 
 def errors_csv(faces: Arrays, classes: Sequence[str]) -> str:
-    """The lines of the faces that were taken for another class, the surest first."""
+    """The lines of the faces that were misclassified as another class, the most confident first."""
     shares = faces["probabilities"]
     wrong = np.flatnonzero(shares.argmax(1) != faces["label"])
     return _csv(faces, classes, wrong[np.argsort(-shares[wrong].max(1), kind="stable")].tolist())

@@ -88,7 +88,7 @@ def find_bundle(model: Path | None = None) -> Path:
     return found
 
 
-def models(action: Literal["get", "list"], name: str = "", *, url: str | None = None) -> Path | None:
+def models(action: Literal["get", "list"] = "list", name: str = "", *, url: str | None = None) -> Path | None:
     """Get or list the landmark models that photos need.
 
     The list tells which file is used, and whether it was fetched, named by an environment variable or installed.
@@ -97,7 +97,7 @@ def models(action: Literal["get", "list"], name: str = "", *, url: str | None = 
     nothing is fetched when the file is there and intact.
 
     Args:
-        action: get one model, or list all with where they lie.
+        action: list all with where they lie, or get one.
         name: model to get, e.g. face_landmarker.
         url: fetch from here instead (a mirror, or file:///path without internet); the hash must still match.
 

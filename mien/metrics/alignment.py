@@ -51,7 +51,7 @@ def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
     """All SCORES of prepared maps (B, 1, h, w), values >= 0, against cues (B, 1, H, W); maps are resized to the cue.
 
     Prepare with a named call: `min_max` for CAMs, `shift_to_zero` for attention. Controls (uniform, centre prior, mean
-    cue) go through this same function in place of `maps`, which gives the floors.
+    cue) go through this same function in place of `maps`, which gives the baselines.
     """
     if maps.shape[:2] != cue.shape[:2] or cue.dim() != 4:
         raise DataError(f"maps {tuple(maps.shape)} and cues {tuple(cue.shape)} do not fit; expected (B, 1, h, w) each.")
@@ -108,11 +108,11 @@ def specificity_gap(
     return (scores[own] - others).masked_fill(~drawn[own], float("nan"))
 
 
-def above_floor(score: float, floor: float) -> float:
-    """(score - floor) / (1 - floor): 1 perfect, 0 at the floor, negative below. Floor < 1. Higher is better."""
-    if floor >= 1:
-        raise DataError(f"floor {floor} leaves no room for a score; it must be below 1.")
-    return (score - floor) / (1 - floor)
+def above_baseline(score: float, baseline: float) -> float:
+    """(score - baseline) / (1 - baseline): 1 perfect, 0 at the baseline, negative below. Baseline < 1. Higher is better."""
+    if baseline >= 1:
+        raise DataError(f"baseline {baseline} leaves no room for a score; it must be below 1.")
+    return (score - baseline) / (1 - baseline)
 
 
 def summarise(
@@ -164,7 +164,7 @@ def by_class(
     valid: npt.ArrayLike,
     classes: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
-    """Class -> how often it is recognised, what else it is taken for, and one score a map, right and wrong apart.
+    """Class -> how often it is recognised, what else it is misclassified as, and one score a map, right and wrong apart.
 
     per_sample map -> (N,) cosines; labels, predicted (N,) class indices, labels known; valid (N,) bool of the cues.
     Result: faces, recall, taken_for (the most frequent wrong answer), taken_for_share (of all faces of the class), and

@@ -1,4 +1,4 @@
-"""What parts of an embedding know: linear probes beside their floors, dependency with a permutation test, swaps, collapse.
+"""What parts of an embedding know: linear probes beside their baselines, dependency with a permutation test, swaps, collapse.
 
 Plain functions of whole-run arrays, one row a face. A probe is fitted on one part of the faces and scored on the other; what
 it cannot find a linear map may still hide, so a low score is evidence, no proof.
@@ -84,7 +84,7 @@ def unseen_images(labels: npt.ArrayLike, seed: int, share: float = TEST_SHARE) -
 def probe_classes(features: Array, labels: npt.ArrayLike, fit: IntArray, score: IntArray) -> dict[str, float]:
     """Logistic regression of a class label: balanced accuracy on `score` rows, beside what needs no features.
 
-    Keys: score (balanced accuracy, in [0, 1]), floor (1 / number of classes), accuracy, majority (accuracy of always naming the
+    Keys: score (balanced accuracy, in [0, 1]), baseline (1 / number of classes), accuracy, majority (accuracy of always naming the
     commonest class of the fitting rows). Scored rows of a class that was not fitted are left out.
     """
     names = np.asarray(labels)
@@ -96,7 +96,7 @@ def probe_classes(features: Array, labels: npt.ArrayLike, fit: IntArray, score: 
     present, counts = np.unique(names[fit], return_counts=True)
     return {
         "score": float(np.mean([(guess[truth == name] == name).mean() for name in np.unique(truth)])),
-        "floor": 1 / len(present),
+        "baseline": 1 / len(present),
         "accuracy": float((guess == truth).mean()),
         "majority": float((truth == present[counts.argmax()]).mean()),
     }
@@ -105,7 +105,7 @@ def probe_classes(features: Array, labels: npt.ArrayLike, fit: IntArray, score: 
 def probe_units(features: Array, active: npt.ArrayLike, fit: IntArray, score: IntArray) -> dict[str, float]:
     """Logistic regressions of action units: mean AUC on `score` rows over units with both answers in both parts.
 
-    Keys: score (AUC, chance 0.5), floor (0.5), f1 (macro F1 of the balanced probes), always_active (macro F1 of answering yes
+    Keys: score (AUC, chance 0.5), baseline (0.5), f1 (macro F1 of the balanced probes), always_active (macro F1 of answering yes
     to everything), units (how many could be probed). Unlabelled faces are left out unit by unit.
     """
     truth = np.asarray(active, dtype=np.float64)
@@ -123,13 +123,16 @@ def probe_units(features: Array, active: npt.ArrayLike, fit: IntArray, score: In
     if not areas:
         raise DataError("no action unit is active in some and not in other faces of both parts.")
     means = (float(np.mean(values)) for values in (areas, scores, always))
-    return dict(zip(("score", "f1", "always_active"), means, strict=True)) | {"floor": 0.5, "units": float(len(areas))}
+    return dict(zip(("score", "f1", "always_active"), means, strict=True)) | {
+        "baseline": 0.5,
+        "units": float(len(areas)),
+    }
 
 
 def probe_values(features: Array, values: npt.ArrayLike, fit: IntArray, score: IntArray) -> dict[str, float]:
     """Ridge regression of numbers: R squared on `score` rows, mean over the columns that vary.
 
-    Keys: score (R squared, at most 1), floor (0: the mean of the fitting rows; worse guesses are negative), columns.
+    Keys: score (R squared, at most 1), baseline (0: the mean of the fitting rows; worse guesses are negative), columns.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -146,7 +149,7 @@ def probe_values(features: Array, values: npt.ArrayLike, fit: IntArray, score: I
         found.append(1 - error / ((column[held] - column[rows].mean()) ** 2).sum())
     if not found:
         raise DataError("no number varies among the faces of both parts.")
-    return {"score": float(np.mean(found)), "floor": 0.0, "columns": float(len(found))}
+    return {"score": float(np.mean(found)), "baseline": 0.0, "columns": float(len(found))}
 
 
 def probe_matrix(
@@ -167,7 +170,7 @@ def probe_matrix(
         seed: of the splits.
 
     Returns:
-        factor -> {part: {score, floor, spread (standard deviation over the splits), ...}}, or {"skipped": reason}.
+        factor -> {part: {score, baseline, spread (standard deviation over the splits), ...}}, or {"skipped": reason}.
 
     """
     probes = {"units": probe_units, "classes": probe_classes, "values": probe_values}

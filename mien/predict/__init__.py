@@ -49,7 +49,7 @@ def predict(
 
     Args:
         photos: pictures, videos, folders of them, or - for standard input (a list of paths, one a line, or one picture).
-        run: run folder of mien train; by default the model in the box.
+        run: run folder of mien train; by default the bundled model.
         action_units: run folder of mien audet train; adds the action units of each face.
         out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
         overlay: folder for pictures and videos with boxes, labels and maps.
@@ -65,7 +65,7 @@ def predict(
         least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
-        calibration: file of mien calibrate, or the name of one in the run folder (of the model in the box: portraits, smiles); by
+        calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: portraits, smiles); by
             default the run's calibration.json.
 
     Returns:

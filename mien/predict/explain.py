@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,49 +14,30 @@ import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import file_sha256, write_atomic, write_npz
+from mien.predict.bundled import bundled_run
 from mien.predict.calibration import read_calibration
-from mien.progress import track
 from mien.schema import ACTION_UNITS, Batch, ByteArray, FloatArray, scheme_classes
 
 if TYPE_CHECKING:
     from mien.audet.photos import UnitReader
     from mien.config import Recipe
-    from mien.data.framing import FramedFace, Framing
-    from mien.faces.provider import Face
+    from mien.data.framing import FramedFace
     from mien.models import Classifier
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Files that count as photos when a folder is given; a file that is named itself is always tried."""
-
-
-class PhotoFace(NamedTuple):
-    """One face of one photo, cut for the net."""
-
-    file: Path
-    sha256: str
-    number: int
-    """Face number in its photo from 1, the main one first."""
-    face: Face | None
-    """As found in the photo; None where the whole picture was taken as a face."""
-    framed: FramedFace
-    framed_for_units: FramedFace | None
-    """Cut for the net of action units, where there is one."""
-
-
-class Photos(NamedTuple):
-    """What the finder of faces needs, and what it could not use."""
-
-    provider: Callable[[ByteArray], list[Face]] | None
-    framing: Framing
-    display: int
-    skipped: list[dict[str, str]]
-    unit_framing: Framing | None
-    """How faces lie in the pictures of the net of action units, where there is one."""
+from mien.predict.photos import (
+    PhotoFace,
+    Photos,
+    find_faces,
+    find_photos,
+    framing_of_run,
+    open_finder,
+    refuse_foreign_guide,
+)
 
 
 def explain(
-    run: Path,
     *photos: Path,
+    run: Path | None = None,
     out: Path | None = None,
     methods: str | None = None,
     expression: str | None = None,
@@ -73,9 +53,9 @@ def explain(
     Returns the manifest; it lists damaged photos and those without a face as `skipped`. DataError when none is left.
 
     Args:
-        run: run folder of `mien train`.
         photos: pictures, or folders that are searched for pictures.
-        out: folder for the results (default RUN/explained).
+        run: run folder of `mien train`; by default the bundled model.
+        out: folder for the results (default RUN/explained; of the bundled model: explained, here).
         methods: maps to draw beside the attention, separated by commas (docs/explanations.md); by default those of cam,
             grad_cam_pp, layer_cam that fit the model.
         expression: explained for every face instead of the predicted one.
@@ -94,6 +74,8 @@ def explain(
         raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
     names = None if methods is None else explainers.method_names(methods)
     files = find_photos(photos)
+    folder = out or (Path("explained") if run is None else run / "explained")
+    run = bundled_run() if run is None else run
     model, recipe, env = checkpoint.load_model(run)
     refuse_foreign_guide(recipe)
     names = names or usual_methods(model, recipe)
@@ -104,12 +86,11 @@ def explain(
     provider, found_by = open_finder(faces, landmark_model)
     reader = open_units(action_units)
     finder = Photos(provider, framing_of_run(env, recipe), size, [], reader.framing if reader else None)
-    folder = out or run / "explained"
     entries: list[dict[str, Any]] = []
     found = find_faces(files, finder)
     while chunk := list(islice(found, batch)):
         units = read_action_units(reader, chunk, recipe)
-        seen = look(
+        seen = explain_faces(
             model, recipe, [face.framed for face in chunk], names, expression, units.intensities, calibrated.temperature
         )
         entries += [write_face(face, k, seen, units, recipe, folder, size) for k, face in enumerate(chunk)]
@@ -147,88 +128,6 @@ def usual_methods(model: Classifier, recipe: Recipe) -> list[str]:
     return names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS), guide)
 
 
-def refuse_foreign_guide(recipe: Recipe) -> None:
-    """UsageError for a run whose guide is made of other faces, which a photo does not have."""
-    from mien.config import GUIDED_KINDS
-
-    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.control in ("mean", "shuffled"):
-        raise UsageError(
-            f"this run was guided by a control (cue.control {recipe.cue.control}) that needs a data set; explain another run."
-        )
-
-
-def find_photos(paths: Sequence[Path]) -> list[Path]:
-    """Files as named, pictures inside folders in name order; DataError for a missing path or an empty folder."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-            if not inside:
-                raise DataError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"photo not found: {path}.")
-    if not files:
-        raise UsageError("give at least one photo or folder of photos.")
-    return list(dict.fromkeys(files))
-
-
-def open_finder(faces: str, model: Path | None) -> tuple[Callable[[ByteArray], list[Face]] | None, str]:
-    """Face provider and its name; with `auto`, no provider and a notice where mediapipe cannot be opened."""
-    from mien.faces.detect import PROVIDERS, open_provider
-
-    if faces == "none":
-        return None, "none"
-    if faces != "auto":
-        if faces not in PROVIDERS:
-            raise unknown_name("face provider", faces, ("auto", "none", *PROVIDERS))
-        return open_provider(faces, model), faces
-    try:
-        return open_provider("mediapipe", model), "mediapipe"
-    except DataError as error:
-        if model is not None:
-            raise
-        print(f"mien: whole pictures are taken as faces: {error}", file=sys.stderr)
-        return None, f"none ({error})"
-
-
-def framing_of_run(env: dict[str, Any], recipe: Recipe) -> Framing:
-    """How the run's training faces lie in their pictures; runs from before this was kept get the box of the face."""
-    from mien.data.framing import Framing
-
-    kept = env.get("framing")
-    return Framing(**kept) if kept else Framing(recipe.model.size, 3, "unknown", False, None)
-
-
-def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
-    """Every face of every photo, cut for the net; what cannot be used goes into `photos.skipped` with its reason."""
-    from mien.data.framing import frame_face
-    from mien.draw import rgb
-    from mien.errors import PictureError
-    from mien.faces.pictures import load_picture
-
-    for file in track(files, "photos", len(files)):
-        try:
-            image = rgb(load_picture(file))
-        except PictureError as error:
-            photos.skipped.append({"file": str(file), "reason": str(error)})
-            continue
-        found: list[Face | None] = [None] if photos.provider is None else list(photos.provider(image))
-        if not found:
-            photos.skipped.append({"file": str(file), "reason": "no face found"})
-        digest = file_sha256(file)
-        for number, face in enumerate(found, start=1):
-            points, box = (None, None) if face is None else (face.landmarks, face.box)
-            framed, for_units = (
-                None if framing is None else frame_face(image, points, box, framing, photos.display)
-                for framing in (photos.framing, photos.unit_framing)
-            )
-            assert framed is not None
-            yield PhotoFace(file, digest, number, face, framed, for_units)
-
-
 class FaceUnits(NamedTuple):
     """Action units of a batch of faces, as far as they are known."""
 
@@ -261,7 +160,7 @@ def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], rec
     return FaceUnits(intensities(reader, strengths), entries)
 
 
-class Looked(NamedTuple):
+class ExplainedFaces(NamedTuple):
     """What a model did with one batch of faces."""
 
     pictures: ByteArray
@@ -282,10 +181,10 @@ class Looked(NamedTuple):
     """Map name -> score name -> (B,), as in `mien evaluate`."""
 
 
-def look(
+def explain_faces(
     model: Any, recipe: Recipe, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None,
     units: FloatArray, temperature: float,
-) -> Looked:  # fmt: skip
+) -> ExplainedFaces:  # fmt: skip
     """One forward pass and the maps of a batch of faces; `units` (B, A) are what the cue au_observed is drawn from."""
     import torch
 
@@ -318,7 +217,7 @@ def look(
     scores = {"attention": attention_scores(attention, cue.maps)}
     scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
     raw = {"attention": attention, **raw}
-    return Looked(
+    return ExplainedFaces(
         pictures.permute(0, 2, 3, 1).numpy(),
         points.numpy(),
         (output.logits.float() / temperature).softmax(1).cpu().numpy(),
@@ -331,7 +230,7 @@ def look(
 
 
 def write_face(
-    face: PhotoFace, k: int, seen: Looked, units: FaceUnits, recipe: Recipe, folder: Path, size: int
+    face: PhotoFace, k: int, seen: ExplainedFaces, units: FaceUnits, recipe: Recipe, folder: Path, size: int
 ) -> dict[str, Any]:
     """Strip and raw maps of face `k` of a batch; returns its entry of the manifest."""
     classes, valid = scheme_classes(recipe.data.scheme), bool(seen.valid[k])

@@ -14,14 +14,15 @@ import torch
 from mien import explain as explainers
 from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
-from mien.errors import DataError, UsageError, unknown_name
+from mien.errors import UsageError, unknown_name
 from mien.faces.detect import PROVIDERS
 from mien.faces.provider import Face, Provider
+from mien.predict.batches import batch_of, classify, explain_faces
+from mien.predict.bundled import BUNDLED, WEIGHTS, bundled_run
 from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
-from mien.predict.explain import framing_of_run, refuse_foreign_guide
 from mien.predict.finders import Finders, ahead, heavy
-from mien.predict.look import batch_of, classify, explain_faces
+from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
@@ -32,10 +33,6 @@ from mien.training import checkpoint
 if TYPE_CHECKING:
     from mien.audet.photos import UnitReader
 
-BOX = Path(__file__).parent.parent / "weights"
-"""The model in the box: run folders `expression` and, where there is one, `action_units`."""
-BOXED = "box"
-"""Its name."""
 LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
@@ -62,7 +59,7 @@ class FaceModel:
     """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
 
     name: str
-    """Of the run, or BOXED."""
+    """Of the run, or BUNDLED."""
     net: Any
     """mien.models.Classifier in evaluation mode."""
     recipe: Recipe
@@ -87,7 +84,7 @@ class FaceModel:
     @property
     def title(self) -> str:
         """What it is called where people read it."""
-        return "the model in the box" if self.name == BOXED else f"run {self.name}"
+        return "the bundled model" if self.name == BUNDLED else f"run {self.name}"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -338,7 +335,7 @@ def load(
     """Open a trained run for pictures.
 
     Args:
-        run: run folder of `mien train`; None takes the model in the box, with its action units.
+        run: run folder of `mien train`; None takes the bundled model, with its action units.
         action_units: run folder of `mien audet train`.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, ...; UsageError where it is not there.
         faces: provider of faces (mediapipe, dlib; docs/faces.md), none (whole pictures are faces), or a function from an RGB
@@ -347,15 +344,15 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
-        calibration: file of `mien calibrate`, or the name of one in the run folder (of the model in the box: portraits, smiles);
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: portraits, smiles);
             by default the run's calibration.json.
 
     """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
-    folder = boxed() if run is None else Path(run)
-    units = Path(action_units) if action_units is not None else BOX / "action_units" if run is None else None
+    folder = bundled_run() if run is None else Path(run)
+    units = Path(action_units) if action_units is not None else WEIGHTS / "action_units" if run is None else None
     net, recipe, facts = checkpoint.load_model(folder)
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
@@ -375,13 +372,5 @@ def load(
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
     calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration).apply(net.to(place))
-    name = BOXED if run is None else folder.resolve().name
+    name = BUNDLED if run is None else folder.resolve().name
     return FaceModel(name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision)
-
-
-def boxed() -> Path:
-    """Run folder of the model in the box; DataError where this installation has none."""
-    folder = BOX / "expression"
-    if not (folder / "config.yaml").is_file():
-        raise DataError("this installation has no model in the box; name a run folder of `mien train`.")
-    return folder

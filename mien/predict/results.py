@@ -82,7 +82,7 @@ class FacePrediction:
     abstained: bool
     """The confidence is below the run's threshold: do not use the expression."""
     crop: str
-    """How the face was cut out: fitted, box or whole (docs/photos.md)."""
+    """How the face was cut out: aligned, box or whole (docs/photos.md)."""
     display: ByteArray
     """(D, D, 3) the face as it was cut, in colour."""
     placement: npt.NDArray[np.floating]

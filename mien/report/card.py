@@ -9,7 +9,7 @@ from mien.errors import DataError
 from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
-from mien.report.words import CONTROLS, FLOORS, MAPS, number
+from mien.report.words import BASELINES, MAPS, MISMATCHED, number
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -98,11 +98,11 @@ On {results["faces"]} faces of split `{results["split"]}`{elsewhere}; 95 % inter
 
 {_scores(run, seed)}
 
-## Alignment and its floors
+## Alignment and its baselines
 
 Cosine between map and cue, mean over classes, on {results["faces_with_cue"]} faces with a cue
-(`{results["cue"]["kind"]}`). A floor is a map that never saw the face; a control sets the model's attention against a
-wrong cue. A score is worth what it adds to the floors.
+(`{results["cue"]["kind"]}`). A baseline is a map that never saw the face; a mismatched-cue baseline sets the model's
+attention against a wrong cue. A score is worth what it adds to the baselines.
 
 {_alignment(run)}
 
@@ -117,23 +117,23 @@ def _data(run: Run) -> str:
     lines = [
         f"Trained on store {run.trained_on}.",
         f"Faces: train {sizes.get('train', '?')}, validation {sizes.get('valid', '?')}, test {sizes.get('test', '?')}.",
-        _drawn(run),
+        _synthetic(run),
         f"Targets `{wanted}`: {TARGETS[wanted]}." if wanted in TARGETS else "",
         f"Protocol `{run.results['protocol']}`. The licence of the data may limit the use of the weights.",
     ]
     return "\n".join(filter(None, lines))
 
 
-def _drawn(run: Run) -> str:
-    """A line on drawn faces among photos: as the run has noted it, or as its store tells where the run is older than that."""
-    noted = run.env.get("split", {}).get("drawn")
+def _synthetic(run: Run) -> str:
+    """A line on synthetic faces among photos: as the run has noted it, or as its store tells where the run is older than that."""
+    noted = run.env.get("split", {}).get("synthetic")
     if noted:
         counts = ", ".join(f"{title} {noted[part]}" for part, title in PARTS.items() if noted[part])
         return (
             f"Of these drawn by a computer (`mien synthesize`), not photos: {counts} (source `{noted['source'][:12]}`)."
         )
-    source = None if run.foreign else run.results.get("drawn_source")
-    source = source or _notes(run).get("drawn_source")
+    source = None if run.foreign else run.results.get("synthetic_source")
+    source = source or _notes(run).get("synthetic_source")
     if not source:
         return ""
     return f"Among them are faces drawn by a computer (`mien synthesize`), not photos (source `{source[:12]}`)."
@@ -175,8 +175,8 @@ def _alignment(run: Run) -> str:
     group = Group(run.name, [run])
     names = {run.last_layer: "attention of the last layer (ATT-COS)"}
     names |= {run.class_map: f"{MAPS[run.class_map][0]} of the true class (CAM-COS)"}
-    names |= {key: f"floor: {title}" for key, (title, _) in FLOORS.items()}
-    names |= {key: f"control: {title}" for key, (title, _) in CONTROLS.items()}
+    names |= {key: f"baseline: {title}" for key, (title, _) in BASELINES.items()}
+    names |= {key: f"mismatched: {title}" for key, (title, _) in MISMATCHED.items()}
     rows = [
         f"| {title} | {number(alignment(group, name, 'cosine'))} | {_three(alignment(group, name, 'pearson').value)} |"
         for name, title in names.items()

@@ -17,7 +17,7 @@ from mien.report.pictures import CELL, COLUMNS, Faces, comparable, data_uri
 from mien.report.runs import Group, Run
 
 SHOWN = 12
-"""Common errors that are listed and drawn, the surest first."""
+"""Common errors that are listed and drawn, the most confident first."""
 
 
 class Common(NamedTuple):
@@ -34,7 +34,7 @@ class Common(NamedTuple):
     wrong: np.ndarray
     """(N,) bool: wrong in every run."""
     same: np.ndarray
-    """(N,) bool: and taken for the same class by every run."""
+    """(N,) bool: and misclassified as the same class by every run."""
 
     @property
     def confidence(self) -> np.ndarray:
@@ -48,7 +48,7 @@ class Common(NamedTuple):
         return None if column is None else column[self.rows[0]]
 
     def order(self) -> np.ndarray:
-        """Places of the common errors, the surest first."""
+        """Places of the common errors, the most confident first."""
         which = np.flatnonzero(self.wrong)
         return which[np.argsort(-self.confidence[which], kind="stable")]
 
@@ -100,7 +100,7 @@ def landmarks_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def common_section(common: Common, faces: Faces | None) -> dict[str, Any]:
-    """Counts of common errors by class and by the dataset's expression, the surest of them, and their pictures."""
+    """Counts of common errors by class and by the dataset's expression, the most confident of them, and their pictures."""
     classes = common.runs[0].classes
     alone = [float((said != common.labels).mean()) for said in common.predicted]
     expression = common.fact("expression")
@@ -153,7 +153,7 @@ def _sheet(common: Common, chosen: np.ndarray, faces: Faces) -> Any:
 
 
 def common_csv(common: Common) -> str:
-    """A line a face that every run gets wrong, the surest first: what it is, what each run says, what the store knows."""
+    """A line a face that every run gets wrong, the most confident first: what it is, what each run says, what the store knows."""
     facts = [(name, values) for name in FACTS if (values := common.fact(name)) is not None]
     valence, arousal = (common.fact(name) for name in AFFECT)
     if valence is not None and arousal is not None:

@@ -88,7 +88,7 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 def f1_and_ece_intervals(run: Run, seed: int, draws: int = DRAWS) -> tuple[tuple[float, float], tuple[float, float]]:
     """95 % percentile bootstrap intervals of macro-F1 and of the calibration error over faces.
 
-    Resampling can only add gaps between confidence and accuracy, so the ECE's interval leans upwards; its lower end is
+    Resampling can only add gaps between confidence and accuracy, so the ECE's interval is biased upwards; its lower end is
     moved to the value itself where that lies below.
     """
     labels, shares = run.faces["label"], run.faces["probabilities"].astype(np.float64)
@@ -173,7 +173,7 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
 
 
 def beyond(group: Group, map_: str, kind: str, seed: int) -> Comparison | None:
-    """The last layer's score minus that of a floor or control on the same faces, as a mean over classes.
+    """The last layer's score minus that of a baseline or control on the same faces, as a mean over classes.
 
     Averaged over the seeds of the recipe, on the faces that all of them scored; None without such scores.
     """

@@ -17,15 +17,15 @@ from mien.report.numbers import Number, Paired, alignment, beyond, classificatio
 from mien.report.places import places_section
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
 from mien.report.words import (
-    CONTROLS,
-    FLOORS,
+    BASELINES,
     MAPS,
+    MISMATCHED,
     SCORES,
     direction,
     explain_map,
     interval,
     signed,
-    strongest_floor,
+    strongest_baseline,
     verdict,
 )
 
@@ -213,7 +213,7 @@ def classification_table(groups: Sequence[Group], seed: int) -> list[dict[str, A
 
 
 def majority(run: Run) -> dict[str, str]:
-    """What naming the most frequent class of these faces for every face scores: the floor of recognition."""
+    """What naming the most frequent class of these faces for every face scores: the baseline of recognition."""
     counts = np.sum(run.results["classification"]["confusion"], axis=1)
     share, present = float(counts.max() / counts.sum()), int((counts > 0).sum())
     scores = {"accuracy": share, "balanced": 1 / present, "f1": 2 * share / (1 + share) / present}
@@ -221,7 +221,7 @@ def majority(run: Run) -> dict[str, str]:
 
 
 def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above the strongest floor."""
+    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above the strongest baseline."""
     present = {name for group in groups for name in group.first.results["alignment"]}
     layers = sorted((name for name in present if name.startswith("layer-")), key=lambda name: int(name.split("-")[1]))
     trained = sorted(name for name in present if name.startswith(("guided:", "second:")))
@@ -230,8 +230,8 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     sections = (
         ("Where the model looks", [*layers, *MAPS, *others], True),
         ("Attributions that were trained, each against its own cue", trained, False),
-        ("Floors: maps that never saw the face, against the right cue", list(FLOORS), False),
-        ("Controls: the last layer's attention, against a wrong cue", list(CONTROLS), False),
+        ("Baselines: maps that never saw the face, against the right cue", list(BASELINES), False),
+        ("Controls: the last layer's attention, against a wrong cue", list(MISMATCHED), False),
     )
     table = []
     for title, names, graded in sections:
@@ -253,8 +253,8 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _align_cells(groups: Sequence[Group], name: str, kind: str, graded: bool) -> list[Cell]:
     cells = []
     for group in groups:
-        value, floor = alignment(group, name, kind), strongest_floor(group, kind)
-        low = graded and floor is not None and value.value is not None and value.value <= floor[1]
+        value, baseline = alignment(group, name, kind), strongest_baseline(group, kind)
+        low = graded and baseline is not None and value.value is not None and value.value <= baseline[1]
         cells.append(cell(value, weak=low))
     return cells
 
@@ -297,9 +297,9 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
 
 
 def beyond_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
-    """A row a floor or control that matters: how far the last layer's attention is beyond it, by recipe."""
-    names = {"floor:mean": FLOORS["floor:mean"][0]} | {
-        name: CONTROLS[name][0] for name in ("control:other_class", "control:shuffled")
+    """A row a baseline or control that matters: how far the last layer's attention is beyond it, by recipe."""
+    names = {"baseline:mean": BASELINES["baseline:mean"][0]} | {
+        name: MISMATCHED[name][0] for name in ("mismatched:other_class", "mismatched:shuffled")
     }
     rows = []
     for name, title in names.items():

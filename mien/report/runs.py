@@ -59,7 +59,7 @@ class Run(NamedTuple):
     @property
     def scored_on(self) -> str:
         """Dataset and fingerprint of the store whose faces were scored, and how many of these the net was trained on."""
-        seen = self.results.get("seen_in_training")
+        seen = self.results.get("scored_in_training")
         known = "not known whether training faces are among them" if seen is None else f"{seen} of them training faces"
         return f"{self.results['store']}, fingerprint {self.results['store_fingerprint'][:12]}, {known}"
 

@@ -21,9 +21,9 @@ PANELS = (
 DOT_PANELS = (("Accuracy (CL)", "accuracy"), ("CAM-COS", "cam_cos"), ("ATT-COS", "att_cos"))
 LOWEST = {"cam_pearson": -1.0, "att_pearson": -1.0}
 """Score -> its lowest possible value where that is not 0; the highest is 1. Intervals of few seeds reach beyond both."""
-FLOOR_STYLES = {"uniform": (":", "uniform map"), "centre": ("-.", "centre blob"), "mean": ("--", "mean cue")}
-"""Floor -> line style and name."""
-FLOOR = "#8a8f96"
+BASELINE_STYLES = {"uniform": (":", "uniform map"), "centre": ("-.", "centre blob"), "mean": ("--", "mean cue")}
+"""Baseline -> line style and name."""
+BASELINE = "#8a8f96"
 
 
 def figure_of(table: Mapping[str, Any]) -> Figure:
@@ -42,7 +42,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(table: Mapping[str, Any]) -> Figure:
-    """Scores over lambda with intervals; floors dashed, published values hollow."""
+    """Scores over lambda with intervals; baselines dashed, published values hollow."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.1), layout="constrained")
@@ -50,7 +50,7 @@ def curves(table: Mapping[str, Any]) -> Figure:
         axes.set(title=title, xlabel="λ (not to scale)", ylabel=unit)
         for score, colour in colours.items():
             _curve(axes, lines_with(table, score), colour)
-        _floors(axes, lines_with(table, next(iter(colours))), axes.axhline)
+        _baselines(axes, lines_with(table, next(iter(colours))), axes.axhline)
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, *(LOWEST.get(score, 0) - 0.02 for score in colours)), min(high, 1.02))
     _legend(figure, {"CAM": colour_of(0), "attention": colour_of(1)}, table)
@@ -79,13 +79,13 @@ def _errors(lines: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     return [below, above]
 
 
-def _floors(axes: Axes, lines: Sequence[Mapping[str, Any]], draw: Any) -> None:
-    """Lines at the mean floors of a panel, by `axes.axhline` or `axes.axvline`; none for accuracy."""
-    measured = [line["floors"] for line in lines if line["floors"]]
-    for name, (style, _) in FLOOR_STYLES.items():
-        values = [floors[name] for floors in measured if floors[name] is not None]
+def _baselines(axes: Axes, lines: Sequence[Mapping[str, Any]], draw: Any) -> None:
+    """Lines at the mean baselines of a panel, by `axes.axhline` or `axes.axvline`; none for accuracy."""
+    measured = [line["baselines"] for line in lines if line["baselines"]]
+    for name, (style, _) in BASELINE_STYLES.items():
+        values = [baselines[name] for baselines in measured if baselines[name] is not None]
         if values:
-            draw(sum(values) / len(values), ls=style, lw=1, color=FLOOR, zorder=0)
+            draw(sum(values) / len(values), ls=style, lw=1, color=BASELINE, zorder=0)
 
 
 def dots(table: Mapping[str, Any]) -> Figure:
@@ -101,7 +101,7 @@ def dots(table: Mapping[str, Any]) -> Figure:
         lines = lines_with(table, score)
         for number, column in enumerate(columns):
             _dots(axes, [line for line in lines if line["column"] == column], list(titles), number, len(columns))
-        _floors(axes, lines, axes.axvline)
+        _baselines(axes, lines, axes.axvline)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -0.02), min(high, 1.02))
         axes.tick_params(axis="y", length=0)
@@ -130,7 +130,8 @@ def _legend(figure: Figure, colours: Mapping[str, str], table: Mapping[str, Any]
     if any(line["published"] is not None for line in table["lines"]):
         handles.append(Line2D([], [], color=INK, marker="D", mfc="white", ls="", label="published"))
     handles += [
-        Line2D([], [], color=FLOOR, lw=1, ls=style, label=f"floor: {name}") for style, name in FLOOR_STYLES.values()
+        Line2D([], [], color=BASELINE, lw=1, ls=style, label=f"baseline: {name}")
+        for style, name in BASELINE_STYLES.values()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
 

@@ -12,7 +12,7 @@ SCORES = (
     (
         "cosine",
         "Cosine",
-        "The published score. It rewards any map that is bright everywhere, so read it beside the floors.",
+        "The published score. It rewards any map that is bright everywhere, so read it beside the baselines.",
     ),
     ("pearson", "Pearson", "Correlation over pixels: cosine after taking both means away. A constant map scores 0."),
     ("energy", "Energy", "Share of the map's mass where the cue is at least 0.5."),
@@ -31,27 +31,27 @@ MAPS = {
     "attention": ("token attention", "What the transformer itself attends to, for no class in particular."),
     "rollout": ("attention rollout", "Abnar and Zuidema 2020: attention followed through all blocks, for no class."),
 }
-FLOORS = {
-    "floor:uniform": ("uniform map", "The same value everywhere: what a score gives away for nothing."),
-    "floor:centre": ("centre blob", "One fixed blob in the middle of every picture."),
-    "floor:mean": (
+BASELINES = {
+    "baseline:uniform": ("uniform map", "The same value everywhere: what a score gives away for nothing."),
+    "baseline:centre": ("centre blob", "One fixed blob in the middle of every picture."),
+    "baseline:mean": (
         "dataset-mean cue",
         "The mean cue of the training faces: the strongest map that never saw the face. A model at this level has "
         "learnt where faces move, not where this face does.",
     ),
 }
-CONTROLS = {
-    "control:other_class": (
+MISMATCHED = {
+    "mismatched:other_class": (
         "another expression's cue",
         "Attention against the cue of another expression on the same face. Close to the last layer's own score: "
         "the attention is not specific to the expression.",
     ),
-    "control:shuffled": (
+    "mismatched:shuffled": (
         "another face's cue",
         "Attention against the cue of another face. Close to the last layer's own score: the attention does "
         "not follow the face.",
     ),
-    "control:inverted": (
+    "mismatched:inverted": (
         "inverted cue",
         "Attention against one minus the cue. Cosine stays high, because an inverted cue is bright almost everywhere; "
         "Pearson is exactly the opposite of the score against the right cue.",
@@ -71,7 +71,7 @@ def explain_map(name: str, last: str) -> tuple[str, str]:
         attribution = name.split(":")[1].removesuffix("-all")
         mean = "Mean" if attribution == "activation" else "Of the true class, mean"
         return attribution, f"{mean} over {channels}, at the deepest guided layer."
-    return {**MAPS, **FLOORS, **CONTROLS}.get(name, (name, ""))
+    return {**MAPS, **BASELINES, **MISMATCHED}.get(name, (name, ""))
 
 
 def signed(value: float) -> str:
@@ -101,7 +101,7 @@ def direction(test: Comparison) -> str:
 
 
 def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list[str]:
-    """The first paragraph: differences with intervals, then what the alignment is worth beside its floor."""
+    """The first paragraph: differences with intervals, then what the alignment is worth beside its baseline."""
     sentences = [_test_sentence(test) for test in tests]
     if not tests:
         scores = classification(groups[0], seed)
@@ -110,7 +110,7 @@ def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list
             f"{groups[0].first.results['faces']} {groups[0].first.results['split']} faces "
             f"(balanced {number(scores['balanced_accuracy'])})."
         )
-    sentences.append(" ".join(_floor_sentence(group, seed) for group in groups))
+    sentences.append(" ".join(_baseline_sentence(group, seed) for group in groups))
     pairs = {len(test.pairs) for test in tests}
     if pairs == {2}:
         sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
@@ -146,27 +146,27 @@ def _part(difference: Difference) -> str:
     return f"{text} ({direction(seeds or test)})"
 
 
-def strongest_floor(group: Group, kind: str) -> tuple[str, float] | None:
-    """Key in FLOORS and score of the floor that is hardest to beat."""
-    floors = [(name, alignment(group, name, kind).value) for name in FLOORS]
-    known = [(title, value) for title, value in floors if value is not None]
+def strongest_baseline(group: Group, kind: str) -> tuple[str, float] | None:
+    """Key in BASELINES and score of the baseline that is hardest to beat."""
+    baselines = [(name, alignment(group, name, kind).value) for name in BASELINES]
+    known = [(title, value) for title, value in baselines if value is not None]
     return max(known, key=lambda entry: entry[1]) if known else None
 
 
-def _floor_sentence(group: Group, seed: int) -> str:
-    floor = strongest_floor(group, "cosine")
+def _baseline_sentence(group: Group, seed: int) -> str:
+    baseline = strongest_baseline(group, "cosine")
     own = alignment(group, group.first.last_layer, "cosine")
-    other = alignment(group, "control:other_class", "cosine").value
-    if floor is None or own.value is None:
+    other = alignment(group, "mismatched:other_class", "cosine").value
+    if baseline is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    place = f"{_place(group, floor[0], seed)} the {FLOORS[floor[0]][0]} ({floor[1]:.3f})"
+    place = f"{_place(group, baseline[0], seed)} the {BASELINES[baseline[0]][0]} ({baseline[1]:.3f})"
     text = f"Attention of {group.name} scores {own.value:.3f}, {place}"
     return text + (f", and {other:.3f} against another expression's cue." if other is not None else ".")
 
 
-def _place(group: Group, floor: str, seed: int) -> str:
-    """Above, below or level with a floor, by the paired interval over faces."""
-    test = beyond(group, floor, "cosine", seed)
+def _place(group: Group, baseline: str, seed: int) -> str:
+    """Above, below or level with a baseline, by the paired interval over faces."""
+    test = beyond(group, baseline, "cosine", seed)
     if test is None or (test.low <= 0 <= test.high):
         return "level with"
     return "above" if test.low > 0 else "below"

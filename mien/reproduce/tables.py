@@ -1,4 +1,4 @@
-"""From scored cells to one table: means over seeds with intervals, floors, paired differences, published numbers."""
+"""From scored cells to one table: means over seeds with intervals, baselines, paired differences, published numbers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCORES = {
 """Name -> score; higher is better for all of them."""
 CONSTRAINED = ("guided:grad_input", "second:grad_input")
 """Map that privileged attribution was trained with, by the section that asked for it."""
-FLOORS = ("uniform", "centre", "mean")
+BASELINES = ("uniform", "centre", "mean")
 """Maps that never saw the face, weakest first as a rule."""
 
 
@@ -69,7 +69,7 @@ def lines_of(
                     "low": value.low,
                     "high": value.high,
                     "difference": difference(base, own, entry, score),
-                    "floors": floors(list(own.values()), score.kind) if score.of != "classification" else None,
+                    "baselines": baselines(list(own.values()), score.kind) if score.of != "classification" else None,
                     "published": entry.published.get(dataset, {}).get(name),
                 }
             )
@@ -126,11 +126,11 @@ def difference(
     return {"value": test.difference, "low": test.low, "high": test.high, "p": test.p, "seeds": test.n}
 
 
-def floors(results: Sequence[Results], kind: str) -> dict[str, float | None]:
+def baselines(results: Sequence[Results], kind: str) -> dict[str, float | None]:
     """Mean over runs of what maps that never saw the face score."""
     found = {}
-    for name in FLOORS:
-        values = [result["alignment"][f"floor:{name}"][kind]["class_mean"] for result in results]
+    for name in BASELINES:
+        values = [result["alignment"][f"baseline:{name}"][kind]["class_mean"] for result in results]
         known = [value for value in values if value is not None]
         found[name] = sum(known) / len(known) if known else None
     return found
@@ -158,7 +158,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"mien {table['mien']}; made by `{table['command']}`.",
         f"- Brackets: 95 % interval, {interval}. Differences are paired by seed"
         + ("." if several else "; one seed gives them no interval, and proves nothing."),
-        "- Floors: what a uniform map, a blob in the centre and the mean cue of the training faces score. Guessing scores "
+        "- Baselines: what a uniform map, a blob in the centre and the mean cue of the training faces score. Guessing scores "
         f"{1 / len(table['classes']):.3f} in balanced accuracy.",
     ]
     missing = {line["title"]: len(line["seeds"]) for line in table["lines"] if line["seeds"] != table["seeds"]}
@@ -179,10 +179,10 @@ def notes(table: Mapping[str, Any]) -> list[str]:
 def block(lines: Sequence[Line]) -> str:
     """One score: a row of the table a line, its columns side by side."""
     columns = list(dict.fromkeys(line["column"] for line in lines))
-    measured = any(line["floors"] for line in lines)
+    measured = any(line["baselines"] for line in lines)
     printed = any(line["published"] is not None for line in lines)
     head = ["", *[column or "value" for column in columns], "difference"]
-    head += ["floors: uniform / centre / mean"] * measured
+    head += ["baselines: uniform / centre / mean"] * measured
     head += [f"published {column}".strip() for column in columns] * printed
     rows = []
     for row in dict.fromkeys(line["row"] for line in lines):
@@ -192,7 +192,7 @@ def block(lines: Sequence[Line]) -> str:
         text = [last["title"], *["–" if cell is None else with_interval(cell) for cell in there]]
         text.append(change(last["difference"]))
         if measured:
-            text.append(" / ".join(plain(last["floors"][name]) for name in FLOORS))
+            text.append(" / ".join(plain(last["baselines"][name]) for name in BASELINES))
         if printed:
             text += [as_printed(None if cell is None else cell["published"]) for cell in there]
         rows.append(text)
@@ -243,12 +243,19 @@ def as_csv(table: Mapping[str, Any]) -> str:
     buffer = io.StringIO()
     keys = ("row", "title", "column", "score", "value", "low", "high", "published")
     writer = csv.writer(buffer, lineterminator="\n")
-    changes, bases = ("value", "low", "high", "p"), FLOORS
+    changes, bases = ("value", "low", "high", "p"), BASELINES
     writer.writerow(
-        ["table", "dataset", *keys, "seeds", *[f"difference_{key}" for key in changes], *[f"floor_{n}" for n in bases]]
+        [
+            "table",
+            "dataset",
+            *keys,
+            "seeds",
+            *[f"difference_{key}" for key in changes],
+            *[f"baseline_{n}" for n in bases],
+        ]
     )
     for line in table["lines"]:
-        moved, low = line["difference"] or {}, line["floors"] or {}
+        moved, low = line["difference"] or {}, line["baselines"] or {}
         row = [table["table"], table["dataset"], *[line[key] for key in keys], len(line["seeds"])]
         writer.writerow(row + [moved.get(key) for key in changes] + [low.get(name) for name in bases])
     return buffer.getvalue()

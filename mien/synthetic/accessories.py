@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mien.schema import FloatArray
 from mien.synthetic.camera import Scene
-from mien.synthetic.textures import SKIN_TONES, Look
+from mien.synthetic.textures import SKIN_TONES, Appearance
 
 SHIFT = 4
 """Fractional bits of OpenCV's fixed-point drawing."""
@@ -27,12 +27,16 @@ def blend(picture: FloatArray, layer: FloatArray, colour: FloatArray) -> None:
 
 
 def draw_glasses(
-    picture: FloatArray, cover: FloatArray, look: Look, head: FloatArray, project: Callable[[FloatArray], FloatArray]
+    picture: FloatArray,
+    cover: FloatArray,
+    appearance: Appearance,
+    head: FloatArray,
+    project: Callable[[FloatArray], FloatArray],
 ) -> None:
     """Rims, bridge and arms before the eyes of `head` (68, 3); dark lenses add to `cover` (H, W)."""
-    if look.glasses == "no":
+    if appearance.glasses == "no":
         return
-    rng = np.random.default_rng([look.seed, 41])
+    rng = np.random.default_rng([appearance.seed, 41])
     size = len(picture)
     wide, high, square = rng.uniform(0.36, 0.45), rng.uniform(0.27, 0.38), rng.uniform(2.0, 4.5)
     frame = rng.uniform(0.02, 0.25) + np.array([0.12, 0.05, 0.0]) * rng.random()
@@ -58,7 +62,7 @@ def draw_glasses(
     bridge = project(np.array([[-half, 0.03, front], [0, 0.08, front + 0.04], [half, 0.03, front]], np.float32))
     cv2.polylines(lines, [fixed(bridge)], False, 255, thick, cv2.LINE_AA, SHIFT)
     lens = lenses.astype(np.float32) / 255
-    if look.glasses == "dark":
+    if appearance.glasses == "dark":
         blend(picture, (0.93 * lens).astype(np.float32), np.full(3, 0.06, np.float32))
         np.maximum(cover, lens, out=cover)
     else:
@@ -88,7 +92,9 @@ def hand_shape(rng: np.random.Generator, points: FloatArray, size: int) -> npt.N
     return layer
 
 
-def cover_with(picture: FloatArray, cover: FloatArray, scene: Scene, look: Look, points: FloatArray) -> None:
+def cover_with(
+    picture: FloatArray, cover: FloatArray, scene: Scene, appearance: Appearance, points: FloatArray
+) -> None:
     """Draw the scene's occluder over picture (H, W, 3) in place and add it to `cover` (H, W); points (68, 2) pixels."""
     if scene.occluder == "no":
         return
@@ -97,7 +103,7 @@ def cover_with(picture: FloatArray, cover: FloatArray, scene: Scene, look: Look,
     layer = np.zeros((size, size), np.uint8)
     if scene.occluder == "hand":
         layer = hand_shape(rng, points, size)
-        colour = np.array(SKIN_TONES[look.skin], np.float32) / 255 * rng.uniform(0.7, 0.95)
+        colour = np.array(SKIN_TONES[appearance.skin], np.float32) / 255 * rng.uniform(0.7, 0.95)
     elif scene.occluder == "mask":
         cloth = np.concatenate([points[2:15], points[28:29] * 0.6 + points[29:30] * 0.4])
         cv2.fillPoly(layer, [fixed(cloth)], 255, cv2.LINE_AA, SHIFT)

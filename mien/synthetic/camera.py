@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mien.schema import ByteArray, FloatArray
-from mien.synthetic.textures import Look, noise
+from mien.synthetic.textures import Appearance, noise
 
 KNEE = 0.72
 """Brightness from which highlights are compressed, as in a camera, rather than cut off."""
@@ -35,7 +35,7 @@ class Scene:
     """JPEG quality; 100 means no compression."""
 
 
-def background(scene: Scene, look: Look, size: int) -> FloatArray:
+def background(scene: Scene, appearance: Appearance, size: int) -> FloatArray:
     """(size, size, 3) in [0, 1]: a gradient, a few soft shapes, and the subject's shoulders."""
     rng = np.random.default_rng([scene.seed, 11])
     top, bottom = rng.uniform(0.08, 0.9, 3), rng.uniform(0.08, 0.9, 3)
@@ -53,7 +53,7 @@ def background(scene: Scene, look: Look, size: int) -> FloatArray:
     middle = size * rng.uniform(0.42, 0.58)
     across = np.array([-0.75, -0.45, 0.0, 0.45, 0.75]) * size + middle
     shoulder = np.stack([across, np.array([1.3, 1.0, 0.86, 1.0, 1.3]) * size], 1)
-    cv2.fillPoly(out, [np.rint(shoulder).astype(np.int32)], tuple(c / 255 * 0.7 for c in look.cloth), cv2.LINE_AA)
+    cv2.fillPoly(out, [np.rint(shoulder).astype(np.int32)], tuple(c / 255 * 0.7 for c in appearance.cloth), cv2.LINE_AA)
     return out
 
 

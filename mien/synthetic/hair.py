@@ -10,7 +10,7 @@ import numpy as np
 from mien.schema import FloatArray
 from mien.synthetic.raster import IntArray
 from mien.synthetic.rig import SKIN, load_rig
-from mien.synthetic.textures import HAIR_COLOURS, Look, noise
+from mien.synthetic.textures import HAIR_COLOURS, Appearance, noise
 
 
 class Style(NamedTuple):
@@ -71,14 +71,14 @@ def coverage(style: Style, hairline: float, rest: FloatArray) -> FloatArray:
     return y - line
 
 
-def shell_vertices(look: Look, vertices: FloatArray, normals: FloatArray) -> FloatArray:
+def shell_vertices(appearance: Appearance, vertices: FloatArray, normals: FloatArray) -> FloatArray:
     """Head vertices (V, 3) pushed outwards along normals by the style's thickness, long parts stretched down."""
-    style = HAIR_STYLES[look.hair]
+    style = HAIR_STYLES[appearance.hair]
     rest = load_rig().mean
-    cover = coverage(style, look.hairline, rest)
+    cover = coverage(style, appearance.hairline, rest)
     grow = np.clip(cover / 0.25, 0, 1) ** 0.6 * style.thickness + 0.015
     up = np.clip(rest[:, 1] - 0.8, 0, 1.2)
-    if look.hair == "quiff":
+    if appearance.hair == "quiff":
         grow = grow * (0.35 + 0.8 * up)
     out = vertices + normals * grow[:, None]
     if style.length > 1:
@@ -100,20 +100,22 @@ def strand_noise(seed: int, curly: bool) -> FloatArray:
     return noise(rng, cells, (128, 128)) * 0.6 + noise(rng, (9, 9), (128, 128)) * 0.4
 
 
-def shell_colour(look: Look, rest: FloatArray, normal: FloatArray, light: FloatArray) -> tuple[FloatArray, FloatArray]:
+def shell_colour(
+    appearance: Appearance, rest: FloatArray, normal: FloatArray, light: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Colour (P, 3) lit by unit vector `light`, and opacity (P,), of shell points with rest positions (P, 3)."""
-    style = HAIR_STYLES[look.hair]
-    pattern = strand_noise(look.seed, look.hair == "afro")
+    style = HAIR_STYLES[appearance.hair]
+    pattern = strand_noise(appearance.seed, appearance.hair == "afro")
     angle = np.arctan2(rest[:, 0], rest[:, 2] + 0.9) / (2 * np.pi) + 0.5
     row = np.clip((rest[:, 1] + 3) / 5.2, 0, 0.999)
     grain = pattern[(row * 128).astype(int), (np.clip(angle, 0, 0.999) * 128).astype(int)]
-    edge = coverage(style, look.hairline, rest) + style.rough * grain
+    edge = coverage(style, appearance.hairline, rest) + style.rough * grain
     alpha = np.clip(edge / (0.02 if style.cloth else 0.10), 0, 1)
     shade = np.clip(normal @ light, 0, 1) * 0.75 + 0.3
     if style.cloth:
-        colour = np.array(look.cloth, np.float32) / 255 * (1 + 0.04 * grain)[:, None]
+        colour = np.array(appearance.cloth, np.float32) / 255 * (1 + 0.04 * grain)[:, None]
         return colour * shade[:, None], alpha
-    alpha = alpha * (0.6 if look.hair == "buzz" else 1.0)
-    colour = np.array(HAIR_COLOURS[look.hair_colour], np.float32) / 255 * (1 + 0.22 * grain)[:, None]
+    alpha = alpha * (0.6 if appearance.hair == "buzz" else 1.0)
+    colour = np.array(HAIR_COLOURS[appearance.hair_colour], np.float32) / 255 * (1 + 0.22 * grain)[:, None]
     gloss = np.clip(normal @ light, 0, 1) ** 12 * 0.12 * (1 + grain)
     return colour * shade[:, None] + gloss[:, None], alpha

@@ -19,7 +19,7 @@ from mien.synthetic.camera import Scene, background, finish
 from mien.synthetic.hair import HAIR_STYLES, shell_colour, shell_triangles, shell_vertices
 from mien.synthetic.raster import Fragments, rasterise
 from mien.synthetic.rig import LEFT_EYE, LOWER_TEETH, RIGHT_EYE, SKIN, TONGUE, UPPER_TEETH, load_rig
-from mien.synthetic.textures import Look, fetch, skin_texture, wrinkle_maps
+from mien.synthetic.textures import Appearance, fetch, skin_texture, wrinkle_maps
 
 OVERSAMPLING = 2
 DEPTH_TOLERANCE = 0.09
@@ -46,7 +46,7 @@ class FaceParameters:
     """(<= K,) coefficients of the rig's identity modes, in standard deviations."""
     actions: FloatArray
     """(52,) strengths of the rig's facial actions."""
-    look: Look = field(default_factory=Look)
+    appearance: Appearance = field(default_factory=Appearance)
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Yaw (positive turns to the face's own left, the right of the picture), pitch (positive looks down), roll
     (positive tilts clockwise in the picture), degrees."""
@@ -140,7 +140,7 @@ def wrinkle_strengths(face: FaceParameters) -> FloatArray:
     """(N,) strength of every fold in wrinkle_maps order, deeper with age."""
     names, _ = wrinkle_maps()
     action = dict(zip(load_rig().action_names, face.actions, strict=True))
-    depth = 0.45 + 0.75 * face.look.age
+    depth = 0.45 + 0.75 * face.appearance.age
     out = []
     for name in names:
         total = 0.0
@@ -153,15 +153,15 @@ def wrinkle_strengths(face: FaceParameters) -> FloatArray:
 
 def skin_colour(face: FaceParameters, surface: Surface, light: FloatArray) -> FloatArray:
     """Lit colour (P, 3) of skin, lips, lashes and the inside of the mouth."""
-    albedo = fetch(skin_texture(face.look), surface.rest[:, 0], surface.rest[:, 1])
+    albedo = fetch(skin_texture(face.appearance), surface.rest[:, 0], surface.rest[:, 1])
     lips = surface.masks[:, :1]
-    tint = np.array([0.97, 0.72, 0.70], np.float32) * (1 - face.look.lips) + face.look.lips * np.array(
+    tint = np.array([0.97, 0.72, 0.70], np.float32) * (1 - face.appearance.lips) + face.appearance.lips * np.array(
         [0.86, 0.40, 0.44], np.float32
     )
     albedo = albedo * (1 - lips + lips * tint)
     inner = np.clip(surface.masks[:, 1:2] * 1.6, 0, 1)
     albedo = albedo * (1 - inner) + inner * np.array([0.22, 0.07, 0.07], np.float32)
-    rim = surface.masks[:, 4:5] * (0.55 + 0.3 * (face.look.lips > 0.7))
+    rim = surface.masks[:, 4:5] * (0.55 + 0.3 * (face.appearance.lips > 0.7))
     albedo = albedo * (1 - rim * 0.85)
     _, maps = wrinkle_maps()
     fold_map = np.tensordot(wrinkle_strengths(face), maps, 1)
@@ -194,7 +194,7 @@ def eye_colour(face: FaceParameters, surface: Surface, light: FloatArray, side: 
     gaze = np.array([np.sin(across) * np.cos(upward), np.sin(upward), np.cos(across) * np.cos(upward)], np.float32)
     angle = np.degrees(np.arccos(np.clip(away @ gaze, -1, 1)))[:, None]
     white = np.array([0.80, 0.76, 0.73], np.float32) * (1 - 0.012 * np.clip(angle - 30, 0, 30) * 0.6)
-    iris = np.array(face.look.iris, np.float32) / 255 * (0.75 + 0.6 * np.clip((angle - 12) / 16, 0, 1))
+    iris = np.array(face.appearance.iris, np.float32) / 255 * (0.75 + 0.6 * np.clip((angle - 12) / 16, 0, 1))
     in_iris = np.clip((30 - angle) / 3, 0, 1)
     limbus = np.clip(1 - np.abs(angle - 28.5) / 4, 0, 1) * 0.6
     pupil = np.clip((13 - angle) / 3, 0, 1)
@@ -243,13 +243,13 @@ def add_hair(
     canvas: FloatArray, cover: FloatArray, face: FaceParameters, vertices: FloatArray, depth: FloatArray, size: int
 ) -> None:
     """Blend the hair shell over canvas (size * size, 3) in place; cover (size * size,) collects its opacity."""
-    style = HAIR_STYLES[face.look.hair]
+    style = HAIR_STYLES[face.appearance.hair]
     if style.thickness == 0:
         return
     triangles = shell_triangles(style.length > 1)
     rig = load_rig()
     normals = vertex_normals(vertices)
-    shell = shell_vertices(face.look, vertices, normals)
+    shell = shell_vertices(face.appearance, vertices, normals)
     fragments = rasterise(project(shell, face, size), triangles, size, two_sided=True)
     in_front = fragments.depth[fragments.pixel] >= depth[fragments.pixel] - 0.02
     fragments = Fragments(
@@ -257,7 +257,7 @@ def add_hair(
     )
     turned = normals @ rotation(face.pose).T
     values = interpolate(fragments, triangles, np.concatenate([rig.mean, turned], 1))
-    colour, alpha = shell_colour(face.look, values[:, :3], values[:, 3:], light_vector(face))
+    colour, alpha = shell_colour(face.appearance, values[:, :3], values[:, 3:], light_vector(face))
     canvas[fragments.pixel] += alpha[:, None] * (colour * (0.55 + 0.5 * face.contrast) - canvas[fragments.pixel])
     cover[fragments.pixel] = alpha
 
@@ -284,7 +284,7 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
     projected = project(vertices, face, big)
     fragments = rasterise(projected, rig.triangles, big)
     normals = (vertex_normals(vertices) @ rotation(face.pose).T).astype(np.float32)
-    canvas = background(face.scene, face.look, big).reshape(-1, 3)
+    canvas = background(face.scene, face.appearance, big).reshape(-1, 3)
     canvas[fragments.pixel] = shade(face, fragments, normals)
     cover = np.zeros(big * big, np.float32)
     add_hair(canvas, cover, face, vertices, fragments.depth, big)
@@ -292,8 +292,8 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
     picture = np.maximum(canvas, 0).reshape(big, big, 3)
     mask = cover.reshape(big, big)
     head = rig.landmarks(vertices)
-    draw_glasses(picture, mask, face.look, head, lambda p: project(p, face, big))
-    cover_with(picture, mask, face.scene, face.look, points[:, :2])
+    draw_glasses(picture, mask, face.appearance, head, lambda p: project(p, face, big))
+    cover_with(picture, mask, face.scene, face.appearance, points[:, :2])
     seen = visible_points(points, fragments.depth, mask.reshape(-1), big)
     landmarks = ((points[:, :2] + 0.5) / OVERSAMPLING - 0.5).astype(np.float32)
     image = finish(picture, face.scene, size)
@@ -304,10 +304,10 @@ def render_face(face: FaceParameters, size: int = 112) -> Record:
         action_units=units.astype(np.float32), landmarks=landmarks, visible=seen,
         box=np.concatenate([low, high]).astype(np.float32), pose=np.array(face.pose, np.float32),
         attributes={
-            "skin": face.look.skin, "hair": face.look.hair, "hair_colour": face.look.hair_colour,
-            "beard": face.look.beard, "glasses": face.look.glasses, "occluder": face.scene.occluder,
+            "skin": face.appearance.skin, "hair": face.appearance.hair, "hair_colour": face.appearance.hair_colour,
+            "beard": face.appearance.beard, "glasses": face.appearance.glasses, "occluder": face.scene.occluder,
             "light": float(face.contrast), "light_azimuth": float(face.light[0]),
             "light_elevation": float(face.light[1]),
-            "lines": float(face.look.age), "blur": float(face.scene.blur),
+            "lines": float(face.appearance.age), "blur": float(face.scene.blur),
         },
     )  # fmt: skip

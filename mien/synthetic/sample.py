@@ -16,7 +16,7 @@ from mien.schema import ACTION_UNITS, EXPRESSIONS, FloatArray, Record
 from mien.synthetic.camera import Scene
 from mien.synthetic.render import FaceParameters, render_face
 from mien.synthetic.rig import load_rig
-from mien.synthetic.textures import SKIN_TONES, Look
+from mien.synthetic.textures import SKIN_TONES, Appearance
 
 FACES_PER_SUBJECT = 15
 SPLIT_SHARES = (0.7, 0.1, 0.2)
@@ -81,7 +81,7 @@ CORE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Never all dropped: if a draw lost every core unit, the first one is put back."""
 
-FAINTEST, STRONGEST = 0.7, 1.1
+LEAST_INTENSITY, STRONGEST = 0.7, 1.1
 """How strong an expression is drawn unless said otherwise; 1 is the prototype."""
 DISTRACTORS = (
     "AU1",
@@ -127,7 +127,7 @@ def pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
 
 
 @lru_cache(maxsize=512)
-def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
+def subject_appearance(seed: int, subject: int) -> tuple[tuple[float, ...], Appearance]:
     """Identity coefficients and look of a subject. Attributes are drawn independently of each other."""
     rng = generator(seed, 1, subject)
     identity = tuple((0.85 * rng.standard_normal(load_rig().identity_size)).tolist())
@@ -148,7 +148,7 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
               "long fringe": 0.9, "afro": 0.7, "cap": 0.6, "scarf": 0.8}  # fmt: skip
     hair = pick(rng, styles)
     bearded = hair not in ("bob", "long", "long fringe", "scarf") and rng.random() < 0.5
-    look = Look(
+    appearance = Appearance(
         skin=skin,
         tone=tuple(rng.normal(0, 0.5, 3).tolist()),
         age=age,
@@ -163,13 +163,15 @@ def subject_look(seed: int, subject: int) -> tuple[tuple[float, ...], Look]:
         cloth=(int(rng.integers(25, 225)), int(rng.integers(25, 225)), int(rng.integers(25, 225))),
         seed=int(rng.integers(2**31)),
     )
-    return identity, look
+    return identity, appearance
 
 
-def sample_units(rng: np.random.Generator, expression: str, faintest: float = FAINTEST) -> dict[str, float]:
+def sample_units(
+    rng: np.random.Generator, expression: str, least_intensity: float = LEAST_INTENSITY
+) -> dict[str, float]:
     """Intensities 0-5 of the units that cause a picture: prototype with drop-outs, plus distractors."""
     units: dict[str, float] = {}
-    strength = rng.uniform(faintest, STRONGEST)
+    strength = rng.uniform(least_intensity, STRONGEST)
     prototype = PROTOTYPES[expression]
     chosen = [name for name, chance in prototype.items() if rng.random() < chance]
     if expression in CORE and not any(name in chosen for name in CORE[expression]):
@@ -212,7 +214,7 @@ def unit_actions(rng: np.random.Generator, units: dict[str, float], one_sided: b
 
 
 def add_gaze(rng: np.random.Generator, actions: FloatArray) -> None:
-    """Look somewhere, in place; both eyes together."""
+    """Appearance somewhere, in place; both eyes together."""
     names = load_rig().action_names
     across, upward = rng.normal(0, 0.28, 2) * (rng.random() < 0.75)
     for name, amount in {
@@ -264,25 +266,25 @@ def face_id(index: int, subjects: int, classes: Sequence[str]) -> str:
 
 
 def sample_face(
-    seed: int, index: int, subjects: int, classes: Sequence[str], faintest: float = FAINTEST
+    seed: int, index: int, subjects: int, classes: Sequence[str], least_intensity: float = LEAST_INTENSITY
 ) -> FaceParameters:
     """Parameters of face `index` of a set with that many subjects."""
     subject, turn = index % subjects, index // subjects
     expression = classes[(turn + subject) % len(classes)]
-    identity_list, look = subject_look(seed, subject)
+    identity_list, appearance = subject_appearance(seed, subject)
     identity = np.array(identity_list, np.float32)
     rng = generator(seed, 2, index)
-    units = sample_units(rng, expression, faintest)
+    units = sample_units(rng, expression, least_intensity)
     actions = unit_actions(rng, units, one_sided=expression == "Contempt")
     add_gaze(rng, actions)
     wide = 2.0 if rng.random() < 0.12 else 1.0
     pose = (float(rng.normal(0, 8.5) * wide), float(rng.normal(0, 5) * wide), float(rng.normal(0, 4)))
-    if look.glasses == "yes" and rng.random() < 0.3:
-        look = Look(**{**look.__dict__, "glasses": "dark" if rng.random() < 0.12 else "no"})
+    if appearance.glasses == "yes" and rng.random() < 0.3:
+        appearance = Appearance(**{**appearance.__dict__, "glasses": "dark" if rng.random() < 0.12 else "no"})
     return FaceParameters(
         identity=identity,
         actions=actions,
-        look=look,
+        appearance=appearance,
         pose=tuple(np.clip(pose, -45, 45).tolist()),
         scale=float(np.clip(rng.normal(0.305, 0.016), 0.26, 0.35)),
         centre=tuple(rng.normal(0, 0.015, 2).tolist()),
@@ -322,7 +324,7 @@ def faces(
     subjects: int | None = None,
     classes: Sequence[str] = EXPRESSIONS[:7],
     indices: Iterable[int] | None = None,
-    faintest: float = FAINTEST,
+    least_intensity: float = LEAST_INTENSITY,
 ) -> Iterator[Record]:
     """Synthetic faces with exact truth, one Record at a time.
 
@@ -337,17 +339,19 @@ def faces(
         subjects: number of identities; one per 15 faces when None.
         classes: expressions to draw; add "Contempt" for eight classes.
         indices: render only these faces of the set (resuming, sharding); all when None.
-        faintest: least strength of an expression, above 0 to 1.1; strengths are even from there to 1.1, and 1 is the
+        least_intensity: least strength of an expression, above 0 to 1.1; strengths are even from there to 1.1, and 1 is the
             prototype with its units near intensity 5.
 
     Raises:
-        UsageError: count, size, subjects, classes, an index or faintest out of range.
+        UsageError: count, size, subjects, classes, an index or least_intensity out of range.
 
     """
     people = check_request(count, size, subjects, classes)
-    if not 0 < faintest <= STRONGEST:
-        raise UsageError(f"faintest is {faintest:g}: give a strength above 0 to {STRONGEST:g}; 1 is the prototype.")
+    if not 0 < least_intensity <= STRONGEST:
+        raise UsageError(
+            f"least_intensity is {least_intensity:g}: give a strength above 0 to {STRONGEST:g}; 1 is the prototype."
+        )
     for index in range(count) if indices is None else indices:
         if not 0 <= index < count:
             raise UsageError(f"index {index} is outside the set: give 0 to {count - 1}.")
-        yield render_face(sample_face(seed, index, people, tuple(classes), faintest), size)
+        yield render_face(sample_face(seed, index, people, tuple(classes), least_intensity), size)

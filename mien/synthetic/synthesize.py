@@ -11,7 +11,14 @@ from mien.schema import EXPRESSIONS, ByteArray, Record
 
 
 def render_one(
-    index: int, *, count: int, size: int, seed: int, subjects: int | None, classes: tuple[str, ...], faintest: float
+    index: int,
+    *,
+    count: int,
+    size: int,
+    seed: int,
+    subjects: int | None,
+    classes: tuple[str, ...],
+    least_intensity: float,
 ) -> Record:
     """Face `index` of a set; the unit of work of a process."""
     import cv2
@@ -20,7 +27,15 @@ def render_one(
 
     cv2.setNumThreads(1)
     return next(
-        faces(count, size=size, seed=seed, subjects=subjects, classes=classes, indices=[index], faintest=faintest)
+        faces(
+            count,
+            size=size,
+            seed=seed,
+            subjects=subjects,
+            classes=classes,
+            indices=[index],
+            least_intensity=least_intensity,
+        )
     )
 
 
@@ -67,7 +82,7 @@ def synthesize(
     workers: int | None = None,
     sheet: Path | None = None,
     contempt: bool = False,
-    faintest: float = 0.7,
+    least_intensity: float = 0.7,
 ) -> Path:
     """Render synthetic faces with exact truth into a prepared store.
 
@@ -80,18 +95,20 @@ def synthesize(
         workers: processes; all cores when not given.
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
-        faintest: least strength of an expression; strengths are even from there to 1.1, and 1 is the prototype.
+        least_intensity: least strength of an expression; strengths are even from there to 1.1, and 1 is the prototype.
 
     """
     from mien.data.store import finished_ids, write_store
     from mien.progress import ordered_map
-    from mien.synthetic.sample import FAINTEST, check_request, face_id
+    from mien.synthetic.sample import LEAST_INTENSITY, check_request, face_id
 
     classes = EXPRESSIONS if contempt else EXPRESSIONS[:7]
     people = check_request(faces, size, subjects, classes)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: give a file name that ends in .png.")
-    work = partial(render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes, faintest=faintest)
+    work = partial(
+        render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes, least_intensity=least_intensity
+    )
     done = finished_ids(out)
     todo = [i for i in range(faces) if face_id(i, people, classes) not in done]
     records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
@@ -102,8 +119,8 @@ def synthesize(
         "subjects": str(people),
         "classes": ",".join(classes),
     }
-    if faintest != FAINTEST:
-        notes["faintest"] = f"{faintest:g}"
+    if least_intensity != LEAST_INTENSITY:
+        notes["least_intensity"] = f"{least_intensity:g}"
     write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=len(todo))
     if sheet is not None:
         write_sheet(sheet, seed, classes, size)

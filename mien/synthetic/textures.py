@@ -41,7 +41,7 @@ BROW = ((0.20, 0.300), (0.34, 0.345), (0.54, 0.385), (0.73, 0.36), (0.93, 0.235)
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """What belongs to a subject besides shape."""
 
     skin: str = "III"
@@ -175,19 +175,19 @@ def beard_map(kind: str, rng: np.random.Generator) -> FloatArray:
 
 
 @lru_cache(maxsize=96)
-def skin_texture(look: Look) -> FloatArray:
+def skin_texture(appearance: Appearance) -> FloatArray:
     """Albedo (SIDE, SIDE, 3), 0-1 sRGB, of a subject: tone, mottling, blush, freckles, lines, brows, beard."""
-    rng = np.random.default_rng([look.seed, 77])
-    light, red, yellow = look.tone
-    base = np.array(SKIN_TONES[look.skin], np.float32) / 255
+    rng = np.random.default_rng([appearance.seed, 77])
+    light, red, yellow = appearance.tone
+    base = np.array(SKIN_TONES[appearance.skin], np.float32) / 255
     base = base * (1 + 0.06 * light) + np.array([0.02 * red, -0.008 * red, -0.02 * yellow - 0.01 * red], np.float32)
     mottle = 0.02 * noise(rng, (7, 7)) + 0.014 * noise(rng, (26, 26)) + 0.012 * noise(rng, (110, 110))
     albedo = base * (1 + mottle[..., None])
     blush = (blob(0.62, -0.55, 0.32, 0.26) + 0.8 * blob(0, -0.6, 0.2, 0.18, False)) * (0.5 + 0.5 * rng.random())
     albedo *= 1 + blush[..., None] * np.array([0.03, -0.06, -0.06], np.float32)
-    socket = blob(0.48, -0.17, 0.26, 0.09) * (0.05 + 0.12 * rng.random() + 0.08 * look.age)
+    socket = blob(0.48, -0.17, 0.26, 0.09) * (0.05 + 0.12 * rng.random() + 0.08 * appearance.age)
     albedo *= 1 - socket[..., None]
-    if rng.random() < 0.15 and look.skin in ("I", "II", "III"):
+    if rng.random() < 0.15 and appearance.skin in ("I", "II", "III"):
         spots = np.clip(noise(rng, (120, 120)) - 1.3, 0, 1) * (
             blob(0.5, -0.5, 0.5, 0.4) + blob(0, -0.4, 0.3, 0.3, False)
         )
@@ -198,12 +198,12 @@ def skin_texture(look: Look) -> FloatArray:
     names, maps = wrinkle_maps()
     static = dict(zip(names, maps, strict=True))
     lines = 0.6 * static["forehead"] + 0.7 * static["nasolabial"] + 0.6 * static["crow"] + 0.3 * static["glabella"]
-    albedo *= 1 - (0.30 * look.age**1.5 * lines)[..., None]
-    hair = np.array(HAIR_COLOURS[look.hair_colour], np.float32) / 255
+    albedo *= 1 - (0.30 * appearance.age**1.5 * lines)[..., None]
+    hair = np.array(HAIR_COLOURS[appearance.hair_colour], np.float32) / 255
     dark = np.minimum(hair * 0.75, base * 0.6)
-    brows = brow_map(rng)[..., None] * look.brows
+    brows = brow_map(rng)[..., None] * appearance.brows
     albedo = albedo * (1 - brows) + dark * brows
-    if look.beard != "none":
-        beard = beard_map(look.beard, rng)[..., None]
+    if appearance.beard != "none":
+        beard = beard_map(appearance.beard, rng)[..., None]
         albedo = albedo * (1 - beard) + np.minimum(hair, base) * beard
     return np.clip(albedo, 0.01, 1).astype(np.float32)

@@ -35,14 +35,14 @@ def cues_for(
         cue = render_cue(
             recipe.cue, batch.landmarks, labels, scheme=recipe.data.scheme,
             image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=(h, w),
-            generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean, images=seen_by_cue(recipe, batch),
+            generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean, images=images_for_cue(recipe, batch),
             action_units=batch.action_units,
         )  # fmt: skip
         cues.append(cue if batch.mix is None else mix_cue(cue, batch.mix))
     return cues
 
 
-def seen_by_cue(recipe: Recipe, batch: Batch) -> Tensor | None:
+def images_for_cue(recipe: Recipe, batch: Batch) -> Tensor | None:
     """The pictures of a batch, RGB (B, 3, H, W) in [0, 1], where the recipe's cue is drawn from them."""
     return denormalised(batch.images, recipe.model.preprocessing) if recipe.cue.kind == "saliency" else None
 

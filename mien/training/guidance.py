@@ -78,7 +78,7 @@ def guidance_terms(
     return terms
 
 
-class Look(NamedTuple):
+class TrainedMap(NamedTuple):
     """Where a model looks by an attribution that it was trained with."""
 
     name: str
@@ -88,9 +88,9 @@ class Look(NamedTuple):
     """What it was pulled towards, without control."""
 
 
-def look(
+def trained_maps(
     model: nn.Module, guides: Sequence[Guide], images: Tensor, labels: Tensor, steering: Tensor | None = None
-) -> tuple[Output, list[Look]]:
+) -> tuple[Output, list[TrainedMap]]:
     """Output, and the trained attributions of the label's logit at the deepest guided layer; no graph is kept.
 
     `guided:grad_input` (of the section second: `second:grad_input`) is over the constrained channels. Where only some
@@ -108,8 +108,8 @@ def look(
     for guide, (found,) in zip(asked, attributions_of(asked, output), strict=True):
         name = f"{'guided' if guide.section == 'guidance' else guide.section}:{guide.config.attribution}"
         plain, size = replace(guide.cue, control="none"), found.shape[-2:]
-        looks.append(Look(name, compared_map(found.detach(), guide.config, size), plain))
+        looks.append(TrainedMap(name, compared_map(found.detach(), guide.config, size), plain))
         if guide.config.channels != "mean":
             whole = replace(guide.config, channels="mean", fraction=1.0)
-            looks.append(Look(f"{name}-all", compared_map(found.detach(), whole, size), plain))
+            looks.append(TrainedMap(f"{name}-all", compared_map(found.detach(), whole, size), plain))
     return output, looks

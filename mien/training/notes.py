@@ -12,7 +12,7 @@ from mien.config import Recipe
 from mien.data.folds import Split
 from mien.data.labels import labels_of
 from mien.data.store import Store
-from mien.datasets.aligned import DRAWN
+from mien.datasets.aligned import SYNTHETIC
 from mien.schema import scheme_classes
 from mien.training.checkpoint import read_run
 
@@ -34,14 +34,14 @@ def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
         )
 
 
-def drawn_faces(store: Store, split: Split) -> dict[str, Any]:
-    """For environment.json: how many faces of each part `mien prepare fitted --drawn` brought, and of which store; {} of none."""
-    source = store.info.notes.get("drawn_source")
+def synthetic_faces(store: Store, split: Split) -> dict[str, Any]:
+    """For environment.json: how many faces of each part `mien prepare aligned --synthetic` brought, and of which store; {} of none."""
+    source = store.info.notes.get("synthetic_source")
     if source is None:
         return {}
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
-    counts = {name: sum(str(face).startswith(DRAWN) for face in store.ids[rows]) for name, rows in parts.items()}
-    return {"drawn": {"source": source, **counts}}
+    counts = {name: sum(str(face).startswith(SYNTHETIC) for face in store.ids[rows]) for name, rows in parts.items()}
+    return {"synthetic": {"source": source, **counts}}
 
 
 def next_command(recipe: Recipe, run: Path) -> str:

@@ -31,7 +31,7 @@ from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.cues import mean_of_cue
 from mien.training.guides import Guide, describe, guides_of
-from mien.training.notes import drawn_faces, tell_split
+from mien.training.notes import synthetic_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_degenerate, refuse_sizes
@@ -88,7 +88,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     classes = len(scheme_classes(recipe.data.scheme))
     taught_classes(recipe, 1)
 
-    refuse_seen(recipe, store, split)
+    refuse_leaking_start(recipe, store, split)
     torch.manual_seed(run.seed)
     model = create_model(
         recipe.model, classes, recipe.guidance.layers, recipe.transformer, recipe.data.targets == "both"
@@ -180,7 +180,7 @@ def split_rows(store: Store, recipe: Recipe) -> Split:
     return split
 
 
-def refuse_seen(recipe: Recipe, store: Store, split: Split) -> None:
+def refuse_leaking_start(recipe: Recipe, store: Store, split: Split) -> None:
     """UsageError where the run that training starts from was trained on faces that this one is scored on."""
     initial = recipe.model.initial
     if initial is None or not (initial / "environment.json").is_file() or recipe.data.protocol == "complete":
@@ -205,7 +205,7 @@ def start_run(
     facts = checkpoint.environment(
         recipe, store.fingerprint, device,
         {
-            "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | drawn_faces(store, split),
+            "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | synthetic_faces(store, split),
             "framing": framing_of(store, split.train)._asdict(),
             **({} if colour is None else {"mask_colour": colour}),
         },

@@ -17,7 +17,7 @@ from mien.errors import DataError
 from mien.metrics.classification import classification_scores
 from mien.schema import scheme_classes
 from mien.training.cues import cues_for
-from mien.training.guidance import Look, look
+from mien.training.guidance import TrainedMap, trained_maps
 from mien.training.guides import guides_of
 from mien.training.objective import masked
 from mien.training.session import Session
@@ -41,11 +41,13 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
     for number, batch in enumerate(loader):
         batch = masked(recipe, batch, session.masking, float(recipe.mask.evaluate), 0, 0)
         batch = with_guide(recipe, batch, session.masking.mean, 0, 0)
-        output, looks = look(model, guides, batch.images, batch.expressions, batch.guide)
+        output, looks = trained_maps(model, guides, batch.images, batch.expressions, batch.guide)
         logits.append(output.logits.float().cpu())
         if output.label_logits is not None:
             of_labels.append(output.label_logits.float().cpu())
-        attention = Look("att_cos", maps.to_input(maps.channel_mean(output.features[-1]), output.theta), plain.cue)
+        attention = TrainedMap(
+            "att_cos", maps.to_input(maps.channel_mean(output.features[-1]), output.theta), plain.cue
+        )
         for k, seen in enumerate((attention, *looks)):
             if (number, k) not in session.drawn:
                 drawn = cues_for(replace(plain, cue=seen.cue), batch, [seen.maps.shape[-2:]], [None], 0, 0)

@@ -1,4 +1,4 @@
-"""`mien serve`: a page on this computer that names the expression of photos and of drawn faces, and shows why."""
+"""`mien serve`: a page on this computer that names the expression of photos and of synthetic faces, and shows why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def serve(
     """Open the page and answer until Ctrl-C. It keeps no file and asks no other computer for anything.
 
     Args:
-        run: run folder of mien train; by default the model in the box.
+        run: run folder of mien train; by default the bundled model.
         action_units: run folder of mien audet train; adds what it reads off the face.
         host: address to listen at; only this computer can reach the default.
         port: port to listen at.

@@ -71,12 +71,12 @@ def methods_of(model: FaceModel) -> tuple[str, ...]:
 def explain_drawn(
     served: Served, method: str, expression: str, person: float, yaw: float, pitch: float, *intensities: float
 ) -> str:
-    """Card of a drawn face; intensities are those of `synthetic.UNITS`."""
+    """Card of a synthetic face; intensities are those of `synthetic.UNITS`."""
     units = {name: float(value) for name, value in zip(synthetic.UNITS, intensities, strict=True)}
     face = synthetic.draw_face(units, int(person), yaw, pitch)
     model = replace(served.model, provider=synthetic.finder_of(face))
     found = model.predict(face.image, explain=method, expression=wanted(expression), display=DISPLAY)
-    return cards.card(found.faces[0], method, "Drawn face")
+    return cards.card(found.faces[0], method, "Synthetic face")
 
 
 def explain_preset(
@@ -126,7 +126,7 @@ def build(served: Served, max_bytes: int) -> Any:
         with gr.Row():
             method = gr.Dropdown(list(served.methods), value=served.methods[0], label="Map of the evidence")
             target = gr.Dropdown(choices, value=PREDICTED, label="Expression that is explained")
-        with gr.Tab("Drawn face"):
+        with gr.Tab("Synthetic face"):
             drawn_tab(gr, served, method, target)
         with gr.Tab("Photo"):
             photo_tab(gr, served, method, target, max_bytes)

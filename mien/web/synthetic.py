@@ -1,4 +1,4 @@
-"""Drawn faces whose action units a person moves: units -> picture with exact landmarks."""
+"""Synthetic faces whose action units a person moves: units -> picture with exact landmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mien.faces.provider import Face
 from mien.schema import ByteArray, FloatArray, Record
 from mien.synthetic.render import FaceParameters, render_face
 from mien.synthetic.rig import load_rig
-from mien.synthetic.sample import PROTOTYPES, UNIT_ACTIONS, subject_look
+from mien.synthetic.sample import PROTOTYPES, UNIT_ACTIONS, subject_appearance
 
 UNIT_GROUPS: dict[str, dict[str, str]] = {
     "Nose and mouth": {
@@ -75,16 +75,18 @@ def draw_face(
         raise UsageError(f"person {person} is not drawn; give 1 to {PEOPLE}.")
     if not (abs(yaw) <= YAW and abs(pitch) <= PITCH):
         raise UsageError(f"yaw {yaw} must lie within {YAW}, pitch {pitch} within {PITCH} degrees.")
-    identity, look = subject_look(SEED, int(person))
+    identity, appearance = subject_appearance(SEED, int(person))
     shape = np.array(identity, np.float32)
     return render_face(
-        FaceParameters(shape, actions_of(units), look, pose=(float(yaw), float(pitch), 0.0), id=f"person {person}"),
+        FaceParameters(
+            shape, actions_of(units), appearance, pose=(float(yaw), float(pitch), 0.0), id=f"person {person}"
+        ),
         size,
     )
 
 
 def finder_of(record: Record) -> Callable[[ByteArray], list[Face]]:
-    """A face provider that knows the landmarks of a drawn face."""
+    """A face provider that knows the landmarks of a synthetic face."""
     points = record.landmarks
     assert points is not None
     return lambda image: [Face(points_box(points), points, 1.0, "drawn")]

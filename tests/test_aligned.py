@@ -1,4 +1,4 @@
-"""`mien prepare fitted`: faces of a store laid on the median training face, drawn faces beside them."""
+"""`mien prepare aligned`: faces of a store laid on the median training face, synthetic faces beside them."""
 
 import numpy as np
 import pytest
@@ -30,20 +30,29 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    out = tmp_path_factory.mktemp("drawn") / "s"
-    return open_store(synthesize(out=out, faces=14, size=64, subjects=2, seed=5, workers=1, faintest=0.3))
+def synthetic(tmp_path_factory):
+    out = tmp_path_factory.mktemp("synthetic") / "s"
+    return open_store(synthesize(out=out, faces=14, size=64, subjects=2, seed=5, workers=1, least_intensity=0.3))
 
 
-def test_faces_lie_on_the_median_and_drawn_ones_join_training(root, drawn, tmp_path):
-    words = ["--root", str(root.path), "--drawn", str(drawn.path), "--out", str(tmp_path / "f"), "--workers", "1"]
-    assert main(["prepare", "fitted", *words]) == 0
+def test_faces_lie_on_the_median_and_synthetic_ones_join_training(root, synthetic, tmp_path):
+    words = [
+        "--root",
+        str(root.path),
+        "--synthetic",
+        str(synthetic.path),
+        "--out",
+        str(tmp_path / "f"),
+        "--workers",
+        "1",
+    ]
+    assert main(["prepare", "aligned", *words]) == 0
     store, parts = open_store(tmp_path / "f"), folds.strict(root)
     assert (store.info.size, store.info.channels, store.info.dataset) == (SIZE, 1, "table")
     framing = framing_of(root, parts.train)
     target = np.array(framing.points, np.float32)
     for name in ("train", "valid", "test"):
-        joined = {f"drawn/{face}" for face in drawn.ids} if name == "train" else set()
+        joined = {f"synthetic/{face}" for face in synthetic.ids} if name == "train" else set()
         rows = {str(root.ids[i]) for i in getattr(parts, name)} | joined
         assert set(store.ids[store.split == name]) == rows
     assert [skipped.id for skipped in store.skipped] == ["twin"]
@@ -56,38 +65,38 @@ def test_faces_lie_on_the_median_and_drawn_ones_join_training(root, drawn, tmp_p
                 continue
             framed = frame_face(root.image(where[name]), before, None, framing, 32)
         else:
-            k = list(drawn.ids).index(name.removeprefix("drawn/"))
-            framed = frame_face(drawn.image(k), drawn.landmarks[k], None, framing, 32)
-            assert np.array_equal(store.action_units[i], drawn.action_units[k])
+            k = list(synthetic.ids).index(name.removeprefix("synthetic/"))
+            framed = frame_face(synthetic.image(k), synthetic.landmarks[k], None, framing, 32)
+            assert np.array_equal(store.action_units[i], synthetic.action_units[k])
         assert np.abs(store.image(i).astype(int) - framed.pixels).max() <= 1  # as `mien predict` cuts a face of a photo
         np.testing.assert_allclose(store.landmarks[i], framed.landmarks, atol=1e-3)
         left = similarity(five_points(store.landmarks[i]), target)  # the best fit is reached: nothing is left to move
         np.testing.assert_allclose(left, [[1, 0, 0], [0, 1, 0]], atol=1e-3)
     assert (store.info.notes["licence"], store.info.notes["faces"]) == ("mine", "given")
     assert store.info.notes["source"] == root.fingerprint
-    assert store.info.notes["drawn_source"] == drawn.fingerprint
+    assert store.info.notes["synthetic_source"] == synthetic.fingerprint
     again = folds.strict(store, seed=3)  # its validation part is official now
     assert {str(store.ids[i]) for i in again.valid} == {str(root.ids[i]) for i in parts.valid}
 
 
-def test_what_cannot_be_fitted(root, drawn, tmp_path):
+def test_what_cannot_be_fitted(root, synthetic, tmp_path):
     blind = write_store(
         [face._replace(landmarks=None, visible=None) for face in faces(14, size=SIZE, subjects=7)],
         tmp_path / "blind", dataset="table", size=SIZE,
     )  # fmt: skip
     with pytest.raises(UsageError, match="leave out --align"):
-        prepare("fitted", root=root.path, out=tmp_path / "o", align=True, workers=1)
+        prepare("aligned", root=root.path, out=tmp_path / "o", align=True, workers=1)
     for source, more, message in (
         (blind.path, None, "has no landmarks to fit"),
         (root.path, root.path, "not of synthetic faces"),
         (tmp_path / "none", None, "does not exist"),
     ):
         with pytest.raises(DataError, match=message):
-            prepare("fitted", root=source, out=tmp_path / "o", drawn=more, workers=1)
+            prepare("aligned", root=source, out=tmp_path / "o", synthetic=more, workers=1)
 
 
 def test_some_training_faces_are_there_unaligned_too(root, tmp_path):
-    prepare("fitted", root=root.path, out=tmp_path / "w", whole=0.5, workers=1)
+    prepare("aligned", root=root.path, out=tmp_path / "w", whole=0.5, workers=1)
     store, where = open_store(tmp_path / "w"), {str(name): i for i, name in enumerate(root.ids)}
     extra = [i for i, name in enumerate(store.ids) if name.startswith("whole/")]
     train = set(store.ids[store.split == "train"])
@@ -100,4 +109,4 @@ def test_some_training_faces_are_there_unaligned_too(root, tmp_path):
         np.testing.assert_array_equal(store.landmarks[i], root.landmarks[where[name]])
     assert store.info.notes["whole"] == "0.5"
     with pytest.raises(UsageError, match="--whole 2"):
-        prepare("fitted", root=root.path, out=tmp_path / "x", whole=2.0, workers=1)
+        prepare("aligned", root=root.path, out=tmp_path / "x", whole=2.0, workers=1)

@@ -1,6 +1,6 @@
-"""What maps without any evidence score against AU cues: the floors to read every alignment score beside.
+"""What maps without any evidence score against AU cues: the baselines to read every alignment score beside.
 
-    python benchmarks/floors.py [--faces 280] [--size 112] [--codebook corrected]
+    python benchmarks/baselines.py [--faces 280] [--size 112] [--codebook corrected]
 
 Synthetic faces with exact landmarks. The dataset-mean cue comes from the first half, scores from the second half.
 """
