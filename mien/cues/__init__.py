@@ -13,13 +13,14 @@ from mien.cues.config import CueConfig
 if TYPE_CHECKING:
     from mien.cues.codebook import load_codebook
     from mien.cues.controls import MeanCue
-    from mien.cues.render import CONTROLS, CUES, mean_cue, per_class_maps, render_cue
+    from mien.cues.render import CONTROLS, CUES, has_cue, mean_cue, per_class_maps, render_cue
 
 __all__ = [
     "CONTROLS",
     "CUES",
     "CueConfig",
     "MeanCue",
+    "has_cue",
     "load_codebook",
     "mean_cue",
     "per_class_maps",

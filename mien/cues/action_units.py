@@ -244,17 +244,42 @@ def draw_canvas(
     antialiasing; 3x3 box blur; bilinear resize back; maximum over action units; min-max per image; then, for another
     `size`, bilinear with aligned corners and antialiasing, clamped to the map's own range.
     """
-    numbers = choice.slots[rows]
-    merged, usable, touches = canvas_maps(landmarks, numbers, None, book, image_size)
-    picked = numbers.flatten(1)
-    valid = choice.drawn[rows] & usable.gather(1, picked).all(1) & touches.gather(1, picked).any(1)
+    valid = canvas_valid(landmarks, rows, book, choice, image_size)
+    merged = canvas_maps(landmarks, choice.slots[rows], None, book, image_size)[0]
     return paper_resize(min_max(merged), size), valid
+
+
+def canvas_valid(
+    landmarks: Tensor, rows: Tensor, book: Geometry, choice: Choice, image_size: tuple[int, int]
+) -> Tensor:
+    """Which faces have a map in `draw_canvas`, (B,) bool: every point is known, and some ellipse touches the canvas."""
+    *_, usable, touches = canvas_ellipses(landmarks, book, image_size)
+    picked = choice.slots[rows].flatten(1)
+    return choice.drawn[rows] & usable.gather(1, picked).all(1) & touches.gather(1, picked).any(1)
 
 
 def canvas_maps(
     landmarks: Tensor, numbers: Tensor, strength: Tensor | None, book: Geometry, image_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Action units `numbers` (B, S, P) merged by maximum, (B, 1, H, W), each times its `strength` (B, S) where given.
+
+    Also (B, E) bool: the points of an ellipse are known; they are and it touches the canvas.
+    """
+    height, width = image_size
+    cx, cy, axes, usable, touches = canvas_ellipses(landmarks, book, image_size)
+    merged = torch.full((len(numbers), 1, height, width), PAPER_BACKGROUND, device=cx.device, dtype=cx.dtype)
+    for s in range(numbers.shape[1]):
+        filled = _sampled(pick_axes(cx, cy, axes, numbers[:, s]), image_size)
+        blurred = F.avg_pool2d(F.pad(filled[:, None], (1, 1, 1, 1), mode="reflect"), 3, 1)
+        drawn = F.interpolate(blurred, size=image_size, mode="bilinear", align_corners=False)
+        merged = torch.maximum(merged, drawn if strength is None else drawn * strength[:, s, None, None, None])
+    return merged, usable, touches
+
+
+def canvas_ellipses(
+    landmarks: Tensor, book: Geometry, image_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Every ellipse of a "canvas" codebook in whole pixels: centre x and y (B, E), semi-axes (B, E, 2).
 
     Also (B, E) bool: the points of an ellipse are known; they are and it touches the canvas.
     """
@@ -273,13 +298,7 @@ def canvas_maps(
     outside_x = (cx - cx.clamp(0, width - 1)) / axes[..., 0].clamp_min(0.5)
     outside_y = (cy - cy.clamp(0, height - 1)) / axes[..., 1].clamp_min(0.5)
     touches = (outside_x.square() + outside_y.square() <= 1) & usable
-    merged = torch.full((len(numbers), 1, height, width), PAPER_BACKGROUND, device=cx.device, dtype=cx.dtype)
-    for s in range(numbers.shape[1]):
-        filled = _sampled(pick_axes(cx, cy, axes, numbers[:, s]), image_size)
-        blurred = F.avg_pool2d(F.pad(filled[:, None], (1, 1, 1, 1), mode="reflect"), 3, 1)
-        drawn = F.interpolate(blurred, size=image_size, mode="bilinear", align_corners=False)
-        merged = torch.maximum(merged, drawn if strength is None else drawn * strength[:, s, None, None, None])
-    return merged, usable, touches
+    return cx, cy, axes, usable, touches
 
 
 def pick_axes(cx: Tensor, cy: Tensor, axes: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:

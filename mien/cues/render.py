@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from mien.cues import controls
-from mien.cues.action_units import draw_canvas, draw_face
-from mien.cues.codebook import choice, drawn_units, geometry, load_codebook
+from mien.cues.action_units import canvas_valid, draw_canvas, draw_face
+from mien.cues.codebook import Choice, choice, drawn_units, geometry, load_codebook
 from mien.cues.config import CueConfig
 from mien.cues.heatmaps import draw_landmarks, point_weights
 from mien.cues.masks import draw_masks
 from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
-from mien.cues.saliency import draw_saliency
+from mien.cues.saliency import draw_saliency, has_contrast
 from mien.errors import UsageError
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
@@ -39,11 +39,17 @@ class Faces(NamedTuple):
     """(B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown, where given."""
 
 
+def _class_rows(config: CueConfig, faces: Faces) -> tuple[Choice, Tensor]:
+    """What the codebook draws for each class, and the row of every face in it."""
+    table = choice(config.codebook, faces.scheme, config.kind == "au_generic", faces.landmarks.device)
+    labels, last = faces.labels, len(table.drawn) - 1
+    return table, torch.where((labels < 0) | (labels >= last), last, labels)
+
+
 def _action_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
-    landmarks, labels, device = faces.landmarks, faces.labels, faces.landmarks.device
-    book = geometry(config.codebook, faces.image_size, device)
-    table = choice(config.codebook, faces.scheme, config.kind == "au_generic", device)
-    rows = torch.where((labels < 0) | (labels >= len(table.drawn) - 1), len(table.drawn) - 1, labels)
+    landmarks = faces.landmarks
+    book = geometry(config.codebook, faces.image_size, landmarks.device)
+    table, rows = _class_rows(config, faces)
     draw = draw_face if load_codebook(config.codebook).drawing == "face" else draw_canvas
     return draw(landmarks, rows, book, table, faces.image_size, size)
 
@@ -150,6 +156,43 @@ def render_cue(
             change = CONTROLS[config.control]
             maps = maps if change is None else change(maps)
         return Cue(torch.where(valid[:, None, None, None], maps, 0.0), valid)
+
+
+SMALL = (7, 7)
+"""Size of maps of which only the validity counts."""
+
+
+def has_cue(
+    config: CueConfig,
+    landmarks: Tensor,
+    labels: Tensor,
+    *,
+    scheme: str = "basic-7",
+    image_size: Size,
+    images: Tensor | None = None,
+    action_units: Tensor | None = None,
+) -> Tensor:
+    """Whether each face has a plain cue, (B,) bool: `render_cue(...).valid` without the cost of the maps."""
+    plain = replace(config, control="none")
+    if config.kind == "saliency" and images is not None:
+        return has_contrast(images)
+    if config.kind in ("au", "au_generic") and load_codebook(config.codebook).drawing == "canvas":
+        faces = Faces(landmarks.float(), labels.to(landmarks.device), scheme, image_size, None, None)
+        table, rows = _class_rows(plain, faces)
+        return canvas_valid(
+            faces.landmarks, rows, geometry(config.codebook, image_size, landmarks.device), table, image_size
+        )
+    cue = render_cue(
+        plain,
+        landmarks,
+        labels,
+        scheme=scheme,
+        image_size=image_size,
+        size=SMALL,
+        images=images,
+        action_units=action_units,
+    )
+    return cue.valid
 
 
 def per_class_maps(

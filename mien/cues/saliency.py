@@ -40,8 +40,13 @@ def draw_saliency(config: CueConfig, images: Tensor | None, size: tuple[int, int
         maps = spectral_residual(pictures)
     else:
         maps = saliency_map(_msi_net(config.saliency, pictures.device), pictures)
-    levels = luma(pictures).flatten(1)
-    return resize(maps, size).clamp(0, 1), levels.amax(1) - levels.amin(1) >= FLAT
+    return resize(maps, size).clamp(0, 1), has_contrast(pictures)
+
+
+def has_contrast(images: Tensor) -> Tensor:
+    """Whether a picture (B, 3, H, W) in [0, 1] is salient anywhere, (B,) bool: its grey levels are not all alike."""
+    levels = luma(images.float()).flatten(1)
+    return levels.amax(1) - levels.amin(1) >= FLAT
 
 
 @lru_cache(maxsize=2)

@@ -78,7 +78,7 @@ Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a
 
 `{recipe.model.backbone}` with head `{recipe.model.head}`{placed}, input {recipe.model.size} px, seed {recipe.run.seed}.
 Training {training}.
-Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
+{_coverage(run)}Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
 
 ## Data
 
@@ -122,6 +122,15 @@ def _data(run: Run) -> str:
         f"Protocol `{run.results['protocol']}`. The licence of the data may limit the use of the weights.",
     ]
     return "\n".join(filter(None, lines))
+
+
+def _coverage(run: Run) -> str:
+    """A line for each part of the training that needs a cue: how many faces have one; nothing for an older run."""
+    lines = [
+        f"{part}: {one['with_cue']} of {one['faces']} training faces have a cue ({one['cue']}).\n"
+        for part, one in run.env.get("cues", {}).items()
+    ]
+    return "".join(lines)
 
 
 def _synthetic(run: Run) -> str:

@@ -12,7 +12,7 @@ from mien.config import Recipe
 from mien.cues import mean_cue, render_cue
 from mien.data.cutmix import mix_cue
 from mien.data.store import Store
-from mien.data.transforms import as_pictures, denormalised
+from mien.data.transforms import denormalised, normalise, resize_faces
 from mien.schema import Batch, Cue, IntArray
 
 CHUNK = 256
@@ -47,14 +47,27 @@ def images_for_cue(recipe: Recipe, batch: Batch) -> Tensor | None:
     return denormalised(batch.images, recipe.model.preprocessing) if recipe.cue.kind == "saliency" else None
 
 
+def faces_of(
+    recipe: Recipe, store: Store, labels: IntArray, rows: IntArray
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor]]:
+    """Landmarks, labels, pictures and action units of `rows`, CHUNK at a time, in the frame of the net, not augmented.
+
+    Pictures, RGB (B, 3, S, S) in [0, 1] as the net sees them, only where the recipe's cue is drawn from them.
+    """
+    size, preprocessing = recipe.model.size, recipe.model.preprocessing
+    for part in np.split(rows, range(CHUNK, len(rows), CHUNK)):
+        points = torch.from_numpy(store.landmarks[part].astype(np.float32))
+        pictures = None
+        if recipe.cue.kind == "saliency":
+            images, points = resize_faces(torch.from_numpy(store.images(part)).permute(0, 3, 1, 2), points, size)
+            pictures = denormalised(normalise(images, preprocessing), preprocessing)
+        else:
+            points = (points + 0.5) * (size / store.info.size) - 0.5
+        yield points, torch.from_numpy(labels[part]), pictures, torch.from_numpy(store.action_units[part])
+
+
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
-    """Dataset-mean cue (1, 1, side, side) over `rows`, e.g. the training faces: the strongest map that never saw the face."""
-    frame = (store.info.size, store.info.size)
-
-    def batches() -> Iterator[tuple[Tensor | None, ...]]:
-        for part in np.split(rows, range(CHUNK, len(rows), CHUNK)):
-            points = torch.from_numpy(store.landmarks[part].astype(np.float32))
-            pictures = as_pictures(store.images(part)) if recipe.cue.kind == "saliency" else None
-            yield points, torch.from_numpy(labels[part]), pictures, torch.from_numpy(store.action_units[part])
-
-    return mean_cue(recipe.cue, batches(), scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
+    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it."""
+    frame = (recipe.model.size, recipe.model.size)
+    batches = faces_of(recipe, store, labels, rows)
+    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]

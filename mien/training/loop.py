@@ -20,6 +20,7 @@ from mien.errors import DataError
 from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
+from mien.training.coverage import coverage_columns
 from mien.training.guidance import guidance_terms, guided_forward
 from mien.training.guides import active
 from mien.training.notes import next_command
@@ -73,6 +74,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
             "lr": session.optimizer.param_groups[0]["lr"],
             **{f"train_{name}": value for name, value in totals.items()},
             **{f"valid_{name}": value for name, value in scores.items()},
+            **coverage_columns(session.coverage),
             "seconds": round(seconds, 2),
             "images_per_second": round(len(rows) / seconds, 1),
         }

@@ -29,6 +29,7 @@ from mien.files import write_atomic
 from mien.models import Alignment, Classifier, create_model
 from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
+from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of, refuse_never
 from mien.training.cues import mean_of_cue
 from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
@@ -65,6 +66,8 @@ class Session(NamedTuple):
     """All pictures on the device, with run.in_memory."""
     drawn: dict[tuple[int, int], Cue]
     """Cues of the validation faces, drawn in the first validation: batch, map -> cue."""
+    coverage: dict[str, Coverage]
+    """Part of the recipe that needs a cue -> how many training faces have it."""
 
     @property
     def evaluated(self) -> Classifier:
@@ -75,13 +78,7 @@ class Session(NamedTuple):
 def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
     run = recipe.run
-    try:
-        fabric = Fabric(
-            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"run: {' '.join(str(error).split())}") from error
-    fabric.launch()
+    fabric = open_fabric(recipe)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -89,6 +86,10 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     taught_classes(recipe, 1)
 
     refuse_leaking_start(recipe, store, split)
+    refuse_never(recipe)
+    wanted = recipe.data.targets
+    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
+    coverage = coverage_of(recipe, store, targets, split.train)
     torch.manual_seed(run.seed)
     model = create_model(
         recipe.model, classes, recipe.guidance.layers, recipe.transformer, recipe.data.targets == "both"
@@ -106,9 +107,11 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if fabric.is_global_zero:
         for guide in guides:
             print(describe(guide, model), flush=True)
+        for line in coverage_lines(coverage):
+            print(line, flush=True)
         if label_leak(recipe):
             print(LEAK, flush=True)
-        start_run(out, recipe, store, split, str(fabric.device), colour)
+        start_run(out, recipe, store, split, str(fabric.device), colour, coverage)
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
@@ -121,8 +124,6 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
         image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
-    wanted = recipe.data.targets
-    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     weight = None
     if recipe.data.balance in ("weights", "weights_max"):
         weight = class_weights(labels[split.train], classes, recipe.data.balance).to(fabric.device)
@@ -130,8 +131,22 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if memory is not None:
         memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
     return Session(
-        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {}
-    ), state
+        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
+        coverage,
+    ), state  # fmt: skip
+
+
+def open_fabric(recipe: Recipe) -> Fabric:
+    """Devices and precision of a recipe, launched; UsageError for what this machine does not have."""
+    run = recipe.run
+    try:
+        fabric = Fabric(
+            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"run: {' '.join(str(error).split())}") from error
+    fabric.launch()
+    return fabric
 
 
 def prepare_guides(
@@ -198,8 +213,9 @@ def refuse_leaking_start(recipe: Recipe, store: Store, split: Split) -> None:
 
 
 def start_run(
-    out: Path, recipe: Recipe, store: Store, split: Split, device: str, colour: Sequence[float] | None
-) -> None:
+    out: Path, recipe: Recipe, store: Store, split: Split, device: str, colour: Sequence[float] | None,
+    coverage: dict[str, Coverage],
+) -> None:  # fmt: skip
     """Create or check the run folder and write what the run depends on."""
     checkpoint.open_run(out, recipe)
     facts = checkpoint.environment(
@@ -207,7 +223,7 @@ def start_run(
         {
             "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | synthetic_faces(store, split),
             "framing": framing_of(store, split.train)._asdict(),
-            **({} if colour is None else {"mask_colour": colour}),
+            **({} if colour is None else {"mask_colour": colour}), **coverage_facts(coverage),
         },
     )  # fmt: skip
     before = out / "environment.json"
