@@ -213,12 +213,6 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.select == "last" and self.patience:
             raise UsageError("optim.patience stops when a score no longer rises, but optim.select last looks at none.")
-        shares = [step[1] for step in self.sizes if len(step) == 2 and step[0] == int(step[0]) >= 16 and step[1] > 0]
-        if len(shares) < len(self.sizes) or sum(shares) > 1:
-            raise UsageError(
-                f"optim.sizes is {self.sizes}; it must be a list of [side of at least 16, share of the epochs], with shares "
-                "above 0 that add up to at most 1."
-            )
 
 
 @dataclass(frozen=True)

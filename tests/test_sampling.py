@@ -112,4 +112,4 @@ def test_small_pictures_come_first() -> None:
 @pytest.mark.parametrize("sizes", [[[32, 0.8], [40, 0.4]], [[8, 0.5]], [[32.5, 0.5]], [[32, 0]], [[32]]])
 def test_sizes_that_cannot_be_meant(sizes: list) -> None:
     with pytest.raises(UsageError, match=r"optim\.sizes"):
-        OptimConfig(sizes=sizes)
+        training_size(Recipe(optim=OptimConfig(sizes=sizes)), 1)

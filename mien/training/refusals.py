@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mien.config import Recipe
+from mien.data.sampling import training_size
 from mien.errors import UsageError
 from mien.explain import left_as_found
 from mien.losses.alignment import alignment_loss, compared_map
@@ -24,6 +25,7 @@ NOTHING = 1e-5
 
 def refuse_sizes(recipe: Recipe, model: Classifier) -> None:
     """UsageError where the net cannot take pictures of a side in optim.sizes, found by showing it an empty one."""
+    training_size(recipe, 1)
     for side in {int(side) for side, _ in recipe.optim.sizes}:
         images = torch.zeros(1, 3, side, side)
         try:
