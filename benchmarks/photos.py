@@ -2,7 +2,7 @@
 
     python benchmarks/photos.py RUN PHOTOS [--repeats 3]
 
-RUN is a run folder (`box`: the bundled model), PHOTOS a folder with one face a photo. Files are read, decoded,
+RUN is a run folder (`bundled`: the bundled model), PHOTOS a folder with one face a photo. Files are read, decoded,
 searched, aligned and classified; nothing is kept from the call before. On a busy machine only the processor time says something.
 """
 
@@ -64,7 +64,7 @@ def measure(model, photos: list[Path], repeats: int) -> list[Timed]:
 
 def cold_start(run: str, photo: Path, repeats: int) -> Timed:
     """`mien predict PHOTO` as a new process."""
-    words = [sys.executable, "-m", "mien.cli", "predict", str(photo), *([] if run == "box" else ["--run", run])]
+    words = [sys.executable, "-m", "mien.cli", "predict", str(photo), *([] if run == "bundled" else ["--run", run])]
     walls, cpus = [], []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     for _ in range(repeats):
@@ -95,7 +95,7 @@ def main() -> None:
     from mien.predict.sources import PICTURE_SUFFIXES, walk
 
     photos = [path for path, reason in walk(options.photos, PICTURE_SUFFIXES) if reason is None]
-    model = mien.load(None if options.run == "box" else options.run)
+    model = mien.load(None if options.run == "bundled" else options.run)
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print(f"{len(photos)} photos, run {model.name}, {os.cpu_count()} cores, load before {load}\n")
     rows = [*measure(model, photos, options.repeats), cold_start(options.run, photos[0], options.repeats)]

@@ -1,7 +1,9 @@
 """Damaged, odd and hostile files: one clear line each, the others are still done, and no mutation of a file crashes."""
 
 import io
+import os
 import struct
+import tracemalloc
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -13,10 +15,12 @@ import tiny
 from PIL import Image
 
 from mien.errors import PictureError
-from mien.faces.pictures import load_picture
+from mien.faces import pictures
+from mien.faces.pictures import cut_square, load_picture, picture_size, whole_square
 from mien.predict.model import load
 from mien.predict.sources import pictures_at, pictures_in
 from mien.training.loop import fit
+from mien.web.page import read_photo
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +228,93 @@ def test_no_mutation_of_a_file_crashes(model, tmp_path, count):
     print(dict(kinds.most_common()))
     assert kinds["faces"] > 0
     assert sum(kinds.values()) >= count
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 40 40
+%%EndComments
+{ } loop
+"""
+
+
+@pytest.fixture
+def recording_gs(tmp_path, monkeypatch):
+    """A Ghostscript first in the path that writes down that it was started."""
+    if os.name != "posix":
+        pytest.skip("a script that is a program")
+    folder, note = tmp_path / "bin", tmp_path / "started.txt"
+    folder.mkdir()
+    (folder / "gs").write_text(f"#!/bin/sh\necho started >> '{note}'\nexit 1\n")
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return note
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.eps", "photo.png"])
+@pytest.mark.parametrize(
+    "content", [EPS, b"\xc5\xd0\xd3\xc6\x20\0\0\0" + (len(EPS)).to_bytes(4, "little") + bytes(20) + EPS]
+)
+def test_a_photo_that_is_a_program_is_not_run(name, content, tmp_path, model, recording_gs):
+    file = tmp_path / name
+    file.write_bytes(content)
+    ways = [
+        lambda: load_picture(file), lambda: load_picture(content), lambda: picture_size(file),
+        lambda: read_photo(bytearray(content)),
+    ]  # fmt: skip
+    for way in ways:
+        with pytest.raises(PictureError, match="a PostScript program, not a picture"):
+            way()
+    assert model.predict(file)[0].reason == "a PostScript program, not a picture"
+    assert not recording_gs.exists()
+
+
+def exploding(error: Exception):
+    def load(self, *arguments):
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize("error", [TypeError("float"), KeyError(270), struct.error("unpack"), RuntimeError("avif"), MemoryError(),
+                                   ZeroDivisionError("division"), AssertionError(), RecursionError("deep")])  # fmt: skip
+def test_whatever_a_decoder_raises_is_one_row(error, tmp_path, model, monkeypatch):
+    parts.save(tmp_path / "a.png", PHOTO)
+    parts.save(tmp_path / "b.bmp", PHOTO)
+    from PIL import PngImagePlugin
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", exploding(error))
+    bad, good = model.predict(tmp_path)
+    assert bad.reason.startswith(("damaged picture (", "there is not enough memory"))
+    assert len(good.faces) == 1
+
+
+def test_the_square_of_a_panorama_takes_little_memory():
+    image = np.zeros((1500, 30_000, 3), np.uint8)
+    image[:, 15_000:] = 200
+    tracemalloc.start()
+    small, matrix = cut_square(image, whole_square(*image.shape[:2]), 96)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6  # of 2.7 GB
+    assert small.shape == (96, 96, 3)
+    assert small[47, 80].min() > 180
+    assert small[47, 30].max() == 0
+    assert small[10].max() == 0
+    np.testing.assert_allclose(matrix @ [14_999.5, 749.5, 1], [47.5, 47.5], atol=1e-3)
+
+
+def test_a_large_square_is_cut_as_if_it_were_whole(monkeypatch):
+    image = np.kron(
+        np.random.default_rng(0).integers(0, 255, (8, 40, 3), dtype=np.uint8), np.ones((25, 25, 1), np.uint8)
+    )
+    for square in (whole_square(*image.shape[:2]), (-300, 20, 900), (100, -50, 400)):
+        whole, matrix = cut_square(image, square, 50)
+        with monkeypatch.context() as patch:
+            patch.setattr(pictures, "MAX_SQUARE", 1)
+            patch.setattr(pictures, "MAX_SIDE", 8 * 250)
+            small, same = cut_square(image, square, 50)
+        np.testing.assert_array_equal(matrix, same)
+        assert np.abs(whole.astype(int) - small).mean() < 8

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,31 @@ def test_project_files_agree():
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert f"[{__version__}]" in TEXTS[ROOT / "CHANGELOG.md"]
     assert all(f"`mien {verb}`" in TEXTS[ROOT / "CHANGELOG.md"] for verb in VERBS)
+
+
+OLD_WORDS = [
+    r"look-?alikes?", r"laid alike", r"lies? alike", r"as they lie", r"drawn (faces?|people|heads?|truth)", r"in the box", r"floors?",
+    r"faint(est|ly)?", r"surest", r"too (modest|sure)", r"luck of", r"leans? (up|down)wards", r"(mis)?taken for", r"published flags?",
+    r"fitted (store|faces?)", r"`fitted`",
+]  # fmt: skip
+"""Words that once stood for a term of the field; docs/glossary.md has the terms."""
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_the_documents_use_the_terms_of_the_field(page):
+    found = re.findall(rf"(?i)\b(?:{'|'.join(OLD_WORDS)})(?!\w)", TEXTS[page])
+    assert not found, found
+
+
+def test_paragraphs_are_single_lines():
+    """A paragraph is one line: an editor wraps it, and a change shows what changed."""
+    wrapped = []
+    for page, text in TEXTS.items():
+        plain = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S)
+        lines = plain.split("\n")
+        wrapped += [
+            f"{page.name}: {second[:60]}"
+            for first, second in pairwise(lines)
+            if re.match(r"[A-Za-z(*\[`]", first) and re.match(r"[A-Za-z(\[`]", second)
+        ]
+    assert not wrapped, wrapped[:10]

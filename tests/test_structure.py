@@ -215,6 +215,18 @@ FORBIDDEN = {
 }
 
 
+def test_pictures_are_opened_in_one_place():
+    """There the formats that count are named: an EPS file is a program that Pillow runs."""
+    places = {r"\bImage\.open\(": "faces/pictures.py"}
+    wrong = [
+        f"{path.relative_to(PACKAGE)}: {pattern}"
+        for pattern, place in places.items()
+        for path in FILES
+        if re.search(pattern, path.read_text(encoding="utf-8")) and str(path.relative_to(PACKAGE)) != place
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 SAFE_UNPICKLING = "label_pickle.py"
 """AUDetNet published its labels as pickles; this one reader runs nothing of what they say."""
 

@@ -1,10 +1,12 @@
-"""The page's functions: synthetic faces, cards, photos, limits. Gradio is not needed; the browser test is in test_page.py."""
+"""The page: synthetic faces, cards, photos, its guard and its server. A browser looks at it in test_page.py."""
 
-import asyncio
-import base64
+import http.client
 import io
+import json
 import re
-import sys
+import socket
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +21,7 @@ from mien.errors import DataError, PictureError, UsageError
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.synthetic.sample import UNIT_ACTIONS
 from mien.training.loop import fit
-from mien.web import cards, is_loopback, limits, page, serve, synthetic, warn_of
+from mien.web import cards, guard, page, report, serve, server, synthetic, warn_of
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,23 @@ def served(tmp_path_factory):
     return page.Served(model, "found by a test", page.methods_of(model))
 
 
-def data_url(image: np.ndarray, kind: str = "PNG", **options) -> str:
+def encoded(image: np.ndarray, kind: str = "PNG", **options) -> bytearray:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return bytearray(buffer.getvalue())
+
+
+def asked(served, path: str, body: object, **fields: str):
+    """Status and answer of a question; a dict is asked as JSON, bytes as a photo."""
+    is_photo = isinstance(body, bytes | bytearray)
+    kind = guard.BYTES if is_photo else guard.JSON
+    sent = bytearray(body if is_photo else json.dumps(body).encode())
+    answer = page.answer(served, 10**7, server.Question(path, fields, kind, sent))
+    return answer.status, json.loads(answer.body) if answer.kind == "application/json" else answer.body
+
+
+def face_asked(units: dict | None = None, person: int = 1, yaw: float = 0, pitch: float = 0) -> dict:
+    return {"units": synthetic.START if units is None else units, "person": person, "yaw": yaw, "pitch": pitch}
 
 
 # synthetic faces
@@ -86,8 +101,9 @@ def test_what_cannot_be_drawn(words, units, options):
 
 
 def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
-    values = page.start_values()
-    shown = page.explain_drawn(served, "layer_cam", "Sadness", 2, 10, 0, *values)
+    status, found = asked(served, "/look", face_asked(None, 2, 10), method="layer_cam", expression="Sadness")
+    assert status == 200
+    shown = found["html"]
     face = synthetic.draw_face(synthetic.START, 2, 10, 0)
     direct = replace(served.model, provider=synthetic.finder_of(face)).predict(face.image).faces[0]
     assert f"Synthetic face: {direct.expression} {direct.confidence:.0%}" in shown
@@ -97,12 +113,32 @@ def test_the_card_of_a_drawn_face_says_what_the_model_says(served):
     assert "layer_cam: Sadness" in shown
     assert shown.count("<img") == 4
     assert "unsure" in shown
+    assert found["csv"].splitlines()[1].split(",")[1] == "synthetic face"
 
 
-def test_a_preset_answers_with_the_card_and_the_sliders(served):
-    card, *values = page.explain_preset(served, "Anger", "cam", page.PREDICTED, 1, 0, 0)
-    assert dict(zip(synthetic.UNITS, values, strict=True)) == synthetic.preset("Anger")
-    assert card == page.explain_drawn(served, "cam", page.PREDICTED, 1, 0, 0, *values)
+def test_the_page_is_told_all_that_its_controls_need(served):
+    _, known = asked(served, "/settings", b"")
+    assert list(known["groups"]) == list(synthetic.UNIT_GROUPS)
+    assert known["presets"]["Anger"] == synthetic.preset("Anger")
+    assert {name for name, _, _ in known["examples"]} <= set(synthetic.PRESETS)
+    assert len(known["examples"]) == 3
+    assert known["classes"] == list(served.model.classes)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, [], 7, {"units": 3}, {"units": {"AU12": "x"}, "person": 1, "yaw": 0, "pitch": 0}, face_asked({"AU99": 1}),
+             face_asked({"AU12": float("nan")}), face_asked(person=99), {"units": {}, "person": 1e400, "yaw": 0, "pitch": 0}],
+)  # fmt: skip
+def test_what_no_face_is_drawn_of_is_told(served, body):
+    status, found = asked(served, "/look", body)
+    assert status == 422
+    assert len(found["message"]) > 20
+
+
+def test_unknown_maps_and_expressions_are_told(served):
+    assert "unknown map 'x'" in asked(served, "/look", face_asked(), method="x")[1]["message"]
+    assert "unknown expression 'x'" in asked(served, "/look", face_asked(), expression="x")[1]["message"]
+    assert "time must be" in asked(served, "/frame", encoded(picture()), time="nan")[1]["message"]
 
 
 # cards
@@ -144,23 +180,43 @@ def test_a_photo_with_many_faces_shows_the_first():
 
 
 def test_the_first_screen_says_what_it_is_and_what_is_prohibited():
-    shown = cards.header("<run>", "found by mediapipe")
-    assert "expression recognition" in shown
-    assert "never what the person feels" in shown
-    assert "at work or in education is prohibited" in shown
-    assert "&lt;run&gt;" in shown
-    assert not re.search(r"https?://", shown + cards.STYLE + cards.PICKER_SCRIPT + cards.picker(1))
+    assert "expression recognition" in cards.TITLE
+    assert "never what the person feels" in cards.NOTICE
+    assert "at work or in education is prohibited" in cards.NOTICE
 
 
 # photos
 
 
 def test_a_photo_shows_every_face(served):
-    shown = page.explain_photo(served, served.methods[0], page.PREDICTED, data_url(picture((10, 10), (80, 20))))
-    assert shown.count("mien-card") == 2
-    assert "2 faces" in shown
-    assert "No result: no face found." in page.explain_photo(served, "cam", page.PREDICTED, data_url(picture()))
-    assert "Choose a photo" in page.explain_photo(served, "cam", page.PREDICTED, "")
+    status, found = asked(served, "/look", encoded(picture((10, 10), (80, 20))), name="=two.png")
+    assert status == 200
+    assert found["html"].count("mien-card") == found["faces"] == 2
+    assert "2 faces" in found["html"]
+    assert found["csv"].splitlines()[1].split(",")[1] == "./=two.png"
+    assert "No result: no face found." in asked(served, "/look", encoded(picture()))[1]["html"]
+
+
+def test_a_frame_gives_boxes_in_shares_and_rows_without_maps(served):
+    status, found = asked(served, "/frame", encoded(picture((10, 10), (80, 20))), name="v.mp4", time="1.5", frame="3")
+    assert status == 200
+    assert [sorted(face) for face in found["faces"]] == [
+        ["abstained", "box", "confidence", "expression", "probabilities"]
+    ] * 2
+    direct = served.model.predict(picture((10, 10), (80, 20)))[0]
+    np.testing.assert_allclose(found["faces"][0]["box"], np.array(direct.faces[0].box) / [160, 96, 160, 96])
+    assert found["csv"].splitlines()[1].startswith("1,v.mp4,3,1.5,160,96,2,1,")
+    assert "method" not in found["csv"]
+
+
+@pytest.mark.parametrize("corners", [(), ((10, 10),), ((2, 2), (30, 30), (60, 2), (90, 30), (120, 2))])
+def test_a_report_is_one_page(served, corners):
+    status, found = asked(served, "/report", encoded(picture(*corners, size=(200, 96))), name="one.png")
+    assert status == 200
+    assert found.startswith(b"%PDF")
+    assert found.count(b"/Type /Page\n") + found.count(b"/Type /Page ") <= 1
+    assert asked(served, "/report", face_asked())[1].startswith(b"%PDF")
+    assert report.MOST == 3
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -172,37 +228,121 @@ def test_photos_are_turned_upright(orientation):
     exif[0x0112] = orientation
     turn = {1: 0, 3: 180, 6: 90, 8: 270}[orientation]
     stored = stored.rotate(turn, expand=True)
-    found = limits.read_photo(data_url(np.asarray(stored), "PNG", exif=exif))
-    assert np.array_equal(found, image)
+    assert np.array_equal(page.read_photo(encoded(np.asarray(stored), "PNG", exif=exif)), image)
 
 
 def test_large_photos_are_made_smaller_and_huge_ones_refused(monkeypatch):
-    assert limits.read_photo(data_url(np.zeros((20, 3200, 3), np.uint8))).shape == (10, 1600, 3)
-    monkeypatch.setattr(limits, "MEGAPIXELS", 0.001)
-    with pytest.raises(PictureError, match="megapixels are too many"):
-        limits.read_photo(data_url(np.zeros((40, 40, 3), np.uint8)))
+    assert page.smaller(np.zeros((20, 3200, 3), np.uint8)).shape == (10, 1600, 3)
+    monkeypatch.setattr(page, "MEGAPIXELS", 0.001)
+    with pytest.raises(PictureError, match="40 x 40 pixels are too many"):
+        page.read_photo(encoded(np.zeros((40, 40, 3), np.uint8)))
 
 
 @pytest.mark.parametrize(
-    "sent", [7, "x", "data:image/png;base64,@@@", "data:image/png;base64,", "data:text/plain;base64,aGVsbG8="]
+    "sent",
+    [b"", b"x", bytes(encoded(picture())[:200]), b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(encoded(picture(), "JPEG")[:500])],
 )
 def test_what_is_no_photo_is_told(served, sent):
-    assert "This file cannot be used: " in page.explain_photo(served, "cam", page.PREDICTED, sent)
+    for path in ("/look", "/frame", "/report"):
+        status, found = asked(served, path, sent)
+        assert status == 422
+        assert found["message"].startswith("This file cannot be used: ")
 
 
-def test_a_photo_leaves_nothing_on_the_disk(served, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    page.explain_photo(served, "cam", page.PREDICTED, data_url(picture((10, 10)), "JPEG"))
-    assert not list(tmp_path.iterdir())
+def test_a_library_that_fails_is_told_and_does_not_end_the_page(served, monkeypatch, capsys):
+    def broken(picture, prediction):
+        raise KeyError("secret.jpg")
+
+    monkeypatch.setattr(cards, "annotated", broken)
+    status, found = asked(served, "/look", encoded(picture((10, 10))))
+    assert (status, found) == (500, {"message": "This could not be answered (KeyError)."})
+    assert "secret" not in capsys.readouterr().err
 
 
-# limits
+def test_without_a_finder_photos_are_refused_and_drawn_faces_answered(served):
+    without = replace(served.model, provider=None)
+    alone = page.Served(without, "not in photos", served.methods, photos=False)
+    for path in ("/look", "/frame", "/report"):
+        status, found = asked(alone, path, encoded(picture()))
+        assert status == 422
+        assert "mien models get face_landmarker" in found["message"]
+    assert asked(alone, "/look", face_asked())[0] == 200
+    assert asked(alone, "/settings", b"")[1]["photos"] is False
+
+
+def test_a_question_starts_no_threads(served):
+    asked(served, "/look", encoded(picture((10, 10))))
+    before = threading.active_count(), {thread.ident for thread in threading.enumerate()}
+    finders = page.Finders.__new__(page.Finders)
+    finders._idle, finders._open = page.Finders.__init__.__globals__["SimpleQueue"](), None
+    finders._idle.put(find)
+    pooled = page.Served(replace(served.model, provider=finders), "x", served.methods)
+    started = []
+    real = threading.Thread.start
+    threading.Thread.start = lambda self: (started.append(self), real(self))[1]
+    try:
+        assert asked(pooled, "/look", encoded(picture((10, 10), (80, 20))))[1]["faces"] == 2
+    finally:
+        threading.Thread.start = real
+    assert started == []
+    assert threading.active_count() == before[0]
+
+
+# the guard
+
+
+PLACE = guard.Place("127.0.0.1", 7860)
+
+
+@pytest.mark.parametrize(("host", "name", "known"), [
+    ("127.0.0.1", "127.0.0.1:7860", True), ("127.0.0.1", "localhost:7860", True), ("127.0.0.1", "[::1]:7860", True),
+    ("127.0.0.1", "LOCALHOST:7860", True), ("127.0.0.1", "evil.example:7860", False), ("127.0.0.1", "127.0.0.1", False),
+    ("127.0.0.1", "192.168.0.7:7860", False), ("127.0.0.1", "", False), ("127.0.0.1", "a@127.0.0.1:7860", False),
+    ("127.0.0.1", "127.0.0.1:x", False), ("127.0.0.1", "127.0.0.1:7860/x", False), ("127.0.0.1", "[::1", False),
+    ("0.0.0.0", "192.168.0.7:7860", True), ("0.0.0.0", "evil.example:7860", False), ("lab.example", "lab.example:7860", True),
+    ("lab.example", "other.example:7860", False),
+])  # fmt: skip
+def test_names_of_the_page(host, name, known):
+    assert guard.Place(host, 7860).knows(name) is known
+
+
+def test_behind_a_proxy_its_name_counts():
+    place = guard.Place("127.0.0.1", 7860, "https://faces.example")
+    headers = {"host": "faces.example", "origin": "https://faces.example", "content-type": guard.BYTES}
+    assert guard.check("POST", "/look", headers, place) == guard.ROUTES["/look"]
+    with pytest.raises(guard.Refusal, match="another page"):
+        guard.check("POST", "/look", {**headers, "origin": "https://other.example"}, place)
+
+
+@pytest.mark.parametrize(("status", "method", "path", "headers"), [
+    (404, "GET", "/gradio_api/file=http://x", {}), (404, "GET", "/../etc/passwd", {}), (404, "GET", "/page.css/", {}),
+    (405, "POST", "/", {}), (405, "GET", "/look", {}), (405, "HEAD", "/", {}), (405, "OPTIONS", "/look", {}),
+    (415, "POST", "/look", {"content-type": "multipart/form-data"}), (415, "POST", "/look", {}),
+    (403, "GET", "/", {"sec-fetch-site": "cross-site"}), (403, "GET", "/", {"origin": "null"}),
+    (421, "GET", "/", {"host": "evil.example"}),
+])  # fmt: skip
+def test_all_else_is_refused(status, method, path, headers):
+    with pytest.raises(guard.Refusal) as refused:
+        guard.check(method, path, {"host": "127.0.0.1:7860", **headers}, PLACE)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize(("status", "headers"), [
+    (413, {"content-length": "100"}), (411, {}), (411, {"content-length": "-1"}), (411, {"content-length": "1e1"}),
+    (411, {"content-length": "5", "transfer-encoding": "chunked"}), (413, {"content-length": "9" * 5000}),
+    (411, {"content-length": "\u0664"}),
+])  # fmt: skip
+def test_lengths(status, headers):
+    with pytest.raises(guard.Refusal) as refused:
+        guard.body_length(guard.ROUTES["/look"], headers, 99)
+    assert refused.value.status == status
+    assert guard.body_length(guard.ROUTES["/look"], {"content-length": "99"}, 99) == 99
+    assert guard.body_length(guard.ROUTES["/"], {}, 99) == 0
 
 
 def test_tokens_come_back_with_time():
     now = 0.0
-    rate = limits.Rate(60, lambda: now)
+    rate = guard.Rate(60, lambda: now)
     assert [rate.allow("a") for _ in range(11)] == [True] * 10 + [False]
     assert rate.allow("b")
     now = 2.0
@@ -210,91 +350,144 @@ def test_tokens_come_back_with_time():
 
 
 def test_few_addresses_are_remembered(monkeypatch):
-    monkeypatch.setattr(limits, "REMEMBERED", 3)
-    rate = limits.Rate(60, lambda: 0.0)
+    monkeypatch.setattr(guard, "REMEMBERED", 3)
+    rate = guard.Rate(60, lambda: 0.0)
     for number in range(9):
         rate.allow(str(number))
     assert list(rate.seen) == ["6", "7", "8"]
 
 
-def ask(
-    app, method="POST", path="/gradio_api/queue/join", headers=(), chunks=(b"",)
-) -> tuple[int, dict[bytes, bytes], bytes]:
-    sent, waiting = [], list(chunks)
-
-    async def receive():
-        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "client": ("127.0.0.1", 1)}
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(part["body"] for part in sent[1:])
+# the server
 
 
-async def echo(scope, receive, send):
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body, more = body + message["body"], message["more_body"]
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
+MAX = 300_000
+CONFIRMED = {"Content-Type": guard.BYTES}
 
 
-QUESTION = b'{"data": [1, "a"]}'
+@pytest.fixture
+def running():
+    """A server that answers with the length of the body."""
+    count = lambda question: server.Answer("text/plain", str(len(question.body)).encode())  # noqa: E731
+    made = server.Server("127.0.0.1", 0, count, MAX, 60).start()
+    yield made
+    made.close()
 
 
-def test_requests_are_measured_by_their_length_and_as_they_come():
-    app = limits.Limits(echo, max_bytes=len(QUESTION), rate=600)
-    assert ask(app, chunks=(QUESTION[:5], QUESTION[5:]))[::2] == (200, QUESTION)
-    assert ask(app, chunks=(QUESTION, b" "))[0] == 413
-    assert ask(app, headers=[(b"content-length", b"19")])[0] == 413
-    assert ask(app, headers=[(b"content-length", b"-1")])[0] == 413
-    assert b"larger than 1.8e-05 MB" in ask(app, chunks=(QUESTION + b" ",))[2]
-    assert limits.request_bytes(3_000_000) > 4_000_000
+def sent(running, head: str, body: bytes = b"", timeout: float = 10) -> bytes:
+    with socket.create_connection(("127.0.0.1", running.place.port), timeout=timeout) as link:
+        link.sendall(head.replace("HOST", f"Host: 127.0.0.1:{running.place.port}").encode("latin-1") + body)
+        answer = b""
+        while part := link.recv(65536):
+            answer += part
+        return answer
 
 
-def test_a_flood_is_answered_with_429():
-    app = limits.Limits(echo, max_bytes=99, rate=60)
-    answers = [ask(app, chunks=(QUESTION,)) for _ in range(12)]
-    assert [status for status, _, _ in answers] == [200] * 10 + [429] * 2
-    assert answers[-1][1][b"retry-after"] == b"10"
-    assert ask(app, method="GET")[0] == 200
+def post(length: int, more: str = "") -> str:
+    return f"POST /look HTTP/1.1\r\nHOST\r\nContent-Type: {guard.BYTES}\r\nContent-Length: {length}\r\n{more}\r\n"
 
 
-def test_no_file_is_taken_and_the_browser_asks_nobody_else():
-    app = limits.Limits(echo, max_bytes=99, rate=600)
-    for path in ("upload", "run/answer_for", "call/answer_for", "process_recording"):
-        assert ask(app, path=f"/gradio_api/{path}", chunks=(QUESTION,))[0] == 403
-    policy = ask(app, method="GET")[1][b"content-security-policy"].decode()
-    assert "default-src 'self'" in policy
-    assert "http" not in policy
-    assert "*" not in policy
+def test_a_body_comes_whole(running):
+    for length in (0, 1, 5000, 70_000, MAX):
+        assert sent(running, post(length), b"x" * length).endswith(f"\r\n\r\n{length}".encode())
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"data": ["cam", {"path": "http://example.org/a.jpg", "meta": {"_type": "gradio.FileData"}}]}',
-        b'{"data": ["cam", [{"path": "http://example.org/a.jpg"}]]}',
-        b'{"data": {"path": "http://example.org/a.jpg"}}',
-        b"[" * 5000,
-        b"[]",
-        b"not JSON",
-        b"\xff\xfe",
-    ],
-)
-def test_a_question_is_flat_so_that_the_server_fetches_nothing(body):
-    assert ask(limits.Limits(echo, max_bytes=9999, rate=600), chunks=(body,))[0] == 400
+@pytest.mark.parametrize(("status", "head"), [
+    (400, "nonsense\r\n\r\n"), (400, "GET / FTP/1.1\r\nHOST\r\n\r\n"), (400, "GET http://x/ HTTP/1.1\r\nHOST\r\n\r\n"),
+    (400, "GET / HTTP/1.1\r\nHOST\r\nHost: evil.example\r\n\r\n"), (421, "GET / HTTP/1.1\r\n\r\n"),
+    (431, "GET / HTTP/1.1\r\nHOST\r\nX: " + "x" * 40_000), (431, "GET / HTTP/1.1\r\nHOST\r\n" + "A: b\r\n" * 200 + "\r\n"),
+    (413, f"POST /look HTTP/1.1\r\nHOST\r\nContent-Type: {guard.BYTES}\r\nContent-Length: {MAX + 1}\r\n\r\n"),
+    (404, "GET /\x00\xff HTTP/1.1\r\nHOST\r\n\r\n"),
+])  # fmt: skip
+def test_what_is_no_request_is_refused_in_one_line(running, status, head):
+    answer = sent(running, head)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.count(b"\r\n\r\n") == 1
+
+
+def test_slow_clients_are_dropped_whatever_they_drip(running, monkeypatch):
+    monkeypatch.setattr(server, "DEADLINE", 1.0)
+    links = [socket.create_connection(("127.0.0.1", running.place.port)) for _ in range(20)]
+    heads = ["GET / HT", post(MAX).replace("HOST", f"Host: 127.0.0.1:{running.place.port}"), ""]
+    for number, link in enumerate(links):
+        link.sendall(heads[number % 3].encode())
+    began = time.monotonic()
+    dripping = links[1]
+    with pytest.raises(OSError):  # noqa: PT012
+        while time.monotonic() - began < 8:
+            dripping.sendall(b"x")
+            time.sleep(0.1)
+    assert time.monotonic() - began < 5
+    for link in links[2:]:
+        link.settimeout(5)
+        assert link.recv(100) == b""
+        link.close()
+    assert running.heap.held == 0
+    assert not running.open
+
+
+def test_stalled_uploads_hold_little_and_whole_ones_go_on(running):
+    head = post(MAX).replace("HOST", f"Host: 127.0.0.1:{running.place.port}").encode()
+    links = [socket.create_connection(("127.0.0.1", running.place.port)) for _ in range(30)]
+    for link in links:
+        link.sendall(head + b"x" * (MAX - 9))
+    time.sleep(0.5)
+    assert running.heap.held <= server.BODIES * MAX
+    for link in links:
+        link.close()
+    time.sleep(0.5)
+    assert running.heap.held == 0
+    assert sent(running, post(10), b"x" * 10).endswith(b"\r\n\r\n10")
+
+
+def test_connections_are_limited(running, monkeypatch):
+    monkeypatch.setattr(server, "PER_ADDRESS", 3)
+    links = [socket.create_connection(("127.0.0.1", running.place.port)) for _ in range(5)]
+    time.sleep(0.3)
+    assert running.open["127.0.0.1"] == 3
+    for link in links:
+        link.close()
+
+
+def test_a_flood_is_answered_with_429_whatever_address_it_claims(running):
+    claims = [
+        f"X-Forwarded-For: 10.0.0.{k}\r\nForwarded: for=10.0.0.{k}\r\nX-Real-IP: 10.0.0.{k}\r\n" for k in range(13)
+    ]
+    answers = [sent(running, post(1, claim), b"x").split()[1] for claim in claims]
+    assert answers == [b"200"] * 10 + [b"429"] * 3
+    assert b"Retry-After: 10" in sent(running, post(1), b"x")
+
+
+def test_eight_clients_at_once(running):
+    running.rate = guard.Rate(100_000)
+    found = []
+
+    def many():
+        for _ in range(20):
+            link = http.client.HTTPConnection("127.0.0.1", running.place.port, timeout=20)
+            link.request("POST", "/look", b"x" * 1000, CONFIRMED)
+            found.append(link.getresponse().read())
+            link.close()
+
+    clients = [threading.Thread(target=many) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert found == [b"1000"] * 160
+
+
+def test_what_a_visitor_sent_is_wiped():
+    body = bytearray(b"secret" * 30_000)
+    server.wipe(body)
+    assert body == bytes(180_000)
 
 
 # the command
 
 
 def test_hosts(capsys):
-    assert all(map(is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.5", "example.org")))
+    assert all(map(guard.is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost")))
+    assert not any(map(guard.is_loopback, ("0.0.0.0", "::", "192.168.1.5", "example.org")))
     warn_of("127.0.0.1")
     assert capsys.readouterr().err == ""
     warn_of("0.0.0.0")
@@ -302,29 +495,25 @@ def test_hosts(capsys):
 
 
 def test_wrong_options(capsys):
-    for options in ({"max_mb": 0.0}, {"rate": 1}, {"port": 99999}):
+    for options in ({"max_mb": 0.0}, {"rate": 1}, {"port": 99999}, {"origin": "faces.example"}):
         with pytest.raises(UsageError):
             serve(**options)
     assert main(["serve", "--prt", "1"]) == 2
     assert "Did you mean '--port'" in capsys.readouterr().err
 
 
-def test_without_gradio(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UsageError, match=r"pip install 'mien\[page\]'"):
-        page.need_gradio()
-
-
-def test_without_a_finder_whole_pictures_are_faces(served, monkeypatch, capsys, tmp_path):
+def test_without_a_finder_the_page_says_so_and_how_to_get_one(served, monkeypatch, capsys, tmp_path):
     def missing(name, model):
-        raise DataError("provider 'mediapipe' needs LiteRT")
+        raise DataError("no face_landmarker.task found. Run 'mien models get face_landmarker'")
 
     monkeypatch.setattr(page, "load", lambda run, **options: served.model)
     monkeypatch.setattr(page, "Finders", missing)
     opened = page.open_model(tmp_path, None, "auto", None, "cpu")
-    assert opened.found_by == "whole pictures are taken as faces"
-    assert "needs LiteRT" in capsys.readouterr().err
-    with pytest.raises(DataError, match="needs LiteRT"):
+    assert opened.photos is False
+    assert "mien models get face_landmarker" in opened.found_by
+    assert "mien models get face_landmarker" in capsys.readouterr().err
+    assert page.open_model(tmp_path, None, "none", None, "cpu").photos
+    with pytest.raises(DataError, match="mien models get"):
         page.open_model(tmp_path, None, "mediapipe", None, "cpu")
 
 

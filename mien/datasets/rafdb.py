@@ -15,7 +15,8 @@ import numpy as np
 
 from mien.data.arrow import Skipped
 from mien.datasets.published_folds import read_folds, with_folds
-from mien.errors import DataError, unknown_name
+from mien.errors import DataError, PictureError, unknown_name
+from mien.faces.pictures import picture_size
 from mien.schema import FloatArray, Record
 
 CODES = {
@@ -172,16 +173,13 @@ def check_boxes(base: Path, folder: Path, names: tuple[str, ...]) -> dict[str, i
     placed, where the dataset has them, lie inside the box widened by a tenth a side. On photos wider than high, or with
     a face off the diagonal, only one order can fit.
     """
-    from PIL import Image, UnidentifiedImageError
-
     votes, checked = dict.fromkeys(BOX_READINGS, 0), 0
     for name in names[:: max(1, len(names) // CHECKED)]:
         stem = Path(name).stem
         numbers = _numbers(base / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt")[:4]
         try:
-            with Image.open(folder / name) as picture:
-                size = picture.size
-        except (OSError, UnidentifiedImageError):
+            size = picture_size(folder / name)
+        except PictureError:
             continue
         if len(numbers) == 4:
             checked += 1

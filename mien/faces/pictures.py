@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +22,76 @@ if TYPE_CHECKING:
 BOX_MARGIN = 0.15
 """Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
 
+RASTER = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take a file for, whatever its name. Its other formats are left out: an EPS file is a program, which it runs."""
 MAX_PIXELS = 100_000_000
+MAX_SQUARE = 50_000_000
+"""Pixels of a square that is cut out as it is; of a larger one the picture is made smaller first."""
 MAX_SIDE = 32_766
 """OpenCV does not turn longer pictures."""
 
 
-def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture) -> ByteArray:
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of RASTER that this Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in RASTER if name in Image.OPEN)
+
+
+@contextmanager
+def opened(image: Path | bytes) -> Iterator[PilPicture]:
+    """A file or its bytes as a PIL picture, of which only the header is read yet. The one place where Mien opens a picture.
+
+    Raises:
+        PictureError: missing, no picture in RASTER, or damaged, whatever the library raises, here and inside the block.
+
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(image, Path) and not image.is_file():
+        raise PictureError("picture file does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked by pixels_of
+            source = io.BytesIO(image) if isinstance(image, bytes) else image
+            with Image.open(source, formats=formats()) as picture:
+                yield picture
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError(what_it_is(image)) from None
+    except Exception as error:  # decoders raise nearly anything on a damaged file
+        raise damaged(error) from None
+
+
+def damaged(error: Exception) -> PictureError:
+    """What a decoder raised, as one line."""
+    from PIL import Image
+
+    if isinstance(error, Image.DecompressionBombError):
+        return PictureError(f"more than {MAX_PIXELS:,} pixels are too many")
+    if isinstance(error, MemoryError):
+        return PictureError("there is not enough memory for it")
+    if isinstance(error, PermissionError | IsADirectoryError):
+        return PictureError(f"cannot be read ({error.strerror})")
+    words = " ".join(str(error).split())[:160]
+    return PictureError(f"damaged picture ({words or type(error).__name__})")
+
+
+def picture_size(image: Path | bytes) -> tuple[int, int]:
+    """(width, height) in a picture's header, before it is turned upright; PictureError as `opened`."""
+    with opened(image) as picture:
+        return picture.size
+
+
+def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture, most_pixels: int = MAX_PIXELS) -> ByteArray:
     """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
 
     Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (as it is where no value is above 255), first frame of
-    an animation. Pictures above 100 megapixels are refused, so that a small malicious file cannot fill the memory.
-    PictureError for what cannot be used.
+    an animation. Pictures above `most_pixels` are refused by their header, so that a small malicious file cannot fill the
+    memory. PictureError for what cannot be used.
     """
     if isinstance(image, np.ndarray):
         if (
@@ -45,34 +107,24 @@ def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture) -> ByteAr
         from mien.faces.video import read_frame
 
         return read_frame(image)
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(image, Path) and not image.is_file():
-        raise PictureError("picture file does not exist")
+    if isinstance(image, Path | bytes):
+        with opened(image) as picture:
+            return pixels_of(picture, in_place=True, most_pixels=most_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked by pixels_of
-            if isinstance(image, Image.Image):
-                return pixels_of(image, in_place=False)
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                return pixels_of(opened, in_place=True)
-    except UnidentifiedImageError:
-        raise PictureError("not a picture" if isinstance(image, Image.Image) else what_it_is(image)) from None
-    except Image.DecompressionBombError:
-        raise PictureError(f"more than {MAX_PIXELS:,} pixels are too many") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise PictureError(
-            f"damaged picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from None
+        return pixels_of(image, in_place=False, most_pixels=most_pixels)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise damaged(error) from None
 
 
-def pixels_of(picture: PilPicture, in_place: bool) -> ByteArray:
+def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS) -> ByteArray:
     """As `load_picture` for a PIL picture; `in_place` turns the picture itself upright, which saves a copy."""
     from PIL import ImageOps
 
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{width} x {height} pixels are too many")
+    if width * height > most_pixels:
+        raise PictureError(f"{width} x {height} pixels are too many; {most_pixels / 1e6:g} megapixels are allowed")
     if max(width, height) > MAX_SIDE:
         raise PictureError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
     if width * height == 0:
@@ -101,6 +153,8 @@ MAGIC = {
     b"AVI LIST": "a video, not a picture",
     b"\x1aE\xdf\xa3": "a video, not a picture",
     b"%PDF": "a PDF document, not a picture",
+    b"%!PS": "a PostScript program, not a picture",
+    b"\xc5\xd0\xd3\xc6": "a PostScript program, not a picture",
 }
 """Bytes near the beginning of a file -> what it is."""
 
@@ -155,6 +209,10 @@ def cut_square(image: ByteArray, square: tuple[int, int, int], size: int) -> tup
     """
     import cv2
 
+    scale = size / square[2]
+    shift = [(0.5 - start) * scale - 0.5 for start in square[:2]]
+    if square[2] ** 2 > MAX_SQUARE:  # a panorama's whole square would take gigabytes, most of it black
+        image, square = shrunk(image, square, max(size, MAX_SIDE // 8))
     left, top, side = square
     height, width = image.shape[:2]
     y0, y1, x0, x1 = max(top, 0), min(top + side, height), max(left, 0), min(left + side, width)
@@ -166,9 +224,21 @@ def cut_square(image: ByteArray, square: tuple[int, int, int], size: int) -> tup
             cut[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
     if side != size:
         cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if size < side else cv2.INTER_CUBIC)
-    scale = size / side
-    shift = [(0.5 - start) * scale - 0.5 for start in (left, top)]
     return np.ascontiguousarray(cut), np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], dtype=np.float32)
+
+
+def shrunk(image: ByteArray, square: tuple[int, int, int], most: int) -> tuple[ByteArray, tuple[int, int, int]]:
+    """A picture made smaller by a whole number, and its square with it, so that the square's side is at most `most`.
+
+    The square moves by less than a pixel of the smaller picture.
+    """
+    import cv2
+
+    left, top, side = square
+    times = -(-side // most)
+    height, width = (max(1, round(length / times)) for length in image.shape[:2])
+    small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return small, (round(left / times), round(top / times), max(1, round(side / times)))
 
 
 def rescale(points: FloatArray, frame: tuple[int, int], size: tuple[int, int]) -> FloatArray:

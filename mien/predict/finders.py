@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -59,6 +60,12 @@ def ahead(
     if workers == 1:
         yield from map(function, items)
         return
+    items = iter(items)
+    first = list(islice(items, 2))
+    if len(first) < 2:  # a pool for one picture would be threads made and ended for each question of a page
+        yield from map(function, first)
+        return
+    items = chain(first, items)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Future[Result], int]] = deque()
         for item in items:

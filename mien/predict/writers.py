@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -17,6 +19,8 @@ from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, arrow_schema, columns, rows_of
 from mien.predict.sources import name_of
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 HELD = 4096
 """Rows of a Parquet file that are written at once."""
 
@@ -79,7 +83,7 @@ class CsvWriter(Writer):
 
     def add(self, row: dict[str, Any]) -> None:
         """Write one row."""
-        self.table.writerow({name: _cell(value) for name, value in row.items() if name in self.table.fieldnames})
+        self.table.writerow(cells(row, self.table.fieldnames))
 
 
 class JsonLinesWriter(Writer):
@@ -141,6 +145,26 @@ def check_out(path: Path | None) -> None:
     """UsageError for a file that no writer knows, before anything is computed."""
     if path is not None:
         open_writer(path, Layout((), (), False))
+
+
+def csv_text(pictures: Iterable[PicturePrediction], layout: Layout) -> str:
+    """The rows of some pictures as the text of a CSV file."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(columns(layout)), restval="", lineterminator="\n")
+    table.writeheader()
+    for picture in pictures:
+        for row in rows_of(picture):
+            table.writerow(cells(row, table.fieldnames))
+    return text.getvalue()
+
+
+def cells(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A row as the cells of a CSV file. No text is a formula to a spreadsheet: a path like `=x.jpg` becomes `./=x.jpg`."""
+    found = {name: _cell(row[name]) for name in names if name in row}
+    for name, value in found.items():
+        if isinstance(value, str) and value.startswith(FORMULA):
+            found[name] = f"./{value}" if name == "source" else f"'{value}"
+    return found
 
 
 def _short(value: Any) -> Any:

@@ -16,19 +16,10 @@ from mien.schema import ByteArray, FloatArray
 MOST = 8
 """Faces of a photo that are shown in full."""
 NOTICE = (
-    "Mien names the <b>expression</b> that a face shows, never what the person feels. "
+    "Mien names the expression that a face shows, never what the person feels. "
     "In the EU, inferring emotions at work or in education is prohibited."
 )
-TITLE = "Mien &middot; expression recognition"
-
-
-def header(run: str, faces_by: str) -> str:
-    """Title, notice and what answers."""
-    return (
-        f'<div class="mien-head"><h1>{TITLE}</h1><p class="mien-notice">{NOTICE}</p>'
-        f"<p class='mien-small'>Model: {html.escape(run)}. Faces: {html.escape(faces_by)}. "
-        "Everything is computed on the computer that serves this page.</p></div>"
-    )
+TITLE = "Mien: expression recognition"
 
 
 def photo_page(picture: ByteArray, found: PicturePrediction, method: str) -> str:
@@ -98,31 +89,6 @@ def scores(found: Mapping[str, Mapping[str, float]]) -> str:
     return f"<p class='mien-small'>Maps: blue low, red high, each stretched to its own range.{cosines}</p>"
 
 
-def picker(max_bytes: int) -> str:
-    """Where a photo is chosen or dropped."""
-    return (
-        f'<label class="mien-drop" data-most="{max_bytes}"><input type="file" accept="image/*">'
-        "<b>Choose a photo</b><span>or drop it here. It is kept nowhere.</span></label>"
-    )
-
-
-PICKER_SCRIPT = """
-const box = element.querySelector('.mien-drop'), input = element.querySelector('input');
-function take(file) {
-  if (!file) return;
-  const most = Number(box.dataset.most);
-  if (file.size > most) { box.querySelector('span').textContent = 'This file is larger than ' + most / 1e6 + ' MB.'; return; }
-  const reader = new FileReader();
-  reader.onload = () => { box.querySelector('span').textContent = file.name; props.value = reader.result; trigger('change'); };
-  reader.readAsDataURL(file);
-}
-input.addEventListener('change', () => { take(input.files[0]); input.value = ''; });
-box.addEventListener('dragover', (event) => event.preventDefault());
-box.addEventListener('drop', (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
-"""
-"""The browser reads the file itself; its data URL is the value of the component."""
-
-
 def message(text: str) -> str:
     """One line in place of a result."""
     return f'<div class="mien-message" role="status">{html.escape(text)}</div>'
@@ -135,59 +101,3 @@ def jpeg_uri(picture: ByteArray, quality: int = 88) -> str:
     buffer = io.BytesIO()
     Image.fromarray(draw.rgb(picture)).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-STYLE = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto; overflow: visible !important; }
-footer { display: none !important; }
-.gradio-container .html-container { padding: 0 !important; }
-.mien-head h1 { font-size: 1.5rem; margin: .2rem 0; }
-.mien-notice { margin: .2rem 0; padding: .5rem .8rem; border-left: 4px solid #b45309; background: rgba(180, 83, 9, .1); }
-.mien-small { font-size: .82rem; opacity: .75; margin: .2rem 0; }
-.mien-card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .8rem; margin: 0 0 .8rem;
-  background: var(--background-fill-primary); }
-.mien-card h3 { margin: 0 0 .5rem; font-size: 1.1rem; }
-.mien-unsure { margin-left: .5rem; padding: .1rem .5rem; border-radius: 1rem; font-size: .8rem; background: #6b7280; color: #fff; }
-.mien-bar { display: grid; grid-template-columns: 6.2rem 1fr 2.8rem; gap: .5rem; align-items: center; line-height: 1.45; }
-.mien-track { height: .8rem; border-radius: .2rem; background: rgba(128, 128, 128, .22); overflow: hidden; }
-.mien-fill { display: block; height: 100%; background: #6b7f99; transition: width .15s; }
-.mien-marked .mien-fill { background: #2563eb; }
-.mien-marked .mien-name, .mien-marked .mien-share { font-weight: 700; }
-.mien-share { text-align: right; font-variant-numeric: tabular-nums; }
-.mien-pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; margin-top: .7rem; }
-.mien-pictures figure, .mien-photo figure { margin: 0; }
-.mien-pictures img, .mien-none { width: 100%; aspect-ratio: 1; border-radius: 6px; display: block; }
-.mien-none { display: grid; place-items: center; text-align: center; padding: .3rem; box-sizing: border-box;
-  font-size: .85rem; background: rgba(128, 128, 128, .15); }
-.mien-card figcaption, .mien-photo figcaption { font-size: .8rem; text-align: center; opacity: .85; overflow-wrap: anywhere; }
-.mien-drop { display: flex; flex-direction: column; align-items: center; gap: .2rem; padding: 1.3rem; cursor: pointer;
-  border: 2px dashed var(--border-color-primary); border-radius: 8px; overflow-wrap: anywhere; }
-.mien-drop:hover, .mien-drop:focus-within { border-color: #2563eb; }
-.mien-drop input { position: absolute; width: 1px; height: 1px; opacity: 0; }
-.mien-result { position: sticky !important; top: .4rem; align-self: flex-start; z-index: 100; }
-.mien-sliders .form { background: none !important; border: 0 !important; display: grid !important;
-  grid-template-columns: 1fr 1fr; gap: 0 .4rem !important; }
-.mien-sliders input[type=number] { width: 3.2rem; }
-.mien-sliders .block { padding: .25rem .6rem; }
-.mien-sliders .min_value, .mien-sliders .max_value { display: none; }
-.mien-sliders .head { align-items: center; }
-.mien-sliders label, .mien-sliders .head span { font-size: .82rem; margin: 0; }
-.mien-words p { margin: .5rem 0 0; }
-.mien-photo { margin-bottom: .8rem; }
-.mien-photo img { max-width: 100%; max-height: 420px; border-radius: 8px; display: block; margin: 0 auto; }
-.mien-message { padding: .7rem .9rem; border-radius: 8px; background: rgba(180, 83, 9, .12); margin-bottom: .8rem; }
-@media (max-width: 640px) {
-  .mien-pictures { gap: .3rem; }
-  .mien-card { padding: .6rem; }
-  .mien-card figcaption { font-size: .68rem; }
-  .mien-bar { grid-template-columns: 5.6rem 1fr 2.6rem; font-size: .85rem; line-height: 1.3; }
-  .mien-none { font-size: .68rem; }
-  .mien-head h1 { font-size: 1.1rem; }
-  .mien-sliders .head input, .mien-sliders .head .tab-like-container { display: none; }
-  .mien-sliders .block { padding: .2rem .4rem; }
-  .mien-notice { font-size: .85rem; padding: .35rem .6rem; }
-  .mien-words p { font-size: .8rem; margin-top: .3rem; }
-  .mien-result .mien-small { display: none; }
-  .mien-result .mien-card h3 { font-size: 1rem; margin-bottom: .25rem; }
-}
-"""

@@ -1,28 +1,45 @@
-"""The page: Gradio calls the functions of this folder, and holds no logic of its own."""
+"""What the page answers: synthetic faces, photos, frames of a camera or video, a report. Each answer needs its question only."""
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from mien import draw
 from mien import explain as explainers
-from mien.errors import DataError, PictureError, UsageError
+from mien.errors import DataError, MienError, PictureError, UsageError, unknown_name
+from mien.faces.pictures import load_picture
 from mien.predict.finders import Finders
 from mien.predict.model import LEAST_FACE, FaceModel, load
+from mien.predict.results import PicturePrediction
+from mien.predict.rows import Layout
+from mien.predict.writers import csv_text
+from mien.schema import ByteArray
 from mien.web import cards, synthetic
-from mien.web.limits import Limits, read_photo, request_bytes
+from mien.web.guard import JSON
+from mien.web.server import Answer, Question, Server, as_json, forget_freed_memory
 
 PREDICTED = "predicted"
 LEFT_OUT = ("grad_cam_pp_as_coded",)
 DISPLAY = 224
+MEGAPIXELS = 50
+LONGEST = 1600
+"""Longer side, pixels, to which a photo is made smaller before faces are looked for."""
+NO_FINDER = (
+    "no model that finds faces in photos is here; run `mien models get face_landmarker` and start the page again"
+)
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 
 
 class Served(NamedTuple):
@@ -33,31 +50,43 @@ class Served(NamedTuple):
     """Who finds faces, in words."""
     methods: tuple[str, ...]
     """Maps that one or two passes give, the first is the default."""
+    photos: bool = True
+    """Whether faces are found in photos; else photos, videos and the camera are refused with NO_FINDER."""
+
+
+class Looked(NamedTuple):
+    """A picture, what was found in it, and what its card is called."""
+
+    image: ByteArray
+    found: PicturePrediction
+    method: str
+    drawn: bool
 
 
 def open_model(
     run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
     calibration: str | None = None,
 ) -> Served:  # fmt: skip
-    """Load the model, and a finder of faces; with `auto` whole pictures are faces where there is none.
+    """Load the model, and a finder of faces; with `auto` photos are refused where there is none.
 
     Raises:
         UsageError: unknown provider or device. DataError: no run, or a named provider that cannot be opened.
 
     """
     model = load(run, action_units=action_units, device=device, faces="none", calibration=calibration)
-    found_by = "whole pictures are taken as faces"
-    if faces != "none":
-        try:
-            name = "mediapipe" if faces == "auto" else faces
-            least = LEAST_FACE.get(name, float("-inf"))
-            model = replace(model, provider=Finders(name, landmark_model), least_face=least)
-            found_by = f"found by {name}"
-        except DataError as error:
-            if faces != "auto" or landmark_model is not None:
-                raise
-            print(f"mien: whole pictures are taken as faces: {error}", file=sys.stderr)
-    return Served(model, found_by, methods_of(model))
+    methods = methods_of(model)
+    if faces == "none":
+        return Served(model, "whole pictures are taken as faces (--faces none)", methods)
+    name = "mediapipe" if faces == "auto" else faces
+    try:
+        finders = Finders(name, landmark_model)
+    except DataError as error:
+        if faces != "auto" or landmark_model is not None:
+            raise
+        print(f"mien: photos are refused, synthetic faces work: {error}", file=sys.stderr)
+        return Served(model, f"not in photos: {error}", methods, photos=False)
+    model = replace(model, provider=finders, least_face=LEAST_FACE.get(name, float("-inf")))
+    return Served(model, f"found by {name}", methods)
 
 
 def methods_of(model: FaceModel) -> tuple[str, ...]:
@@ -68,156 +97,174 @@ def methods_of(model: FaceModel) -> tuple[str, ...]:
     return tuple(explainers.fitting(model.net, image, names, model.net.blank_guide(image)))
 
 
-def explain_drawn(
-    served: Served, method: str, expression: str, person: float, yaw: float, pitch: float, *intensities: float
-) -> str:
-    """Card of a synthetic face; intensities are those of `synthetic.UNITS`."""
-    units = {name: float(value) for name, value in zip(synthetic.UNITS, intensities, strict=True)}
-    face = synthetic.draw_face(units, int(person), yaw, pitch)
-    model = replace(served.model, provider=synthetic.finder_of(face))
-    found = model.predict(face.image, explain=method, expression=wanted(expression), display=DISPLAY)
-    return cards.card(found.faces[0], method, "Synthetic face")
+def settings(served: Served, max_bytes: int) -> dict[str, Any]:
+    """What the page needs to know to draw its controls."""
+    return {
+        "title": cards.TITLE, "notice": cards.NOTICE, "model": served.model.title, "faces": served.found_by,
+        "photos": served.photos, "no_finder": NO_FINDER, "max_bytes": max_bytes, "methods": served.methods,
+        "classes": served.model.classes, "predicted": PREDICTED, "people": synthetic.PEOPLE, "yaw": synthetic.YAW,
+        "pitch": synthetic.PITCH, "strongest": synthetic.STRONGEST, "groups": synthetic.UNIT_GROUPS,
+        "start": synthetic.START, "presets": {name: synthetic.preset(name) for name in synthetic.PRESETS},
+        "examples": synthetic.EXAMPLES,
+    }  # fmt: skip
 
 
-def explain_preset(
-    served: Served, preset: str, method: str, expression: str, person: float, yaw: float, pitch: float
-) -> list[Any]:
-    """Card of a face with the units that usually show the expression `preset`, and their intensities for the sliders."""
-    intensities = list(synthetic.preset(preset).values())
-    return [explain_drawn(served, method, expression, person, yaw, pitch, *intensities), *intensities]
-
-
-def explain_photo(served: Served, method: str, expression: str, photo: object) -> str:
-    """Photo with boxes and a card a face, or what is wrong with it. `photo` is a data URL, as a browser reads a file."""
-    if not photo:
-        return cards.message(
-            "Choose a photo above. It stays in memory while its faces are looked at, and is kept nowhere."
-        )
+def answer(served: Served, max_bytes: int, question: Question) -> Answer:
+    """The answer to a question that passed the guard; what is wrong with a photo is told as a message (422)."""
     try:
-        picture = read_photo(photo)
+        if question.path in FILES:
+            name, kind = FILES[question.path]
+            return Answer(f"{kind}; charset=utf-8", (Path(__file__).parent / name).read_bytes())
+        if question.path == "/settings":
+            return as_json(settings(served, max_bytes))
+        return QUESTIONS[question.path](served, question)
     except PictureError as error:
-        return cards.message(f"This file cannot be used: {error}.")
-    found = served.model.predict(picture, explain=method, expression=wanted(expression), display=DISPLAY)[0]
-    return cards.photo_page(picture, found, method)
+        return as_json({"message": f"This file cannot be used: {error}."}, 422)
+    except MienError as error:
+        return as_json({"message": str(error)}, 422)
+    except Exception as error:  # a library that fails on a visitor's file must not end the page, nor answer nothing
+        print(f"mien: a question could not be answered ({type(error).__name__}).", file=sys.stderr)
+        return as_json({"message": f"This could not be answered ({type(error).__name__})."}, 500)
 
 
-def wanted(expression: str) -> str | None:
-    """None for the predicted expression."""
-    return None if expression == PREDICTED else expression
+def look(served: Served, question: Question) -> Answer:
+    """Cards of a synthetic face or a photo, its picture with boxes, and its rows."""
+    one = looked_at(served, question)
+    if one.drawn:
+        shown = cards.card(one.found.faces[0], one.method, "Synthetic face")
+    else:
+        shown = cards.photo_page(one.image, one.found, one.method)
+    return as_json(
+        {"html": shown, "csv": csv_text([one.found], layout_of(served, True)), "faces": len(one.found.faces)}
+    )
 
 
-def need_gradio() -> Any:
-    """The gradio module with everything switched off that would call home; UsageError that names the extra."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import gradio
-    except ImportError as error:
-        raise UsageError(f"mien serve needs '{error.name}': pip install 'mien[page]'.") from error
-    return gradio
-
-
-def build(served: Served, max_bytes: int) -> Any:
-    """The page as gradio Blocks."""
-    gr = need_gradio()
-    choices = [PREDICTED, *served.model.classes]
-    with gr.Blocks(title="Mien: expression recognition", analytics_enabled=False) as page:
-        gr.HTML(cards.header(served.model.title, served.found_by))
-        with gr.Row():
-            method = gr.Dropdown(list(served.methods), value=served.methods[0], label="Map of the evidence")
-            target = gr.Dropdown(choices, value=PREDICTED, label="Expression that is explained")
-        with gr.Tab("Synthetic face"):
-            drawn_tab(gr, served, method, target)
-        with gr.Tab("Photo"):
-            photo_tab(gr, served, method, target, max_bytes)
-    return page
-
-
-def drawn_tab(gr: Any, served: Served, method: Any, target: Any) -> None:
-    """Sliders of a face and its card."""
-    with gr.Row():
-        with gr.Column(scale=5, elem_classes="mien-result"):
-            answer = gr.HTML(explain_drawn(served, served.methods[0], PREDICTED, 1, 0, 0, *start_values()))
-        with gr.Column(scale=4):
-            with gr.Row():
-                preset = gr.Dropdown(list(synthetic.PRESETS), value=None, label="Set the sliders to")
-                person = gr.Slider(1, synthetic.PEOPLE, value=1, step=1, label="Person", buttons=[])
-            sliders = unit_sliders(gr)
-            with gr.Accordion("Pose", open=False):
-                yaw = gr.Slider(-synthetic.YAW, synthetic.YAW, value=0, step=5, label="Turn (degrees)", buttons=[])
-                pitch = gr.Slider(-synthetic.PITCH, synthetic.PITCH, value=0, step=5, label="Nod (degrees)", buttons=[])
-    inputs = [method, target, person, yaw, pitch, *sliders]
-    settings = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-
-    def answer_for(*values: Any) -> str:
-        return explain_drawn(served, *values)
-
-    for control in (*sliders, person, yaw, pitch, method, target):
-        control.input(answer_for, inputs, answer, **settings)
-
-    def answer_preset(*values: Any) -> list[Any]:
-        return explain_preset(served, *values)
-
-    preset.input(answer_preset, [preset, *inputs[:5]], [answer, *sliders], **settings)
-
-
-def unit_sliders(gr: Any) -> list[Any]:
-    """One slider a unit, in the order of `synthetic.UNITS`."""
-    sliders = []
-    for number, (group, names) in enumerate(synthetic.UNIT_GROUPS.items()):
-        with gr.Accordion(group, open=number < 2), gr.Row(elem_classes="mien-sliders"):
-            for unit, name in names.items():
-                look = {"label": f"{unit} {name}", "elem_id": unit, "min_width": 140, "buttons": []}
-                sliders.append(
-                    gr.Slider(0, synthetic.STRONGEST, value=synthetic.START.get(unit, 0.0), step=0.5, **look)
-                )
-    return sliders
-
-
-def photo_tab(gr: Any, served: Served, method: Any, target: Any, max_bytes: int) -> None:
-    """A photo in, its faces out. The browser holds the photo and sends it with each question; no file is uploaded."""
-    photo = gr.HTML("", html_template=cards.picker(max_bytes), js_on_load=cards.PICKER_SCRIPT, elem_id="photo")
-    answer = gr.HTML(explain_photo(served, served.methods[0], PREDICTED, None))
-
-    def answer_for(*values: Any) -> str:
-        return explain_photo(served, *values)
-
-    for event in (photo.change, method.input, target.input):
-        event(answer_for, [method, target, photo], answer, api_visibility="private")
-
-
-def start_values() -> list[float]:
-    """Intensities that the page starts with, in the order of `synthetic.UNITS`."""
-    return [synthetic.START.get(name, 0.0) for name in synthetic.UNITS]
-
-
-def launch(served: Served, host: str, port: int, max_bytes: int, rate: int) -> Any:
-    """Start the server in a thread; returns the running gradio Blocks. A photo may have `max_bytes`."""
-    gr = need_gradio()
-    from starlette.middleware import Middleware
-
-    page = build(served, max_bytes)
-    page.queue(default_concurrency_limit=1, max_size=32, api_open=False)
-    fonts = {"font": ["ui-sans-serif", "system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    limits = Middleware(Limits, max_bytes=request_bytes(max_bytes), rate=rate)
-    page.launch(
-        server_name=host, server_port=port or None, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
-        css=cards.STYLE, theme=gr.themes.Default(primary_hue="blue", **fonts), ssr_mode=False, footer_links=[], pwa=False,
-        mcp_server=False, enable_monitoring=False,
-        app_kwargs={"middleware": [limits], "docs_url": None, "redoc_url": None},
+def frame(served: Served, question: Question) -> Answer:
+    """Faces of one frame of a camera or video, without maps: boxes in shares of the frame, probabilities, rows."""
+    need_finder(served)
+    image = smaller(read_photo(question.body))
+    moment = number_in(question.fields, "time", 0.0)
+    found = replace(
+        served.model.predict(image, batch=8)[0], source=name_in(question.fields), time=moment,
+        frame=int(number_in(question.fields, "frame", 0)),
     )  # fmt: skip
-    return page
+    faces = [
+        {"box": [v / s for v, s in zip(face.box or (0, 0, found.width, found.height), (found.width, found.height) * 2, strict=True)],
+         "expression": face.expression, "confidence": face.confidence, "abstained": face.abstained,
+         "probabilities": face.probabilities}
+        for face in found.faces
+    ]  # fmt: skip
+    return as_json({"faces": faces, "reason": found.reason, "csv": csv_text([found], layout_of(served, False))})
 
 
-def run_page(served: Served, host: str, port: int, *, max_bytes: int, rate: int, warn: Callable[[], None]) -> None:
-    """Serve until Ctrl-C, with a temporary folder of the page's own that goes with it."""
-    with tempfile.TemporaryDirectory(prefix="mien-page-") as folder:  # gradio makes folders; nothing comes into them
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, so that the folder goes
-        try:
-            page = launch(served, host, port, max_bytes, rate)
-        except OSError as error:
-            raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another --port.") from error
-        warn()
-        print(f"{page.local_url} recognises expressions with {served.model.title}; Ctrl-C ends it.", flush=True)
-        page.block_thread()
+def report(served: Served, question: Question) -> Answer:
+    """One page as PDF: the picture, every expression's probability, the map, and the words."""
+    from mien.web.report import pdf_of
+
+    one = looked_at(served, question)
+    return Answer("application/pdf", pdf_of(one.image, one.found, one.method, served.model.title))
+
+
+QUESTIONS: dict[str, Callable[[Served, Question], Answer]] = {"/look": look, "/frame": frame, "/report": report}
+"""Path of guard.ROUTES -> what answers it."""
+
+
+def looked_at(served: Served, question: Question) -> Looked:
+    """The synthetic face (JSON) or photo (bytes) of a question, explained."""
+    method = question.fields.get("method", served.methods[0])
+    if method not in served.methods:
+        raise unknown_name("map", method, served.methods)
+    asked = question.fields.get("expression", PREDICTED)
+    wanted = None if asked == PREDICTED else asked
+    if question.kind == JSON:
+        face = drawn_face(question.body)
+        model = replace(served.model, provider=synthetic.finder_of(face))
+        found = model.predict(face.image, explain=method, expression=wanted, display=DISPLAY)[0]
+        return Looked(face.image, replace(found, source="synthetic face"), method, drawn=True)
+    need_finder(served)
+    image = smaller(read_photo(question.body))
+    found = served.model.predict(image, explain=method, expression=wanted, display=DISPLAY)[0]
+    return Looked(image, replace(found, source=name_in(question.fields)), method, drawn=False)
+
+
+def drawn_face(body: bytearray) -> Any:
+    """The face that a JSON object {units, person, yaw, pitch} describes; UsageError for another."""
+    try:
+        asked = json.loads(bytes(body))
+        units = {str(name): float(value) for name, value in dict(asked["units"]).items()}
+        person, yaw, pitch = int(asked["person"]), float(asked["yaw"]), float(asked["pitch"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise UsageError("a synthetic face is asked for with units, person, yaw and pitch as numbers.") from None
+    return synthetic.draw_face(units, person, yaw, pitch)
+
+
+def need_finder(served: Served) -> None:
+    """DataError where no faces are found in photos."""
+    if not served.photos:
+        raise DataError(f"{NO_FINDER[0].upper()}{NO_FINDER[1:]}.")
+
+
+def layout_of(served: Served, explained: bool) -> Layout:
+    """Columns of the page's rows: those of `mien predict`."""
+    return Layout(served.model.classes, served.model.action_units, explained)
+
+
+def name_in(fields: Mapping[str, str]) -> str:
+    """What the browser calls the file, shortened; it stands in the rows only."""
+    return fields.get("name", "photo")[:200] or "photo"
+
+
+def number_in(fields: Mapping[str, str], name: str, default: float) -> float:
+    """A number of a question, at least 0; UsageError for anything else."""
+    try:
+        value = float(fields.get(name, default))
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < 1e9:
+        raise UsageError(f"{name} must be a number of at least 0.")
+    return value
+
+
+def read_photo(data: bytearray) -> ByteArray:
+    """RGB pixels of an encoded photo, upright by its EXIF note; PictureError for what is none, or above MEGAPIXELS."""
+    if not data:
+        raise PictureError("empty file")
+    return draw.rgb(load_picture(bytes(data), most_pixels=MEGAPIXELS * 1_000_000))
+
+
+def smaller(image: ByteArray) -> ByteArray:
+    """A picture whose longer side is at most LONGEST."""
+    import cv2
+    import numpy as np
+
+    height, width = image.shape[:2]
+    scale = LONGEST / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def launch(served: Served, host: str, port: int, max_bytes: int, rate: int, origin: str = "") -> Server:
+    """Start the server in a thread. A photo may have `max_bytes`."""
+    return Server(host, port, lambda question: answer(served, max_bytes, question), max_bytes, rate, origin).start()
+
+
+def run_page(
+    served: Served, host: str, port: int, *, max_bytes: int, rate: int, origin: str, warn: Callable[[], None]
+) -> None:
+    """Serve until Ctrl-C."""
+    forget_freed_memory()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    try:
+        page = launch(served, host, port, max_bytes, rate, origin)
+    except OSError as error:
+        raise UsageError(f"cannot listen at {host}:{port} ({error}); choose another --port.") from error
+    warn()
+    try:
+        print(f"{page.url} recognises expressions with {served.model.title}; Ctrl-C ends it.", flush=True)
+        page.thread.join()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        page.close()

@@ -40,6 +40,8 @@ SIDE = 192
 SEED = 7
 START = {"AU6": 2.0, "AU12": 3.0}
 """What the page shows first: a moderate smile."""
+EXAMPLES: tuple[tuple[str, int, int], ...] = (("Happiness", 3, 15), ("Surprise", 8, -20), ("Anger", 14, 0))
+"""Expression, person and yaw of the three faces that can be tried without a photo."""
 
 
 def preset(expression: str) -> dict[str, float]:
