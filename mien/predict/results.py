@@ -109,7 +109,7 @@ class PicturePrediction:
     height: int
     faces: tuple[FacePrediction, ...]
     reason: str | None = None
-    """Why there is no face; None where there is one."""
+    """Why no face was found; None where one was."""
     frame: int = 0
     """Number in its video from 0."""
     time: float | None = None
