@@ -17,7 +17,7 @@ from mien.data.arrow import Skipped
 from mien.data.framing import framing_of
 from mien.data.store import Store, open_store
 from mien.datasets.synthetic_store import open_synthetic, record_of
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.faces.align import move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray, Record
@@ -42,6 +42,8 @@ def records(root: Path, synthetic: Path | None = None, whole: float = 0.0) -> It
         DataError: `root` has no landmarks or no training part, or `synthetic` is no store of synthetic faces.
 
     """
+    if not 0 <= whole <= 1:
+        raise UsageError(f"--whole {whole:g} must lie between 0 and 1.")
     store = open_store(Path(root))
     parts = folds.strict(store, SEED, FRACTION)
     points, size = framing_of(store, parts.train).points, store.info.size

@@ -103,8 +103,6 @@ def prepare(
         "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
-    if whole is not None and not 0 < whole <= 1:
-        raise UsageError(f"--whole {whole:g} must be above 0 and at most 1.")
     read = _bind(dataset, reader, root, own)
     shape = _shape(reader, root, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
