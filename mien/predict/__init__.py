@@ -66,7 +66,7 @@ def predict(
         least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
-        calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: portraits, smiles); by
+        calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: labels); by
             default the run's calibration.json.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera 1.

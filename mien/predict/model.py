@@ -317,11 +317,11 @@ class FaceModel:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
+        points, sure, shapes = (None,) * 3 if face is None else (face.landmarks, float(face.score), face.blendshapes)
         return FacePrediction(
-            face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
-            landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,
-            confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
-            display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
+            number, box, points, sure, named, expression, named[expression],  # type: ignore[arg-type]
+            named[expression] < self.calibration.threshold, cut.rule, cut.display, cut.placement, seen.units, seen.reading,
+            seen.explanation, shapes,
         )  # fmt: skip
 
 
@@ -363,7 +363,7 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
-        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: portraits, smiles);
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
 

@@ -92,6 +92,8 @@ class FacePrediction:
     reading: str | None = None
     """What the codebook makes of the action units."""
     explanation: Explanation | None = None
+    blendshapes: FloatArray | None = None
+    """(52,) in [0, 1], where the face provider has them (docs/faces.md)."""
     track: int | None = None
     """Number of the face's track in a video, from 1; None in pictures."""
 
