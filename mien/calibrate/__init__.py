@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mien.errors import UsageError
 from mien.predict.calibration import FILE, check_out
+from mien.predict.views import check_views
 
 
 def calibrate(
@@ -20,6 +21,7 @@ def calibrate(
     subject_pattern: str | None = None,
     recall: str | None = None,
     head: Literal["votes", "labels"] | None = None,
+    views: int = 2,
     faces: str = "mediapipe",
     out: Path | None = None,
     batch: int = 128,
@@ -46,11 +48,13 @@ def calibrate(
             until they are, at the cost of the others. Only with --photos.
         head: of a run with two (data.targets both): votes, measured by the annotators' majority, or labels; by default votes.
             Those of the labels go into RUN/labels.json, and `mien predict --calibration labels` answers by them.
+        views: of each face of the store, whose logits are averaged: 1, 2 (as `mien predict` does) or 4. Only without --photos.
         faces: who finds faces in photos: mediapipe, dlib, or none (whole pictures are faces).
         out: calibration file to write; must be given with --photos, RUN/calibration.json without.
         batch: faces at a time.
 
     """
+    check_views(views)
     if not 0 < accuracy <= 1 or batch < 1:
         raise UsageError(f"--accuracy {accuracy} must be above 0 and up to 1, --batch {batch} at least 1.")
     if photos is not None:
@@ -71,4 +75,4 @@ def calibrate(
 
     file = out or run / ("labels.json" if head == "labels" else FILE)
     check_out(file)
-    return calibrate_faces(run, accuracy, store, file, batch, head)
+    return calibrate_faces(run, accuracy, store, file, batch, head, views)

@@ -15,12 +15,12 @@ from mien.schema import IntArray
 
 
 def calibrate_faces(
-    run: Path, accuracy: float, store: Path | None, out: Path, batch: int, head: str | None = None
+    run: Path, accuracy: float, store: Path | None, out: Path, batch: int, head: str | None = None, views: int = 2
 ) -> dict[str, Any]:
     """Temperature and threshold from the validation faces of a run's store; its test faces, if any, are only measured.
 
-    The truth is the label, for the votes' head of a run with two the annotators' majority, without ties. Faces are seen
-    in the two views that `mien predict` takes.
+    The truth is the label, for the votes' head of a run with two the annotators' majority, without ties. Logits are
+    the mean over `views` of each face.
     """
     from mien.data.labels import labels_of, voted_labels
     from mien.data.store import open_store
@@ -49,7 +49,7 @@ def calibrate_faces(
     rows = {split: part for split, part in known.items() if len(part)}
     if "valid" not in rows:
         raise DataError(f"{faces.path}: no validation face has votes with a majority; calibrate by --head labels.")
-    logits = {split: logits_of(model, recipe, faces, labels, part, batch) for split, part in rows.items()}
+    logits = {split: logits_of(model, recipe, faces, labels, part, batch, views) for split, part in rows.items()}
     truth = {split: target[part] for split, part in rows.items()}
     temperature = fit_temperature(logits["valid"], truth["valid"])
     threshold, _ = abstain_threshold(scaled(logits["valid"], temperature), truth["valid"], accuracy)
@@ -68,12 +68,14 @@ def calibrate_faces(
     return result
 
 
-def logits_of(model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntArray, batch: int) -> np.ndarray:
-    """(N, K) logits of whole faces of a store, the mean over two views: photos come without a mask too."""
+def logits_of(
+    model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntArray, batch: int, views: int = 1
+) -> np.ndarray:
+    """(N, K) logits of whole faces of a store, the mean over `views`: photos come without a mask too."""
     import torch
 
     from mien.data.loader import Loader
-    from mien.predict import views
+    from mien.predict.views import logits_of as seen
     from mien.progress import track
     from mien.training.steering import with_guide
 
@@ -87,7 +89,7 @@ def logits_of(model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntAr
     with torch.no_grad():
         for part in track(loader, "calibrate", len(loader)):
             part = with_guide(recipe, part, None, 0, 0)
-            found.append(views.logits_of(model, part.images, part.guide, 2).cpu().numpy())
+            found.append(seen(model, part.images, part.guide, views).cpu().numpy())
     return np.concatenate(found)
 
 
