@@ -1,5 +1,6 @@
 """data.targets both: a head for the annotators' votes and a head for the labels, each with its own loss and its own scores."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,17 @@ import pytest
 import tiny
 import torch
 
+from mien.calibrate import calibrate
 from mien.data.cutmix import mix_batch
 from mien.data.labels import labels_of, voted_labels
 from mien.data.loader import Loader, targets_of
 from mien.data.store import open_store, write_store
-from mien.errors import UsageError
+from mien.data.transforms import normalise
+from mien.errors import DataError, UsageError
 from mien.evaluation.evaluate import evaluate
 from mien.losses.terms import Step
 from mien.models import create_model
+from mien.predict.model import load
 from mien.schema import EXPRESSIONS, scheme_classes
 from mien.training import checkpoint
 from mien.training.loop import fit
@@ -63,6 +67,34 @@ def test_both_heads_learn(faces, tmp_path):
     assert all(not torch.equal(start[name], end[name]) for name in ("head.weight", "label_head.weight"))
 
 
+def test_a_calibration_names_the_head_that_answers(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    by_votes, by_labels = calibrate(copy, accuracy=0.01), calibrate(copy, accuracy=0.01, head="labels")
+    assert (by_votes["head"], by_labels["head"]) == ("votes", "labels")
+    assert (copy / "labels.json").is_file()
+    net, _, _ = checkpoint.load_model(copy)
+    image = np.random.default_rng(0).integers(0, 255, (tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
+    shown = normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
+    with torch.no_grad():
+        output = net(shown)
+    for name, logits, kept in ((None, output.logits, by_votes), ("labels", output.label_logits, by_labels)):
+        model = load(copy, faces="none", calibration=name, views=1, device="cpu")
+        face = model.predict(image, explain="cam").faces[0]
+        expected = (logits / kept["temperature"]).softmax(1)[0].tolist()
+        assert list(face.probabilities.values()) == pytest.approx(expected, abs=1e-4)
+        assert face.explanation.map.shape == (tiny.SIZE // 8, tiny.SIZE // 8)
+    (copy / "labels.json").write_text((copy / "labels.json").read_text().replace('"labels"', '"nobody"'))
+    with pytest.raises(DataError, match="head 'nobody'"):
+        load(copy, faces="none", calibration="labels")
+
+
+def test_one_head_has_no_choice(faces, tmp_path):
+    fit(tiny.recipe(faces, optim={"epochs": 1}), tmp_path / "run")
+    with pytest.raises(UsageError, match="two heads"):
+        calibrate(tmp_path / "run", head="labels")
+
+
 def test_loss_is_the_weighted_mean_of_both(faces):
     torch.manual_seed(0)
     recipe = tiny.recipe(faces, data={"targets": "both"})
@@ -79,7 +111,7 @@ def test_loss_is_the_weighted_mean_of_both(faces):
         first, second = output.logits[b].log_softmax(0), output.label_logits[b].log_softmax(0)
         own = -sum(float(votes[rows[b], k]) * first[k].item() for k in range(7))
         expected += (0.7 * own - 0.3 * second[labels[rows[b]]].item()) / 12
-    assert float(step.classification("cross_entropy")) == pytest.approx(expected, rel=1e-5)
+    assert step.classification("cross_entropy").item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_cutmix_mixes_the_labels_of_the_second_head_too(faces):

@@ -71,6 +71,14 @@ class Classifier(nn.Module):
             label_logits=None if self.label_head is None else self.label_head(seen, labels).logits,
         )  # fmt: skip
 
+    def answer_by(self, head: str) -> None:
+        """Keep one of two heads, `votes` or `labels`, whose logits and maps are those of the output from now on; the other
+        goes. A model with one head stays as it is.
+        """
+        if self.label_head is not None and head == "labels":
+            self.head = self.label_head
+        self.label_head = None
+
     def blank_guide(self, images: Tensor) -> Tensor | None:
         """A guide for a trial of the model: of faces about which nothing is known; None where it takes none."""
         return None if self.transformer is None else self.transformer.blank(images)

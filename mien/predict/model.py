@@ -22,10 +22,12 @@ from mien.predict.bundled import BUNDLED, WEIGHTS, bundled_run
 from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
 from mien.predict.finders import Finders, ahead, heavy
+from mien.predict.fusion import Fusion, read_fusion, stacked
 from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
+from mien.predict.views import check_views
 from mien.progress import default_workers
 from mien.schema import ACTION_UNITS, ByteArray, FloatArray, scheme_classes
 from mien.training import checkpoint
@@ -37,6 +39,8 @@ LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 """As `run.precision` of training -> what convolutions and matrix products are calculated in."""
+CROP = 128
+"""Longer side in pixels up to which a picture without a face that can be found counts as the crop of one, as in FER-2013."""
 PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
 """What `auto` takes, the first that fits the model."""
 
@@ -51,7 +55,7 @@ class Found(NamedTuple):
     for_units: list[FramedFace]
     """As the net of action units wants them; empty without one."""
     reason: str | None = None
-    """Why there is no face in a picture that could be read."""
+    """Why there is no face in a picture that could be read, or none that was found."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,6 +80,10 @@ class FaceModel:
     """The net of action units, where there is one."""
     precision: str = "32-true"
     """Of the nets: a key of PRECISIONS."""
+    views: int = 1
+    """Of each face, whose logits are averaged: one of mien.predict.views.VIEWS."""
+    fusion: Fusion | None = None
+    """What blendshapes add to the logits, where the run has it."""
 
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
@@ -236,6 +244,8 @@ class FaceModel:
         if seen and not faces:
             best = max(face.score for face in seen if face is not None)
             reason = f"no face found (best confidence {best:.2f}, under {self.least_face})"
+        if not faces and max(image.shape[:2]) <= CROP:
+            faces, reason = [None], f"{reason}; so small a picture was taken as a face itself"
 
         def cut(framing: Framing) -> list[FramedFace]:
             found = [(None, None) if face is None else (face.landmarks, face.box) for face in faces]
@@ -250,11 +260,12 @@ class FaceModel:
         """Run the nets on the faces of some pictures, at most `batch` at a time."""
         framed = [face for found in held for face in found.framed]
         for_units = [face for found in held for face in found.for_units]
+        whose = [face for found in held for face in found.faces]
         seen: list[_Seen] = []
         for start in range(0, len(framed), batch):
             part = slice(start, start + batch)
             with self.autocast():
-                seen += self._see(framed[part], for_units[part], method, expression, masking)
+                seen += self._see(framed[part], for_units[part], self._added(whose[part]), method, expression, masking)
         rest = iter(seen)
         for found in held:
             picture, (width, height) = found.picture, found.picture.size
@@ -271,9 +282,14 @@ class FaceModel:
         kind = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
+    def _added(self, faces: Sequence[Face | None]) -> torch.Tensor | None:
+        """(B, K) what the points of some faces add to the logits; None without a fusion."""
+        rows = stacked([None if face is None else face.blendshapes for face in faces])
+        return None if self.fusion is None else self.fusion.added(rows)
+
     def _see(
-        self, framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None, expression: str | None,
-        masking: bool,
+        self, framed: Sequence[FramedFace], for_units: Sequence[FramedFace], added: torch.Tensor | None, method: str | None,
+        expression: str | None, masking: bool,
     ) -> list[_Seen]:  # fmt: skip
         units: list[dict[str, float]] = [{}] * len(framed)
         readings: list[str | None] = [None] * len(framed)
@@ -286,24 +302,26 @@ class FaceModel:
             units = [dict(zip(self.action_units, map(float, row), strict=True)) for row in strengths]
             codebook = self.recipe.cue.codebook
             readings = [reading_of(self.reader, row, codebook, self.classes).text or None for row in strengths]
-        faces = batch_of(self.recipe, framed, intensity, self.device)
-        temperature = self.calibration.temperature
+        faces = batch_of(self.recipe, framed, intensity, self.device, added)
+        temperature, views = self.calibration.temperature, self.views
         found: list[Explanation] | list[None] = [None] * len(framed)
         if method is None:
-            probabilities = classify(self.net, faces, temperature)
+            probabilities = classify(self.net, faces, temperature, views)
         else:
-            probabilities, found = explain_faces(self.net, self.recipe, faces, temperature, method, expression, masking)
+            probabilities, found = explain_faces(
+                self.net, self.recipe, faces, temperature, method, expression, masking, views
+            )
         return [_Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, readings, found, strict=True)]
 
     def _face(self, number: int, face: Face | None, cut: FramedFace, seen: _Seen) -> FacePrediction:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
+        points, sure, shapes = (None,) * 3 if face is None else (face.landmarks, float(face.score), face.blendshapes)
         return FacePrediction(
-            face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
-            landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,
-            confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
-            display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
+            number, box, points, sure, named, expression, named[expression],  # type: ignore[arg-type]
+            named[expression] < self.calibration.threshold, cut.rule, cut.display, cut.placement, seen.units, seen.reading,
+            seen.explanation, shapes,
         )  # fmt: skip
 
 
@@ -331,6 +349,7 @@ def load(
     least_face: float | None = None,
     precision: str = "32-true",
     calibration: str | None = None,
+    views: int = 2,
 ) -> FaceModel:
     """Open a trained run for pictures.
 
@@ -344,10 +363,12 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
-        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: portraits, smiles);
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
+        views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
 
     """
+    check_views(views)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
@@ -373,4 +394,7 @@ def load(
     framing = framing_of_run(facts, recipe)
     calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration).apply(net.to(place))
     name = BUNDLED if run is None else folder.resolve().name
-    return FaceModel(name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision)
+    fusion = read_fusion(folder, scheme_classes(recipe.data.scheme)) if calibrated.head == "votes" else None
+    return FaceModel(
+        name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision, views, fusion
+    )

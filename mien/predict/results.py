@@ -92,6 +92,8 @@ class FacePrediction:
     reading: str | None = None
     """What the codebook makes of the action units."""
     explanation: Explanation | None = None
+    blendshapes: FloatArray | None = None
+    """(52,) in [0, 1], where the face provider has them (docs/faces.md)."""
     track: int | None = None
     """Number of the face's track in a video, from 1; None in pictures."""
 
@@ -109,7 +111,7 @@ class PicturePrediction:
     height: int
     faces: tuple[FacePrediction, ...]
     reason: str | None = None
-    """Why there is no face; None where there is one."""
+    """Why no face was found; None where one was."""
     frame: int = 0
     """Number in its video from 0."""
     time: float | None = None
