@@ -52,11 +52,11 @@ def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, 
     pack.sum_up(out)
 
 
-def prepared(path: Path, dataset: str, **options: Any) -> Store:
+def prepared(path: Path, dataset: str, root: Path, faces: str = "none", whole: float | None = None) -> Store:
     """A store that is finished, or is made now."""
     if (path / "store.json").is_file():
         return open_store(path)
-    return prepare(dataset, out=path, **options)
+    return prepare(dataset, root=root, out=path, faces=faces, whole=whole)
 
 
 def fuse_run(

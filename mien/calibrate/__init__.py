@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from mien.errors import UsageError
 from mien.predict.calibration import FILE, check_out
-from mien.predict.views import check_views
 
 
 def calibrate(
@@ -54,7 +53,6 @@ def calibrate(
         batch: faces at a time.
 
     """
-    check_views(views)
     if not 0 < accuracy <= 1 or batch < 1:
         raise UsageError(f"--accuracy {accuracy} must be above 0 and up to 1, --batch {batch} at least 1.")
     if photos is not None:
@@ -72,6 +70,9 @@ def calibrate(
     if columns or labels or subject_pattern or recall or faces != "mediapipe":
         raise UsageError("--columns, --labels, --subject-pattern, --recall and --faces are for --photos.")
     from mien.calibrate.faces import calibrate_faces
+    from mien.predict.views import check_views
+
+    check_views(views)
 
     file = out or run / ("labels.json" if head == "labels" else FILE)
     check_out(file)
