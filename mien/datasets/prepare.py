@@ -111,10 +111,9 @@ def prepare(
     """
     reader = _reader(dataset, align)
     own = _without_none({
-        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
-        "labels": labels, "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units,
-        "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None,
-        "synthetic": synthetic, "whole": whole,
+        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns, "labels": labels,
+        "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale,
+        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
