@@ -34,6 +34,7 @@ from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, expl
 from mien.files import write_atomic, write_npz
 from mien.metrics.alignment import summarise
 from mien.metrics.faithfulness import FAITHFULNESS, STEPS
+from mien.metrics.resampling import people
 from mien.models import Classifier
 from mien.schema import FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
@@ -208,8 +209,9 @@ def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) ->
     scores = collect_faithfulness(plan, plan.rows[chosen], steps)
     labels, classes = plan.labels[plan.rows[chosen]], scheme_classes(plan.recipe.data.scheme)
     predicted, every = collected.probabilities[chosen].argmax(1), np.ones(len(chosen), dtype=bool)
+    persons = people(face_facts(plan.store, plan.rows[chosen])["subject"])
     summary = {
-        name: summarise(kinds, labels, predicted, every, classes, seed=plan.seed)["scores"]
+        name: summarise(kinds, labels, predicted, every, classes, persons, seed=plan.seed)["scores"]
         for name, kinds in scores.items()
     }
 

@@ -14,6 +14,7 @@ from mien.metrics.alignment import by_class, summarise
 from mien.metrics.classification import classification_scores
 from mien.metrics.errors import affect_matrices, by_group, confusions
 from mien.metrics.faithfulness import FAITHFULNESS
+from mien.metrics.resampling import people
 from mien.schema import IntArray
 
 
@@ -38,19 +39,24 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
     """Everything of results.json that follows from the faces: recognition, alignment, classes, errors."""
     labels, predicted = faces["label"], faces["probabilities"].argmax(1)
     voting = faces.get("voted_probabilities", faces["probabilities"])  # of two heads each answers its own question
+    persons = people(faces["subject"]) if "subject" in faces else None
     scores = alignment_of(faces)
     alignment = {}
     for name, kinds in scores.items():
         valid = faces["valid_predicted"] if name == PREDICTED else faces["valid"]
-        alignment[name] = summarise(kinds, labels, predicted, valid, classes, seed=seed)["scores"]
+        alignment[name] = summarise(kinds, labels, predicted, valid, classes, persons, seed=seed)["scores"]
     regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
     last = [name for name in alignment if name.startswith("layer-")][-1]
     cosines = {name: scores[name]["cosine"] for name in (last, *methods)}
     return {
         "faces": len(labels),
         "faces_with_cue": int(faces["valid"].sum()),
-        "classification": classification_scores(faces["probabilities"], labels, classes),
-        **({"votes": classification_scores(voting, faces["voted"], classes)} if "voted" in faces else {}),
+        "classification": classification_scores(faces["probabilities"], labels, classes, persons, seed=seed),
+        **(
+            {"votes": classification_scores(voting, faces["voted"], classes, persons, seed=seed)}
+            if "voted" in faces
+            else {}
+        ),
         "alignment": alignment,
         **({"segmentation": regions} if regions else {}),
         "per_class": by_class(cosines, labels, predicted, faces["valid"], classes),

@@ -121,6 +121,7 @@ def summarise(
     predicted: npt.ArrayLike,
     valid: npt.ArrayLike,
     classes: Sequence[str],
+    groups: npt.ArrayLike | None = None,
     *,
     seed: int = 0,
     draws: int = 2000,
@@ -129,8 +130,9 @@ def summarise(
 
     labels, predicted (N,) class indices, label -1 = unlabelled; valid (N,) bool of the cues (Neutral and faces without
     landmarks are False). Result: counts (total, scored, not_valid, per class, correct, wrong) and, for every score,
-    class_mean (unweighted over classes with scored samples: the published number) with its 95 % bootstrap interval,
-    sample_mean, per_class, correct and wrong (sample means by the prediction), undefined (NaN, taken as 0),
+    class_mean (unweighted over classes with scored samples: the published number) with its 95 % interval over whole groups
+    (N,), such as subjects, or over samples, clusters (how many were resampled) and grouped (True for groups), sample_mean,
+    per_class, correct and wrong (sample means by the prediction), undefined (NaN, taken as 0),
     higher_is_better where known. A number with no sample behind it is None.
     """
     truth, guess = np.asarray(labels), np.asarray(predicted)
@@ -141,6 +143,7 @@ def summarise(
     if (truth >= len(classes)).any():
         raise DataError(f"label {truth.max()} is outside -1..{len(classes) - 1}.")
     truth, right = truth[scored], (guess == truth)[scored]
+    people = None if groups is None else np.asarray(groups)[scored]
     counts = {
         "total": len(scored),
         "scored": int(scored.sum()),
@@ -152,7 +155,7 @@ def summarise(
     result: dict[str, Any] = {"counts": counts, "scores": {}}
     for name, values in per_sample.items():
         result["scores"][name] = _summary(
-            name, np.asarray(values, dtype=np.float64)[scored], truth, right, classes, seed, draws
+            name, np.asarray(values, dtype=np.float64)[scored], truth, right, classes, people, seed, draws
         )
     return result
 
@@ -195,15 +198,18 @@ def _summary(
     truth: npt.NDArray[Any],
     right: npt.NDArray[np.bool_],
     classes: Sequence[str],
+    people: npt.NDArray[Any] | None,
     seed: int,
     draws: int,
 ) -> dict[str, Any]:
     undefined = ~np.isfinite(values)
     values = np.where(undefined, 0, values)
-    interval = bootstrap_class_mean(values, truth, seed=seed, draws=draws) if len(values) else None
+    interval = bootstrap_class_mean(values, truth, people, seed=seed, draws=draws) if len(values) else None
     return {
         "class_mean": interval.value if interval else None,
-        "interval": [interval.low, interval.high] if interval else None,
+        "interval": [interval.low, interval.high] if interval and np.isfinite(interval.low) else None,
+        "clusters": interval.clusters if interval else 0,
+        "grouped": bool(interval and interval.grouped),
         "sample_mean": _mean(values),
         "per_class": {label: _mean(values[truth == k]) for k, label in enumerate(classes)},
         "correct": _mean(values[right]),

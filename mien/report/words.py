@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from mien.metrics.intervals import Comparison
+from mien.report.family import Family, Ruling, seeds_sentence
 from mien.report.numbers import Difference, Number, Paired, alignment, beyond, classification
 from mien.report.runs import Group
 
@@ -80,7 +82,9 @@ def signed(value: float) -> str:
 
 
 def interval(low: float, high: float, sign: bool = False) -> str:
-    """[low, high] with three decimals."""
+    """[low, high] with three decimals; nothing where a single value gives no interval."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
     one, two = (signed(low), signed(high)) if sign else (f"{low:.3f}", f"{high:.3f}")
     return f"[{one}, {two}]".replace("[-", "[−").replace(" -", " −")
 
@@ -93,16 +97,9 @@ def number(value: Number) -> str:
     return f"{value.value:.3f}{between}"
 
 
-def direction(test: Comparison) -> str:
-    """What an interval allows to say."""
-    if test.low > 0 or test.high < 0:
-        return "higher" if test.difference > 0 else "lower"
-    return "no difference shown"
-
-
-def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list[str]:
+def verdict(groups: Sequence[Group], tests: Sequence[Paired], family: Family, seed: int) -> list[str]:
     """The first paragraph: differences with intervals, then what the alignment is worth beside its baseline."""
-    sentences = [_test_sentence(test) for test in tests]
+    sentences = [_test_sentence(test, rulings) for test, rulings in zip(tests, family.rulings, strict=True)]
     if not tests:
         scores = classification(groups[0], seed)
         sentences.append(
@@ -111,39 +108,35 @@ def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list
             f"(balanced {number(scores['balanced_accuracy'])})."
         )
     sentences.append(" ".join(_baseline_sentence(group, seed) for group in groups))
-    pairs = {len(test.pairs) for test in tests}
-    if pairs == {2}:
-        sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
-    if pairs == {1}:
+    sentences += [sentence for test in tests if (sentence := seeds_sentence(test))]
+    if any(len(test.pairs) == 1 for test in tests):
         sentences.append(
-            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; "
-            "train more seeds (--run.seed 1, 2, …) and give all run folders to this command."
+            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; how many seeds "
+            "a claim would need cannot be told from one. Train more (--run.seed 1, 2, …) and give all run folders to this command."
         )
     return sentences
 
 
-def _test_sentence(test: Paired) -> str:
-    parts = [_part(test.differences["accuracy"])]
-    if "att_cos" in test.differences:
-        parts.append(_part(test.differences["att_cos"]))
+def _test_sentence(test: Paired, rulings: Mapping[str, Ruling]) -> str:
+    names = [name for name in ("accuracy", "att_cos") if name in test.differences]
+    parts = [_part(test.differences[name], rulings[name]) for name in names]
     seeds = f" over {len(test.pairs)} seeds" if len(test.pairs) > 1 else ""
-    tail = (
-        ""
-        if "att_cos" in test.differences
-        else " Their alignment is measured against different cues and is not compared."
-    )
+    tail = "" if "att_cos" in names else " Their alignment is measured against different cues and is not compared."
     return (
         f"{test.other.name} against {test.base.name}{seeds}, on the same {test.faces} faces: {'; '.join(parts)}.{tail}"
     )
 
 
-def _part(difference: Difference) -> str:
-    test, seeds = difference.faces, difference.seeds
+def _part(difference: Difference, ruling: Ruling) -> str:
+    test = difference.test
     name = difference.title.replace(", last layer", "")
-    text = f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)}"
-    if seeds is not None:
-        text += f" over faces, {interval(seeds.low, seeds.high, sign=True)} over seeds"
-    return f"{text} ({direction(seeds or test)})"
+    what = over(difference.faces) + (f" and {difference.seeds.n} seeds" if difference.seeds else "")
+    return f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)} over {what} ({ruling.word})"
+
+
+def over(test: Comparison) -> str:
+    """What was resampled: `12 people` or `400 faces`."""
+    return f"{test.clusters} {'people' if test.grouped else 'faces'}"
 
 
 def strongest_baseline(group: Group, kind: str) -> tuple[str, float] | None:
