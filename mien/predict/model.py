@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -22,6 +22,7 @@ from mien.predict.bundled import BUNDLED, bundled_run
 from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
 from mien.predict.finders import Finders, ahead, counted, heavy
+from mien.predict.found import Found, Seen, pixels
 from mien.predict.fusion import Fusion, added_by, read_fusion
 from mien.predict.limits import outside
 from mien.predict.neutral import neutral_of
@@ -29,7 +30,7 @@ from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
-from mien.predict.units import NOT_KNOWN, FaceUnits, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
 from mien.predict.views import check_views
 from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
@@ -41,20 +42,6 @@ PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 """As `run.precision` of training -> what convolutions and matrix products are calculated in."""
 PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
 """What `auto` takes, the first that fits the model."""
-
-
-class Found(NamedTuple):
-    """One picture and its faces, cut for the nets."""
-
-    picture: Picture
-    """Without its image, unless it is wanted."""
-    faces: list[Face | None]
-    framed: list[FramedFace]
-    for_units: list[FramedFace]
-    """As a net of action units wants them; empty without one."""
-    qualities: list[Quality]
-    reason: str | None = None
-    """Why there is no face in a picture that could be read, or none that was found."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -260,7 +247,7 @@ class FaceModel:
         faces = [face for found in held for face in found.faces]
         framed = [face for found in held for face in found.framed]
         for_units = [face for found in held for face in found.for_units]
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
         for start in range(0, len(framed), batch):
             part = slice(start, start + batch)
             with self.autocast():
@@ -284,7 +271,7 @@ class FaceModel:
     def _see(
         self, faces: Sequence[Face | None], framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None,
         expression: str | None, masking: bool,
-    ) -> list[_Seen]:  # fmt: skip
+    ) -> list[Seen]:  # fmt: skip
         units = [NOT_KNOWN] * len(framed) if self.units is None else self.units.read(faces, for_units)
         batch = batch_of(self.recipe, framed, spread(units), self.device, added_by(self.fusion, faces))
         temperature, views = self.calibration.temperature, self.views
@@ -295,9 +282,9 @@ class FaceModel:
             probabilities, found = explain_faces(
                 self.net, self.recipe, batch, temperature, method, expression, masking, units, views
             )
-        return [_Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, found, strict=True)]
+        return [Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, found, strict=True)]
 
-    def _face(self, number: int, face: Face | None, cut: FramedFace, quality: Quality, seen: _Seen) -> FacePrediction:
+    def _face(self, number: int, face: Face | None, cut: FramedFace, quality: Quality, seen: Seen) -> FacePrediction:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
@@ -310,19 +297,6 @@ class FaceModel:
             reading=seen.units.reading, explanation=seen.explanation, quality=quality, outside=beyond,
             blendshapes=None if face is None else face.blendshapes,
         )  # fmt: skip
-
-
-def pixels(picture: Picture) -> int:
-    """Pixels that a picture holds in memory."""
-    return 0 if picture.image is None else picture.size[0] * picture.size[1]
-
-
-class _Seen(NamedTuple):
-    """What the nets say of one face."""
-
-    probabilities: list[float]
-    units: FaceUnits
-    explanation: Explanation | None
 
 
 def load(
