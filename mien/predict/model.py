@@ -370,18 +370,5 @@ def load(
     name = BUNDLED if run is None else folder.resolve().name
     fusion = read_fusion(folder, classes) if calibrated.head == "votes" else None
     return FaceModel(
-        name,
-        net,
-        recipe,
-        facts,
-        framing,
-        provider,
-        least_face,
-        place,
-        calibrated,
-        units,
-        precision,
-        any_quality,
-        views,
-        fusion,
-    )
+        name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality, views, fusion
+    )  # fmt: skip
