@@ -32,7 +32,6 @@ def write_maps(
     store: Store,
     config: CueConfig,
     out: Path,
-    *,
     names: list[str | None],
     size: int,
     seed: int,

@@ -83,19 +83,11 @@ def cues(
 
     """
     config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency, least)
-    if out is None and sheet is None:
-        raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
     as_folder = out is not None and source.is_dir() and out.suffix.lower() != ".npz"
-    if (per_class or crops or files != "npy") and not as_folder:
-        raise UsageError("--per-class, --files and --crops go with a prepared store and --out FOLDER.")
-    if image_size < 1 or (size is not None and size < 1):
-        raise UsageError("--image-size and --size must be at least 1.")
+    _check_output(out, sheet, as_folder, per_class or crops or files != "npy", image_size, size)
     if expression is not None:
         _check_expression(expression, cue, codebook)
-    names: list[str | None] | None = None
-    pictures: Pictures = None
-    units: FloatArray | None = None
-    store: Store | None = None
+    names, pictures, units, store = _nothing()
     if source.is_dir():
         from mien.data.observed import open_faces
 
@@ -107,14 +99,7 @@ def cues(
             print(f"{sheet}: cue sheet of {source}")
     else:
         landmarks = _read_landmarks(source)
-        if sheet is not None:
-            raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
-        if cue == "saliency":
-            raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
-        if cue == "au_observed" or action_units is not None:
-            raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
-        if cue == "au" and expression is None:
-            raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
+        _check_landmarks_alone(source, cue, expression, sheet, action_units)
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
     if out is None:
@@ -122,16 +107,41 @@ def cues(
     if as_folder and store is not None:
         from mien.cues.folder import write_maps
 
-        print(
-            write_maps(
-                store, config, out, names=names, size=size or image_size, seed=seed, per_class=per_class, files=files, crops=crops,
-            )
-        )  # fmt: skip
+        print(write_maps(store, config, out, names, size or image_size, seed, per_class, files, crops))
         return None
     maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures, units)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
+
+
+def _nothing() -> tuple[list[str | None] | None, Pictures, FloatArray | None, Store | None]:
+    """What only a store has: names of expressions, pictures, action units, itself."""
+    return None, None, None, None
+
+
+def _check_output(
+    out: Path | None, sheet: Path | None, as_folder: bool, of_folders: bool, image_size: int, size: int | None
+) -> None:
+    if out is None and sheet is None:
+        raise UsageError("nothing to write: give --out MAPS.npz, --out FOLDER, --sheet SHEET.png or both.")
+    if of_folders and not as_folder:
+        raise UsageError("--per-class, --files and --crops go with a prepared store and --out FOLDER.")
+    if image_size < 1 or (size is not None and size < 1):
+        raise UsageError("--image-size and --size must be at least 1.")
+
+
+def _check_landmarks_alone(
+    source: Path, cue: str, expression: str | None, sheet: Path | None, action_units: Path | None
+) -> None:
+    if sheet is not None:
+        raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
+    if cue == "saliency":
+        raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
+    if cue == "au_observed" or action_units is not None:
+        raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
+    if cue == "au" and expression is None:
+        raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
 
 
 def _check_expression(expression: str, cue: str, codebook: str) -> None:

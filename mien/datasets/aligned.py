@@ -27,14 +27,19 @@ SEED, FRACTION = 0, 0.1
 """Of the validation part, as `mien train` carves it out at run.seed 0 and data.valid_fraction 0.1."""
 SYNTHETIC = "synthetic/"
 """Ids of synthetic faces begin with it."""
+WHOLE = "whole/"
+"""Ids of training faces that are there unaligned, too."""
 
 
-def records(root: Path, synthetic: Path | None = None, like: Path | None = None) -> Iterator[Record | Skipped]:
+def records(
+    root: Path, synthetic: Path | None = None, whole: float = 0.0, like: Path | None = None
+) -> Iterator[Record | Skipped]:
     """Faces of the store `root`, turned, scaled and shifted so that their five points lie on the median training face's.
 
     Borders are repeated; a face without landmarks stays as it is. Splits are those of protocol strict at run.seed 0: its
     validation part becomes an official one, and training faces that it leaves out are skipped. All faces of `synthetic`, a
-    store of `mien synthesize`, are laid on the same points and join the training part.
+    store of `mien synthesize`, are laid on the same points and join the training part. A share `whole` of the training
+    faces, chosen at random, joins it unaligned too, so that a net knows the pictures in which no face is found.
 
     `like` is a run folder of mien train: all faces are laid where its training faces lie, at the size of its store, and keep
     their splits, so that a store without training faces can be aligned for it.
@@ -43,9 +48,15 @@ def records(root: Path, synthetic: Path | None = None, like: Path | None = None)
         DataError: `root` has no landmarks, or no training part without `like`, or `synthetic` is no store of synthetic faces.
 
     """
+    if not 0 <= whole <= 1:
+        raise UsageError(f"--whole {whole:g} must lie between 0 and 1.")
     store = open_store(Path(root))
     if like is not None:
-        yield from _like(store, like, synthetic)
+        if synthetic is not None or whole:
+            raise UsageError(
+                "--like aligns faces for a run that was trained; --synthetic and --whole are for a training part."
+            )
+        yield from _like(store, like)
         return
     parts = folds.strict(store, SEED, FRACTION)
     points, size = framing_of(store, parts.train).points, store.info.size
@@ -61,18 +72,18 @@ def records(root: Path, synthetic: Path | None = None, like: Path | None = None)
             yield align_record(record._replace(split=split[i]), target, size)
         else:
             yield Skipped(record.id, "the same picture, or one that looks alike, is a test or validation face")
+    chosen = np.random.default_rng(SEED).permutation(parts.train)[: round(whole * len(parts.train))]
+    for i in np.sort(chosen):
+        record = record_of(store, int(i))
+        yield record._replace(id=f"{WHOLE}{record.id}", split="train")
     yield from store.skipped
     for i in range(0 if faces is None else len(faces)):
         record = record_of(cast(Store, faces), i)
         yield align_record(record._replace(id=f"{SYNTHETIC}{record.id}", split="train"), target, size)
 
 
-def _like(store: Store, like: Path, synthetic: Path | None) -> Iterator[Record | Skipped]:
+def _like(store: Store, like: Path) -> Iterator[Record | Skipped]:
     """Faces of a store in the framing of a run; those without landmarks are their whole picture."""
-    if synthetic is not None:
-        raise UsageError(
-            "--synthetic joins a training part, --like aligns faces for a run that was trained: give one of them."
-        )
     framed = FramedStore(store, kept_framing(Path(like) / "environment.json"))
     if not any(matrix is not None for matrix in framed.placements):
         raise DataError(f"'{store.path}' has no landmarks to align its faces by; prepare it with --faces mediapipe.")

@@ -16,7 +16,7 @@ from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
-from mien.datasets.points import as_shares, check_frame, read_frame, with_points
+from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
 from mien.datasets.replace import new_place, put_in_place
 from mien.datasets.screen import check_limit, limit_landmarks
 from mien.datasets.summary import summary
@@ -57,6 +57,7 @@ def prepare(
     first_frame: int | None = None,
     subject_leak: bool = False,
     synthetic: Path | None = None,
+    whole: float | None = None,
     like: Path | None = None,
     replace: bool = False,
     workers: int | None = None,
@@ -104,6 +105,7 @@ def prepare(
         first_frame: disfa only: number of the first picture file, 0 or 1; told by all subjects together by default.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
         synthetic: fitted only: store of mien synthesize whose faces join the training part.
+        whole: aligned only: share of the training faces that join it unaligned, too.
         like: aligned only: run folder of mien train; faces are laid where its training faces lie, and keep their splits.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         workers: Processes; all cores by default, 1 stays in this one.
@@ -111,18 +113,17 @@ def prepare(
     """
     reader = _reader(dataset, align)
     own = _without_none({
-        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
-        "labels": labels, "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units,
-        "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None,
-        "synthetic": synthetic, "like": like,
+        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns, "labels": labels,
+        "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale,
+        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
+        "like": like,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     first = _first(read, dataset, root, out, own)
     shape = _shape(reader, root, own, size, channels)
-    options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
-    check_limit(landmark_limit)
-    laid = read if landmarks is None else functools.partial(with_points, read, landmarks, landmark_order)
+    options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model, landmark_limit)
+    laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
     if options.provider is None and not reader.landmarks and landmark_frame is None:
         check_frame(laid())
     chosen = own | _without_none(brought) if landmarks else own
@@ -234,9 +235,16 @@ def _notes(reader: Reader, root: Path, given: dict[str, Any]) -> dict[str, str]:
 
 
 def _options(
-    size: int, faces: str, align: bool, own_points: bool, brought: dict[str, Any], model: Path | None
+    size: int,
+    faces: str,
+    align: bool,
+    own_points: bool,
+    brought: dict[str, Any],
+    model: Path | None,
+    limit: float | None,
 ) -> Options:
     """Check the face options before any work starts; `brought` are those of landmarks that the user brings."""
+    check_limit(limit)
     if align and faces == "none" and not own_points:
         raise UsageError("--align needs landmarks: add --faces given or --faces mediapipe.")
     for name in (name for name, value in brought.items() if value not in (None, "row-col")):

@@ -9,7 +9,7 @@ from mien.errors import DataError
 from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
-from mien.report.words import BASELINES, MAPS, MISMATCHED, number
+from mien.report.words import BASELINES, CEILING, MAPS, MISMATCHED, number
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -33,7 +33,9 @@ LIMITS = """\
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
 TARGETS = {
     "votes": "the shares of the annotators' votes; the label where a face has none",
-    "both": "0.6 of the label and 0.4 of the annotators' votes; the label where a face has none",
+    "mixed": "0.6 of the label and 0.4 of the annotators' votes; the label where a face has none",
+    "both": "one head for the shares of the annotators' votes (the label where a face has none), one for the label; scores by the "
+    "labels are those of the second head, scores by the majority and explanations those of the first",
 }
 """data.targets other than the label."""
 
@@ -183,6 +185,7 @@ def _alignment(run: Run) -> str:
     names = {run.last_layer: "attention of the last layer (ATT-COS)"}
     names |= {run.class_map: f"{MAPS[run.class_map][0]} of the true class (CAM-COS)"}
     names |= {key: f"baseline: {title}" for key, (title, _) in BASELINES.items()}
+    names |= {key: f"ceiling: {title}" for key, (title, _) in CEILING.items()}
     names |= {key: f"mismatched: {title}" for key, (title, _) in MISMATCHED.items()}
     rows = [
         f"| {title} | {number(alignment(group, name, 'cosine'))} | {_three(alignment(group, name, 'pearson').value)} |"

@@ -36,7 +36,7 @@ from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate
+from mien.training.refusals import refuse_degenerate, refuse_sizes
 from mien.training.steering import kept_guides
 
 ensure_torchvision()
@@ -93,7 +93,9 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     coverage = coverage_of(recipe, store, targets, split.train)
     torch.manual_seed(run.seed)
-    model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer)
+    model = create_model(
+        recipe.model, classes, recipe.guidance.layers, recipe.transformer, recipe.data.targets == "both"
+    )
     if isinstance(model.transformer, Alignment):
         model.transformer.mean_shape.copy_(torch.from_numpy(mean_shape(store, split.train)))
     guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
@@ -101,6 +103,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if recipe.optim.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
     try_terms(recipe, model)
+    refuse_sizes(recipe, model)
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
@@ -173,18 +176,18 @@ def split_rows(store: Store, recipe: Recipe) -> Split:
     under `paper` faces are dealt one by one and the test part selects the epoch; under `complete` every face is in every part.
     """
     data = recipe.data
-    strict = data.protocol == "strict"
+    strict, near = data.protocol == "strict", data.near_duplicates == "drop"
     labelled = labels_of(store, data.scheme) >= 0
     if data.folds and data.fold is None:
         raise UsageError(f"data.folds is {data.folds} but no data.fold is named; `mien crossval` trains all of them.")
     if data.fold is not None:
         fraction = data.valid_fraction if strict else 0.0
-        parts = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction)[data.fold]
+        parts = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction, near)[data.fold]
     elif data.protocol == "complete":
         every = np.flatnonzero(labelled)
         parts = Split(every, every, every, {"protocol": "complete", "train": len(every)})
     else:
-        parts = folds.strict(store, recipe.run.seed, data.valid_fraction) if strict else folds.official(store)
+        parts = folds.strict(store, recipe.run.seed, data.valid_fraction, near) if strict else folds.official(store)
     train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
     split = Split(train_rows, valid_rows if strict else test_rows, test_rows, parts.report)
     for name, count in split.sizes().items():
