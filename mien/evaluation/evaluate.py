@@ -125,7 +125,9 @@ def masking_of(
     """What masks and guides of scored faces need; the mean cue of the training faces only where the control asks for it."""
     mean = None
     if recipe.cue.control == "mean" and (recipe.mask.evaluate or recipe.transformer.kind in GUIDED_KINDS):
-        mean = mean_of_cue(recipe, faces, labels, rows, recipe.model.size).to(device)
+        mean = mean_of_cue(
+            replace(recipe, cue=replace(recipe.cue, control="none")), faces, labels, rows, recipe.model.size
+        ).to(device)
     return make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
 
 

@@ -50,19 +50,24 @@ _PUBLISHED_PLACES = {
 """First part of a published name of Simple-CNN or spatial transformer -> where it stands in a Classifier."""
 
 
+SHIPPED = {"demo": Path(__file__).parent.parent / "weights" / "demo" / "best.ckpt"}
+"""Name that `model.initial` may have -> a net that comes with the package: the unguided one that `mien demo` starts from."""
+
+
 def load_initial(model: nn.Module, path: Path, head: str) -> None:
     """Start a whole model from another run, or from a published state dict of the guided spatial transformers.
 
     Args:
         model: Classifier.
-        path: run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 .. conv4, norm, fc1,
-            fc2, localization, fc_loc as published.
+        path: a name of SHIPPED, run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 ..
+            conv4, norm, fc1, fc2, localization, fc_loc as published.
         head: keep, or new for the head as it was drawn.
 
     Raises:
         DataError: not readable, another architecture, or another number of classes under `keep`.
 
     """
+    path = SHIPPED.get(str(path), path)
     own = model.state_dict()
     state = _without_prefix(_own_names(read_state(path / "best.ckpt" if path.is_dir() else path)), own)
     wanted = [name for name in own if head == "keep" or not name.startswith("head.")]

@@ -67,7 +67,11 @@ def faces_of(
 
 
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
-    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it."""
+    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it.
+
+    Under the control `class_mean` the mean of each class, (K, 1, side, side).
+    """
     frame = (recipe.model.size, recipe.model.size)
     batches = faces_of(recipe, store, labels, rows)
-    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
+    overall, classes = mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))
+    return classes if recipe.cue.control == "class_mean" else overall

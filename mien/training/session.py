@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mien.compat import ensure_torchvision
 from mien.config import GUIDED_KINDS, Recipe
+from mien.cues.config import NEED_MEANS
 from mien.data import folds
 from mien.data.folds import Split
 from mien.data.framing import framing_of, mean_shape
@@ -121,7 +122,12 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         checkpoint.trim_log(out, state["epoch"])
     image_mean = None
     guided = recipe.transformer.kind in GUIDED_KINDS
-    if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
+    placed = recipe.model.segmentation or colour is not None or guided
+    if recipe.cue.control == "class_mean" and placed:
+        raise UsageError(
+            "cue.control class_mean is for guidance: as a mask or a guide it would name the class to the net."
+        )
+    if recipe.cue.control == "mean" and placed:
         image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
     weight = None
@@ -157,7 +163,7 @@ def prepare_guides(
     for k, guide in enumerate(guides):
         if guide.by_gradient:
             refuse_degenerate(guide, model, recipe.model.size)
-        if guide.cue.control == "mean":
+        if guide.cue.control in NEED_MEANS:
             to_cue = guide.config.scale == "to_cue"
             sides = [recipe.model.size if to_cue else model.backbone.sides[layer] for layer in guide.layers]
             own = replace(recipe, cue=guide.cue)
