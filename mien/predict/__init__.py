@@ -70,7 +70,8 @@ def predict(
         calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: portraits, smiles); by
             default the run's calibration.json.
         any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
-        neutral: photo of the neutral face of the one person in all pictures; action units are then relative to it.
+        neutral: photo of the neutral face of the one person in all pictures, or a video whose quietest two seconds stand for it;
+            action units are then relative to it.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
