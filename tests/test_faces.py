@@ -523,6 +523,25 @@ def test_all_faces_of_a_group_are_found(provider, across, down, side):
     assert len(provider(np.tile(face, (down, across, 1)))) == across * down
 
 
+def test_blendshapes_of_a_smile_and_an_open_mouth(provider):
+    from mien.faces.blendshapes import BLENDSHAPES, INPUT_POINTS
+    from mien.synthetic.render import render_face
+    from mien.synthetic.sample import sample_face
+
+    assert (len(INPUT_POINTS), len(set(INPUT_POINTS)), len(BLENDSHAPES)) == (146, 146, 52)
+
+    def strength(expression, name):
+        faces = [provider(render_face(sample_face(0, k, 160, (expression,))).image) for k in range(6)]
+        rows = np.stack([found[0].blendshapes for found in faces if found])
+        assert rows.shape[1] == 52
+        assert rows.min() >= 0
+        assert rows.max() <= 1
+        return rows[:, [k for k, one in enumerate(BLENDSHAPES) if one.startswith(name)]].mean()
+
+    assert strength("Happiness", "mouthSmile") > strength("Sadness", "mouthSmile") + 0.2
+    assert strength("Surprise", "jawOpen") > strength("Neutral", "jawOpen") + 0.1
+
+
 def test_no_face_is_an_empty_list_and_locate_keeps_order(provider):
     image, _ = draw_face(128)
     flat = np.full((64, 64, 3), 127, np.uint8)
