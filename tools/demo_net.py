@@ -13,6 +13,7 @@ from pathlib import Path
 from mien.config import AugmentConfig, DataConfig, GuidanceConfig, ModelConfig, OptimConfig, Recipe, RunConfig
 from mien.demo import demo_recipe
 from mien.files import write_atomic
+from mien.models.packed import pack
 from mien.models.weights import SHIPPED
 from mien.synthetic.synthesize import synthesize
 from mien.training import checkpoint
@@ -44,7 +45,7 @@ def main() -> None:
     tensors, meta = checkpoint.load_tensors(run / "best.ckpt")
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model/")}
     START.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_tensors(START, checkpoint.pack(weights), meta)
+    checkpoint.save_tensors(START, pack(weights), meta)
     line = [json.loads(text) for text in (run / "log.jsonl").read_text().splitlines()][meta["epoch"] - 1]
     facts = {
         "made_by": "tools/demo_net.py", "faces": options.faces, "people": PEOPLE, "seed": SEED, "guidance": 0,

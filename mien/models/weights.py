@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mien.config import ModelConfig
 from mien.errors import DataError, UsageError
+from mien.models.packed import unpack
 from mien.models.tokens import is_token_net, resized_positions
 from mien.schema import PREPROCESSING
 
@@ -102,7 +103,7 @@ def _refuse(path: Path, missing: list[str], wrong: list[str]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a file, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
+    """Named tensors of a file, unpacked, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
     try:
         if path.suffix in (".safetensors", ".ckpt"):
             from safetensors.torch import load_file
@@ -118,7 +119,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
     if not isinstance(state, Mapping):
         raise DataError(f"weights {path} hold a {type(state).__name__}; a state dict (name -> tensor) is needed.")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return unpack({str(name): value for name, value in state.items() if isinstance(value, Tensor)})
 
 
 def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
