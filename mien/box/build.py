@@ -32,6 +32,8 @@ WHOLE = 0.33
 """Share of the training faces that the net also sees unaligned."""
 PART = 2048
 """Faces whose blendshapes are kept in one file."""
+SURE = 0.9
+"""Share of right answers, by the majority of the annotators, from whose confidence on a face is not "unsure"."""
 PORTRAIT_WEIGHT = 4.0
 """What a photo counts beside a validation face in the fit of the fusion."""
 
@@ -44,7 +46,7 @@ def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, 
     fit(settings, work / "expression")
     packed = out / "expression"
     pack.pack_run(work / "expression", packed)
-    calibrate(packed, store=aligned.path)
+    calibrate(packed, store=aligned.path, accuracy=SURE)
     calibrate(packed, store=aligned.path, head="labels")
     facts = fuse_run(packed, settings, whole, aligned, work / "blendshapes", photos, columns)
     pack.describe(packed, aligned.path, facts)
