@@ -201,7 +201,7 @@ def by_labels(run: str | None, precision: str) -> FaceModel | None:
 
 
 def net_costs(models: dict[str, FaceModel], peers: dict[str, Peer], repeats: int) -> dict[str, dict[str, float]]:
-    """Way -> name -> processor milliseconds a face of the net alone on one thread, median of `repeats` rounds in turns, no finder and no crop.
+    """Way -> name -> processor milliseconds a face of the net alone on one thread, median of `repeats` rounds in turns.
 
     Mien's own is shown in one view; `mien predict` takes two.
     """
