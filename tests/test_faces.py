@@ -494,11 +494,11 @@ def test_all_faces_of_a_group_are_found(provider, across, down, side):
 
 
 def test_blendshapes_of_a_smile_and_an_open_mouth(provider):
-    from mien.faces.blendshapes import BLENDSHAPES, POINTS
+    from mien.faces.blendshapes import BLENDSHAPES, INPUT_POINTS
     from mien.synthetic.render import render_face
     from mien.synthetic.sample import sample_face
 
-    assert (len(POINTS), len(set(POINTS)), len(BLENDSHAPES)) == (146, 146, 52)
+    assert (len(INPUT_POINTS), len(set(INPUT_POINTS)), len(BLENDSHAPES)) == (146, 146, 52)
 
     def strength(expression, name):
         faces = [provider(render_face(sample_face(0, k, 160, (expression,))).image) for k in range(6)]

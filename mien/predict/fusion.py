@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mien.errors import DataError
+from mien.faces.provider import Face
 from mien.files import file_sha256
 from mien.schema import FloatArray
 from mien.training.checkpoint import load_tensors, save_tensors
@@ -41,6 +42,12 @@ class Fusion(NamedTuple):
         known = torch.isfinite(blendshapes).all(1, keepdim=True)
         hidden = (blendshapes.nan_to_num() @ self.weight1.T + self.bias1).relu()
         return (hidden @ self.weight2.T + self.bias2) * known
+
+
+def added_by(fusion: Fusion | None, faces: Sequence[Face | None]) -> Tensor | None:
+    """(B, K) what the blendshapes of some faces add to the logits; None without a fusion."""
+    rows = stacked([None if face is None else face.blendshapes for face in faces])
+    return None if fusion is None else fusion.added(rows)
 
 
 def stacked(rows: Sequence[FloatArray | None]) -> Tensor:
