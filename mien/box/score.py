@@ -51,6 +51,7 @@ def score(
     columns: str | None = None,
     labels: str | None = None,
     views: int = 2,
+    faces: str = "mediapipe",
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Find the faces of labelled pictures, name their expressions, and print how often that is right."""
@@ -64,7 +65,7 @@ def score(
         for record in DATASETS[dataset].records(root, **options)
         if isinstance(record, Skipped) or record.split == split or dataset != "fer2013"
     )
-    model = load(run, views=views, calibration=calibration)
+    model = load(run, views=views, calibration=calibration, faces=faces)
     answers = answer(model, records)
     result = {
         "model": model.title,
