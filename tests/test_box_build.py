@@ -2,7 +2,6 @@
 
 import csv
 import json
-from functools import partial
 
 import cv2
 import numpy as np
@@ -59,9 +58,13 @@ def place(tmp_path_factory):
     return folder
 
 
+def easily(run, accuracy=0.01, **options):
+    return calibrate(run, accuracy=0.01, **options)
+
+
 def test_every_step_and_again(place, monkeypatch, capsys):
     monkeypatch.setattr(steps, "PART", 40)
-    monkeypatch.setattr(steps, "calibrate", partial(calibrate, accuracy=0.01))  # two epochs teach little
+    monkeypatch.setattr(steps, "calibrate", easily)  # two epochs teach little
     work, recipe = place / "work", place / "recipe.yaml"
     words = ["box", "build", "--root", str(place / "fer2013.csv"), "--work", str(work), "--recipe", str(recipe)]
     assert main([*words, "--photos", str(place / "index.csv")]) == 0
