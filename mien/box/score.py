@@ -133,11 +133,11 @@ def scores(answers: Answers, truth: IntArray, classes: tuple[str, ...]) -> dict[
     recall = {}
     for k in np.unique(labels):
         own = np.flatnonzero(labels == k)
-        recall[classes[k]] = [len(own), *bootstrap_mean(right[own].astype(float), [people[i] for i in own])]
+        recall[classes[k]] = [len(own), *interval(right[own], [people[i] for i in own])]
     order = np.argsort(-p.max(1), kind="stable")
     return {
         "faces": len(labels),
-        "accuracy": list(bootstrap_mean(right.astype(float), people)),
+        "accuracy": interval(right, people),
         "balanced_accuracy": float(np.mean([row[1] for row in recall.values()])),
         "recall": recall,
         "calibration_error": calibration_error(p[found], labels[found]),
@@ -145,6 +145,12 @@ def scores(answers: Answers, truth: IntArray, classes: tuple[str, ...]) -> dict[
             f"{share:g}": float(right[order[: round(share * len(order))]].mean()) for share in COVERAGES
         },
     }
+
+
+def interval(right: np.ndarray, people: list[str]) -> list[float]:
+    """Share of right answers with the two ends of its interval over people."""
+    found = bootstrap_mean(right.astype(float), people)
+    return [found[0], found[1], found[2]]
 
 
 def by_group(answers: Answers, key: str) -> dict[str, Any]:
@@ -155,7 +161,7 @@ def by_group(answers: Answers, key: str) -> dict[str, Any]:
             named.setdefault(group[key], []).append(i)
     right = (answers.probabilities.argmax(1) == answers.labels) & (answers.probabilities.max(1) > 0)
     return {
-        value: [len(rows), *bootstrap_mean(right[rows].astype(float), [answers.people[i] for i in rows])]
+        value: [len(rows), *interval(right[rows], [answers.people[i] for i in rows])]
         for value, rows in sorted(named.items())
     }
 
