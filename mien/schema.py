@@ -145,6 +145,8 @@ class Batch(NamedTuple):
     guide: Tensor | None = None
     """What steers the spatial transformer, where the model has one that wants it: guide images (B, 1, H, W) in [0, 1],
     or landmarks (B, 68, 2) for `transformer.kind: landmarks`."""
+    canvas: int | None = None
+    """Side in pixels of the stored pictures, on which cues are drawn; None for that of `images`."""
 
 
 class Cue(NamedTuple):

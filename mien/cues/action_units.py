@@ -339,6 +339,13 @@ def _filled(dx: Tensor, dy: Tensor, ax: Tensor, ay: Tensor) -> Tensor:
     return u.square() + v.square() <= 1
 
 
+def resized_canvas(maps: Tensor, seen_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Maps as drawn on the stored picture -> resized with it, to the nearest pixel as published, and then to `size`."""
+    if tuple(maps.shape[-2:]) != seen_size:
+        maps = F.interpolate(maps, size=seen_size, mode="nearest-exact")
+    return paper_resize(maps, size)
+
+
 def paper_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """The paper's resize to an attention layer: bilinear, aligned corners, antialiased, clamped to the map's range."""
     if tuple(maps.shape[-2:]) == size:

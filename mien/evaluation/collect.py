@@ -25,7 +25,7 @@ from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
-from mien.training.cues import cues_for, images_for_cue
+from mien.training.cues import canvas_of, cues_for, images_for_cue
 from mien.training.guidance import trained_maps
 from mien.training.guides import guides_of
 from mien.training.objective import masked
@@ -257,7 +257,7 @@ def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | 
     return render_cue(
         replace(plan.recipe.cue, control=control), batch.landmarks, batch.expressions,
         scheme=plan.recipe.data.scheme, image_size=size, size=size, generator=generator, mean=plan.mean,
-        images=images_for_cue(plan.recipe, batch), action_units=batch.action_units,
+        images=images_for_cue(plan.recipe, batch), action_units=batch.action_units, canvas=canvas_of(batch),
     )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ class Faces(NamedTuple):
     units: Tensor
     """(B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown."""
     guide: Tensor | None
+    canvas: int
+    """Side of the pictures before they were resized, on which cues are drawn."""
 
 
 def batch_of(recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, device: torch.device) -> Faces:
@@ -50,8 +52,9 @@ def batch_of(recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, dev
     images = normalise(pictures, recipe.model.preprocessing)
     intensities = torch.from_numpy(units).to(device)
     unlabelled, rows = torch.full((len(images),), -1, device=device), torch.arange(len(images), device=device)
-    batch = Batch(images, unlabelled, intensities, points, rows)
-    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide)
+    canvas = pixels.shape[-1]
+    batch = Batch(images, unlabelled, intensities, points, rows, canvas=canvas)
+    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide, canvas)
 
 
 @torch.no_grad()
@@ -76,7 +79,7 @@ def explain_faces(
     frame = (recipe.model.size, recipe.model.size)
     cue = render_cue(
         replace(recipe.cue, control="none"), faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
-        images=faces.pictures.float() / 255, action_units=faces.units,
+        images=faces.pictures.float() / 255, action_units=faces.units, canvas=(faces.canvas, faces.canvas),
     )  # fmt: skip
     scores = {"attention": attention_scores(attention, cue.maps), method: cam_scores(evidence, cue.maps)}
     difference = c.class_contrast(model, faces.images, output, target, second, faces.guide)
@@ -89,7 +92,9 @@ def explain_faces(
     units = None
     if difference is not None:
         size = (difference.shape[-2], difference.shape[-1])
-        units = c.densities(difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size)[0])
+        units = c.densities(
+            difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size, (faces.canvas, faces.canvas))[0]
+        )
     told = Told(target, second, evidence, attention, cue, difference, placed, share, effect, units, scores)
     return probabilities, told.explanations(recipe, method)
 
