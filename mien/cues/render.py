@@ -18,6 +18,7 @@ from mien.cues.masks import draw_masks
 from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
 from mien.cues.saliency import draw_saliency, has_contrast
 from mien.errors import UsageError
+from mien.maps import published_resize, resize
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
 Size = tuple[int, int]
@@ -167,6 +168,15 @@ def render_cue(
             change = CONTROLS[config.control]
             maps = maps if change is None else change(maps)
         return Cue(torch.where(valid[:, None, None, None], maps, 0.0), valid)
+
+
+def map_resize(config: CueConfig) -> Callable[[Tensor, Size], Tensor]:
+    """How attention is resized that is compared with this cue, in the loss and in the scores: as the cue itself was.
+
+    `maps.published_resize` for cues of a codebook that is drawn on a canvas (`paper`), else `maps.resize`.
+    """
+    units = config.kind in ("au", "au_generic", "au_observed")
+    return published_resize if units and load_codebook(config.codebook).drawing == "canvas" else resize
 
 
 def onto_canvas(landmarks: Tensor, image_size: Size, canvas: Size) -> Tensor:

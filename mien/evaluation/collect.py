@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mien import maps
 from mien.config import Recipe
-from mien.cues import controls, render_cue
+from mien.cues import controls, map_resize, render_cue
 from mien.data.loader import Loader
 from mien.data.masking import Masking
 from mien.data.store import Store
@@ -163,8 +163,8 @@ def batch_scores(
     plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue, generator: torch.Generator
 ) -> Scores:
     """Attention of every layer, every method, uninformative and mismatched-cue baselines; `said` is the cue of the predicted class."""
-    count = len(output.features)
-    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
+    count, as_cue = len(output.features), map_resize(plan.recipe.cue)
+    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps, as_cue) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
@@ -175,7 +175,7 @@ def batch_scores(
     for name in MISMATCHED:
         if name != "other_class" or plan.recipe.cue.kind == "au":
             wrong = cue_of(plan, batch, name, generator)
-            scores[f"mismatched:{name}"] = attention_scores(attention(output, -1), wrong.maps)
+            scores[f"mismatched:{name}"] = attention_scores(attention(output, -1), wrong.maps, as_cue)
     return scores | segmentation_scores(plan, output, cue)
 
 
@@ -271,5 +271,5 @@ def guided_scores(plan: Plan) -> FaceScores:
         size = (part.images.shape[-2], part.images.shape[-1])
         for seen in trained_maps(plan.model, guides, part.images, part.expressions, part.guide)[1]:
             cue = cues_for(replace(plan.recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
-            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps, map_resize(seen.cue)))
     return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 from mien import explain as explainers
 from mien import maps as m
 from mien.config import Recipe
-from mien.cues import load_codebook, render_cue
+from mien.cues import load_codebook, map_resize, render_cue
 from mien.cues.config import FACE_REGIONS
 from mien.cues.regions import face_regions, unit_maps, unit_names
 from mien.data.transforms import normalise, resize_faces
@@ -81,7 +81,10 @@ def explain_faces(
         replace(recipe.cue, control="none"), faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
         images=faces.pictures.float() / 255, action_units=faces.units, canvas=(faces.canvas, faces.canvas),
     )  # fmt: skip
-    scores = {"attention": attention_scores(attention, cue.maps), method: cam_scores(evidence, cue.maps)}
+    scores = {
+        "attention": attention_scores(attention, cue.maps, map_resize(recipe.cue)),
+        method: cam_scores(evidence, cue.maps),
+    }
     difference = c.class_contrast(model, faces.images, output, target, second, faces.guide)
     regions, placed = face_regions(faces.landmarks, frame)
     share, effect = c.shares(evidence, regions), None

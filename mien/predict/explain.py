@@ -190,7 +190,7 @@ def explain_faces(
 
     from mien import explain as explainers
     from mien import maps
-    from mien.cues import render_cue
+    from mien.cues import map_resize, render_cue
     from mien.data.transforms import normalise, resize_faces
     from mien.metrics.alignment import attention_scores, cam_scores
     from mien.training.cues import canvas_of
@@ -217,7 +217,7 @@ def explain_faces(
         images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units), canvas=canvas_of(batch),
     )  # fmt: skip
     attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)
-    scores = {"attention": attention_scores(attention, cue.maps)}
+    scores = {"attention": attention_scores(attention, cue.maps, map_resize(recipe.cue))}
     scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
     raw = {"attention": attention, **raw}
     return ExplainedFaces(
