@@ -36,7 +36,7 @@ from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate
+from mien.training.refusals import refuse_degenerate, refuse_off_path
 from mien.training.steering import kept_guides
 
 ensure_torchvision()
@@ -156,6 +156,7 @@ def prepare_guides(
     guides = guides_of(recipe, model)
     for k, guide in enumerate(guides):
         if guide.by_gradient:
+            refuse_off_path(guide, model, recipe)
             refuse_degenerate(guide, model, recipe.model.size)
         if guide.cue.control == "mean":
             to_cue = guide.config.scale == "to_cue"
