@@ -12,7 +12,7 @@ from mien.cues.verb import cues
 from mien.data.labels import labels_of
 from mien.data.loader import Loader, load_memory
 from mien.data.transforms import resize_faces
-from mien.evaluation.collect import Plan, cue_of
+from mien.evaluation.reference import class_cues
 from mien.training.cues import cues_for, mean_of_cue
 
 STORED, SEEN = 224, 48
@@ -77,8 +77,12 @@ def test_scores_memory_and_the_mean_take_the_same_map(store, codebook):
     used = cues_for(recipe, batch, [(SEEN, SEEN)], [None], 0, 0)[0]
     kept = batch_of(store, recipe, load_memory(store, recipe.model, torch.device("cpu")))
     assert torch.equal(cues_for(recipe, kept, [(SEEN, SEEN)], [None], 0, 0)[0].maps, used.maps)
-    plan = Plan(None, recipe, store, rows, labels, None, torch.device("cpu"), (), None, None, 0, 8)  # type: ignore[arg-type]
-    assert torch.equal(cue_of(plan, batch, "none").maps, used.maps)
+    reference = class_cues(recipe, store, labels, rows, SEEN, torch.device("cpu"))
+    one = reference.of(torch.from_numpy(labels))[used.valid]
+    twin = torch.stack([used.maps[used.valid & torch.from_numpy(labels == labels[k])].mean(0) for k in rows])[
+        used.valid
+    ]
+    torch.testing.assert_close(one, twin)
     mean = mean_of_cue(recipe, store, labels, rows, SEEN)
     torch.testing.assert_close(mean[0], used.maps[used.valid].mean(0))
 
