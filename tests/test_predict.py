@@ -21,7 +21,8 @@ from mien.cli import main
 from mien.errors import DataError
 from mien.predict import predict
 from mien.predict.calibration import FILE
-from mien.predict.overlay import Album, annotated, label, writable
+from mien.predict.films import writable
+from mien.predict.overlay import Album, annotated, label
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import Picture, files_of, frames, is_video
@@ -316,7 +317,8 @@ def test_a_video_that_cannot_be_written_is_left_out(run, video, tmp_path, monkey
     other = video.with_name("run.avi")
     shutil.copy(video, other)
     rates = iter([10.0, 0.0, 10.0])
-    monkeypatch.setattr("mien.predict.overlay.writable", lambda _: next(rates))
+    monkeypatch.setattr("mien.predict.films.has_av", lambda: False)
+    monkeypatch.setattr("mien.predict.films.writable", lambda _: next(rates))
     out = tmp_path / "over"
     predict(video, other, other, run=run, overlay=out, out=tmp_path / "r.csv", explain="none")
     assert sorted(path.name.split("-")[0] for path in out.iterdir()) == ["run", "walk"]
