@@ -223,8 +223,8 @@ class RunConfig:
     devices: int = 1
     strategy: str = "auto"
     """lightning-fabric strategy: auto, ddp, fsdp."""
-    precision: str = "32-true"
-    """lightning-fabric precision: 32-true, bf16-mixed, 16-mixed."""
+    precision: str = "auto"
+    """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
     workers: int = 0
     """Loader processes; results do not depend on their number."""
     in_memory: bool = False

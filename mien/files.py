@@ -79,3 +79,41 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
     return data
+
+
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
+"""Of pictures in datasets, lower case."""
+
+JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "__pycache__"}
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is what systems leave behind (hidden ones, ``._a.jpg``, ``__MACOSX``, ``Thumbs.db``)."""
+    return name.startswith((".", "~$")) or name.lower() in JUNK
+
+
+def listing(folder: Path) -> list[Path]:
+    """Files and folders in a folder by name, without junk."""
+    return [folder / name for name in sorted(os.listdir(folder)) if not is_junk(name)]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder in the order of their paths, without junk; links to folders are followed, once round at most."""
+    yield from _walk(folder, (os.path.realpath(folder),))
+
+
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if is_junk(entry.name):
+            continue
+        path = folder / entry.name
+        if not entry.is_dir():
+            yield path
+        elif not entry.is_symlink():
+            yield from _walk(path, above)
+        elif (real := os.path.realpath(path)) not in above and not any(up.startswith(real + os.sep) for up in above):
+            yield from _walk(path, (*above, real))

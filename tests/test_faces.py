@@ -202,7 +202,7 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
         ("a.txt", "\n".join(["1 2"] * 67), "67 lines of two numbers found, 68 expected"),
         ("a.txt", "\n".join(["1 2"] * 67 + ["1"]), "line 1: 0 numbers after a comma"),
         ("a.csv", "id,x1,y1\n1,2,3\n", "no columns"),
-        ("a.csv", "", "no columns"),
+        ("a.csv", "", "is empty"),
         ("a.csv", "id," + ",".join(f"{a}{i}" for a in "xy" for i in range(1, 69)) + "\nq,1\n", "line 2: 2 cells"),
         ("a.pts", "version: 1\n{\n1 2\n}\n", "2 numbers between braces"),
         ("a.pts", "1 2 3", "0 numbers"),

@@ -51,7 +51,7 @@ def test_load_picture_kinds(tmp_path):
     assert load_picture(path).shape == (30, 48, 3)
 
 
-def test_pictures_that_cannot_be_loaded(tmp_path, monkeypatch):
+def test_pictures_that_cannot_be_loaded(tmp_path):
     whole = encoded(Image.fromarray(fake.face(1)), "JPEG")
     bad = {
         "does not exist": tmp_path / "gone.png",
@@ -63,9 +63,8 @@ def test_pictures_that_cannot_be_loaded(tmp_path, monkeypatch):
     for words, image in bad.items():
         with pytest.raises(PictureError, match=words):
             load_picture(image)
-    monkeypatch.setattr("mien.faces.pictures.MAX_PIXELS", 100)
     with pytest.raises(PictureError, match="48 x 48 pixels are too many"):
-        load_picture(whole)
+        load_picture(whole, most_pixels=100)
 
 
 def test_squares():

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import fake_datasets as fake
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pytest
 from mien.data.duplicates import exact_groups
 from mien.data.store import Skipped, write_store
 from mien.datasets import fer2013, folder, table
+from mien.datasets.names import with_names
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 
@@ -161,7 +163,7 @@ def test_folder_names_and_splits(tmp_path):
 
 def test_folder_without_splits_and_with_subjects(tmp_path):
     fake.class_folders(tmp_path, splits=())
-    records, skipped = split_up(folder.records(tmp_path, subject_pattern=r"(S\d+)_"))
+    records, skipped = split_up(with_names(folder.records(tmp_path), None, r"(S\d+)_"))
     assert {record.split for record in records} == {"train"}
     assert Counter(record.subject for record in records) == {"S00": 7, "S01": 7}
     assert Skipped("angry/broken.png", "the subject pattern '(S\\d+)_' does not match") in skipped
@@ -183,7 +185,7 @@ def test_folder_bad_roots(tmp_path):
         list(folder.records(tmp_path))
     for pattern, word in (("(", "no regular expression"), ("S", "exactly one group")):
         with pytest.raises(UsageError, match=word):
-            list(folder.records(tmp_path, subject_pattern=pattern))
+            list(with_names(folder.records(tmp_path), None, pattern))
 
 
 def test_expression_words():
@@ -224,6 +226,8 @@ def test_table_parquet_with_bytes(tmp_path):
 
 
 def test_table_rows_that_cannot_be_used(tmp_path):
+    for name in "abcd":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), fake.face(1))
     (tmp_path / "t.csv").write_text(
         "image,expression,split,AU4,px0\na.png,hapy,,1,\nb.png,sad,later,1,\nc.png,sad,val,6,\nd.png,3,,1,\na.png,,,,\na.png,,,,\n"
     )
@@ -239,7 +243,7 @@ def test_table_rows_that_cannot_be_used(tmp_path):
     ("columns", "message"),
     [
         ("image=pth", "no column 'pth' for image. Did you mean 'path'"),
-        ("expression=label", "no column 'image'"),
+        ("image=path,emotion=label", "unknown column target 'emotion'"),
         ("image=path,expresion=label", "Did you mean 'expression'"),
         ("image", "not target=column"),
         ("image=path,landmarks_x=lx_{}", "no column 'lx_0'"),

@@ -66,6 +66,6 @@ def recipe(path: Path, **sections: dict[str, Any]) -> Recipe:
         augment=AugmentConfig(),
         model=net,
         optim=OptimConfig(epochs=2, batch=7, lr=0.05),
-        run=RunConfig(accelerator="cpu"),
+        run=RunConfig(accelerator="cpu", precision="32-true"),  # the same numbers on every machine
     )
     return replace(start, **{name: replace(getattr(start, name), **changes) for name, changes in sections.items()})

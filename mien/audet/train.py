@@ -29,6 +29,7 @@ from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.losses.adversarial import gradient_penalty, mixed
 from mien.models.memory_format import to_channels_last
+from mien.models.precision import resolve_precision
 from mien.progress import track
 from mien.schema import IntArray
 from mien.training import checkpoint
@@ -92,10 +93,11 @@ def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
 def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, nets, optimisers and run folder of a cfg, with the state of `last.ckpt` where there is one."""
     where = cfg.run
+    precision = resolve_precision(where.precision, where.accelerator)
     try:
         fabric = Fabric(
             accelerator=where.accelerator, devices=where.devices, strategy=where.strategy,
-            precision=cast(Any, where.precision),
+            precision=cast(Any, precision),
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
@@ -115,7 +117,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     if fabric.is_global_zero:
         run.open_run(out, cfg)
         facts = {
-            "device": str(fabric.device), "dataset": store.info.dataset, "split": labels.report,
+            "device": str(fabric.device), "precision": precision, "dataset": store.info.dataset, "split": labels.report,
             "framing": framing_of(store, labels.train)._asdict(),
         }  # fmt: skip
         run.write_facts(out, cfg, path, store.fingerprint, facts)

@@ -39,8 +39,8 @@ def calibrate(
         photos: CSV or Parquet file with columns image, expression and subject (who it is), or a folder with a folder for each
             expression; one face a photo.
         columns: names of the columns, e.g. image=file,subject=person.
-        labels: meaning of the values in the column of expressions, e.g. 0=Anger,1=Disgust.
-        subject_pattern: regular expression with one group that finds who it is in the path; only for a folder.
+        labels: meaning of numbers and foreign words among the labels, e.g. 0=Anger,1=Disgust.
+        subject_pattern: regular expression with one group that finds who it is in the path, or a preset.
         recall: expression and the share of its photos that must be found at least, e.g. Happiness=0.9; its offset is raised
             until they are, at the cost of the others. Only with --photos.
         faces: who finds faces in photos: mediapipe, dlib, or none (whole pictures are faces).

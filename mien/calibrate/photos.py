@@ -53,16 +53,15 @@ def labelled_photos(
 ) -> Iterator[Record | Skipped]:
     """Photos of a table, or of a folder with a folder for each expression (docs/datasets.md), in order."""
     from mien.datasets import folder, table
+    from mien.datasets.names import with_names
 
     if not photos.exists():
         raise DataError(f"--photos '{photos}' does not exist.")
     if photos.is_dir():
-        if columns or labels:
-            raise UsageError("--columns and --labels are for a table; a folder's folders are named after expressions.")
-        return folder.records(photos, subject_pattern=subject_pattern)
-    if subject_pattern:
-        raise UsageError("--subject-pattern is for a folder; a table names people in its column subject.")
-    return table.records(photos, columns=columns, labels=labels)
+        if columns:
+            raise UsageError("--columns is for a table; a folder's folders are named after expressions.")
+        return with_names(folder.records(photos, labels=labels), None, subject_pattern)
+    return with_names(table.records(photos, columns=columns, labels=labels), None, subject_pattern)
 
 
 def calibrate_photos(

@@ -285,5 +285,5 @@ def same_settings(folder: Path, found: dict[str, Any], settings: dict[str, Any])
         if found.get(name) != value:
             raise UsageError(
                 f"'{folder}' holds a store with {name} {found.get(name)!r}, now {value!r} is asked: "
-                "choose another folder for --out, or delete this one."
+                "choose another folder for --out, delete this one, or let mien prepare --replace it."
             )

@@ -104,12 +104,19 @@ def subjects_of_fold(dataset: str | None, fold: str) -> frozenset[str]:
     return frozenset(lists[name][int(number) - 1])
 
 
+NO_FOLD = "none"
+"""Every subject is `train`: for sets with people outside the published lists, such as BP4D+ and DISFA+."""
+
+
 def split_of_subject(dataset: str, fold: str, subject: str) -> str:
-    """`test` for subjects of the fold's test part, `train` for others; DataError for one that is in no list."""
+    """`test` for subjects of the fold's test part, `train` for others and for fold "none"; DataError for one in no list."""
+    if fold == NO_FOLD:
+        return "train"
     test = subjects_of_fold(dataset, fold)
     if not any(subject in part for part in SUBJECT_LISTS[dataset].parts[fold.rpartition("-")[0]]):
         raise DataError(
-            f"subject '{subject}' is in no list of the folds '{fold[:-2]}' of {dataset}; see docs/datasets.md."
+            f"subject '{subject}' is in no list of the folds '{fold[:-2]}' of {dataset}: add --fold none, and split by subjects "
+            "when training (subjects-1of5)."
         )
     return "test" if subject in test else "train"
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mien.data.au_scale import unit_of
 from mien.errors import DataError, UsageError, unknown_name
+from mien.faces.text_table import open_table
 from mien.files import write_atomic
 from mien.schema import ACTION_UNITS, FloatArray
 
@@ -27,12 +29,12 @@ class UnitTable(NamedTuple):
 
 
 def unit_name(word: str) -> str:
-    """Name of schema.ACTION_UNITS that a word stands for: AU12, au12, AU06, 12; UsageError for any other."""
-    number = word.strip().lower().removeprefix("au").lstrip("0")
-    name = f"AU{number}"
-    if name not in ACTION_UNITS:
-        raise unknown_name("action unit", word.strip(), ACTION_UNITS)
-    return name
+    """Name of schema.ACTION_UNITS that a word stands for: AU12, au12, AU06, AU12_r, 12; UsageError for any other."""
+    text = word.strip()
+    found = unit_of(f"AU{text}" if text.isdigit() else text)
+    if found is None:
+        raise unknown_name("action unit", text, ACTION_UNITS)
+    return found[0]
 
 
 def read_unit_table(path: Path) -> UnitTable:
@@ -41,32 +43,35 @@ def read_unit_table(path: Path) -> UnitTable:
     DataError for a missing file, a header without ids or with an unknown or repeated unit, a row with another number of
     cells, a value that is no number from 0 to 5, or an id that occurs twice, naming file and line.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
-    except FileNotFoundError as error:
-        raise DataError(f"action-unit file '{path}' does not exist.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{path}' is not a readable CSV file ({error}).") from error
-    if not rows or rows[0][0].strip().lower() != "id" or len(rows[0]) < 2:
+    units, rows = read_unit_cells(path)
+    values = np.full((len(rows), len(units)), np.nan, dtype=np.float32)
+    for k, (name, row) in enumerate(rows.items()):
+        values[k] = [_number(cell, f"'{path}', '{name}'") for cell in row]
+    return UnitTable(tuple(rows), units, values)
+
+
+def read_unit_cells(path: Path) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """Units and cells by id of `id,AU1,AU2,...`, not read as numbers yet; DataError as `read_unit_table`."""
+    if not path.is_file():
+        raise DataError(f"action-unit file '{path}' does not exist.")
+    table = open_table(path, header=True)
+    header = table.header or ()
+    if header[0].lower() != "id" or len(header) < 2:
         raise DataError(f"'{path}' needs the header id,AU1,AU2,... and a row a face.")
     try:
-        units = tuple(unit_name(word) for word in rows[0][1:])
+        units = tuple(unit_name(word) for word in header[1:])
     except UsageError as error:
         raise DataError(f"'{path}', line 1: {error}") from error
     if len(set(units)) < len(units):
         raise DataError(f"'{path}', line 1: an action unit is named twice.")
-    values = np.full((len(rows) - 1, len(units)), np.nan, dtype=np.float32)
-    ids = []
-    for k, row in enumerate(rows[1:]):
-        if len(row) != len(rows[0]):
-            raise DataError(f"'{path}', line {k + 2}: {len(row)} cells, but the header has {len(rows[0])}.")
-        ids.append(row[0])
-        values[k] = [_number(cell, f"'{path}', line {k + 2}") for cell in row[1:]]
-    if len(set(ids)) < len(ids):
-        twice = next(name for k, name in enumerate(ids) if name in set(ids[:k]))
-        raise DataError(f"'{path}': the id '{twice}' occurs twice.")
-    return UnitTable(tuple(ids), units, values)
+    rows: dict[str, list[str]] = {}
+    for line, row in table.body():
+        if len(row) != len(header):
+            raise DataError(f"'{path}', line {line}: {len(row)} cells, but the header has {len(header)}.")
+        if row[0] in rows:
+            raise DataError(f"'{path}': the id '{row[0]}' occurs twice.")
+        rows[row[0]] = row[1:]
+    return units, rows
 
 
 def _number(cell: str, place: str) -> float:

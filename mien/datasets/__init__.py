@@ -32,7 +32,7 @@ DATASETS: dict[str, Reader] = {
     "bp4d": Reader(bp4d.records, notes=bp4d.notes),
     "audetnet": Reader(audetnet.records, notes=audetnet.notes),
     "folder": Reader(folder.records),
-    "table": Reader(table.records),
+    "table": Reader(table.records, notes=table.notes),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),
     "aligned": Reader(fitted.records, notes=fitted.notes, shape=fitted.shape, landmarks=True),
 }

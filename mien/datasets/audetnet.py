@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from mien.data import au_scale as scales
 from mien.data.arrow import Skipped
 from mien.data.au_folds import SUBJECT_LISTS, dataset_of, refuse_leaks, split_of_subject, subject_of
-from mien.data.au_table import read_unit_table, spread_units, unit_name
-from mien.datasets.folder import IMAGE_SUFFIXES
+from mien.data.au_table import read_unit_cells, spread_units, unit_name
 from mien.datasets.label_pickle import read_label_pickle
 from mien.errors import DataError, UsageError
+from mien.files import IMAGE_SUFFIXES
 from mien.schema import FloatArray, Record
 
-Scale = Literal["intensity", "occurrence"]
 SPLITS = {"train": "train", "valid": "valid", "test": "test"}
 
 
@@ -33,14 +33,15 @@ class Labels(NamedTuple):
     rows: dict[str, FloatArray | str]
     """Id -> (A,) intensities 0-5 over schema.ACTION_UNITS, or the reason why they cannot be used."""
     units: tuple[str, ...]
-    scale: Scale
+    scale: str
+    """As `au_scale.note` has it."""
 
 
 def records(
     root: Path,
     *,
     units: str | None = None,
-    au_scale: Scale | None = None,
+    au_scale: str | None = None,
     fold: str | None = None,
     subject_leak: bool = False,
 ) -> Iterator[Record | Skipped]:
@@ -49,8 +50,8 @@ def records(
     Args:
         root: the folder, or the label file in it where there are several.
         units: names in the order of a pickled vector, e.g. ``AU1,AU2,AU4``; known for the ids of DISFA and BP4D.
-        au_scale: what the numbers are: ``intensity`` 0 to 5, or ``occurrence`` 0 and 1, which are kept as 0 and 5. By default
-            occurrence where no number is above 1.
+        au_scale: what the numbers are, see `au_scale.read_scale`; decided from all of them by default. Occurrences are kept as 0
+            and 5; 9, 999, -1 and NaN are unknown.
         fold: a number takes ``train_ids_2.csv`` and ``test_ids_2.csv``; ``literature-1`` or ``published-1`` puts the listed
             frames into train and test by subject; by default ``train_ids.csv`` and ``test_ids.csv`` as they are.
         subject_leak: read lists that have subjects on both sides.
@@ -75,7 +76,7 @@ def records(
 
 
 def notes(
-    root: Path, *, units: str | None = None, au_scale: Scale | None = None, fold: str | None = None
+    root: Path, *, units: str | None = None, au_scale: str | None = None, fold: str | None = None
 ) -> dict[str, str]:
     """What the store should remember."""
     labels = load_labels(Path(root), units, au_scale)
@@ -101,38 +102,43 @@ def find_labels(root: Path) -> Path:
     return files[0]
 
 
-def load_labels(root: Path, units: str | None, scale: Scale | None) -> Labels:
+def load_labels(root: Path, units: str | None, scale: str | None) -> Labels:
     """Labels of the file in, or at, `root`; see `records`."""
     path = find_labels(root)
     return _load(path, path.stat().st_mtime_ns, units, scale)
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, _modified: int, units: str | None, scale: Scale | None) -> Labels:
+def _load(path: Path, _modified: int, units: str | None, scale: str | None) -> Labels:
+    vectors: Mapping[str, Sequence[object]]
     if path.suffix.lower() == ".csv":
         if units is not None:
             raise UsageError(f"--units belongs to pickled labels; the header of '{path}' names the action units.")
-        table = read_unit_table(path)
-        names, vectors = table.units, dict(zip(table.ids, table.values, strict=True))
+        names, vectors = read_unit_cells(path)
     else:
-        vectors = {key: value.astype(np.float32) for key, value in read_label_pickle(path).items()}
+        vectors = {key: value.tolist() for key, value in read_label_pickle(path).items()}
         names = _names(path, vectors, units)
-    whole = {key: value for key, value in vectors.items() if len(value) == len(names)}
-    numbers = np.concatenate([*whole.values(), np.empty(0, dtype=np.float32)])
-    kind: Scale = scale or ("occurrence" if not (numbers > 1).any() else "intensity")
-    most = 1 if kind == "occurrence" else 5
-    rows: dict[str, FloatArray | str] = {}
-    for key, value in vectors.items():
-        if key not in whole:
-            rows[key] = f"{len(value)} labels, expected {len(names)}"
-        elif ((value < 0) | (value > most)).any():
-            rows[key] = f"a label outside 0 to {most}"
-        else:
-            rows[key] = spread_units(names, value[None] * (5 if kind == "occurrence" else 1))[0]
-    return Labels(rows, names, kind)
+    counts: dict[str, Counter[float | str]] = {name: Counter() for name in names}
+    whole = [value for value in vectors.values() if len(value) == len(names)]
+    for k, name in enumerate(names):
+        scales.count_values((value[k] for value in whole), counts[name])
+    kinds = scales.decide(counts, scales.read_scale(scale), f"'{path}'")
+    print(scales.told(kinds, counts, scale is not None), file=sys.stderr)
+    rows = {key: _row(value, kinds, names) for key, value in vectors.items()}
+    return Labels(rows, names, scales.note(kinds))
 
 
-def _names(path: Path, vectors: dict[str, FloatArray], units: str | None) -> tuple[str, ...]:
+def _row(cells: Sequence[object], kinds: dict[str, scales.Scale], names: tuple[str, ...]) -> FloatArray | str:
+    if len(cells) != len(names):
+        return f"{len(cells)} labels, expected {len(names)}"
+    values = [scales.intensity(cell, kinds[name]) for cell, name in zip(cells, names, strict=True)]
+    for value, cell, name in zip(values, cells, names, strict=True):
+        if value is None:
+            return f"{name} is {cell}, a label outside its scale ({kinds[name]})"
+    return spread_units(names, np.array([values], dtype=np.float32))[0]
+
+
+def _names(path: Path, vectors: Mapping[str, Sequence[object]], units: str | None) -> tuple[str, ...]:
     """Names of the columns of pickled vectors: those given, else those of the dataset that the ids belong to."""
     length = Counter(len(value) for value in vectors.values()).most_common(1)[0][0]
     if units is not None:

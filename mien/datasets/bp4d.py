@@ -6,8 +6,6 @@ and the pictures ``2D+3D/F001/T1/2440.jpg``.
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,24 +14,24 @@ import numpy as np
 
 from mien.data.arrow import Skipped
 from mien.data.au_folds import split_of_subject
-from mien.datasets.folder import IMAGE_SUFFIXES
+from mien.data.au_scale import intensity
 from mien.errors import DataError
+from mien.faces.text_table import open_table
+from mien.files import IMAGE_SUFFIXES
 from mien.schema import ACTION_UNITS, FloatArray, Record
 
 CODES = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
 PICTURES = ("Sequences(2D+3D)", "2D+3D", "BP4D-training", "images", "imgs", ".")
 FOLD = "literature-1"
-CELLS = {"0": 0.0, "1": 5.0, "9": math.nan}
-"""Cell -> intensity of schema.ACTION_UNITS: a unit that is present has no coded strength and stands as 5."""
 
 
 def records(root: Path, *, fold: str | None = None) -> Iterator[Record | Skipped]:
     """Coded frames by subject, task and frame, id as in AUDetNet: ``M001_T2_0232``, digits as in the file name.
 
     `root` is the folder with ``AUCoding`` and the pictures. `fold` (default literature-1; also published-1, ...) says which
-    subjects are split `test`; all others are `train`. Occurrences are kept as 0 and 5, unknown ones as NaN; the coded
-    intensities of five units are not read. Frames without a picture, with an odd code, or without any known code are
-    skipped.
+    subjects are split `test`; all others are `train`, and "none" puts all there (BP4D+, whose people are in no list).
+    Occurrences are kept as 0 and 5, unknown ones as NaN; the coded intensities of five units are not read. Frames without a
+    picture, with an odd code, or without any known code are skipped.
     """
     root = Path(root)
     codes = next((root / name for name in CODES if any((root / name).glob("*_T*.csv"))), None)
@@ -79,19 +77,19 @@ def _files(folder: Path) -> dict[int, Path]:
 def read_codes(path: Path) -> Iterator[tuple[int, FloatArray | str]]:
     """Frame and (A,) intensities 0 or 5 over schema.ACTION_UNITS, or the reason why the row cannot be used.
 
-    Columns of units that Mien has no name for are left out. DataError for a header or frame that is no number.
+    Columns of units that Mien has no name for are left out. A first line that repeats a number is no header but codes: DataError,
+    as for a frame that is no number.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"'{path}' is not a readable CSV file ({error}).") from error
-    header = [re.sub(r"^AU0*", "", cell.strip()) for cell in rows[0]] if rows else []
+    table = open_table(path, header=True)
+    header = [re.sub(r"^AU0*", "", cell.strip()) for cell in table.header or ()]
     columns = {f"AU{cell}": k for k, cell in enumerate(header) if k and f"AU{cell}" in ACTION_UNITS}
-    if not columns:
-        raise DataError(f"'{path}' needs the header 0,1,2,4,...: the frame, then numbers of action units.")
-    for line, row in enumerate(rows[1:], 2):
-        if not row[0].strip().isdigit():
+    if not columns or len(set(header)) < len(header):
+        raise DataError(
+            f"'{path}' needs the header 0,1,2,4,...: the frame, then numbers of action units; without this line nothing says "
+            "which column is which unit. Add it, as in the files of the release."
+        )
+    for line, row in table.body():
+        if not row[0].isdigit():
             raise DataError(f"'{path}', line {line}: '{row[0]}' is no frame number.")
         yield int(row[0]), _row(row, columns)
 
@@ -99,8 +97,9 @@ def read_codes(path: Path) -> Iterator[tuple[int, FloatArray | str]]:
 def _row(row: list[str], columns: dict[str, int]) -> FloatArray | str:
     values = np.full(len(ACTION_UNITS), np.nan, dtype=np.float32)
     for name, k in columns.items():
-        cell = row[k].strip() if k < len(row) else ""
-        if cell not in CELLS:
+        cell = row[k] if k < len(row) else ""
+        value = intensity(cell, "occurrence")
+        if value is None:
             return f"{name} is '{cell}', none of 0, 1, 9"
-        values[ACTION_UNITS.index(name)] = CELLS[cell]
+        values[ACTION_UNITS.index(name)] = value
     return values if np.isfinite(values).any() else "no action unit is coded"

@@ -63,7 +63,7 @@ def check(
 
 def describe(store: Store, report: dict[str, Any]) -> str:
     """The report as text for a terminal."""
-    from mien.datasets.inventory import label_table, text_table
+    from mien.datasets.inventory import label_table, text_table, unit_lines
     from mien.datasets.screen import share_line
 
     info = store.info
@@ -94,7 +94,8 @@ def describe(store: Store, report: dict[str, Any]) -> str:
     units = report["action_units"]
     if units:
         rows = [[name, str(unit["labelled"]), str(unit["active"])] for name, unit in units.items()]
-        parts.append(text_table(["action unit", "labelled", "active"], rows))
+        lines = unit_lines(units, info.notes.get("au_scale"))
+        parts.append("\n".join([text_table(["action unit", "labelled", "active"], rows), *lines]))
     for key, values in report["groups"].items():
         header = [key, *next(iter(values.values())), "all"]
         parts.append(

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.arrow import Skipped
-from mien.data.au_folds import split_of_subject
+from mien.data.au_folds import NO_FOLD, split_of_subject
 from mien.data.au_table import spread_units
-from mien.datasets.folder import IMAGE_SUFFIXES
+from mien.datasets import disfa_plus
+from mien.datasets.frame_numbers import first_number
 from mien.errors import DataError, unknown_name
 from mien.faces.video import VIDEO_SUFFIXES
+from mien.files import IMAGE_SUFFIXES, listing
 from mien.schema import ACTION_UNITS, LANDMARKS, FloatArray, Frame, Record
 
 PICTURES = ("left", "right", "images")
@@ -33,34 +35,51 @@ INNER_CORNERS = {60: (48, 54), 64: (54, 48)}
 INNER_SHARE = 0.07
 
 
-def records(root: Path, *, pictures: str | None = None, fold: str | None = None) -> Iterator[Record | Skipped]:
+def records(
+    root: Path, *, pictures: str | None = None, fold: str | None = None, first_frame: int | None = None
+) -> Iterator[Record | Skipped]:
     """Frames of all subjects in order, id = subject and frame from 0 as in AUDetNet: ``SN003_110``.
 
     `root` is the folder with ``ActionUnit_Labels``. `pictures`: ``left`` or ``right`` camera, or ``images``, frames as picture
     files; by default what is there, in this order. Landmarks belong to the left camera and are read for it and for images.
-    `fold` (default literature-1) says which subjects are split `test`; all others are `train`.
+    `fold` (default literature-1) says which subjects are split `test`; all others are `train`, and "none" puts all there.
+    `first_frame` says whether picture files count from 0 or 1; by default all subjects together show it (`frame_numbers`).
+
+    DISFA+ (posed: ``Labels/SN001/<trial>/AU1.txt``, ``Images/SN001/<trial>/000.jpg``) is read by `disfa_plus`, without a fold.
 
     Intensities are kept as coded, 0 to 5: what counts as active (2 and more in papers, more than 2 in AUDetNet) is chosen
     when a model is trained or scored. A subject without pictures, and a frame with an unreadable label, are skipped.
     """
     root = Path(root)
     labels = root / "ActionUnit_Labels"
+    if disfa_plus.is_there(root):
+        yield from disfa_plus.records(root)
+        return
     if not labels.is_dir():
-        raise DataError(f"'{root}' is not DISFA: no ActionUnit_Labels in it.")
-    subjects = sorted(path.name for path in labels.iterdir() if path.is_dir() and not path.name.startswith("."))
+        raise DataError(f"'{root}' is not DISFA: no ActionUnit_Labels in it, nor the Labels and Images of DISFA+.")
     kind = kind_of_pictures(root, pictures)
-    for subject in subjects:
-        split = split_of_subject("disfa", fold or FOLD, subject)
-        yield from _subject(root, labels / subject, kind, split)
+    folders = [path for path in listing(labels) if path.is_dir()]
+    splits = {path.name: split_of_subject("disfa", fold or FOLD, path.name) for path in folders}
+    people = [Person(root, path, kind) for path in folders]
+    first = (
+        first_number(((set(p.files), len(p.values)) for p in people), "pictures", first_frame)
+        if kind == "images"
+        else 0
+    )
+    marks = ((set(person.marks), len(person.values)) for person in people if len(person.marks) < len(person.values))
+    first_mark = first_number(marks, "landmark files", first_frame)
+    for person in people:
+        yield from _frames(person, splits[person.name], first, first_mark)
 
 
 def notes(root: Path, *, pictures: str | None = None, fold: str | None = None) -> dict[str, str]:
     """What the store should remember."""
+    plus = disfa_plus.is_there(Path(root))
     return {
-        "source": "DISFA, Mavadati et al. 2013",
+        "source": "DISFA+, Mavadati, Sanger and Mahoor 2016" if plus else "DISFA, Mavadati et al. 2013",
         "licence": "research under DISFA's agreement; pictures may not be redistributed",
-        "pictures": kind_of_pictures(Path(root), pictures),
-        "fold": fold or FOLD,
+        "pictures": "images" if plus else kind_of_pictures(Path(root), pictures),
+        "fold": NO_FOLD if plus else fold or FOLD,
         "au_scale": "intensity",
     }
 
@@ -84,30 +103,43 @@ def _folder(root: Path, kind: str) -> Path | None:
     return next((path for path in folders if path.name.lower().endswith(CAMERAS[kind])), None)
 
 
-def _subject(root: Path, labels: Path, kind: str, split: str) -> Iterator[Record | Skipped]:
-    subject = labels.name
-    values, broken = read_labels(labels)
-    place = _folder(root, kind)
-    assert place is not None
-    frames: dict[int, Path | Frame] = {}
-    if kind == "images":
-        frames = dict(_image_files(place, subject))
-    else:
-        videos = [p for p in sorted(place.iterdir()) if subject in p.name and p.suffix.lower() in VIDEO_SUFFIXES]
-        frames = {number: Frame(videos[0], number) for number in range(len(values))} if videos else {}
-    if not frames:
-        yield Skipped(subject, f"no pictures in {place.name}")
+class Person:
+    """Labels, pictures and landmark files of one subject."""
+
+    def __init__(self, root: Path, labels: Path, kind: str) -> None:
+        self.name, self.kind = labels.name, kind
+        self.values, self.broken = read_labels(labels)
+        place = _folder(root, kind)
+        assert place is not None
+        self.place = place
+        self.files: dict[int, Path | Frame] = {}
+        """Number in the file's name, or frame of the video from 0 -> picture."""
+        if kind == "images":
+            self.files = dict(_image_files(place, self.name))
+        else:
+            videos = [p for p in listing(place) if self.name in p.name and p.suffix.lower() in VIDEO_SUFFIXES]
+            self.files = {number: Frame(videos[0], number) for number in range(len(self.values))} if videos else {}
+        self.marks = _landmark_files(root / "Landmark_Points" / self.name) if kind != "right" else {}
+
+
+def _frames(person: Person, split: str, first: int, first_mark: int) -> Iterator[Record | Skipped]:
+    if not person.files:
+        yield Skipped(person.name, f"no pictures in {person.place.name}")
         return
-    points = _landmark_files(root / "Landmark_Points" / subject, len(values)) if kind != "right" else {}
-    for number, row in enumerate(values):
-        name = f"{subject}_{number}"
-        if number in broken:
-            yield Skipped(name, broken[number])
-        elif number not in frames:
-            yield Skipped(name, f"no picture in {place.name}")
+    points = _of_frames(person.marks, len(person.values), first_mark)
+    for number, row in enumerate(person.values):
+        name = f"{person.name}_{number}"
+        picture = person.files.get(number + first)
+        if number in person.broken:
+            yield Skipped(name, person.broken[number])
+        elif picture is None:
+            yield Skipped(name, f"no picture in {person.place.name}")
         else:
             marks = read_points(points[number]) if number in points else None
-            yield Record(name, frames[number], split, subject, action_units=row, landmarks=marks)
+            yield Record(name, picture, split, person.name, action_units=row, landmarks=marks)
+    beyond = [number for number in person.files if not 0 <= number - first < len(person.values)]
+    if beyond:
+        yield Skipped(f"{person.name}, {len(beyond)} pictures", f"no label, the first is number {min(beyond)}")
 
 
 def read_labels(folder: Path) -> tuple[FloatArray, dict[int, str]]:
@@ -152,28 +184,27 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _image_files(place: Path, subject: str) -> Iterator[tuple[int, Path]]:
-    """Frame from 0 -> file, of the folder that names the subject; numbers in file names count from 0 or 1."""
-    folders = [path for path in sorted(place.iterdir()) if path.is_dir() and subject in path.name]
+    """Number in the file's name -> file, of the folder that names the subject."""
+    folders = [path for path in listing(place) if path.is_dir() and subject in path.name]
     left = [path for path in folders if "right" not in path.name.lower()]
-    files = sorted(left[0].iterdir()) if left else []
-    numbers = {
-        int(found[1]): path
-        for path in files
-        if path.suffix.lower() in IMAGE_SUFFIXES and (found := re.search(r"(\d+)$", path.stem))
-    }
-    first = 0 if 0 in numbers else 1
-    for number, path in numbers.items():
-        yield number - first, path
+    for path in listing(left[0]) if left else ():
+        if path.suffix.lower() in IMAGE_SUFFIXES and (found := re.search(r"(\d+)$", path.stem)):
+            yield int(found[1]), path
 
 
-def _landmark_files(folder: Path, frames: int) -> dict[int, Path]:
-    """Frame from 0 -> file. Numbers in the names begin at 0; where there is one file too many, the first belongs to no frame."""
-    found = {int(number[1]): path for path in folder.rglob("*.mat") if (number := re.search(r"(\d+)_lm$", path.stem))}
-    if len(found) == frames + 1:
-        found.pop(min(found))
-    if len(found) == frames:
-        return dict(enumerate(found[number] for number in sorted(found)))
-    return found
+def _landmark_files(folder: Path) -> dict[int, Path]:
+    """Number in the file's name -> file."""
+    return {int(found[1]): path for path in folder.rglob("*.mat") if (found := re.search(r"(\d+)_lm$", path.stem))}
+
+
+def _of_frames(found: dict[int, Path], frames: int, first: int) -> dict[int, Path]:
+    """Frame from 0 -> landmark file. One for every frame: in order. One too many: the first belongs to no frame. Fewer: by their
+    numbers, which count from `first` in all subjects.
+    """
+    order = sorted(found)[1:] if len(found) == frames + 1 else sorted(found)
+    if len(order) == frames:
+        return dict(enumerate(found[number] for number in order))
+    return {number - first: path for number, path in found.items()}
 
 
 def read_points(path: Path) -> FloatArray | None:

@@ -18,22 +18,29 @@ import numpy as np
 from mien.data.arrow import Skipped
 from mien.data.fold_files import with_fold_file
 from mien.datasets import folder
+from mien.datasets.fer_pictures import (
+    FER_PLUS,
+    LABELS,
+    find_list,
+    find_vote_folders,
+    from_list,
+    from_vote_folders,
+    from_vote_table,
+    not_a_face,
+    shares_of,
+    usage_splits,
+)
 from mien.errors import DataError, UsageError
-from mien.schema import EXPRESSIONS, ByteArray, FloatArray, Record
+from mien.files import walk
+from mien.schema import ByteArray, FloatArray, Record
 
 SIZE = 48
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv", "train.csv")
 
-LABELS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral")
-"""The order of the integers in the official file."""
 
-FER_PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
-"""Vote columns of `fer2013new.csv`; NF = not a face."""
-
-_VOTE_ORDER = [[column.capitalize() for column in FER_PLUS[:8]].index(name) for name in EXPRESSIONS]
-
-
-def records(root: Path, *, votes: Path | None = None, folds: Path | None = None) -> Iterator[Record | Skipped]:
+def records(
+    root: Path, *, votes: Path | None = None, folds: Path | None = None, labels: str | None = None
+) -> Iterator[Record | Skipped]:
     """Rows of the official CSV in their order (id ``row-00017``), or pictures of the folder layout (id = path).
 
     `root` is the CSV file or the folder with it or with the class folders; `votes` the FER+ file `fer2013new.csv`
@@ -41,10 +48,15 @@ def records(root: Path, *, votes: Path | None = None, folds: Path | None = None)
     EXPRESSIONS without "unknown" and "NF". A row that most annotators call not a face is skipped. Training is split
     "train"; PublicTest is "valid" and PrivateTest "test", but PublicTest is "test" in a file without PrivateTest;
     ``attributes["usage"]`` keeps the original name. `folds` is a published fold file (`fold_files`), whose pictures
-    alone are kept.
+    alone are kept. Class folders may be numbers, in the official order unless `labels` say otherwise; pictures with
+    ``labels_FER2013.csv`` and FER+ as its script writes it are read, too (`fer_pictures`).
     """
-    table = _find_csv(Path(root))
-    if table is not None:
+    root = Path(root)
+    table = _find_csv(root)
+    pictures = None if table is not None or root.is_file() else _from_pictures(root, votes)
+    if pictures is not None:
+        yield from pictures if folds is None else with_fold_file(pictures, folds)
+    elif table is not None:
         beside = table.with_name("fer2013new.csv")
         rows = _rows(table, votes or (beside if beside.is_file() else None))
         yield from rows if folds is None else with_fold_file(rows, folds)
@@ -52,7 +64,22 @@ def records(root: Path, *, votes: Path | None = None, folds: Path | None = None)
         what = "votes" if folds is None else "folds"
         raise UsageError(f"{what} need the official fer2013.csv (they go by row), but '{root}' has class folders.")
     else:
-        yield from folder.records(Path(root))
+        yield from folder.records(root, labels=labels or "fer2013")
+
+
+def _from_pictures(root: Path, votes: Path | None) -> Iterator[Record | Skipped] | None:
+    """Rows of a layout with picture files; None where there is none of these."""
+    path, folders = find_list(root), find_vote_folders(root)
+    if path is not None:
+        return from_list(path, root, [votes_ for _, votes_ in _ballots(votes)] if votes is not None else None)
+    if folders and votes is None:
+        return from_vote_folders(folders)
+    table = votes or next(
+        (file for file in (root / "fer2013new.csv", *root.glob("*/fer2013new.csv")) if file.is_file()), None
+    )
+    if table is not None and any(path.name.startswith("fer0") for path in walk(root)):
+        return from_vote_table(table, root)
+    return None
 
 
 def notes(root: Path) -> dict[str, str]:
@@ -70,7 +97,7 @@ def split_map(table: Path) -> dict[str, str]:
     """Usage -> split for this file: PublicTest serves as test where PrivateTest is kept back."""
     with open(table, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         private = content.find(b"PrivateTest") >= 0
-    return {"Training": "train", "PublicTest": "valid" if private else "test", "PrivateTest": "test"}
+    return usage_splits(private)
 
 
 def _find_csv(root: Path) -> Path | None:
@@ -126,12 +153,11 @@ def _record(
     attributes: dict[str, str | float] = {"usage": usage}
     shares = None
     if vote is not None:
-        if 2 * vote[9] > vote.sum():
-            return Skipped(name, f"not a face ({vote[9]:.0f} of {vote.sum():.0f} FER+ votes)")
+        if (why := not_a_face(vote)) is not None:
+            return Skipped(name, why)
         best = int(vote.argmax())  # ties: the first column
         attributes["ferplus"] = FER_PLUS[best].capitalize() if best < 8 else "unknown"
-        total = vote[:8].sum()
-        shares = (vote[:8][_VOTE_ORDER] / total).astype(np.float32) if total > 0 else None
+        shares = shares_of(vote)
     expression = LABELS[int(label)] if label else None
     return Record(name, image, splits[usage], expression=expression, votes=shares, attributes=attributes)
 

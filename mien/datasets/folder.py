@@ -1,103 +1,164 @@
-"""Pictures in folders named after expressions: ``root[/split]/class/**/*.png``, and the names people give to them."""
+"""Pictures in folders named after expressions: ``root[/split]/class/**/*.png``, and pictures whose names say it all."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from mien.data.arrow import Skipped
+from mien.datasets import boxes
+from mien.datasets.words import (
+    SPLIT_NAMES,
+    Labels,
+    find_expression,
+    label_remedy,
+    named,
+    read_labels,
+    unknown_expression,
+)
 from mien.errors import DataError, UsageError
-from mien.schema import EXPRESSIONS, Record
+from mien.files import IMAGE_SUFFIXES, listing, walk
+from mien.schema import Record
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
-
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "train_set": "train",
-    "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "val_set": "valid",
-    "test": "test", "testing": "test", "test_set": "test",
-}  # fmt: skip
-"""What a split is called in the wild -> its name in SPLITS."""
-
-SYNONYMS = {
-    "Neutral": ("neutral", "ne", "neu", "natural", "calm"),
-    "Happiness": ("happiness", "happy", "ha", "hap", "joy", "smile", "smiling"),
-    "Surprise": ("surprise", "surprised", "su", "sur"),
-    "Fear": ("fear", "fearful", "afraid", "fe", "scared"),
-    "Anger": ("anger", "angry", "an", "ang"),
-    "Disgust": ("disgust", "disgusted", "di", "dis"),
-    "Sadness": ("sadness", "sad", "sa"),
-    "Contempt": ("contempt", "contemptuous", "co", "con"),
-}
-"""Expression -> words for it in the folders and tables of published datasets, lower case."""
-
-_BY_WORD = {word: name for name, words in SYNONYMS.items() for word in words}
+CK_CODES = ("Neutral", "Anger", "Contempt", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
+"""The numbers in the emotion files of CK+."""
 
 
-def find_expression(word: str) -> str | None:
-    """The expression that a word stands for ("happy", "Fearful", "03_sad"), None for anything else."""
-    return _BY_WORD.get(re.sub(r"^[\d\W_]+(?=[A-Za-z])", "", word.strip()).lower())
+def records(
+    root: Path, *, labels: str | None = None, expression_pattern: str | None = None
+) -> Iterator[Record | Skipped]:
+    """Every picture below ``root[/split]/class/`` or ``root/class/split/``, sorted by path; id = path relative to `root`.
 
+    Without split folders everything is "train". `labels` are ``folder=expression`` pairs for numbers and foreign words, or the
+    name of a numbering (`words.NUMBERINGS`); ``folder=skip`` leaves a class out. With an `expression_pattern` (see `names`)
+    every picture below `root` is taken, whatever its folder; "ckplus" takes those that have an emotion file. Pictures with
+    boxes as YOLO wants them are read too (`boxes`).
 
-def unknown_expression(word: str) -> str:
-    """One line on a word that is no expression: the nearest one, or what to do about a bare number."""
-    if word.strip().isdigit():
-        return f"'{word}' is a number, and every dataset numbers its classes differently: use names"
-    near = difflib.get_close_matches(word.lower(), _BY_WORD, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"'{word}' is no expression{hint} (names: {', '.join(EXPRESSIONS)})"
-
-
-def records(root: Path, *, subject_pattern: str | None = None) -> Iterator[Record | Skipped]:
-    """Every picture below ``root[/split]/class/``, sorted by path; id = path relative to `root`.
-
-    Without split folders everything is "train". `subject_pattern` is a regular expression with one group, searched in
-    the relative path, whose match is the subject. UsageError for a class folder whose name is no expression; a file
-    that is no picture is skipped and listed.
+    UsageError for a class folder whose name is no expression. What is left behind (pictures outside of class folders, folders
+    beside the splits, files that are no pictures, links that lead nowhere) is skipped and listed.
     """
-    root = Path(root)
-    try:
-        subject = re.compile(subject_pattern) if subject_pattern else None
-    except re.error as error:
-        raise UsageError(f"subject pattern '{subject_pattern}' is no regular expression: {error}.") from error
-    if subject is not None and subject.groups != 1:
-        raise UsageError(f"subject pattern '{subject_pattern}' must have exactly one group, e.g. '(S\\d+)_'.")
-    for split, name, folder in _class_folders(root):
-        for path in sorted(folder.rglob("*")):
-            if path.is_dir() or path.name.startswith("."):
-                continue
-            key = path.relative_to(root).as_posix()
-            found = subject.search(key) if subject else None
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
-                yield Skipped(key, f"not a picture file ('{path.suffix}')")
-            elif subject is not None and found is None:
-                yield Skipped(key, f"the subject pattern '{subject_pattern}' does not match")
-            else:
-                yield Record(key, path, split=split, subject=found.group(1) if found else None, expression=name)
-
-
-def _class_folders(root: Path) -> list[tuple[str, str, Path]]:
-    """(split, expression, folder) of every class folder; all names are checked before the first picture is read."""
+    root, words = Path(root), read_labels(labels)
     if not root.is_dir():
-        raise DataError(f"folder '{root}' does not exist.")
+        hint = ": a table is read by `mien prepare table`" if root.is_file() else ""
+        raise DataError(f"folder '{root}' does not exist{' (it is a file)' if root.is_file() else ''}{hint}.")
+    emotions = _emotion_files(root) if expression_pattern == "ckplus" else {}
+    if emotions:
+        yield from _with_emotion_files(root, emotions)
+    elif expression_pattern is not None and expression_pattern != "ckplus":
+        yield from _flat(root)
+    elif boxes.is_yolo(root):
+        yield from boxes.records(root, words)
+    else:
+        yield from _in_class_folders(root, words)
+
+
+def _in_class_folders(root: Path, words: Labels) -> Iterator[Record | Skipped]:
+    folders, left = _class_folders(root, words)
+    for split, name, folder in folders:
+        for path in walk(folder):
+            yield _picture(path, root, split, name)
+    yield from left
+
+
+def _picture(path: Path, root: Path, split: str, name: str | None) -> Record | Skipped:
+    key = path.relative_to(root).as_posix()
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return Skipped(key, f"not a picture file ('{path.suffix}')")
+    return Record(key, path, split=split, expression=name)
+
+
+def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path]], list[Skipped]]:
+    """(split, expression, folder) of every class folder, and what lies beside them; all names are checked first."""
+    left: list[Skipped] = []
     folders = _folders(root)
     splits = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
     pairs = [(splits[folder], child) for folder in splits for child in _folders(folder)]
-    if not splits:
-        pairs = [("train", folder) for folder in folders]
-    found = []
+    if splits:
+        left += [_beside(folder, root, "beside the split folders") for folder in folders if folder not in splits]
+        left += [entry for folder in splits for entry in _loose(folder, root)]
+    else:
+        pairs = [pair for folder in folders for pair in _of_class(folder, root, left)]
+    left += _loose(root, root, pictures_only=True)
+    found, unknown = [], []
     for split, folder in pairs:
-        name = find_expression(folder.name)
+        word = folder.parent.name if folder.name.lower() in SPLIT_NAMES and not splits else folder.name
+        name = named(word, words)
         if name is None:
-            raise UsageError(
-                f"class folder '{folder.relative_to(root)}' of '{root}': {unknown_expression(folder.name)}."
-            )
-        found.append((split, name, folder))
+            unknown.append((folder.relative_to(root), word))
+        elif not name:
+            left.append(_beside(folder, root, "left out by --labels"))
+        else:
+            found.append((split, name, folder))
+    if unknown:
+        path, word = unknown[0]
+        some = {word for _, word in unknown}
+        remedy = f"; {label_remedy(some)}" if found or len(some) > 1 or word.isdigit() else ""
+        raise UsageError(f"class folder '{path}' of '{root}': {unknown_expression(word)}{remedy}.")
     if not found:
-        raise DataError(f"no class folders in '{root}': expected [train|valid|test/]<expression>/*.png.")
-    return found
+        loose = f"{len(left)} pictures lie loose; --expression-pattern finds the class in their names" if left else ""
+        raise DataError(
+            f"no class folders in '{root}': expected [train|valid|test/]<expression>/*.png{f'; {loose}' if loose else ''}."
+        )
+    return found, [entry for entry in left if entry.id]
+
+
+def _of_class(folder: Path, root: Path, left: list[Skipped]) -> list[tuple[str, Path]]:
+    """(split, folder) of a class folder: itself, or the split folders in it; what lies beside those goes to `left`."""
+    children = _folders(folder)
+    splits = [child for child in children if child.name.lower() in SPLIT_NAMES]
+    if not splits:
+        return [("train", folder)]
+    left += [_beside(child, root, "beside the split folders") for child in children if child not in splits]
+    left += _loose(folder, root)
+    return [(SPLIT_NAMES[child.name.lower()], child) for child in splits]
+
+
+def _beside(folder: Path, root: Path, why: str) -> Skipped:
+    """A folder that is not read; without a name where no picture is in it."""
+    count = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in walk(folder))
+    return Skipped(f"{folder.relative_to(root).as_posix()}/" if count else "", f"a folder {why}, with {count} pictures")
+
+
+def _loose(folder: Path, root: Path, pictures_only: bool = False) -> list[Skipped]:
+    """Files, and links that lead nowhere, directly in a folder."""
+    files = [path for path in listing(folder) if not path.is_dir()]
+    kept = [path for path in files if not pictures_only or path.suffix.lower() in IMAGE_SUFFIXES]
+    return [Skipped(path.relative_to(root).as_posix(), "lies in no class folder") for path in kept]
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return [path for path in listing(root) if path.is_dir()]
+
+
+def _flat(root: Path) -> Iterator[Record | Skipped]:
+    """Every picture, its class not known yet; the first folder may be a split."""
+    for path in walk(root):
+        first = path.relative_to(root).parts[0].lower()
+        yield _picture(path, root, SPLIT_NAMES.get(first, "train"), None)
+
+
+def _emotion_files(root: Path) -> dict[str, str]:
+    """Stem of a picture -> expression, of the files ``S005_001_00000011_emotion.txt`` of CK+."""
+    found = {}
+    for path in walk(root):
+        if path.name.endswith("_emotion.txt"):
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
+            code = re.fullmatch(r"(\d)(?:\.0*)?(?:e\+0+)?", text)
+            if code and int(code[1]) < len(CK_CODES):
+                found[path.name.removesuffix("_emotion.txt")] = CK_CODES[int(code[1])]
+    return found
+
+
+def _with_emotion_files(root: Path, emotions: dict[str, str]) -> Iterator[Record | Skipped]:
+    for path in walk(root):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            key = path.relative_to(root).as_posix()
+            name = emotions.get(path.stem)
+            yield Record(key, path, expression=name) if name else Skipped(key, "no emotion file of this frame")
+
+
+def looks_like_class_folders(root: Path) -> bool:
+    """Whether all folders of a folder are named after expressions, at least two."""
+    names = [folder.name for folder in _folders(root)]
+    return len(names) > 1 and all(find_expression(name) for name in names)

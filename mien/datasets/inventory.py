@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, components, exact_groups, near_pairs
 from mien.data.store import ObjectArray, Store
 from mien.datasets.screen import LIMIT, face_share, shape_distances
+from mien.metrics.action_units import ACTIVE, occurrence
 from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray, IntArray
 
 MOST_VALUES = 20
@@ -44,7 +45,7 @@ def audit(
         "identical": _duplicates(store, exact),
         "subjects": _subjects(store),
         "landmarks": _landmarks(store) | {"face_share": face_share(store), "shape": _shapes(store, landmark_limit)},
-        "action_units": _action_units(store),
+        "action_units": unit_counts(store),
         "votes": _votes(store),
         "groups": _groups(store),
     }
@@ -169,16 +170,30 @@ def _shapes(store: Store, limit: float) -> dict[str, Any]:
     }
 
 
-def _action_units(store: Store) -> dict[str, dict[str, int]]:
-    """Labelled AUs: faces with a label, and faces where the AU is active (intensity above 0)."""
+def unit_counts(store: Store) -> dict[str, dict[str, int]]:
+    """Labelled AUs: faces with a label, and faces where the AU is active (intensity 2 and more, as in training and scores)."""
     labelled = np.isfinite(store.action_units).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        active = (store.action_units > 0).sum(axis=0)
+    active = np.nansum(occurrence(store.action_units, ACTIVE), axis=0)
     return {
         name: {"labelled": int(labelled[k]), "active": int(active[k])}
         for k, name in enumerate(ACTION_UNITS)
         if labelled[k]
     }
+
+
+def unit_lines(units: dict[str, dict[str, int]], scale: str | None) -> list[str]:
+    """How many action units there are, and which are never active and would train to nothing; none without any."""
+    if not units:
+        return []
+    cells, active = (sum(unit[key] for unit in units.values()) for key in ("labelled", "active"))
+    kind = f" ({scale})" if scale is not None and "=" not in scale else ""
+    lines = [
+        f"action units: {len(units)}{kind}; {cells} labels, {active} active ({ACTIVE:g} and more): {', '.join(units)}"
+    ]
+    never = [name for name, unit in units.items() if not unit["active"]]
+    if never:
+        lines.append(f"  WARNING: never active: {', '.join(never)}; such a unit trains to nothing, see --au-scale")
+    return lines
 
 
 def _votes(store: Store) -> dict[str, Any]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,9 +14,13 @@ import numpy as np
 
 from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
-from mien.datasets.inventory import label_table, text_table
-from mien.datasets.screen import face_share, limit_landmarks, share_line
-from mien.errors import DataError, UsageError, unknown_name
+from mien.datasets.hints import remedy
+from mien.datasets.names import with_names
+from mien.datasets.points import as_shares, check_frame, read_frame, with_points
+from mien.datasets.replace import new_place, put_in_place
+from mien.datasets.screen import limit_landmarks
+from mien.datasets.summary import summary
+from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.progress import ordered_map
 from mien.schema import ByteArray, FloatArray, Record
 
@@ -47,12 +49,15 @@ def prepare(
     votes: Path | None = None,
     columns: str | None = None,
     labels: str | None = None,
+    expression_pattern: str | None = None,
     subject_pattern: str | None = None,
     units: str | None = None,
-    au_scale: Literal["intensity", "occurrence"] | None = None,
+    au_scale: str | None = None,
     fold: str | None = None,
+    first_frame: int | None = None,
     subject_leak: bool = False,
     synthetic: Path | None = None,
+    replace: bool = False,
     workers: int | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
@@ -76,51 +81,58 @@ def prepare(
             distances (0.25 is a start; see mien check); the faces stay. The same command with another limit only applies that.
         landmark_model: Model file of the face provider; found by itself where the provider is installed.
         pictures: rafdb: aligned (official 100 px crops, used unless said otherwise), original (whole photos with a face
-            box), our_aligned (crops of the published guided-AU preparation). disfa: left or right camera, or images.
+            box), our_aligned (crops of the published guided-AU preparation). disfa: left or right camera, or images. table: the
+            folder that the paths in it start from; found around the table by default.
         folds: rafdb, affectnet only: folder with train, val, test lists of pictures, labels and landmarks, as published with
             the guided-AU code, or with train.csv, valid.csv, test.csv. fer2013, affectnet: fold file of mien folds, as published
             with the guided spatial transformers.
         polarity: affectnet only: label Positive above this valence, Negative below its negative, Neutral between; published 0.2.
         votes: fer2013 only: FER+ votes, fer2013new.csv; used by itself when beside fer2013.csv.
         columns: table only: target=column pairs, e.g. image=path,expression=emotion,AU12=AU12_r,attr.skin=tone.
-        labels: table only: value=expression pairs, e.g. 0=Anger,1=Disgust.
-        subject_pattern: folder only: regular expression with one group that finds the subject in a relative path.
+        labels: folder, table: value=expression pairs for numbers and foreign words, e.g. 0=Anger,1=Disgust,8=skip; or whose
+            numbers they are: fer2013, rafdb, affectnet, ferplus.
+        expression_pattern: Regular expression with one group that finds the expression in an id (relative path), or a preset, which
+            finds the subject too: jaffe, kdef, rafd, ckplus, nimstim, faces, bu3dfe.
+        subject_pattern: Regular expression with one group that finds the subject in an id (relative path), or a preset.
         units: audetnet only: names of the action units in the order of pickled vectors, e.g. AU1,AU2,AU4.
-        au_scale: audetnet only: what its numbers are, intensity (0-5) or occurrence (0 and 1); told by the numbers by default.
+        au_scale: table, audetnet: what numbers of action units are: intensity (0-5), occurrence (0 and 1), letters (A-E), probability
+            or percent, or pairs such as AU1=occurrence,AU12=intensity; decided from all of them by default.
         fold: disfa, bp4d, audetnet only: which subjects are test, literature-1 (used for disfa and bp4d), literature-2, ...,
-            bp4d also published-1; audetnet also a number, for train_ids_1.csv and test_ids_1.csv.
+            bp4d also published-1; none puts all into train (BP4D+ and other people outside the lists); audetnet also a number, for
+            train_ids_1.csv and test_ids_1.csv.
+        first_frame: disfa only: number of the first picture file, 0 or 1; told by all subjects together by default.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
         synthetic: fitted only: store of mien synthesize whose faces join the training part.
+        replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
     reader = _reader(dataset, align)
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
-        "labels": labels, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale, "fold": fold,
-        "subject_leak": subject_leak or None, "synthetic": synthetic,
+        "labels": labels, "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units,
+        "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None,
+        "synthetic": synthetic,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
+    first = _first(read, dataset, root, out, own)
     shape = _shape(reader, root, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
     if landmark_limit is not None and not landmark_limit > 0:
         raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
-    notes = {"faces": faces, "align": str(align), **_notes(reader, root, own)}
     chosen = own | _without_none(brought) if landmarks else own
-    notes |= {key: value.name if isinstance(value, Path) else str(value) for key, value in chosen.items()}
-    done = finished_ids(out)
-    if done:
-        print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
-    slow = options.provider is not None or align
-    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
-    items = read() if landmarks is None else _with_points(read, landmarks, landmark_order)
-    left = (item for item in items if item.id not in done)
+    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
+    laid = read if landmarks is None else functools.partial(with_points, read, landmarks, landmark_order)
+    if options.provider is None and not reader.landmarks and landmark_frame is None:
+        check_frame(laid())
+    place = new_place(out) if replace else out
+    left, total = _left(laid, place, options)
     store = write_store(
-        _prepare_all(left, options, _processes(workers, options, read)), out,
+        _prepare_all(left, options, _processes(workers, options, first)), place,
         dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes, total=total,
     )  # fmt: skip
-    store = limit_landmarks(store, landmark_limit)
+    store = limit_landmarks(put_in_place(place, out) if replace else store, landmark_limit)
     print(summary(store))
     return store
 
@@ -153,16 +165,59 @@ def _shape(reader: Reader, root: Path, size: int | None, channels: int | None) -
     return size or usual[0], channels or usual[1]
 
 
+def _shown(chosen: dict[str, Any]) -> dict[str, str]:
+    """Options as a store notes them: of files and folders the names only."""
+    paths = {key: Path(value).name for key, value in chosen.items() if isinstance(value, Path) or key == "pictures"}
+    return {key: str(value) for key, value in chosen.items()} | paths
+
+
+def _left(
+    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options
+) -> tuple[Iterator[Record | Skipped], int | None]:
+    """What the store does not hold yet, and how much that is where a terminal waits for slow work."""
+    done = finished_ids(place)
+    if done:
+        print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
+    slow = options.provider is not None or options.align
+    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
+    return (item for item in read() if item.id not in done), total
+
+
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Callable[[], Iterator[Record | Skipped]]:
+    """The records of a dataset with these options; patterns for names of files go with every dataset."""
     accepted = inspect.signature(reader.records).parameters
+    patterns = ("expression_pattern", "subject_pattern")
     for name in given:
-        if name not in accepted:
+        if name not in accepted and name not in patterns:
             raise UsageError(f"--{name.replace('_', '-')} does not apply to dataset '{dataset}'.")
-    return functools.partial(reader.records, root, **given)
+    taken = {name: value for name, value in given.items() if name in accepted}
+
+    def read() -> Iterator[Record | Skipped]:
+        return with_names(reader.records(root, **taken), *map(given.get, (*patterns, "labels")))
+
+    return read
+
+
+def _first(
+    read: Callable[[], Iterator[Record | Skipped]], dataset: str, root: Path, out: Path, own: dict[str, Any]
+) -> Record:
+    """The first face; where there is none the error says which command would find some."""
+    readers = {name: reader.records for name, reader in DATASETS.items()}
+    skipped: list[Skipped] = []
+    try:
+        for item in read():
+            if isinstance(item, Record):
+                return item
+            skipped.append(item)
+    except MienError as error:
+        raise type(error)(f"{error}{remedy(str(error), dataset, root, out, own, readers)}") from error
+    why = f" (first: {skipped[0].id}: {skipped[0].reason})" if skipped else ""
+    text = f"no usable picture for the store '{out}': {len(skipped)} were skipped{why}."
+    raise DataError(text + remedy(text, dataset, root, out, own, readers))
 
 
 def _notes(reader: Reader, root: Path, given: dict[str, Any]) -> dict[str, str]:
@@ -184,7 +239,7 @@ def _options(
             raise UsageError(f"--{name.replace('_', '-')} goes with --landmarks.")
         if faces != "given":
             raise UsageError(f"--{name.replace('_', '-')} goes with --faces given.")
-    frame = _frame(brought["landmark_frame"]) if brought["landmark_frame"] is not None else None
+    frame = read_frame(brought["landmark_frame"]) if brought["landmark_frame"] is not None else None
     if faces in ("none", "given"):
         return Options(size, align, None, None, frame, faces == "given")
     from mien.faces.detect import PROVIDERS
@@ -195,15 +250,6 @@ def _options(
     return Options(size, align, faces, model, None, True)
 
 
-def _frame(text: str) -> tuple[int, int]:
-    """Width and height of "100" or "120x100"."""
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
-    sides = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if min(sides) < 1:
-        raise UsageError(f"--landmark-frame '{text}' is no size in pixels: write 100, or 120x100 (width x height).")
-    return sides
-
-
 @functools.lru_cache(maxsize=1)
 def _provider(name: str, model: Path | None) -> Callable[[ByteArray], list[Any]]:
     """The face provider, opened once per process."""
@@ -212,34 +258,11 @@ def _provider(name: str, model: Path | None) -> Callable[[ByteArray], list[Any]]
     return open_provider(name, model)
 
 
-def _with_points(
-    read: Callable[[], Iterator[Record | Skipped]], landmarks: Path, order: Literal["row-col", "x-y"]
-) -> Iterator[Record | Skipped]:
-    """Records with the landmarks of a user's file; a picture that it does not list has no face, but some must fit."""
-    from mien.faces.detect import open_given
-
-    look_up = open_given(landmarks, order)
-
-    def find(item: Record) -> list[Any] | None:
-        return look_up(item.id, item.image if isinstance(item.image, Path) else None)
-
-    records = (item for item in read() if isinstance(item, Record))
-    if (first := next(records, None)) is not None and all(find(item) is None for item in chain([first], records)):
-        raise DataError(f"'{landmarks}' lists no picture of this dataset, whose first is '{first.id}'.")
-    for item in read():
-        if isinstance(item, Record):
-            found = find(item)
-            yield item._replace(landmarks=found[0].landmarks if found else None)
-        else:
-            yield item
-
-
-def _processes(workers: int | None, options: Options, read: Callable[[], Iterator[Record | Skipped]]) -> int | None:
+def _processes(workers: int | None, options: Options, first: Record) -> int | None:
     """Workers to use: pixels that need no decoding and no face search are faster in this process than on a journey."""
     if workers is not None or options.provider is not None:
         return workers
-    first = next((item for item in read() if isinstance(item, Record)), None)
-    return 1 if first is not None and isinstance(first.image, np.ndarray) else None
+    return 1 if isinstance(first.image, np.ndarray) else None
 
 
 def _prepare_all(
@@ -271,7 +294,9 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
     points, box = record.landmarks, record.box
     if box is not None and outside(box, *image.shape[:2]):
         return Skipped(record.id, "the face box lies mostly outside the picture")
-    if options.frame is not None and points is not None:
+    if points is not None and (options.frame == (1, 1) or (options.frame is None and as_shares(points))):
+        points = (points * (image.shape[1], image.shape[0]) - 0.5).astype(np.float32)
+    elif options.frame is not None and points is not None:
         points = rescale(points, options.frame, (image.shape[1], image.shape[0]))
     attributes = dict(record.attributes)
     if options.provider is not None:
@@ -314,37 +339,3 @@ def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
         return found[0] if found else None
     overlaps = overlap(box, np.array([face.box for face in found]).reshape(-1, 4))
     return found[int(overlaps.argmax())] if len(found) and overlaps.max() >= 0.1 else None
-
-
-def summary(store: Store) -> str:
-    """Counts per class and split, landmark coverage, what was skipped and why, and whether faces are small."""
-    known = np.isfinite(store.landmarks).all(axis=(1, 2))
-    megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
-    lines = [
-        f"{store.path}: {len(store)} faces, {store.info.size} px, {store.info.channels} channel(s), "
-        f"{store.info.encoding}, {megabytes:.0f} MiB",
-        text_table(*label_table(store)),
-        f"all 68 landmarks: {known.sum()} of {len(store)} faces ({known.mean():.1%})",
-    ]
-    if store.info.landmark_limit is not None:
-        lines.append(
-            f"landmarks dropped: {len(store.info.landmarks_dropped)}, beyond {store.info.landmark_limit:g} eye distances "
-            "from the median shape"
-        )
-    for name in ("face", "crop", "polarity"):
-        counts = Counter(str(row[name]) for row in store.attributes if name in row)
-        if counts:
-            lines.append(f"{name}: " + ", ".join(f"{word} {count}" for word, count in counts.most_common()))
-    if store.skipped:
-        lines.append(f"skipped {len(store.skipped)} (all in {store.path / 'skipped.csv'}):")
-        kinds: dict[str, list[Skipped]] = {}
-        for entry in store.skipped:
-            kinds.setdefault(re.sub(r"'[^']*'|\d+", "_", entry.reason), []).append(entry)
-        for entries in sorted(kinds.values(), key=len, reverse=True)[:10]:
-            lines.append(f"  {len(entries)} x {entries[0].reason} (first: {entries[0].id})")
-    lines.append(share_line(face_share(store)))
-    if any(store.expression) and not (store.split == "test").any():
-        lines.append(
-            "no test split: mien crossval scores every face; mien evaluate --split valid scores the faces that select the epoch"
-        )
-    return "\n".join(line for line in lines if line)

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from mien.data.arrow import Skipped
-from mien.datasets.folder import SPLIT_NAMES, find_expression
+from mien.datasets.words import SPLIT_NAMES, find_expression
 from mien.errors import DataError
 from mien.faces.landmark_files import picture_keys, read_landmarks
 from mien.schema import FloatArray, Record

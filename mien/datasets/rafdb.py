@@ -14,9 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from mien.data.arrow import Skipped
+from mien.datasets import folder
 from mien.datasets.published_folds import read_folds, with_folds
-from mien.errors import DataError, PictureError, unknown_name
+from mien.datasets.words import SPLIT_NAMES
+from mien.errors import DataError, PictureError, UsageError, unknown_name
 from mien.faces.pictures import picture_size
+from mien.faces.text_table import open_table
+from mien.files import listing
 from mien.schema import FloatArray, Record
 
 CODES = {
@@ -54,10 +58,19 @@ def records(root: Path, *, pictures: str | None = None, folds: Path | None = Non
     of the published guided-AU preparation. `folds` lays the split, label and landmark files of
     `published_folds.read_folds` over the dataset; by default the pictures are then those that the folds name.
 
+    ``train/1/*.jpg`` to ``train/7`` and ``test/1`` ..., as on Kaggle, are read in place of the label file.
+
     Splits are the official ones, by name. Group labels of the manual annotation become attributes. A line with another
     code, or without a box file where one is needed, is skipped and listed. DataError when the boxes do not fit the
     photos.
     """
+    numbered = find_numbered(Path(root))
+    if numbered is not None:
+        if pictures not in (None, "aligned"):
+            raise UsageError(
+                f"--pictures {pictures} needs basic/EmoLabel; '{numbered}' holds the aligned crops in class folders."
+            )
+        return with_folds(folder.records(numbered, labels="rafdb"), folds)
     return with_folds(_records(find_base(Path(root)), kind_of_pictures(pictures, folds)), folds)
 
 
@@ -84,37 +97,48 @@ def find_base(root: Path) -> Path:
     """The folder ``basic`` in, or at, `root`."""
     if not root.is_dir():
         raise DataError(f"folder '{root}' does not exist: give the RAF-DB folder, the one with 'basic' in it.")
-    around = [root, root / "basic", root / "RAF-DB" / "basic", *sorted(root.glob("*/basic"))]
+    around = [root, root / "basic", root / "RAF-DB" / "basic", *sorted(root.glob("*/basic")), *sorted(root.glob("*"))]
     found = next((base for base in around if (base / "EmoLabel" / "list_patition_label.txt").is_file()), None)
     if found is None:
-        raise DataError(f"'{root}' is not RAF-DB: no basic/EmoLabel/list_patition_label.txt in it.")
+        raise DataError(
+            f"'{root}' is not RAF-DB: no basic/EmoLabel/list_patition_label.txt in it, nor train/1 to train/7; --root is the "
+            "folder with one of these."
+        )
     return found
 
 
+def find_numbered(root: Path) -> Path | None:
+    """The folder with train/1 to 7 and test/1 to 7 (Kaggle's DATASET; valid/ in the code of POSTER) in, or at, `root`."""
+    if not root.is_dir():
+        return None
+    for base in (root, *(path for path in listing(root) if path.is_dir())):
+        splits = [path for path in listing(base) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
+        names = [{child.name for child in listing(path) if child.is_dir()} for path in splits]
+        if names and all(classes and classes <= set("1234567") for classes in names):
+            return base
+    return None
+
+
 def _records(base: Path, kind: str) -> Iterator[Record | Skipped]:
-    folder = base / "Image" / kind
-    folder = folder / kind if (folder / kind).is_dir() else folder  # an archive unpacked into a folder of its name
-    if not folder.is_dir():
+    place = base / "Image" / kind
+    place = place / kind if (place / kind).is_dir() else place  # an archive unpacked into a folder of its name
+    if not place.is_dir():
         remedy = "it comes from the published guided-AU preparation" if kind == "our_aligned" else f"unzip {kind}.zip"
-        raise DataError(f"'{folder}' does not exist: {remedy}, or choose other --pictures.")
+        raise DataError(f"'{place}' does not exist: {remedy}, or choose other --pictures.")
     lines = _label_lines(base)
     if kind == "original":
-        check_boxes(base, folder, tuple(name for name, _ in lines))
+        check_boxes(base, place, tuple(name for name, _ in lines))
     for name, code in lines:
-        yield _record(base, folder, kind, name, code)
+        yield _record(base, place, kind, name, code)
 
 
 def _label_lines(base: Path) -> list[tuple[str, str]]:
     path = base / "EmoLabel" / "list_patition_label.txt"
-    try:
-        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' cannot be read ({error}).") from error
-    return [(line[0], line[1] if len(line) > 1 else "") for line in words]
+    return [(cells[0], cells[1] if len(cells) > 1 else "") for _, cells in open_table(path, header=False).rows()]
 
 
-def _record(base: Path, folder: Path, kind: str, name: str, code: str) -> Record | Skipped:
-    stem = Path(name).stem
+def _record(base: Path, place: Path, kind: str, name: str, code: str) -> Record | Skipped:
+    stem = Path(name).stem.removesuffix("_aligned")  # some lists name the aligned files
     split = stem.split("_")[0]
     if split not in ("train", "test"):
         return Skipped(name, "the name starts with neither train nor test")
@@ -127,7 +151,7 @@ def _record(base: Path, folder: Path, kind: str, name: str, code: str) -> Record
             return Skipped(name, "no readable box file: which face of the photo is meant is unknown")
     return Record(
         id=name,
-        image=folder / f"{stem}{PICTURES[kind]}",
+        image=place / f"{stem}{PICTURES[kind]}",
         split=split,
         expression=CODES[int(code)],
         box=box,

@@ -1,214 +1,224 @@
-"""Any dataset that comes as a table: a CSV or Parquet file with one face a row and columns of the user's naming."""
+"""Any dataset that comes as a table: a CSV, TSV, list, JSON lines or Parquet file with one face a row, in one or several files."""
 
 from __future__ import annotations
 
-import csv
-import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mien.data import au_scale as scales
 from mien.data.arrow import Skipped
-from mien.datasets.folder import SPLIT_NAMES, find_expression, unknown_expression
-from mien.errors import DataError, UsageError
-from mien.schema import ACTION_UNITS, LANDMARKS, FloatArray, Record
-
-PLAIN = ("image", "id", "expression", "subject", "split", "left", "top", "right", "bottom", "yaw", "pitch", "roll")
-POINTS = tuple(f"{axis}{k}" for axis in "xy" for k in range(LANDMARKS))
-TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)
-"""What a column can mean; beside these, attr.NAME and the patterns landmarks_x=lmx_{} landmarks_y=lmy_{}."""
-
-Row = dict[str, Any]
+from mien.datasets.columns import POINTS, Columns
+from mien.datasets.picture_paths import Pictures
+from mien.datasets.table_plan import Plan, is_empty, is_pixels, label_word, plan_of
+from mien.datasets.tables import Row, Table
+from mien.datasets.words import named, unknown_expression
+from mien.faces.text_table import number
+from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
 
 
-def records(root: Path, *, columns: str | None = None, labels: str | None = None) -> Iterator[Record | Skipped]:
-    """Rows of a CSV (commas or semicolons) or Parquet file in order.
+def records(
+    root: Path,
+    *,
+    columns: str | None = None,
+    labels: str | None = None,
+    pictures: str | None = None,
+    au_scale: str | None = None,
+) -> Iterator[Record | Skipped]:
+    """Rows in order, of the table `root` or of those that `tables.find_tables` finds in this folder.
 
-    `root` is the file, or a folder with exactly one .csv or .parquet file; relative picture paths start at its folder.
     `columns` are ``target=column`` pairs, e.g. ``image=path,expression=emotion,AU12=AU12_r,attr.skin=tone,
-    landmarks_x=x_{},landmarks_y=y_{}``; a target whose own name is a column needs no pair. Targets: image (a path, or
-    encoded bytes in Parquet), id, expression, subject, split, AU1 ... (0-5), x0 ... y67 (pixels of the picture), left
-    top right bottom (face box, pixels), yaw pitch roll (degrees), attr.NAME. `labels` are ``value=expression`` pairs
-    for tables with numbers or foreign words, e.g. ``0=Anger,1=Disgust``.
+    landmarks_x=x_{},landmarks_y=y_{}``; columns whose names say what they are (`columns.NAMES`) need no pair. Targets: image (a
+    path, encoded bytes, or pixels), id, expression, subject, split, AU1 ..., x0 ... y67 (pixels of the picture), left
+    top right bottom or left top width height (face box, pixels), yaw pitch roll (degrees), attr.NAME. Columns named after
+    expressions are shares of votes, several numbered ones (``rater1``, ``rater2``) the labels of annotators; the expression is
+    then their first choice. `labels` are ``value=expression`` pairs for tables with numbers or foreign words. `pictures` is the
+    folder that paths start in, by default found around the table. `au_scale`: see `au_scale.read_scale`; by default decided from
+    all known values.
 
-    A row that cannot be used is skipped with the reason; empty cells mean unknown. UsageError when a column is missing.
+    A row that cannot be used is skipped with the reason; empty cells and codes such as 9, -1 and 999 of action units mean
+    unknown. What was taken for what is told on stderr. UsageError when a column is missing or no label means anything.
     """
-    path = _find(Path(root))
-    names, rows = _open(path)
-    wanted = _resolve(_pairs(columns), names, path)
-    words = _labels(_pairs(labels))
+    plan = plan_of(Path(root), columns, labels, pictures, au_scale)
     seen: set[str] = set()
-    for number, row in enumerate(rows, start=1):
-        record = _record({target: row.get(column) for target, column in wanted.items()}, words, path.parent, number)
-        if record.id in seen:  # several faces in one picture, say
-            record = record._replace(id=f"{record.id}#{number}")
-        seen.add(record.id)
-        yield record
+    for table, meaning, place in zip(plan.tables, plan.columns, plan.pictures, strict=True):
+        for count, row in table.rows():
+            record = _record(plan, table, meaning, place, count, row)
+            if record.id in seen:  # several faces in one picture, say
+                record = record._replace(id=f"{record.id}#{count}")
+            seen.add(record.id)
+            yield record
 
 
-def _pairs(text: str | None) -> list[str]:
-    return [pair.strip() for pair in (text or "").split(",") if pair.strip()]
-
-
-def _find(root: Path) -> Path:
-    if root.is_file():
-        return root
-    if not root.exists():
-        raise DataError(f"table '{root}' does not exist.")
-    found = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".parquet"))
-    if len(found) != 1:
-        raise UsageError(f"'{root}' holds {len(found)} .csv and .parquet files: name the one to read.")
-    return found[0]
-
-
-def _open(path: Path) -> tuple[list[str], Iterator[Row]]:
-    """Column names and a stream of rows; memory does not grow with the table."""
-    if path.suffix.lower() == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"'{path}' is not a readable Parquet file ({error}).") from error
-        batches = table.iter_batches(batch_size=256)
-        return list(table.schema_arrow.names), (row for batch in batches for row in batch.to_pylist())
-    file = open(path, newline="", encoding="utf-8-sig", errors="replace")  # noqa: SIM115 (closed by the generator)
-    header = file.readline()
-    file.seek(0)
-    semicolons = header.count(";") > header.count(",")
-    reader = csv.DictReader(file, skipinitialspace=True, delimiter=";" if semicolons else ",")
-    names = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = names
-
-    def rows() -> Iterator[Row]:
-        with file:
-            try:
-                yield from reader
-            except csv.Error as error:
-                raise DataError(f"'{path}', line {reader.line_num}: {error}.") from error
-
-    return names, rows()
-
-
-def _resolve(columns: list[str], names: list[str], path: Path) -> dict[str, str]:
-    """Target -> column name, explicit pairs over equal names."""
-    if not names:
-        raise DataError(f"table '{path}' is empty.")
-    wanted = {target: target for target in TARGETS if target in names}
-    for pair in columns:
-        target, sign, column = pair.partition("=")
-        if not sign or not column:
-            raise UsageError(f"column pair '{pair}' is not target=column, e.g. image=path.")
-        if target in ("landmarks_x", "landmarks_y") and "{}" in column:
-            wanted.update({f"{target[-1]}{k}": column.replace("{}", str(k)) for k in range(LANDMARKS)})
-        elif target in TARGETS or target.startswith("attr."):
-            wanted[target] = column
-        else:
-            near = difflib.get_close_matches(target, (*TARGETS, "landmarks_x", "landmarks_y"), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise UsageError(
-                f"unknown column target '{target}'.{hint} Valid: {', '.join(PLAIN)}, AU1 ..., x0 ..., attr.NAME."
-            )
-    for target, column in wanted.items():
-        if column not in names:
-            near = difflib.get_close_matches(column, names, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise UsageError(f"'{path}' has no column '{column}' for {target}.{hint} Columns: {', '.join(names[:12])}.")
-    if "image" not in wanted:
-        raise UsageError(f"'{path}' has no column 'image': name the one with the pictures, e.g. --columns image=path.")
-    missing = [point for point in POINTS if point not in wanted]
-    if 0 < len(missing) < len(POINTS):
-        raise UsageError(f"'{path}' has landmarks without '{missing[0]}': all of x0 ... x67 and y0 ... y67 are needed.")
-    return wanted
-
-
-def _labels(pairs: list[str]) -> dict[str, str]:
-    words = {}
-    for pair in pairs:
-        value, sign, word = pair.partition("=")
-        name = find_expression(word)
-        if not sign or name is None:
-            raise UsageError(f"label pair '{pair}': {unknown_expression(word)}; write value=expression, e.g. 0=Anger.")
-        words[value] = name
-    return words
+def notes(
+    root: Path,
+    *,
+    columns: str | None = None,
+    labels: str | None = None,
+    pictures: str | None = None,
+    au_scale: str | None = None,
+) -> dict[str, str]:
+    """What the store should remember: the scale of its action units."""
+    plan = plan_of(Path(root), columns, labels, pictures, au_scale)
+    return {"au_scale": scales.note(plan.scales)} if plan.scales else {}
 
 
 class _BadCellError(Exception):
     """A cell that cannot be used; becomes the reason of a Skipped."""
 
 
-def _record(cells: Row, words: dict[str, str], folder: Path, number: int) -> Record | Skipped:
-    image = cells["image"]
+def _record(
+    plan: Plan, table: Table, meaning: Columns, place: Pictures | None, count: int, row: Row | str
+) -> Record | Skipped:
+    """The face of a row, or why it cannot be used."""
+    if isinstance(row, str):
+        return Skipped(
+            f"row-{count}" if len(plan.tables) == 1 else f"{table.path.stem}/row-{count}", f"row {count}: {row}"
+        )
+    cells = {target: row.get(column) for target, column in meaning.targets.items()}
+    image: Any = cells["image"]
     if isinstance(image, dict):  # Hugging Face keeps pictures as {"bytes", "path"}
-        image = image.get("bytes") or image.get("path")
-    name = str(cells.get("id") or (image if isinstance(image, str) else "") or f"row-{number}")
+        image, name = image.get("bytes") or image.get("path"), image.get("path")
+    else:
+        name = image if isinstance(image, str) and not is_pixels(image) else None
+    given = cells.get("id") if meaning.targets.get("id") != meaning.targets["image"] else None
+    name = _name(given or name or f"row-{count}", table, plan, place)
     try:
-        if not image:
+        if image is None or (isinstance(image, str | bytes | list) and not image):
             raise _BadCellError("no picture")
-        known = {key: value for key, value in cells.items() if not _empty(value)}
+        known = {key: value for key, value in cells.items() if not is_empty(value)}
+        label = _label(known.get("expression"), table.classes.get(meaning.targets.get("expression", "")), plan.labels)
+        if label == "":
+            raise _BadCellError("its class is left out by --labels")
+        votes = _votes(row, meaning, table, plan.labels)
+        if votes is not None and label is None:
+            label = first_choice(votes)
         return Record(
             id=name,
-            image=image if isinstance(image, bytes) else folder / str(image),
-            split=_split(known.get("split")),
+            image=_image(image, place),
+            split=_split(known.get("split"), plan.splits, table.split),
             subject=str(known["subject"]).strip() if "subject" in known else None,
-            expression=_expression(known.get("expression"), words),
-            action_units=_vector(known, ACTION_UNITS, 0.0, 5.0),
+            expression=label,
+            votes=votes,
+            action_units=_units(cells, plan.scales),
             landmarks=_landmarks(known),
-            box=_vector(known, ("left", "top", "right", "bottom")),
+            box=_box(known),
             pose=_vector(known, ("yaw", "pitch", "roll")),
             attributes={key[5:]: _attribute(value) for key, value in known.items() if key.startswith("attr.")},
         )
     except _BadCellError as error:
-        return Skipped(name, f"row {number}: {error}")
+        return Skipped(name, f"row {count}: {error}")
 
 
-def _empty(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))
-    )
+def _name(given: Any, table: Table, plan: Plan, place: Pictures | None) -> str:
+    text = str(given).strip()
+    if place is not None and place.drop and "id" not in plan.columns[0].targets:
+        text = place.name(text)
+    if len(plan.tables) == 1:
+        return text
+    folder = table.path.parent.name if table.path.suffix.lower() == ".jsonl" else table.split or table.path.stem
+    return text if text.startswith(f"{folder}/") else f"{folder}/{text}"
 
 
-def _split(value: Any) -> str:
-    word = "train" if value is None else str(value).strip().lower()
-    if word not in SPLIT_NAMES:
+def _image(image: Any, place: Pictures | None) -> Path | bytes | ByteArray:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, list) or is_pixels(str(image)):
+        try:
+            pixels = np.array(image if isinstance(image, list) else str(image).split(), dtype=np.float64)
+        except ValueError:
+            raise _BadCellError("pixels of uneven rows") from None
+        side = math.isqrt(pixels.size)
+        if pixels.ndim == 1 and side * side == pixels.size:
+            pixels = pixels.reshape(side, side)
+        if pixels.ndim not in (2, 3) or not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255:
+            raise _BadCellError(f"pixels of shape {pixels.shape} are no picture of 0 to 255")
+        return pixels.astype(np.uint8)
+    return place.find(str(image)) if place is not None else Path(str(image))
+
+
+def _split(value: Any, splits: Mapping[str, str], of_table: str | None) -> str:
+    if value is None:
+        return of_table or "train"
+    word = str(value).strip().lower()
+    if word not in splits:
         raise _BadCellError(f"split '{value}' is none of train, valid, test")
-    return SPLIT_NAMES[word]
+    return splits[word]
 
 
-def _expression(value: Any, words: dict[str, str]) -> str | None:
+def _label(value: Any, classes: tuple[str, ...] | None, labels: Mapping[str, str]) -> str | None:
+    """Expression, None where the cell is empty, "" where the user leaves the class out."""
     if value is None:
         return None
-    # Whole numbers in a column with gaps come as floats from Parquet.
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-    name = words.get(text) or find_expression(text)
+    text = label_word(value, classes)
+    name = named(text, labels)
     if name is None:
         hint = " (--labels 0=Anger,...)" if text.isdigit() else ""
         raise _BadCellError(f"expression {unknown_expression(text)}{hint}")
     return name
 
 
+def _votes(row: Row, meaning: Columns, table: Table, labels: Mapping[str, str]) -> FloatArray | None:
+    """(8,) shares over EXPRESSIONS of a row's votes; None without any."""
+    votes = np.zeros(len(EXPRESSIONS))
+    for expression, column in meaning.shares.items():
+        if not is_empty(row.get(column)):
+            votes[EXPRESSIONS.index(expression)] = _number(row[column], column)
+    for column in meaning.raters:
+        value = row.get(column)
+        label = None if is_empty(value) else _label(value, table.classes.get(column), labels)
+        if label:
+            votes[EXPRESSIONS.index(label)] += 1
+    if (votes < 0).any():
+        raise _BadCellError("a negative share of votes")
+    return (votes / votes.sum()).astype(np.float32) if votes.sum() > 0 else None
+
+
+def first_choice(votes: FloatArray) -> str | None:
+    """The expression with the largest share; None for a tie."""
+    best = np.flatnonzero(votes == votes.max())
+    return EXPRESSIONS[int(best[0])] if len(best) == 1 else None
+
+
 def _number(value: Any, target: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise _BadCellError(f"{target} '{value}' is no number") from None
+    found = number(value) if isinstance(value, str) else value
+    if not isinstance(found, int | float):
+        raise _BadCellError(f"{target} '{value}' is no number")
+    return float(found)
 
 
-def _vector(known: Row, targets: tuple[str, ...], low: float = -math.inf, high: float = math.inf) -> FloatArray | None:
+def _units(cells: Row, scale: Mapping[str, scales.Scale]) -> FloatArray | None:
+    """(A,) intensities, NaN where a cell is empty or says unknown; None when all are."""
+    values = np.full(len(ACTION_UNITS), np.nan, dtype=np.float32)
+    for unit, kind in scale.items():
+        value = scales.intensity(cells.get(unit), kind)
+        if value is None:
+            cell = cells[unit]
+            if isinstance(scales.value_of(cell), str):
+                raise _BadCellError(f"{unit} '{cell}' is no number")
+            most = {"occurrence": 1, "probability": 1, "percent": 100}.get(kind, 5)
+            raise _BadCellError(f"{unit} {cell} is outside 0..{most}")
+        values[ACTION_UNITS.index(unit)] = value
+    return values if np.isfinite(values).any() else None
+
+
+def _vector(known: Row, targets: tuple[str, ...]) -> FloatArray | None:
     """Values of the targets, NaN where a cell is empty; None when all are."""
     if not any(target in known for target in targets):
         return None
     values = [_number(known[target], target) if target in known else math.nan for target in targets]
-    for target, value in zip(targets, values, strict=True):
-        if not math.isnan(value) and not low <= value <= high:
-            raise _BadCellError(f"{target} {value:g} is outside {low:g}..{high:g}")
     return np.array(values, dtype=np.float32)
+
+
+def _box(known: Row) -> FloatArray | None:
+    """(4,) left, top, right, bottom in pixels."""
+    if "width" in known and "right" not in known:
+        sized = _vector(known, ("left", "top", "width", "height"))
+        return None if sized is None else np.concatenate([sized[:2], sized[:2] + sized[2:]])
+    return _vector(known, ("left", "top", "right", "bottom"))
 
 
 def _landmarks(known: Row) -> FloatArray | None:

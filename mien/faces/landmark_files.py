@@ -7,19 +7,24 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
+from mien.faces.landmark_tables import Found, from_mesh, known_points, main_faces, read_landmark_table
 from mien.faces.landmarks import mirrored
+from mien.files import walk
 from mien.schema import LANDMARKS, FloatArray
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 Order = Literal["row-col", "x-y"]
 """The two numbers of a line in a text file of 68 lines: y x (public files for PAL) or x y."""
 
-FOLDER_SUFFIXES = (".npy", ".pts", ".txt")
+FOLDER_SUFFIXES = (".npy", ".pts", ".txt", ".csv")
 
 
 def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray]:
@@ -29,14 +34,19 @@ def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray
 
     * ``.txt`` published by the guided-AU authors: lines ``id,x1..x68,y1..y68``; ``inf`` = no face.
     * ``.txt`` of 68 lines with two numbers, id = file stem; `order` says which comes first.
-    * ``.csv`` with a header: an id column (``id``, ``image``, ``path``, ``file`` or ``row``, else the first column) and
-      columns ``x1..x68,y1..y68``, ``x0..x67,y0..y67`` or ``x_0..x_67,y_0..y_67`` (OpenFace). Empty cells = unknown.
+    * ``.csv`` or ``.tsv`` with a header: an id column (``id``, ``image``, ``path``, ``file``, ``row``, ``input``, ..., else the
+      first column) and columns ``x1..x68,y1..y68``, ``x0..x67,y0..y67`` or ``x_0..x_67,y_0..y_67`` (OpenFace, py-feat).
+      Without an id, as OpenFace writes one file a picture, id = file stem. Empty cells = unknown.
     * ``.npz`` with ``landmarks`` (or ``ibug68``) (N, 68, 2) and ids in ``id``, ``path`` or ``row``.
     * ``.npy`` (68, 2), id = file stem; or (N, 68, 2), ids = "0", "1", ...
+    * ``.xml`` of dlib's imglab, parts 00 to 67; id = the path in it.
     * ``.pts`` of the iBUG annotations, one face a file, id = file stem. Those count pixels from 1, as MATLAB does, so 1
       is subtracted here.
-    * a folder of ``.pts``, ``.npy`` or ``.txt`` files, id = path inside it without suffix. A file of it that cannot be
-      read counts as a face that was not found; one line on stderr says how many there are.
+    * a folder of ``.pts``, ``.npy``, ``.txt`` or ``.csv`` files, id = path inside it without suffix. A file of it that cannot
+      be read counts as a face that was not found; one line on stderr says how many there are.
+
+    Wherever 68 points fit, the 478 or 468 of MediaPipe's mesh may stand, whose nearest ones are taken. Points all in one place
+    (zeros) are no face. Of several faces in a picture the main one is taken (`landmark_tables.main_face`).
 
     Returns:
         id -> (68, 2) float32, all NaN where the file says that no face was found.
@@ -61,11 +71,13 @@ def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray
 def picture_keys(image_id: str, picture: Path | None = None) -> Iterator[str]:
     """Names under which a picture may stand in a file of the user, the most exact first, each with and without suffix.
 
-    Its id, then the end of its path: the whole, without the first folder, ... down to the bare name. A file that names
-    another version of the pictures (``our_aligned/a.jpg`` for ``original/a.jpg``, ``a_aligned`` for ``a.jpg``) does
-    not fit by accident.
+    Its id, then the end of its path: the whole, without the first folder, ... down to the bare name; a row of FER-2013 also by
+    its number (row-00017 as 17). A file that names another version of the pictures (``our_aligned/a.jpg`` for
+    ``original/a.jpg``, ``a_aligned`` for ``a.jpg``) does not fit by accident.
     """
     names = [image_id]
+    if row := re.fullmatch(r"row-(\d+)", image_id):
+        names += [str(int(row[1])), row[1]]
     if picture is not None:
         parts = picture.as_posix().split("/")
         names += ["/".join(parts[k:]) for k in range(len(parts))]
@@ -77,9 +89,9 @@ def picture_keys(image_id: str, picture: Path | None = None) -> Iterator[str]:
 
 
 def _read_folder(folder: Path, order: Order) -> dict[str, FloatArray]:
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in FOLDER_SUFFIXES]
+    files = [file for file in walk(folder) if file.suffix.lower() in FOLDER_SUFFIXES]
     if not files:
-        raise DataError(f"{folder}: no .pts, .npy or .txt landmark files in this folder.")
+        raise DataError(f"{folder}: no .pts, .npy, .txt or .csv landmark files in this folder.")
     table: dict[str, FloatArray] = {}
     broken: list[str] = []
     for file in files:
@@ -89,6 +101,9 @@ def _read_folder(folder: Path, order: Order) -> dict[str, FloatArray]:
         except DataError as error:
             broken.append(str(error))
             found = {file.stem: np.full((LANDMARKS, 2), np.nan, dtype=np.float32)}
+        # Frames of a video, which OpenFace counts from 1.
+        if list(found) != [file.stem] and all(map(str.isdigit, found)) and file.suffix.lower() == ".csv":
+            found = {f"{name}_{int(frame) - 1}": points for frame, points in found.items()}
         table.update({name: found[file.stem]} if list(found) == [file.stem] else found)
     if len(broken) == len(files):
         raise DataError(broken[0])
@@ -104,7 +119,10 @@ def _read_file(path: Path, order: Order) -> dict[str, FloatArray]:
     if not path.is_file():
         raise DataError(f"{path}: landmark file not found.")
     suffix = path.suffix.lower()
-    readers = {".csv": _read_csv, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts}
+    readers = {
+        ".csv": read_landmark_table, ".tsv": read_landmark_table, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts,
+        ".xml": _read_xml,
+    }  # fmt: skip
     if suffix != ".txt" and suffix not in readers:
         raise DataError(
             f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted([*readers, '.txt']))} or a folder."
@@ -129,9 +147,12 @@ def _numbers(cells: Iterable[str], place: str) -> npt.NDArray[np.float64]:
 
 
 def _points(array: npt.NDArray[np.float64], place: str) -> FloatArray:
-    if array.shape[-2:] != (LANDMARKS, 2):
-        raise DataError(f"{place}: shape {array.shape} found, (68, 2) points expected (iBUG-68).")
-    return np.where(np.isfinite(array), array, np.nan).astype(np.float32)
+    points = from_mesh(array)
+    if points.shape[-2:] != (LANDMARKS, 2):
+        raise DataError(
+            f"{place}: shape {array.shape} found, (68, 2) points expected (iBUG-68), or the 478 of MediaPipe's mesh."
+        )
+    return known_points(points)
 
 
 def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
@@ -153,31 +174,6 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
             )
         values = _numbers(cells, f"{path}, line {n}")
         result[name] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
-    return result
-
-
-def _read_csv(path: Path) -> dict[str, FloatArray]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, skipinitialspace=True)
-        header = [cell.strip().lower() for cell in next(rows, [])]
-        styles = (
-            [f"{axis}{i}" for axis in "xy" for i in range(1, LANDMARKS + 1)],
-            [f"{axis}{i}" for axis in "xy" for i in range(LANDMARKS)],
-            [f"{axis}_{i}" for axis in "xy" for i in range(LANDMARKS)],
-        )
-        columns = next((style for style in styles if set(style) <= set(header)), None)
-        if columns is None:
-            raise DataError(f"{path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) in the header.")
-        where = [header.index(column) for column in columns]
-        key = next((header.index(name) for name in ("id", "image", "path", "file", "row") if name in header), 0)
-        result = {}
-        for n, row in enumerate(rows, 2):
-            if not row:
-                continue
-            if len(row) < len(header):
-                raise DataError(f"{path}, line {n}: {len(row)} cells, but the header has {len(header)}.")
-            values = _numbers((row[i] for i in where), f"{path}, line {n}")
-            result[row[key]] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
     return result
 
 
@@ -216,3 +212,32 @@ def _read_pts(path: Path) -> dict[str, FloatArray]:
     if len(values) != 2 * LANDMARKS:
         raise DataError(f"{path}: {len(values)} numbers between braces, 68 lines 'x y' expected.")
     return {path.stem: _points(values.reshape(LANDMARKS, 2) - 1.0, str(path))}
+
+
+def _read_xml(path: Path) -> dict[str, FloatArray]:
+    """Faces of dlib's imglab: ``<image file=><box ><part name='00' x= y=/>``, counted from 0."""
+    from xml.etree import ElementTree
+
+    faces: dict[str, list[Found]] = {}
+    try:
+        for _, image in ElementTree.iterparse(path):
+            if image.tag == "image":
+                boxes = [_parts(box) for box in image.iter("box")]
+                faces[image.get("file", "").replace("\\", "/")] = [Found(points) for points in boxes] or [
+                    Found(np.full((LANDMARKS, 2), np.nan, dtype=np.float32))
+                ]
+                image.clear()
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{path}: not a readable file of dlib's imglab ({error}).") from error
+    if not faces or all(np.isnan(face.points).all() for found in faces.values() for face in found):
+        raise DataError(f"{path}: no <box> with the parts 00 to 67 in it.")
+    return main_faces(faces, str(path))
+
+
+def _parts(box: Element) -> FloatArray:
+    points = np.full((LANDMARKS, 2), np.nan)
+    for part in box.iter("part"):
+        name = part.get("name", "")
+        if name.isdigit() and int(name) < LANDMARKS:
+            points[int(name)] = float(part.get("x", "nan")), float(part.get("y", "nan"))
+    return known_points(points)

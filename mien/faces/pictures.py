@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BOX_MARGIN = 0.15
 """Added to each side of a face box, as a share of it (Belharbi et al. 2024 enlarge RAF-DB's boxes by 30 % in all)."""
 
-RASTER = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+RASTER = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow may take a file for, whatever its name. Its other formats are left out: an EPS file is a program, which it runs."""
 MAX_PIXELS = 100_000_000
 MAX_SQUARE = 50_000_000
@@ -33,10 +33,16 @@ MAX_SIDE = 32_766
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of RASTER that this Pillow knows."""
+    """Those of RASTER that this Pillow knows; HEIC too where the extra `heic` is installed."""
     from PIL import Image
 
     Image.init()
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
     return tuple(name for name in RASTER if name in Image.OPEN)
 
 
@@ -84,6 +90,13 @@ def picture_size(image: Path | bytes) -> tuple[int, int]:
     """(width, height) in a picture's header, before it is turned upright; PictureError as `opened`."""
     with opened(image) as picture:
         return picture.size
+
+
+def upright_size(image: Path | bytes) -> tuple[int, int]:
+    """(width, height) of a picture once it is turned upright, from its header; PictureError as `opened`."""
+    with opened(image) as picture:
+        turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return picture.size[::-1] if turned else picture.size
 
 
 def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture, most_pixels: int = MAX_PIXELS) -> ByteArray:
@@ -146,9 +159,9 @@ def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS
 
 
 MAGIC = {
-    b"ftyphei": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
-    b"ftypmif1": "HEIC picture, which Pillow does not read; save it as JPEG or PNG",
-    b"ftypavi": "AVIF picture, which this Pillow does not read; save it as JPEG or PNG",
+    b"ftyphei": "HEIC picture: pip install 'mien[heic]' reads it, or save it as JPEG or PNG",
+    b"ftypmif1": "HEIC picture: pip install 'mien[heic]' reads it, or save it as JPEG or PNG",
+    b"ftypavi": "AVIF picture, which Pillow reads from 11.3 on: pip install -U pillow, or save it as JPEG or PNG",
     b"ftyp": "a video, not a picture",
     b"AVI LIST": "a video, not a picture",
     b"\x1aE\xdf\xa3": "a video, not a picture",

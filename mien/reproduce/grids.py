@@ -152,7 +152,7 @@ SCALES: dict[str, Settings] = {
         "augment.grayscale": 0.2, "augment.erase": 0.5,
         "model.backbone": "resnet50.tv_in1k", "model.size": 224, "model.output_stride": 8, "model.pretrained": True,
         "optim.lr": 0.002, "optim.epochs": 20, "optim.batch": 224, "optim.schedule": "step",
-        "run.precision": "16-mixed", "run.workers": 8,
+        "run.workers": 8,
     },
     "small": {
         "augment.rotation": 6.0, "augment.translate": 0.05, "augment.scale": 0.06, "augment.jitter": 0.15,

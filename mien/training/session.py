@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,6 +27,7 @@ from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.models import Alignment, Classifier, create_model
+from mien.models.precision import resolve_precision
 from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of, refuse_never
@@ -78,7 +79,8 @@ class Session(NamedTuple):
 def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
     run = recipe.run
-    fabric = open_fabric(recipe)
+    precision = resolve_precision(run.precision, run.accelerator)
+    fabric = open_fabric(recipe, precision)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -108,7 +110,8 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
             print(line, flush=True)
         if label_leak(recipe):
             print(LEAK, flush=True)
-        start_run(out, recipe, store, split, str(fabric.device), colour, coverage)
+        extra = {"precision": precision, **({} if colour is None else {"mask_colour": colour})}
+        start_run(out, recipe, store, split, str(fabric.device), extra | coverage_facts(coverage))
     fabric.barrier()
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
@@ -133,12 +136,12 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     ), state  # fmt: skip
 
 
-def open_fabric(recipe: Recipe) -> Fabric:
-    """Devices and precision of a recipe, launched; UsageError for what this machine does not have."""
+def open_fabric(recipe: Recipe, precision: str) -> Fabric:
+    """Devices of a recipe, launched; UsageError for what this machine does not have."""
     run = recipe.run
     try:
         fabric = Fabric(
-            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=run.precision
+            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=cast(Any, precision)
         )
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
@@ -209,22 +212,24 @@ def refuse_leaking_start(recipe: Recipe, store: Store, split: Split) -> None:
         )
 
 
-def start_run(
-    out: Path, recipe: Recipe, store: Store, split: Split, device: str, colour: Sequence[float] | None,
-    coverage: dict[str, Coverage],
-) -> None:  # fmt: skip
-    """Create or check the run folder and write what the run depends on."""
+def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str, extra: Mapping[str, Any]) -> None:
+    """Create or check the run folder and write what the run depends on; `extra` has at least its precision."""
     checkpoint.open_run(out, recipe)
     facts = checkpoint.environment(
         recipe, store.fingerprint, device,
         {
             "dataset": store.info.dataset, "rows": split.sizes(), "split": split.report | synthetic_faces(store, split),
             "framing": framing_of(store, split.train)._asdict(),
-            **({} if colour is None else {"mask_colour": colour}), **coverage_facts(coverage),
+            **extra,
         },
     )  # fmt: skip
-    before = out / "environment.json"
-    if before.exists() and json.loads(before.read_text()).get("store_fingerprint") != store.fingerprint:
+    file = out / "environment.json"
+    before = json.loads(file.read_text()) if file.exists() else facts
+    if before.get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
-    write_atomic(before, json.dumps(facts, indent=1))
+    if before.get("precision", facts["precision"]) != facts["precision"]:
+        print(
+            f"run.precision {recipe.run.precision} is {facts['precision']} here; the run began in {before['precision']}"
+        )
+    write_atomic(file, json.dumps(facts, indent=1))
     tell_split(recipe, store, split)

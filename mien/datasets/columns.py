@@ -1,0 +1,170 @@
+"""Which column of a table means what: names that people give to pictures, labels, people, boxes, points and action units."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mien.data.au_scale import unit_columns
+from mien.datasets.words import find_expression
+from mien.errors import UsageError
+from mien.faces.landmark_tables import point_columns
+from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS
+
+PLAIN = (
+    "image", "id", "expression", "subject", "split", "left", "top", "right", "bottom", "width", "height", "yaw", "pitch", "roll",
+)  # fmt: skip
+POINTS = tuple(f"{axis}{k}" for axis in "xy" for k in range(LANDMARKS))
+TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)
+"""What a column can mean; beside these, attr.NAME and the patterns landmarks_x=lmx_{} landmarks_y=lmy_{}."""
+
+NAMES = {
+    "image": (
+        "image", "img", "imagepath", "imgpath", "path", "filepath", "file", "filename", "picture", "photo", "imagename", "imgname",
+        "imagefile", "pic", "subdirectoryfilepath", "input", "pixels", "imageid", "name",
+    ),
+    "expression": (
+        "expression", "emotion", "label", "class", "emotionlabel", "expressionlabel", "labelname", "classname", "expr", "exp",
+        "target", "category", "emotionclass", "dominantemotion", "labels", "labelid", "classid", "emotions",
+    ),
+    "subject": (
+        "subject", "person", "subjectid", "personid", "identity", "identityid", "participant", "participantid", "subj", "actor",
+        "actorid", "speaker", "individual", "subjectname", "personname", "user", "userid", "sub",
+    ),
+    "split": ("split", "usage", "set", "inset", "partition", "subset", "phase", "datasplit", "splitname"),
+    "yaw": ("yaw",), "pitch": ("pitch",), "roll": ("roll",),
+}  # fmt: skip
+"""Target -> names in lower case without blanks and signs, the plainest first."""
+
+BOXES: tuple[tuple[tuple[str, str, str, str], tuple[str, ...]], ...] = (
+    (("left", "top", "right", "bottom"), ("left,top,right,bottom", "xmin,ymin,xmax,ymax", "x1,y1,x2,y2")),
+    (
+        ("left", "top", "width", "height"),
+        ("x,y,w,h", "x,y,width,height", "left,top,width,height", "facex,facey,facewidth,faceheight", "bboxx,bboxy,bboxw,bboxh",
+         "facerectx,facerecty,facerectwidth,facerectheight", "boxx,boxy,boxw,boxh", "xmin,ymin,width,height"),
+    ),
+)  # fmt: skip
+"""Targets of a box -> names of its four columns."""
+
+RATERS = re.compile(
+    r"(rater|annotator|coder|vote|voter|expert|judge|annot|annotation|worker|label|emotion|expression)[ _.-]?(\d+|[a-h])$"
+)
+FEWEST_SHARES = 4
+"""So many columns named after expressions are shares or counts of votes."""
+
+
+class Columns(NamedTuple):
+    """What a table's columns mean."""
+
+    targets: dict[str, str]
+    """Target -> column."""
+    shares: dict[str, str]
+    """Expression -> column of its votes or probability; empty without."""
+    raters: tuple[str, ...]
+    """Columns with one annotator's label each."""
+    left: tuple[str, ...]
+    """Columns that are not taken."""
+    units_left: tuple[str, ...]
+    """Those of them that look like action units."""
+
+
+def resolve(pairs: Sequence[str], names: Sequence[str], path: Path) -> Columns:
+    """Meaning of the columns `names`: the pairs ``target=column`` of a user first, then what their names say.
+
+    UsageError for a pair or column that there is not, and for a table without pictures, with the nearest names.
+    """
+    said = _said(pairs, path)
+    free = [name for name in names if name not in said.values()]
+    found = _plain(free, said) | said
+    for target, column in found.items():
+        if column not in names:
+            near = difflib.get_close_matches(column, names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"'{path}' has no column '{column}' for {target}.{hint} Columns: {', '.join(names[:12])}.")
+    if "image" not in found and "id" not in found:
+        raise UsageError(
+            f"'{path}' has no column 'image': name the one with the pictures, e.g. --columns image={names[0]} "
+            f"(columns: {', '.join(names[:12])})."
+        )
+    if "image" not in found:
+        found["image"] = found["id"]
+    units, units_left = unit_columns([name for name in free if name not in found.values()])
+    found = {unit: column for unit, column in units.items() if unit not in found} | found
+    missing = [point for point in POINTS if point not in found]
+    if 0 < len(missing) < len(POINTS):
+        raise UsageError(f"'{path}' has landmarks without '{missing[0]}': all of x0 ... x67 and y0 ... y67 are needed.")
+    free = [name for name in free if name not in found.values()]
+    shares, raters = _shares(free), _raters(free)
+    left = [name for name in free if name not in shares.values() and name not in raters]
+    return Columns(found, shares, raters, tuple(left), tuple(name for name in units_left if name in left))
+
+
+def _said(pairs: Sequence[str], path: Path) -> dict[str, str]:
+    """Target -> column of the pairs of a user."""
+    wanted: dict[str, str] = {}
+    for pair in pairs:
+        target, sign, column = pair.partition("=")
+        if not sign or not column:
+            raise UsageError(f"column pair '{pair}' is not target=column, e.g. image=path.")
+        if target in ("landmarks_x", "landmarks_y") and "{}" in column:
+            wanted.update({f"{target[-1]}{k}": column.replace("{}", str(k)) for k in range(LANDMARKS)})
+        elif target in TARGETS or target.startswith("attr."):
+            wanted[target] = column
+        else:
+            near = difflib.get_close_matches(target, (*TARGETS, "landmarks_x", "landmarks_y"), n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(
+                f"unknown column target '{target}' for '{path}'.{hint} Valid: {', '.join(PLAIN)}, AU1 ..., x0 ..., attr.NAME."
+            )
+    return wanted
+
+
+def _plain(names: Sequence[str], said: Mapping[str, str]) -> dict[str, str]:
+    """Target -> column by the columns' names."""
+    bare: dict[str, str] = {}
+    for name in names:
+        bare.setdefault(re.sub(r"[\W_]+", "", name).lower(), name)
+    found = {"id": bare["id"]} if "id" in bare and "id" not in said else {}
+    for target, words in NAMES.items():
+        word = next((word for word in words if word in bare and bare[word] not in found.values()), None)
+        if target not in said and word is not None:
+            found[target] = bare[word]
+    points = {} if any(target in POINTS for target in said) else point_columns(names)
+    if len(points) == len(POINTS):
+        found |= points
+    for targets, forms in BOXES:
+        columns = next((form.split(",") for form in forms if all(word in bare for word in form.split(","))), None)
+        taken = {*found.values()}
+        if (
+            columns
+            and not any(target in said for target in PLAIN[5:11])
+            and not any(bare[word] in taken for word in columns)
+        ):
+            found |= {target: bare[word] for target, word in zip(targets, columns, strict=True)}
+            break
+    return found
+
+
+def _shares(names: Sequence[str]) -> dict[str, str]:
+    """Expression -> column, where at least four columns are named after expressions."""
+    found: dict[str, str] = {}
+    for name in names:
+        expression = find_expression(
+            re.sub(r"(?i)^(p|prob|score|emotion|votes?|soft)[ _.-]+|[ _.-]+(prob\w*|votes?|score)$", "", name)
+        )
+        if expression in EXPRESSIONS:
+            found.setdefault(expression, name)
+    return found if len(found) >= FEWEST_SHARES else {}
+
+
+def _raters(names: Sequence[str]) -> tuple[str, ...]:
+    """Columns of annotators: at least two with one word and a number or letter each."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if found := RATERS.match(name.strip().lower()):
+            groups.setdefault(found[1], []).append(name)
+    best = max(groups.values(), key=len, default=[])
+    return tuple(best) if len(best) > 1 else ()

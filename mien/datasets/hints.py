@@ -1,0 +1,114 @@
+"""What a user could run instead, when a dataset cannot be read from a folder: another folder, another reader, a pattern."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import shlex
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mien.data.arrow import Skipped
+from mien.datasets.folder import looks_like_class_folders
+from mien.datasets.names import preset_of
+from mien.datasets.words import SPLIT_NAMES, find_expression
+from mien.errors import MienError
+from mien.files import IMAGE_SUFFIXES, listing, walk
+from mien.schema import Record
+
+Read = Callable[..., Iterator[Record | Skipped]]
+
+DEPTH, FOLDERS, PARENTS = 4, 200, 4
+"""How far a folder that would work is looked for."""
+SETTLED = ("--au-scale", "--pictures ROOT", "--first-frame", "--fold none", "say what the numbers mean")
+"""Words of an error that says already what to add to the command."""
+TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "audetnet")
+"""Readers that are tried on a folder which the asked one cannot read."""
+
+
+def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, Any], readers: Mapping[str, Read]) -> str:
+    """A sentence with a command that reads at least one face here; empty where none is found, or `error` says what to do."""
+    root = Path(root)
+    if not root.exists() or any(word in error for word in SETTLED):
+        return ""
+    command = _pattern(dataset, root, own) or _other_root(dataset, root, own, readers[dataset])
+    command = command or _other_reader(dataset, root, own, readers)
+    if command is None:
+        return ""
+    return f" Try: {' '.join(['mien prepare', *command, '--out', shlex.quote(str(out))])}"
+
+
+def _words(root: Path, own: Mapping[str, Any]) -> list[str]:
+    words = ["--root", shlex.quote(str(root))]
+    for name, value in own.items():
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shlex.quote(str(value))])
+    return words
+
+
+def _pattern(dataset: str, root: Path, own: Mapping[str, Any]) -> list[str] | None:
+    """A preset, or the class folders' place in the path, where file names or folders further down say the expression."""
+    if dataset not in ("folder", "fer2013") or not root.is_dir() or "expression_pattern" in own:
+        return None
+    pictures = islice((path for path in walk(root) if path.suffix.lower() in IMAGE_SUFFIXES), 200)
+    names = [path.relative_to(root).as_posix() for path in pictures]
+    preset = preset_of(names)
+    if preset is not None and not (preset == "ckplus" and not any(root.rglob("*_emotion.txt"))):
+        return ["folder", *_words(root, {**own, "expression_pattern": preset})]
+    people = [path for path in listing(root) if path.is_dir()]
+    if people and all(looks_like_class_folders(folder) for folder in people[:20]):
+        found = {**own, "expression_pattern": "^[^/]+/([^/]+)/", "subject_pattern": "^([^/]+)/"}
+        return ["folder", *_words(root, found)]
+    return None
+
+
+def _other_root(dataset: str, root: Path, own: Mapping[str, Any], read: Read) -> list[str] | None:
+    found = next((place for place in (*_below(root), *_above(dataset, root)) if works(read, place, own)), None)
+    return None if found is None else [dataset, *_words(found, own)]
+
+
+def _other_reader(dataset: str, root: Path, own: Mapping[str, Any], readers: Mapping[str, Read]) -> list[str] | None:
+    name = next((name for name in TRIED if name != dataset and works(readers[name], root, own)), None)
+    return None if name is None else [name, *_words(root, own)]
+
+
+def _above(dataset: str, root: Path) -> list[Path]:
+    """Folders above that may be the dataset's. A table is looked for everywhere below a folder, so for it there are none; for
+    class folders those whose own folders are classes or splits.
+    """
+    if dataset == "table":
+        return []
+    above = list(root.resolve().parents)[:PARENTS]
+    if dataset != "folder":
+        return above
+    known = (root.resolve(), *above)
+    return [path.parent for path in known[:2] if find_expression(path.name) or path.name.lower() in SPLIT_NAMES]
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Folders below, the nearest first."""
+    queue = deque([(root, 0)]) if root.is_dir() else deque()
+    count = 0
+    while queue and count < FOLDERS:
+        folder, depth = queue.popleft()
+        for path in listing(folder)[:FOLDERS]:
+            if path.is_dir():
+                count += 1
+                yield path
+                if depth + 1 < DEPTH:
+                    queue.append((path, depth + 1))
+
+
+def works(read: Read, root: Path, own: Mapping[str, Any]) -> bool:
+    """Whether a reader yields a face from a folder among its first fifty entries, with these options."""
+    if not set(own) <= set(inspect.signature(read).parameters) | {"subject_pattern", "expression_pattern"}:
+        return False
+    taken = {name: value for name, value in own.items() if name in inspect.signature(read).parameters}
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return any(isinstance(item, Record) for item in islice(read(root, **taken), 50))
+    except (MienError, OSError):
+        return False

@@ -1,0 +1,54 @@
+"""What `mien prepare` says of a finished store."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from mien.data.store import Skipped, Store
+from mien.datasets.inventory import label_table, text_table, unit_counts, unit_lines
+from mien.datasets.screen import face_share, share_line
+
+
+def summary(store: Store) -> str:
+    """Counts per class and split, landmark coverage, what was skipped and why, and whether faces are small."""
+    known = np.isfinite(store.landmarks).all(axis=(1, 2))
+    megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
+    lines = [
+        f"{store.path}: {len(store)} faces, {store.info.size} px, {store.info.channels} channel(s), "
+        f"{store.info.encoding}, {megabytes:.0f} MiB",
+        text_table(*label_table(store)),
+        f"all 68 landmarks: {known.sum()} of {len(store)} faces ({known.mean():.1%})",
+    ]
+    if store.info.landmark_limit is not None:
+        lines.append(
+            f"landmarks dropped: {len(store.info.landmarks_dropped)}, beyond {store.info.landmark_limit:g} eye distances "
+            "from the median shape"
+        )
+    lines += unit_lines(unit_counts(store), store.info.notes.get("au_scale"))
+    for name in ("face", "crop", "polarity"):
+        counts = Counter(str(row[name]) for row in store.attributes if name in row)
+        if counts:
+            lines.append(f"{name}: " + ", ".join(f"{word} {count}" for word, count in counts.most_common()))
+    votes = int(np.isfinite(store.votes).all(axis=1).sum())
+    if votes:
+        lines.append(f"votes of annotators: {votes} faces")
+    people = set(store.subject) - {None}
+    if people:
+        without = sum(name is None for name in store.subject)
+        lines.append(f"subjects: {len(people)}" + (f"; {without} faces without" if without else ""))
+    if store.skipped:
+        lines.append(f"skipped {len(store.skipped)} (all in {store.path / 'skipped.csv'}):")
+        kinds: dict[str, list[Skipped]] = {}
+        for entry in store.skipped:
+            kinds.setdefault(re.sub(r"'[^']*'|\d+", "_", entry.reason), []).append(entry)
+        for entries in sorted(kinds.values(), key=len, reverse=True)[:10]:
+            lines.append(f"  {len(entries)} x {entries[0].reason} (first: {entries[0].id})")
+    lines.append(share_line(face_share(store)))
+    if any(store.expression) and not (store.split == "test").any():
+        lines.append(
+            "no test split: mien crossval scores every face; mien evaluate --split valid scores the faces that select the epoch"
+        )
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,232 @@
+"""What the cells of a table mean, found out by one look through it before its first row becomes a face."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mien.data import au_scale as scales
+from mien.datasets.columns import POINTS, Columns, resolve
+from mien.datasets.picture_paths import Pictures, find_base
+from mien.datasets.tables import Table, find_tables, without_header
+from mien.datasets.words import SPLIT_NAMES, find_expression, label_remedy, named, read_labels
+from mien.errors import UsageError
+from mien.faces.text_table import is_picture_name
+from mien.schema import ACTION_UNITS
+
+MOST_WORDS = 1000
+"""Different labels that are remembered while a table is looked through."""
+FIRST_ROWS = 5000
+"""Rows whose pictures are looked for."""
+
+
+class Plan(NamedTuple):
+    """What a table's cells mean, found out before its first row is read."""
+
+    tables: tuple[Table, ...]
+    columns: tuple[Columns, ...]
+    """Of each table."""
+    labels: Mapping[str, str]
+    splits: Mapping[str, str]
+    """Word -> split."""
+    scales: Mapping[str, scales.Scale]
+    """Action unit -> scale."""
+    pictures: tuple[Pictures | None, ...]
+    """Of each table; None where its pictures are in it."""
+
+
+def plan_of(root: Path, columns: str | None, labels: str | None, pictures: str | None, au_scale: str | None) -> Plan:
+    """The plan of a table, made once a file."""
+    tables = find_tables(root)
+    changed = tuple(table.path.stat().st_mtime_ns for table in tables)
+    return _plan(root, changed, columns, labels, pictures, au_scale)
+
+
+class Found(NamedTuple):
+    """What a first look through a table finds."""
+
+    images: list[str]
+    labels: Counter[str]
+    splits: Counter[str]
+    units: dict[str, Counter[float | str]]
+
+
+@functools.lru_cache(maxsize=1)
+def _plan(
+    root: Path,
+    _changed: tuple[int, ...],
+    columns: str | None,
+    labels: str | None,
+    pictures: str | None,
+    scale: str | None,
+) -> Plan:
+    words, asked = read_labels(labels), scales.read_scale(scale)
+    tables, meanings = [], []
+    for table in find_tables(root):
+        table, meaning = _meaning(table, _pairs(columns))
+        tables.append(table)
+        meanings.append(meaning)
+    looks = [_look(table, meaning) for table, meaning in zip(tables, meanings, strict=True)]
+    counts: dict[str, Counter[float | str]] = {}
+    for look in looks:
+        for unit, values in look.units.items():
+            counts.setdefault(unit, Counter()).update(values)
+    hints = scales.named_scales({k: v for k, v in meanings[0].targets.items() if k in counts}, counts)
+    found = scales.decide(counts, hints | asked, f"'{tables[0].path}'") if counts else {}
+    _check_labels(sum((look.labels for look in looks), Counter()), words, tables[0].path)
+    given = None if pictures is None else Path(pictures)
+    places = [
+        find_base(look.images, table.path.parent, root, given, table.path) if look.images else None
+        for look, table in zip(looks, tables, strict=True)
+    ]
+    splits = _splits({word for look in looks for word in look.splits})
+    _tell(tables, meanings[0], found, counts, scale is not None)
+    return Plan(tuple(tables), tuple(meanings), words, splits, found, tuple(places))
+
+
+def _pairs(text: str | None) -> list[str]:
+    return [pair.strip() for pair in (text or "").split(",") if pair.strip()]
+
+
+def _meaning(table: Table, pairs: list[str]) -> tuple[Table, Columns]:
+    """The table and what its columns mean; a first row with a label in it is no header, and columns then tell by their cells."""
+    if table.header and not pairs and table.path.suffix.lower() not in (".parquet", ".jsonl", ".json"):
+        words = [name for name in table.names if find_expression(name) or name.lower() in SPLIT_NAMES]
+        if 0 < len(words) < 3:
+            try:
+                resolve(pairs, table.names, table.path)
+            except UsageError:
+                table = without_header(table)
+    if not table.header:
+        pairs = [*_by_cells(table, {pair.partition("=")[2] for pair in pairs}), *pairs]
+    return table, resolve(pairs, table.names, table.path)
+
+
+def _by_cells(table: Table, said: set[str]) -> list[str]:
+    """``target=number of the column`` of a table without header, by what its first rows hold."""
+    rows = [row for _, row in islice(table.rows(), 50) if isinstance(row, dict)]
+    cells = {name: [str(row.get(name, "")) for row in rows] for name in table.names if name not in said}
+    kinds = {
+        "image": lambda word: is_picture_name(word) or "/" in word or "\\" in word,
+        "split": lambda word: word.lower() in SPLIT_NAMES,
+        "expression": lambda word: find_expression(word) is not None or word.isdigit(),
+    }
+    found: dict[str, str] = {}
+    for target, fits in kinds.items():
+        name = next(
+            (k for k, words in cells.items() if k not in found.values() and words and all(map(fits, words))), None
+        )
+        if name is not None:
+            found[target] = name
+    if "image" not in found and cells and not said:
+        found["image"] = table.names[0]
+        found = {target: name for target, name in found.items() if target == "image" or name != table.names[0]}
+    return [f"{target}={name}" for target, name in found.items()]
+
+
+def _look(table: Table, meaning: Columns) -> Found:
+    """Labels, split words and known values of action units of all rows, and the pictures of the first."""
+    units = {unit: column for unit, column in meaning.targets.items() if unit in ACTION_UNITS}
+    wanted = {target: meaning.targets.get(target) for target in ("expression", "split")}
+    image = meaning.targets["image"]
+    found = Found([], Counter(), Counter(), {unit: Counter() for unit in units})
+    names = [*filter(None, wanted.values()), *meaning.raters, *units.values()]
+    found.images.extend(_first_images(table, image))
+    for _, row in table.rows(names) if names else ():
+        if isinstance(row, str):
+            continue
+        for column in (wanted["expression"], *meaning.raters):
+            if column is not None and not is_empty(row.get(column)) and len(found.labels) < MOST_WORDS:
+                found.labels[label_word(row[column], table.classes.get(column))] += 1
+        if wanted["split"] is not None and not is_empty(row.get(wanted["split"])):
+            found.splits[str(row[wanted["split"]]).strip().lower()] += 1
+        for unit, column in units.items():
+            scales.count_values([row.get(column)], found.units[unit])
+    return found
+
+
+def _first_images(table: Table, column: str) -> list[str]:
+    """Paths in the first rows of a table; none where it holds the pictures themselves."""
+    first = next((row for _, row in table.rows([column]) if isinstance(row, dict)), {})
+    if not isinstance(first.get(column), str):
+        return []
+    rows = (row for _, row in islice(table.rows([column]), FIRST_ROWS) if isinstance(row, dict))
+    cells = (row.get(column) for row in rows)
+    return [cell for cell in cells if isinstance(cell, str) and cell.strip() and not is_pixels(cell)]
+
+
+def _check_labels(found: Counter[str], words: Mapping[str, str], path: Path) -> None:
+    """UsageError where not one label of a table means an expression."""
+    known = [word for word in found if named(word, words) is not None]
+    if found and not known:
+        raise UsageError(
+            f"'{path}': no label is an expression ({', '.join(sorted(found)[:12])}); {label_remedy(found)}."
+        )
+
+
+def _splits(words: set[str]) -> dict[str, str]:
+    """Word -> split; PublicTest is the test part where PrivateTest was kept back."""
+    public = {"publictest": "test"} if "publictest" in words and not words & {"privatetest", "test", "testing"} else {}
+    return SPLIT_NAMES | public
+
+
+def _tell(
+    tables: list[Table],
+    meaning: Columns,
+    units: Mapping[str, scales.Scale],
+    counts: dict[str, Counter[float | str]],
+    asked: bool,
+) -> None:
+    """What was taken for what, and what was not taken, in a few lines on stderr."""
+    lines = []
+    plain = {t: c for t, c in meaning.targets.items() if t != c and t not in ACTION_UNITS and t not in POINTS}
+    if plain or not tables[0].header:
+        lines.append(
+            f"columns of '{tables[0].path.name}': "
+            + ", ".join(f"{t} = {c}" for t, c in meaning.targets.items() if t in plain)
+        )
+    if len(tables) > 1 or tables[0].split is not None:
+        lines.append("tables: " + ", ".join(f"{table.path.name} is {table.split or 'train'}" for table in tables[:6]))
+    if units:
+        lines.append(scales.told(units, counts, asked))
+    if meaning.shares:
+        lines.append(f"votes: the columns {', '.join(meaning.shares.values())}; the expression is the first choice")
+    if meaning.raters:
+        lines.append(f"votes: the annotators {', '.join(meaning.raters)}; the expression is what most of them chose")
+    if meaning.units_left:
+        lines.append(f"action units that are not taken: {', '.join(meaning.units_left)}")
+    rest = [name for name in meaning.left if name not in meaning.units_left]
+    if rest:
+        shown = ", ".join(rest[:12]) + (f" and {len(rest) - 12} more" if len(rest) > 12 else "")
+        lines.append(f"columns that are not taken: {shown} (--columns attr.NAME=COLUMN keeps one as a group or factor)")
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def is_pixels(text: str) -> bool:
+    """Whether a cell holds grey values, as fer2013.csv does."""
+    return len(text) > 100 and text[:20].replace(" ", "").isdigit()
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing."""
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+def label_word(value: Any, classes: tuple[str, ...] | None) -> str:
+    """A label as text; whole numbers in a column with gaps come as floats from Parquet."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if classes is not None and isinstance(value, int) and 0 <= value < len(classes):
+        return classes[value]
+    return str(value).strip()

@@ -1,0 +1,142 @@
+"""What expressions and splits are called in folders and tables of others, and what a user says that they are called."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+from mien.errors import UsageError
+from mien.schema import EXPRESSIONS
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "train_set": "train", "trainset": "train", "fer2013train": "train",
+    "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "val_set": "valid", "validate": "valid",
+    "publictest": "valid", "fer2013valid": "valid", "valset": "valid",
+    "test": "test", "testing": "test", "test_set": "test", "testset": "test", "privatetest": "test", "fer2013test": "test",
+}  # fmt: skip
+"""What a split is called in the wild -> its name in SPLITS. FER-2013's PublicTest is "test" where there is no PrivateTest."""
+
+SYNONYMS = {
+    "Neutral": ("neutral", "ne", "neu", "natural", "calm", "neutrality"),
+    "Happiness": ("happiness", "happy", "ha", "hap", "joy", "smile", "smiling", "happines", "joyful"),
+    "Surprise": ("surprise", "surprised", "su", "sur", "suprise", "suprised"),
+    "Fear": ("fear", "fearful", "afraid", "fe", "scared", "fea"),
+    "Anger": ("anger", "angry", "an", "ang"),
+    "Disgust": ("disgust", "disgusted", "di", "dis"),
+    "Sadness": ("sadness", "sad", "sa"),
+    "Contempt": ("contempt", "contemptuous", "co", "con"),
+}
+"""Expression -> words for it in the folders and tables of published datasets, lower case."""
+
+_BY_WORD = {word: name for name, words in SYNONYMS.items() for word in words}
+
+NUMBERINGS = {
+    "fer2013": dict(
+        zip("0123456", ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral"), strict=True)
+    ),
+    "rafdb": dict(
+        zip("1234567", ("Surprise", "Fear", "Disgust", "Happiness", "Sadness", "Anger", "Neutral"), strict=True)
+    ),
+    "affectnet": dict(
+        zip(
+            "01234567",
+            ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt"),
+            strict=True,
+        )
+    ),
+    "ferplus": dict(
+        zip(
+            "01234567",
+            ("Neutral", "Happiness", "Surprise", "Sadness", "Anger", "Disgust", "Fear", "Contempt"),
+            strict=True,
+        )
+    ),
+}
+"""Dataset -> number -> expression, as released; also what `--labels NAME` means."""
+
+LEAVE_OUT = ("", "skip", "none", "null")
+"""What stands behind = for a class that is to be left out."""
+
+Labels = Mapping[str, str]
+"""`label_key` of a word -> expression, "" to leave it out."""
+
+
+def find_expression(word: str) -> str | None:
+    """The expression that a word stands for ("happy", "Fearful", "03_sad"), None for anything else."""
+    return _BY_WORD.get(re.sub(r"^[\d\W_]+(?=[A-Za-z])", "", word.strip()).lower())
+
+
+def unknown_expression(word: str) -> str:
+    """One line on a word that is no expression: the nearest one, or what to do about a bare number."""
+    if word.strip().isdigit():
+        return f"'{word}' is a number, and every dataset numbers its classes differently: use names"
+    near = difflib.get_close_matches(word.lower(), _BY_WORD, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"'{word}' is no expression{hint} (names: {', '.join(EXPRESSIONS)})"
+
+
+def label_key(word: str) -> str:
+    """A label as `--labels` compares it: whole numbers without zeros in front (03, 3.0 -> 3), letters in one form and case."""
+    text = unicodedata.normalize("NFC", word.strip()).casefold()
+    found = re.fullmatch(r"([+-]?)0*(\d+)(?:[.,]0*)?(?:e[+]?0+)?", text)
+    return f"{found[1].replace('+', '')}{found[2]}" if found else text
+
+
+def read_labels(text: str | None) -> dict[str, str]:
+    """`--labels`: ``1=Surprise,2=Fear,8=skip``, or the name of a numbering (NUMBERINGS); UsageError for a bad pair."""
+    if text is None or not text.strip():
+        return {}
+    if text.strip().lower() in NUMBERINGS:
+        return dict(NUMBERINGS[text.strip().lower()])
+    words = {}
+    for pair in filter(None, (pair.strip() for pair in text.split(","))):
+        value, sign, word = pair.rpartition("=")
+        name = "" if word.strip().lower() in LEAVE_OUT else find_expression(word)
+        if not sign or name is None:
+            raise UsageError(
+                f"label pair '{pair}': {unknown_expression(word)}; write value=expression, e.g. 0=Anger, value=skip to "
+                f"leave a class out, or one of {', '.join(NUMBERINGS)} for their numbers."
+            )
+        words[label_key(value)] = name
+    return words
+
+
+def named(word: str, labels: Labels) -> str | None:
+    """Expression of a word: what `labels` say, "" to leave it out, else `find_expression`; None where neither knows it."""
+    found = labels.get(label_key(word))
+    return found if found is not None else find_expression(word)
+
+
+def numberings_of(numbers: Iterable[str]) -> list[str]:
+    """Names of the numberings that these labels, all of them numbers, may be, first of all from the same least one on.
+
+    Those above 7 exclude none (AffectNet's 8 to 10 are no expressions).
+    """
+    keys = {label_key(word) for word in numbers}
+    if not keys or not all(key.isdigit() for key in keys):
+        return []
+    low = {key for key in keys if int(key) < 8}
+    if not low:
+        return []
+    fits = [name for name, table in NUMBERINGS.items() if low <= set(table)]
+    return [name for name in fits if min(low) == min(NUMBERINGS[name])] or fits
+
+
+def label_remedy(words: Iterable[str]) -> str:
+    """What to add to a command whose labels mean nothing here."""
+    keys = sorted({word.strip() for word in words}, key=lambda word: (len(word), word))
+    fits = numberings_of(keys)
+    if fits and all(key.isdigit() for key in map(label_key, keys)):
+        known = "; ".join(f"--labels {name} if {_shown(NUMBERINGS[name])}" for name in fits)
+        return f"say what the numbers mean: {known}; or --labels {_open_pairs(keys)}"
+    return f"say what they mean: --labels {_open_pairs(keys)} (an expression each, or skip)"
+
+
+def _open_pairs(keys: list[str]) -> str:
+    return ",".join(f"{key}=..." for key in keys[:12])
+
+
+def _shown(table: Mapping[str, str]) -> str:
+    return ", ".join(f"{number} is {name}" for number, name in table.items())

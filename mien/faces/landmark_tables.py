@@ -1,0 +1,160 @@
+"""Landmarks in the tables of other tools: OpenFace, py-feat and whoever writes x0 ... y67, and MediaPipe's 478 points."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import DataError
+from mien.faces.landmarks import MESH_TO_68
+from mien.faces.text_table import open_table
+from mien.schema import LANDMARKS, FloatArray
+
+AXIS_FIRST = re.compile(r"(?:(?:landmarks?|lm|lmk|points?|pts?|p)[ _.-]*)?([xy])[ _.-]*0*(\d{1,3})$")
+NUMBER_FIRST = re.compile(r"(?:landmarks?|lm|lmk|points?|pts?|p)?[ _.-]*0*(\d{1,3})[ _.-]*([xy])$")
+MESHES = (468, 478)
+
+
+def point_columns(names: Sequence[str]) -> dict[str, str]:
+    """x0 ... x67, y0 ... y67 -> column, of columns such as x0, x_0 (OpenFace), x1 ... x68, lm_0_x, p12y.
+
+    Numbers begin at 0 or 1, as they do in the table. The 468 or 478 points of MediaPipe's mesh give those nearest to the 68.
+    Empty where the points are not complete.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for name in names:
+        word = name.strip().lower()
+        if match := AXIS_FIRST.match(word):
+            found.setdefault((match[1], int(match[2])), name)
+        elif match := NUMBER_FIRST.match(word):
+            found.setdefault((match[2], int(match[1])), name)
+    numbers = sorted({number for _, number in found})
+    first = numbers[0] if numbers else 0
+    count = len(numbers)
+    if first > 1 or numbers != list(range(first, first + count)) or len(found) != 2 * count:
+        return {}
+    if count not in (LANDMARKS, *MESHES):
+        return {}
+    places = range(LANDMARKS) if count == LANDMARKS else MESH_TO_68
+    return {f"{axis}{k}": found[axis, place + first] for axis in "xy" for k, place in enumerate(places)}
+
+
+ID_NAMES = (
+    "id", "image", "path", "file", "row", "filename", "filepath", "imagepath", "imgpath", "imagename", "imgname", "img", "input",
+    "picture", "photo",
+)  # fmt: skip
+"""Columns with the picture, in lower case without blanks and signs, the plainest first."""
+NO_IDS = ("face", "faceid", "confidence", "success", "timestamp", "facescore")
+"""First columns of tools that name no picture: then the file's own name is the picture's."""
+SURE = 0.5
+"""Confidence from which a face counts as one where a picture has several."""
+
+
+class Found(NamedTuple):
+    """One face of a landmark file."""
+
+    points: FloatArray
+    """(68, 2), all NaN where no face was found."""
+    confidence: float = 1.0
+
+
+def read_landmark_table(path: Path) -> dict[str, FloatArray]:
+    """Picture -> (68, 2) points of a table with a header; see `landmark_files.read_landmarks`.
+
+    A row without a face (success 0, or all points in one place) is all NaN, and so is one with a cell that is no number; where a
+    picture has several rows the main face is taken (`main_face`). Lines on stderr tell both.
+
+    Raises:
+        DataError: no such columns, a short row, or cells that are no numbers in most rows, naming file and line.
+
+    """
+    table = open_table(path, header=True)
+    header = [name.lower() for name in table.header or ()]
+    columns = point_columns(header)
+    if not columns:
+        raise DataError(f"{path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) in the header.")
+    where = [header.index(columns[f"{axis}{k}"]) for axis in "xy" for k in range(LANDMARKS)]
+    bare = [re.sub(r"[\W_]+", "", name) for name in header]
+    key = next((bare.index(name) for name in ID_NAMES if name in bare), 0)
+    named = key != 0 or (bare[0] not in NO_IDS and 0 not in where)
+    extra: dict[str, int] = {name: bare.index(name) for name in ("success", "confidence", "facescore") if name in bare}
+    faces: dict[str, list[Found]] = {}
+    broken: list[str] = []
+    for line, row in table.body():
+        if len(row) < len(header):
+            raise DataError(f"{path}, line {line}: {len(row)} cells, but the header has {len(header)}.")
+        found = _found(row, where, extra, f"{path}, line {line}")
+        if isinstance(found, str):
+            broken.append(found)
+            found = Found(np.full((LANDMARKS, 2), np.nan, dtype=np.float32))
+        faces.setdefault(row[key] if named else path.stem, []).append(found)
+    if 2 * len(broken) > sum(map(len, faces.values())):
+        raise DataError(broken[0])
+    if broken:
+        print(f"landmarks: {len(broken)} rows count as 'no face', the first: {broken[0]}", file=sys.stderr)
+    return main_faces(faces, str(path))
+
+
+def _found(row: list[str], where: list[int], extra: dict[str, int], place: str) -> Found | str:
+    """The face of a row, or what is wrong with it."""
+    try:
+        values = np.array([row[k] for k in where], dtype=np.float64)
+    except ValueError:
+        values = np.empty(len(where))
+        for n, k in enumerate(where):
+            try:
+                values[n] = float(row[k].replace(",", ".")) if row[k] else np.nan
+            except ValueError:
+                return f"{place}: '{row[k]}' is not a number; expected landmark coordinates."
+    points = known_points(values.reshape(2, LANDMARKS).T)
+    numbers = {}
+    for name, k in extra.items():
+        try:
+            numbers[name] = float(row[k].replace(",", "."))
+        except ValueError:
+            continue
+    if numbers.get("success") == 0:
+        points = np.full_like(points, np.nan)
+    return Found(points, numbers.get("confidence", numbers.get("facescore", 1.0)))
+
+
+def known_points(points: npt.NDArray[np.float64]) -> FloatArray:
+    """(..., 68, 2) float32; NaN where a point is not finite, and for faces whose points all lie in one place (zeros)."""
+    known = np.where(np.isfinite(points), points, np.nan).astype(np.float32)
+    same = (known == known[..., :1, :]).all(axis=(-2, -1), keepdims=True)
+    return np.where(same, np.float32(np.nan), known)
+
+
+def main_faces(faces: dict[str, list[Found]], place: str) -> dict[str, FloatArray]:
+    """Picture -> points of its main face; one line on stderr tells how many pictures have several."""
+    several = sum(sum(bool(np.isfinite(face.points).any()) for face in found) > 1 for found in faces.values())
+    if several:
+        print(
+            f"{place}: {several} pictures have several faces; the largest of the confident ones is taken.",
+            file=sys.stderr,
+        )
+    return {name: main_face(found) for name, found in faces.items()}
+
+
+def main_face(found: Sequence[Found]) -> FloatArray:
+    """Points of the largest face whose confidence is at least 0.5, or of the largest where none is; NaN without any face."""
+    known = [face for face in found if np.isfinite(face.points).any()]
+    if not known:
+        return found[0].points
+    sure = [face for face in known if face.confidence >= SURE] or known
+    return max(
+        sure, key=lambda face: float(np.nanmax(np.nanmax(face.points, axis=0) - np.nanmin(face.points, axis=0)))
+    ).points
+
+
+def from_mesh(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(..., 478 or 468, 2 or 3) points of MediaPipe's mesh, or (..., 68, 3), as (..., 68, 2); other shapes as they are."""
+    if points.ndim >= 2 and points.shape[-2] in MESHES and points.shape[-1] in (2, 3):
+        points = points[..., list(MESH_TO_68), :]
+    return points[..., :2] if points.ndim >= 2 and points.shape[-2] == LANDMARKS and points.shape[-1] == 3 else points

@@ -1,0 +1,166 @@
+"""Tables as text, in the forms that programs and spreadsheets write: encoding, separator and header are found out.
+
+Datasets, landmark files and lists of labels are all read through `open_table`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from mien.errors import DataError
+from mien.files import IMAGE_SUFFIXES
+
+SEPARATORS = ("\t", ";", "|", ",")
+"""In the order in which they win where a line has as many of one as of another (commas are decimal signs, too)."""
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SAMPLE = 20
+"""Lines that separator and header are found out from."""
+PICTURE_THEN_REST = re.compile(rf"^\s*(.*?(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))\s+(.*)$", re.IGNORECASE)
+"""A line of a list with blanks between its columns; the path may hold blanks itself."""
+
+
+class TextTable(NamedTuple):
+    """A table, before its rows are read."""
+
+    path: Path
+    encoding: str
+    separator: str | None
+    """None: blanks."""
+    header: tuple[str, ...] | None
+    """Stripped; None for a table without one."""
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """(line, stripped cells) of every row that is not empty; DataError for what csv refuses."""
+        with open(self.path, newline="", encoding=self.encoding, errors="replace") as file:
+            reader = _split(file, self.separator)
+            try:
+                for line, cells in reader:
+                    row = [cell.strip() for cell in cells]
+                    if any(row):
+                        yield line, row
+            except csv.Error as error:
+                raise DataError(f"'{self.path}' is not a readable table ({error}).") from error
+
+    def body(self) -> Iterator[tuple[int, list[str]]]:
+        """Rows without the header."""
+        return islice(self.rows(), 0 if self.header is None else 1, None)
+
+
+def open_table(path: Path, header: bool | None = None) -> TextTable:
+    """Find out how a text table is written; `header` says whether its first row names the columns, None finds that out.
+
+    Encodings: UTF-8 with or without mark, UTF-16 (spreadsheets, PowerShell), otherwise Windows-1252, which Latin-1 is part of;
+    one line on stderr tells the last. The separator is the most frequent of tab, ``;``, ``|`` and ``,`` in the first row; a
+    table without any has blanks between its columns. A first row with a picture's file name or a number in it is no header.
+
+    Raises:
+        DataError: not found, empty, a spreadsheet, or no text.
+
+    """
+    encoding = text_encoding(path)
+    with open(path, newline="", encoding=encoding, errors="replace") as file:
+        lines = [line for line in islice(file, 5 * SAMPLE) if line.strip()][:SAMPLE]
+    if not lines:
+        raise DataError(f"table '{path}' is empty.")
+    separator = _separator(lines[0], lines)
+    bare = TextTable(path, encoding, separator, None)
+    first, second = [*(cells for _, cells in islice(bare.rows(), 2)), [], []][:2]
+    named = header if header is not None else _names_columns(first, second)
+    return bare._replace(header=tuple(first)) if named else bare
+
+
+def _separator(first: str, lines: list[str]) -> str | None:
+    plain = re.sub(r'"[^"]*"', "", first)
+    best = max(SEPARATORS, key=plain.count)
+    if plain.count(best):
+        return best
+    spaced = len(first.split()) > 1 or any(PICTURE_THEN_REST.match(line) for line in lines)
+    return None if spaced else ","
+
+
+def _split(file: Iterator[str], separator: str | None) -> Iterator[tuple[int, list[str]]]:
+    if separator is not None:
+        reader = csv.reader(file, skipinitialspace=separator != "\t", delimiter=separator)
+        for cells in reader:
+            yield reader.line_num, cells
+        return
+    for number, line in enumerate(file, 1):
+        found = PICTURE_THEN_REST.match(line)
+        yield number, [found[1], *found[2].split()] if found else line.split()
+
+
+def _names_columns(first: list[str], second: list[str]) -> bool:
+    """Whether a first row is a header: no picture's file name in it, and no number unless pictures begin below it."""
+    if any(map(is_picture_name, first)):
+        return False
+    return all(number(cell) is None for cell in first) or any(map(is_picture_name, second))
+
+
+def is_picture_name(cell: str) -> bool:
+    """Whether a cell ends as the file name of a picture does."""
+    return cell.lower().endswith(IMAGE_SUFFIXES)
+
+
+def number(cell: str) -> float | None:
+    """A cell as a number, with a decimal comma too; None for anything else (nan and inf are numbers)."""
+    try:
+        return float(cell)
+    except ValueError:
+        pass
+    try:
+        return float(cell.replace(",", ".")) if cell.count(",") == 1 and "." not in cell else None
+    except ValueError:
+        return None
+
+
+def text_encoding(path: Path) -> str:
+    """Encoding of a text file; DataError for one that is missing or no text."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+            for mark, name in MARKS.items():
+                if head.startswith(mark):
+                    return name
+            if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+                raise DataError(f"'{path}' is a spreadsheet or an archive: save the table as CSV and give that.")
+            if b"\0" in head:
+                odd, even = head[1::2].count(0), head[::2].count(0)
+                if max(odd, even) < 0.3 * len(head[::2]):
+                    raise DataError(f"'{path}' is no text: give a table as CSV, TSV, JSON lines or Parquet.")
+                return "utf-16-le" if odd > even else "utf-16-be"
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            decoder.decode(head)
+            while block := file.read(2**20):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except FileNotFoundError as error:
+        raise DataError(f"table '{path}' does not exist.") from error
+    except UnicodeDecodeError:
+        _tell(path)
+        return "latin-1" if _undefined(path) else "cp1252"
+    return "utf-8"
+
+
+def _undefined(path: Path) -> bool:
+    """Whether a file has bytes that Windows-1252 gives no letter."""
+    with open(path, "rb") as file:
+        return any(set(block) & {0x81, 0x8D, 0x8F, 0x90, 0x9D} for block in iter(lambda: file.read(2**20), b""))
+
+
+_TOLD: set[Path] = set()
+
+
+def _tell(path: Path) -> None:
+    if path not in _TOLD:
+        print(
+            f"'{path}' is not UTF-8 and is read as Windows-1252 (Latin-1); if names look odd, save it as UTF-8.",
+            file=sys.stderr,
+        )
+        _TOLD.add(path)
