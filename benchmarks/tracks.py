@@ -59,7 +59,8 @@ def video(seed: int, people: int, seconds: float) -> list[tuple[PicturePredictio
         for k in range(people):
             box = np.concatenate([centres[t, k] - sizes[k] / 2, centres[t, k] + sizes[k] / 2])
             hidden = abs(turns[t, k]) > 35 or any(
-                order[o] < order[k] and np.abs(centres[t, o] - centres[t, k]).max() < 0.45 * sizes[o] for o in range(people)
+                order[o] < order[k] and np.abs(centres[t, o] - centres[t, k]).max() < 0.45 * sizes[o]
+                for o in range(people)
             )
             for place, speed, moment in zip(*passing, strict=True):
                 x = (place + speed * (t / RATE - moment)) % (3 * WIDTH)
@@ -68,7 +69,9 @@ def video(seed: int, people: int, seconds: float) -> list[tuple[PicturePredictio
                 continue
             box = box + rng.normal(0, 3, 4)
             picture = face_picture(int(who[k]), int(np.clip(np.rint(turns[t, k] / 10) * 10, -40, 40)))
-            picture = np.clip(picture * rng.uniform(0.8, 1.2) + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+            picture = np.clip(picture * rng.uniform(0.8, 1.2) + rng.normal(0, 6, picture.shape), 0, 255).astype(
+                np.uint8
+            )
             faces.append(FacePrediction(
                 0, tuple(box), None, 1.0, {"Neutral": 1.0}, "Neutral", 1.0, False, "aligned", picture, np.eye(2, 3),
             ))  # fmt: skip

@@ -2,6 +2,8 @@
 
 import fractions
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,11 +12,14 @@ import numpy as np
 import predict_parts as parts
 import pytest
 
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.faces import live, video
 from mien.faces.containers import cut_off, trimmed
 from mien.faces.live import address_of, live_shots, shown
 from mien.faces.video import End, Shot, moment_of, shots
+from mien.predict import films
+from mien.predict.overlay import Album
+from mien.predict.results import PicturePrediction
 from mien.predict.sources import files_of, frames, pictures_in
 
 MILLISECONDS = [0, 100, 150, 400, 1000, 1040, 1500, 1501, 2000, 2300]
@@ -239,3 +244,151 @@ def test_shots_of_nothing(tmp_path):
     assert [type(shot) for shot in shots(path)] == [Shot] * 3
     path.write_bytes(path.read_bytes()[:-300])
     assert isinstance(list(shots(path))[-1], End)
+
+
+# overlays
+
+
+def overlaid(path: Path, folder: Path, every: int = 1, start: float = 0.0) -> Path:
+    """The annotated video of a file, without faces."""
+    with Album(folder) as album:
+        for picture in frames(path, every, 0.0, start):
+            album.add(
+                picture, PicturePrediction(picture.source, 160, 96, (), "no face found", picture.frame, picture.time)
+            )
+    (made,) = folder.iterdir()
+    return made
+
+
+@pytest.mark.parametrize("pyav", [False, True])
+def test_overlays_keep_times(tmp_path, monkeypatch, pyav):
+    if pyav:
+        pytest.importorskip("av")
+    monkeypatch.setattr(films, "has_av", lambda: pyav)
+    path = parts.write_video(tmp_path / "v.mp4", [parts.frame((4 + k, 4)) for k in range(25)], codec="mp4v")
+    made = overlaid(path, tmp_path / "all")
+    np.testing.assert_allclose([p.time for p in frames(made)], np.arange(25) / 10, atol=0.002)
+    part = list(frames(overlaid(path, tmp_path / "part", 2, 1.0)))
+    assert part[-1].time == pytest.approx(1.4, abs=0.21)
+    assert len(part) == 8
+
+
+def test_overlays_keep_variable_times(tmp_path):
+    path = encode(tmp_path / "v.mkv", MILLISECONDS, 3, 2000)
+    made = overlaid(path, tmp_path / "over")
+    np.testing.assert_allclose([p.time for p in frames(made)], np.array(MILLISECONDS) / 1000, atol=0.002)
+
+
+def with_sound(path: Path, seconds: float) -> Path:
+    """10 frames a second, and a tone that begins at one second."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as file:
+        stream, sound = file.add_stream("mpeg4", rate=10), file.add_stream("aac", rate=16000)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for k in range(round(seconds * 10)):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(parts.frame((4 + k, 4)), format="rgb24")))
+        file.mux(stream.encode())
+        moments = np.arange(int(seconds * 16000)) / 16000
+        wave = (0.5 * np.sin(2 * np.pi * 440 * moments) * (moments >= 1)).astype(np.float32)
+        for at in range(0, len(wave) - 1024, 1024):
+            part = av.AudioFrame.from_ndarray(wave[None, at : at + 1024], format="fltp", layout="mono")
+            part.sample_rate, part.pts = 16000, at
+            file.mux(sound.encode(part))
+        file.mux(sound.encode())
+    return path
+
+
+def heard(path: Path) -> tuple[float, float]:
+    """When the tone begins, and how long the sound is."""
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as file:
+        parts_ = [(frame.time, frame.to_ndarray()[0], frame.sample_rate) for frame in file.decode(audio=0)]
+    loud = [time + np.abs(wave).argmax() / rate for time, wave, rate in parts_ if np.abs(wave).max() > 0.2]
+    return loud[0], parts_[-1][0] + len(parts_[-1][1]) / parts_[-1][2]
+
+
+@pytest.mark.parametrize(("start", "begins"), [(0.0, 1.0), (0.5, 0.5)])
+def test_overlays_keep_the_sound(tmp_path, start, begins):
+    path = with_sound(tmp_path / "v.mp4", 3.0)
+    made = overlaid(path, tmp_path / "over", 1, start)
+    first, length = heard(made)
+    assert first == pytest.approx(begins, abs=0.1)
+    assert length == pytest.approx(3.0 - start, abs=0.2)
+
+
+def test_sound_that_an_mp4_cannot_hold_is_left_out(tmp_path):
+    path = parts.write_video(tmp_path / "v.avi", [parts.frame()] * 3)
+    assert len(list(frames(overlaid(path, tmp_path / "over")))) == 3
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import predict_parts as parts
+from mien.predict import films
+from mien.predict.overlay import Album
+from mien.predict.sources import frames
+from mien.predict.results import PicturePrediction
+films.has_av = lambda: {pyav}
+path, folder = Path({path!r}), Path({folder!r})
+folder.mkdir()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+try:
+    with Album(folder) as album:
+        for picture in frames(path):
+            album.add(picture, PicturePrediction(picture.source, 160, 96, (), "no face found", picture.frame, picture.time))
+except Exception as error:
+    print(type(error).__name__, error)
+print(sorted(path.suffix for path in folder.iterdir()))
+"""
+
+
+@pytest.mark.parametrize("pyav", [False, True])
+def test_a_full_disk_leaves_no_video_that_cannot_be_opened(tmp_path, pyav):
+    pytest.importorskip("resource")
+    if pyav:
+        pytest.importorskip("av")
+    noise = [np.random.default_rng(k).integers(0, 255, (96, 160, 3), dtype=np.uint8) for k in range(20)]
+    path = parts.write_video(tmp_path / "v.avi", noise)
+    code = FULL.format(tests=str(Path(__file__).parent), pyav=pyav, path=str(path), folder=str(tmp_path / "over"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    error, left = done.stdout.splitlines()
+    assert error.startswith("DataError cannot write '")
+    assert left == "[]"
+
+
+# from Python
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    import tiny
+
+    import mien
+    from mien.training.loop import fit
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(tiny.store(tmp_path_factory.mktemp("data") / "store", each=2).path, optim={"epochs": 1}), out)
+    return mien.load(out, faces=parts.find)
+
+
+def test_predict_video_gives_frame_after_frame(model, tmp_path, monkeypatch):
+    made = [parts.frame((4 + k, 4), (90 - k, 8)) for k in range(30)]
+    path = parts.write_video(tmp_path / "v.avi", made)
+    found = model.predict_video(path, start=0.5, seconds=1.0, every=2, smooth=0.3)
+    first = next(found)
+    assert (first.frame, first.time, [face.track for face in first.faces]) == (6, pytest.approx(0.6), [1, 2])
+    rest = list(found)
+    assert [one.frame for one in rest] == [8, 10, 12, 14]
+    assert all([face.track for face in one.faces] == [1, 2] for one in rest)
+    with pytest.raises(UsageError, match="every at least 1"):
+        model.predict_video(path, every=0)
+    streams = [Stream(1000)]
+    monkeypatch.setattr(live, "open_capture", lambda address: streams.pop())
+    monkeypatch.setattr("mien.predict.sources.live_shots", lambda address, every, start, end: live_shots(
+        address, every, start, end, live.open_capture))  # fmt: skip
+    seen = list(model.predict_video("rtsp://h/a", seconds=0.4))
+    assert seen
+    assert seen[0].source == "rtsp://h/a"

@@ -49,7 +49,8 @@ def predict(
     docs/predict.md.
 
     Args:
-        photos: pictures, videos, folders of them, addresses of streams (rtsp://, http://), or - for standard input (a list of paths, one a line, or one picture).
+        photos: pictures, videos, folders of them, addresses of streams (rtsp://, http://), or - for standard input (a
+            list of paths, one a line, or one picture).
         run: run folder of mien train; by default the bundled model.
         action_units: run folder of mien audet train; adds the action units of each face.
         out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
@@ -154,7 +155,7 @@ def write_all(
     """Take the pictures as they come: track, write, draw, print. `counts` is filled on the way; Ctrl-C ends what is `endless`."""
     from mien.predict.overlay import Album
     from mien.predict.rows import Layout
-    from mien.predict.tracks import Tracker
+    from mien.predict.tracks import followed
     from mien.predict.writers import open_writer
 
     with ExitStack() as stack:
@@ -163,13 +164,7 @@ def write_all(
         album = stack.enter_context(Album(overlay)) if overlay is not None else None
         if endless:
             stack.enter_context(suppress(KeyboardInterrupt))
-        source, frame, tracker = "", 0, Tracker()
-        for picture, found in stream:
-            if picture.time is not None:
-                if picture.source != source or picture.frame <= frame:  # another video, or the same one again
-                    tracker = Tracker(smooth, model.calibration.threshold)
-                source, frame = picture.source, picture.frame
-                found = tracker.follow(found)
+        for picture, found in followed(stream, smooth, model.calibration.threshold):
             count(counts, found, picture.reason is not None)
             if writer is not None:
                 writer.write(found)

@@ -113,7 +113,11 @@ class AvFilm:
             opened = self.av.open(str(source), options={"protocol_whitelist": "file", "format_whitelist": FORMATS})
         except (self.av.FFmpegError, OSError, ValueError):
             return None, None
-        if not opened.streams.audio or not opened.streams.video or opened.streams.audio[0].codec_context.name not in COPIED:
+        if (
+            not opened.streams.audio
+            or not opened.streams.video
+            or opened.streams.audio[0].codec_context.name not in COPIED
+        ):
             opened.close()
             return None, None
         return opened, self.file.add_stream_from_template(opened.streams.audio[0])
@@ -135,11 +139,11 @@ class AvFilm:
             return
         if self.packets is None:
             self.packets = self.sounds()
-        while self.waiting is not None or (self.waiting := next(self.packets, None)) is not None:
-            moment, packet = self.waiting
-            if moment >= until:
+        while True:
+            self.waiting = self.waiting or next(self.packets, None)
+            if self.waiting is None or self.waiting[0] >= until:
                 return
-            self.waiting = None
+            (moment, packet), self.waiting = self.waiting, None
             if moment >= self.first:
                 shift = round(self.first / float(packet.time_base)) + self.origin(packet.time_base)
                 packet.pts, packet.dts = packet.pts - shift, (packet.dts or packet.pts) - shift

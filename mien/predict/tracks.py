@@ -145,13 +145,11 @@ class Tracker:
             )  # fmt: skip
         return replace(picture, faces=tuple(faces))
 
-
     def pairs(self, boxes: FloatArray, looks: Sequence[FloatArray], time: float) -> dict[int, int]:
         """Face -> its track: first those that overlap, the likest first; then those that come back near where they were left."""
         costs = np.full((len(self.tracks), len(boxes)), np.inf)
         for i, track in enumerate(self.tracks):
-            shared = np.maximum(overlap(track.at(time), boxes), overlap(track.box, boxes)) if len(boxes) else []
-            for k, share in enumerate(shared):
+            for k, share in enumerate(np.maximum(overlap(track.at(time), boxes), overlap(track.box, boxes))):
                 if share >= LEAST_OVERLAP:
                     costs[i, k] = LOOKS * looks_apart(track.look, looks[k]) - share
         pairs = {k: i for i, k in paired(costs)}
