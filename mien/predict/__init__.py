@@ -26,6 +26,7 @@ def predict(
     run: Path | None = None,
     action_units: Path | None = None,
     out: Path | None = None,
+    format: str = "mien",
     overlay: Path | None = None,
     explain: str = "auto",
     fast: bool = False,
@@ -54,6 +55,7 @@ def predict(
         run: run folder of mien train; by default the bundled model.
         action_units: run folder of mien audet train; adds the action units of each face.
         out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
+        format: columns of the table: mien, or those of other tools, as CSV: openface (OpenFace 2), py-feat.
         overlay: folder for pictures and videos with boxes, labels and maps.
         explain: map that is explained and drawn: a name of docs/explanations.md, auto for the first that fits, or none.
         fast: leave out what blurring each region of a face does, which takes eight passes more a face.
@@ -79,7 +81,7 @@ def predict(
     from mien.predict.writers import check_out
 
     check_options(photos, camera, smooth, every, start, seconds, batch)
-    check_out(out)
+    check_out(out, format)
     if batch > 1 and camera is None:
         # Threads of the nets that wait for work would spin, and take the cores from those that look for faces. OpenMP
         # asks once, when torch is imported. Picture by picture nobody else wants the cores, and waking takes time.
@@ -99,7 +101,7 @@ def predict(
         keep_images=overlay is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    write_all(model, stream, counts, out, overlay, smooth, method is not None, live)
+    write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)
     if counts["pictures"] and counts["pictures"] == counts["unreadable"]:
         raise DataError(f"none of {counts['pictures']} pictures could be read.")
@@ -147,6 +149,7 @@ def write_all(
     stream: Iterator[tuple[Picture, PicturePrediction]],
     counts: Counter[str],
     out: Path | None,
+    format: str,
     overlay: Path | None,
     smooth: float,
     explained: bool,
@@ -160,7 +163,7 @@ def write_all(
 
     with ExitStack() as stack:
         layout = Layout(model.classes, model.action_units, explained)
-        writer = stack.enter_context(open_writer(out, layout)) if out is not None else None
+        writer = stack.enter_context(open_writer(out, layout, format)) if out is not None else None
         album = stack.enter_context(Album(overlay)) if overlay is not None else None
         if endless:
             stack.enter_context(suppress(KeyboardInterrupt))

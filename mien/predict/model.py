@@ -16,7 +16,6 @@ from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import UsageError, unknown_name
 from mien.faces.detect import PROVIDERS
-from mien.faces.live import address_of
 from mien.faces.provider import Face, Provider
 from mien.predict.batches import batch_of, classify, explain_faces
 from mien.predict.bundled import BUNDLED, WEIGHTS, bundled_run
@@ -26,8 +25,8 @@ from mien.predict.finders import Finders, ahead, heavy
 from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
-from mien.predict.sources import Picture, frames, pictures_of
-from mien.predict.tracks import followed
+from mien.predict.sources import Picture, pictures_of
+from mien.predict.videos import predict_video
 from mien.progress import default_workers
 from mien.schema import ACTION_UNITS, ByteArray, FloatArray, scheme_classes
 from mien.training import checkpoint
@@ -203,39 +202,7 @@ class FaceModel:
             batch,
         )
 
-    def predict_video(
-        self,
-        source: str | Path | int,
-        *,
-        start: float = 0.0,
-        seconds: float = 0.0,
-        every: int = 1,
-        smooth: float = 0.0,
-        explain: str | None = None,
-        batch: int = 8,
-    ) -> Iterator[PicturePrediction]:
-        """The frames of a video file, of a network stream (`rtsp://...`) or of a camera by its number, with the tracks of their faces.
-
-        One after the other, so that a video of any length takes little memory; a stream has no end unless `seconds` is given.
-
-        Args:
-            source: path, address or number.
-            start: second at which to begin.
-            seconds: length of the part that is taken; 0 goes to the end.
-            every: take every n-th frame.
-            smooth: time constant in seconds of the smoothing of probabilities.
-            explain: as in `predict`, without trying what each region is worth.
-            batch: faces at a time; a camera or stream is answered frame by frame.
-
-        """
-        if not (start >= 0 and seconds >= 0 and smooth >= 0 and every >= 1):
-            raise UsageError("start, seconds and smooth must be at least 0, every at least 1.")
-        address = address_of(str(source))
-        live = isinstance(source, int) or address is not None
-        place = source if isinstance(source, int) else address or Path(source)
-        taken = frames(place, every, seconds, start)
-        stream = self.stream(taken, explain=explain, masking=False, batch=1 if live else batch)
-        return (found for _, found in followed(stream, smooth, self.calibration.threshold))
+    predict_video = predict_video
 
     @staticmethod
     def _stream(
