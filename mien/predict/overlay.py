@@ -58,10 +58,10 @@ def annotated(image: ByteArray, prediction: PicturePrediction) -> ByteArray:
 def label(face: FacePrediction, several: int = 1) -> str:
     """What is written at a face: its number where a picture has several, or its track, expression, confidence.
 
-    "unsure" stands there where the model abstains. The numbers are those of the rows.
+    Where the model abstains it stands there why. The numbers are those of the rows.
     """
     name = f"{face.expression} {face.confidence:.0%}"
-    name = f"unsure ({name})" if face.abstained else name
+    name = f"{face.doubt} ({name})" if face.doubt else name
     number = f"#{face.track} " if face.track is not None else f"{face.face}: " if several > 1 else ""
     return number + name
 
