@@ -17,15 +17,18 @@ from mien.data.store import write_store
 from mien.demo import demo_recipe
 from mien.errors import DataError, UsageError
 from mien.evaluation.evaluate import evaluate
-from mien.metrics.intervals import paired_bootstrap
+from mien.metrics.classification import f1_and_ece_intervals
+from mien.metrics.intervals import paired_bootstrap, wilson
 from mien.models import create_model
 from mien.report import report
 from mien.report.card import card
+from mien.report.family import family_of
 from mien.report.figures import figures
-from mien.report.numbers import beyond, class_weights, classification, compare, f1_and_ece_intervals, right_and_wrong
+from mien.report.numbers import beyond, classification, compare, right_and_wrong
 from mien.report.page import context
 from mien.report.pictures import typical_faces
 from mien.report.runs import Group, choose_baseline, group_runs, load_run, load_runs
+from mien.report.tables import beyond_tests
 from mien.schema import EXPRESSIONS, Record
 from mien.training import checkpoint
 from mien.training.loop import fit
@@ -153,7 +156,7 @@ def test_seeds_of_a_recipe_are_taken_together(runs: Path) -> None:
     assert len(test.differences["accuracy"].mcnemar) == 2
     page = context(loaded, False, 0)
     assert len(page["per_run"]) == 4
-    assert any("over seeds" in sentence for sentence in page["verdict"])
+    assert any("over 12 people and 2 seeds" in sentence for sentence in page["verdict"])
 
 
 def test_differences_are_those_of_the_tables(made: Path) -> None:
@@ -176,7 +179,7 @@ def test_differences_are_those_of_the_tables(made: Path) -> None:
 
 def test_beyond_the_floor_is_the_difference_of_the_table(made: Path) -> None:
     run = load_run(made / "led-s0", "led")
-    for name in ("baseline:mean", "mismatched:other_class"):
+    for name in ("baseline:class_mean_predicted", "mismatched:other_class"):
         test = beyond(Group("led", [run]), name, "cosine", 0)
         assert test is not None
         means = [run.results["alignment"][key]["cosine"]["class_mean"] for key in ("layer-5", name)]
@@ -184,35 +187,90 @@ def test_beyond_the_floor_is_the_difference_of_the_table(made: Path) -> None:
     assert beyond(Group("led", [run]), "baseline:none", "cosine", 0) is None
 
 
-def test_class_weights_make_a_mean_over_classes() -> None:
-    labels, valid = np.array([0, 1, 1, 1, 3, 3]), np.array([False, True, True, True, True, True])
-    values = np.array([9.0, 1, 2, 3, 10, 20])
-    weight = class_weights(labels, valid)
-    assert (values * weight)[valid].mean() == pytest.approx((2 + 15) / 2)
-    assert weight[0] == 0
-
-
 def test_intervals_enclose_their_values(made: Path) -> None:
     run = load_run(made / "led-s0", "led")
     scores = run.results["classification"]
-    for (low, high), name in zip(f1_and_ece_intervals(run, 0), ("macro_f1", "calibration_error"), strict=True):
-        assert 0 <= low <= scores[name] <= high <= 1
-    one = classification(Group("led", [run]), 0)["accuracy"]
-    assert [one.low, one.high] == scores["accuracy_interval"]
+    for name, shown in classification(Group("led", [run]), 0).items():
+        assert 0 <= shown.low <= scores[name] <= shown.high <= 1
+        low, high = scores[f"{name}_interval"]
+        assert (shown.low, shown.high) == pytest.approx((low, high), abs=0.02)
+    assert scores["clusters"] == 12
+    assert scores["grouped"]
 
 
-def test_f1_bootstrap_like_its_slow_twin(made: Path) -> None:
+def test_f1_draws_like_their_slow_twin(made: Path) -> None:
+    from scipy import stats
     from sklearn.metrics import f1_score
 
     run = load_run(made / "plain-s0", "plain")
     labels, guess = run.faces["label"], run.faces["probabilities"].argmax(1)
-    rng, slow = np.random.default_rng(0), []
-    for _ in range(50):
-        rows = rng.integers(len(labels), size=len(labels))
+    n, rng, slow, gaps = len(labels), np.random.default_rng(0), [], []
+    top = run.faces["probabilities"].max(1).astype(float)
+    bins = np.ceil(top * 15).astype(int)
+    for rows in rng.integers(n, size=(50, n)):
         slow.append(
             f1_score(labels[rows], guess[rows], labels=np.unique(labels[rows]), average="macro", zero_division=0)
         )
-    assert f1_and_ece_intervals(run, 0, draws=50)[0] == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+        inside = [rows[bins[rows] == k] for k in np.unique(bins[rows])]
+        gaps.append(sum(abs((top[k] - (guess[k] == labels[k])).sum()) for k in inside) / n)
+    found = f1_and_ece_intervals(run.faces["probabilities"], labels, seed=0, draws=50)
+    for interval, draws in zip(found, (slow, gaps), strict=True):
+        error, t = np.std(draws) * (n / (n - 1)) ** 0.5, stats.t.ppf(0.975, n - 1)
+        size = min(n, (n - 1) / (n + 1) * interval.value * (1 - interval.value) / error**2)
+        assert (interval.low, interval.high) == pytest.approx(wilson(interval.value, size, t))
+
+
+def test_equality_is_tested_never_assumed(runs: Path) -> None:
+    """An interval around zero is "undecided"; "kept" is a test against a margin of one point; the seeds that it takes are told."""
+    seeds = [runs / name for name in ("plain-s0", "plain-s1", "led-s0", "led-s1")]
+    text = report(*seeds, out=runs / "p.html", no_faces=True).read_text()
+    assert "no difference shown" not in text
+    assert "a loss of 1 point is not ruled out" in text
+    assert "would rule out a loss of 1 point with a chance of 80 %" in text
+    alike = runs / "alike"
+    shutil.copytree(runs / "plain-s0", alike)
+    spoil(alike, "optim", lr=0.5)
+    for name in ("maps/faces.npz",):  # the same answers on 4,000 faces: now a loss can be ruled out
+        for run in (alike, runs / "plain-s0"):
+            faces = dict(np.load(run / name))
+            faces = {key: np.resize(values, (4000, *values.shape[1:])) for key, values in faces.items()}
+            np.savez(run / name, **{**faces, "id": np.arange(4000).astype(str), "subject": np.full(4000, "")})
+            results = json.loads((run / "results.json").read_text())
+            (run / "results.json").write_text(json.dumps({**results, "faces": 4000}))
+    rows = context(load_runs([runs / "plain-s0", alike]), False, 0)["tests"][0]["rows"]
+    assert rows[0]["verdict"] == "kept: a loss of 1 point is ruled out"
+    assert "undecided" in rows[2]["verdict"]
+
+
+def test_tests_of_a_page_are_one_family(runs: Path) -> None:
+    from mien.metrics.decisions import holm
+
+    loaded = load_runs([runs / "plain-s0", runs / "led-s0"])
+    groups = group_runs(loaded)
+    test = compare(groups[0], groups[1], 0)
+    others = [one for row in beyond_tests(groups, 0).values() for one in row if one]
+    family = family_of([test], others)
+    raw = [row.test.p for row in test.differences.values()] + [one.p for one in others]
+    assert family.size == len(raw) == 6 + 12
+    shown = [ruling.p for ruling in family.rulings[0].values()] + family.beyond
+    assert shown == pytest.approx(holm(raw))
+    assert (
+        f"Holm over all {family.size} differences"
+        in report(runs / "plain-s0", runs / "led-s0", out=runs / "p.html", no_faces=True).read_text()
+    )
+
+
+def test_people_are_resampled_also_where_they_are_few(runs: Path) -> None:
+    wide, narrow = [], []
+    for people, found in ((np.arange(35) % 3, wide), (np.arange(35), narrow)):
+        for name in ("plain-s0", "led-s0"):
+            faces = dict(np.load(runs / name / "maps" / "faces.npz"))
+            faces["subject"] = np.array([f"p{k}" for k in people])
+            np.savez(runs / name / "maps" / "faces.npz", **faces)
+        a, b = (Group(name, [load_run(runs / name, name)]) for name in ("plain-s0", "led-s0"))
+        found.append(compare(a, b, 0).differences["accuracy"].faces)
+    assert (wide[0].clusters, narrow[0].clusters) == (3, 35)
+    assert wide[0].grouped
 
 
 def test_right_and_wrong_counts(made: Path) -> None:

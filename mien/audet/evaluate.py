@@ -125,7 +125,11 @@ def table(found: dict[str, Any]) -> str:
     low, high = occurrence["macro_f1_interval"]
     lines.append(f"{'mean':<6}" + "".join(f"{_shown(cell):>8}" for cell in cells))
     return "\n".join(
-        [*lines, f"macro F1 {_shown(occurrence['macro_f1'])}, 95 % interval {_shown(low)} to {_shown(high)}"]
+        [
+            *lines,
+            f"macro F1 {_shown(occurrence['macro_f1'])}, 95 % interval over {occurrence['clusters']} "
+            f"{'subjects' if occurrence['grouped'] else 'faces'} {_shown(low)} to {_shown(high)}",
+        ]
     )
 
 

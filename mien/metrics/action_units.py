@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
+from mien.metrics.intervals import DRAWS, score_interval, spread_of
+from mien.metrics.resampling import cluster_totals, clusters_of
 
 HIGHER_IS_BETTER = {
     "f1": True, "precision": True, "recall": True, "accuracy": True, "auc": True, "icc": True, "pcc": True, "mse": False, "mae": False,
@@ -107,27 +109,31 @@ def pearson(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
 
 
 def macro_f1_interval(
-    predicted: npt.ArrayLike, active: npt.ArrayLike, groups: npt.ArrayLike, *, seed: int = 0, draws: int = 2000
+    predicted: npt.ArrayLike,
+    active: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap of the macro F1 over whole groups (subjects): frames of one person are not independent.
+    """95 % interval of the macro F1 over whole groups (subjects): frames of one person are not independent.
 
-    groups (N,) any labels. Units that a draw leaves undefined are left out of its mean.
+    groups (N,) any labels; without them, or with one group alone, faces are resampled. Units that a draw leaves undefined are
+    left out of its mean; NaN where no unit is defined. The interval is that of `mien.metrics.intervals.score_interval`.
     """
     guess, truth = _pair(predicted, active)
-    _, index = np.unique(np.asarray(groups), return_inverse=True)
-    per_group = np.zeros((4, int(index.max()) + 1, guess.shape[1]))
+    clusters, grouped = clusters_of(len(truth), groups)
     yes, no, said = truth == 1, truth == 0, guess == 1
-    for k, part in enumerate((said & yes, said & no, ~said & yes, ~said & no)):
-        np.add.at(per_group[k], index, part)
-    drawn = np.random.default_rng(seed).multinomial(
-        per_group.shape[1], np.full(per_group.shape[1], 1 / per_group.shape[1]), size=draws
-    )
-    scores = f1(Counts(*(drawn @ part for part in per_group)))
-    means = scores[np.isfinite(scores).any(axis=1)]
-    if not len(means):
-        return float("nan"), float("nan")
-    low, high = np.quantile(np.nanmean(means, axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    columns = np.hstack([said & yes, said & no, ~said & yes, ~said & no]).astype(np.float64)
+    sizes = cluster_totals(np.full((len(truth), 1), 1 / len(truth)), clusters)[:, 0]
+
+    def macro(sums: Array) -> Array:
+        scores = f1(Counts(*np.split(sums, 4, axis=1)))
+        known = np.isfinite(scores)
+        return _ratio(np.where(known, scores, 0).sum(1), known.sum(1).astype(np.float64))
+
+    spread = spread_of(cluster_totals(columns, clusters), macro, sizes, len(truth), grouped, seed=seed, draws=draws)
+    return score_interval(spread, share=True) if np.isfinite(spread.value) else (float("nan"), float("nan"))
 
 
 def occurrence_scores(
@@ -138,7 +144,7 @@ def occurrence_scores(
     cut: float = PROBABLE,
     groups: npt.ArrayLike | None = None,
     seed: int = 0,
-    draws: int = 2000,
+    draws: int = DRAWS,
 ) -> dict[str, Any]:
     """Every score of occurrence as a dict that `json.dumps` takes.
 
@@ -153,7 +159,8 @@ def occurrence_scores(
 
     Returns:
         count; units: name -> f1, precision, recall, accuracy, auc, prevalence, majority (accuracy of the commoner answer),
-        always_active_f1 (F1 of answering yes to all), tp, fp, fn, tn; macro_f1 and its interval, macro_auc, mean_accuracy:
+        always_active_f1 (F1 of answering yes to all), tp, fp, fn, tn; macro_f1 and its interval, clusters (how many subjects or
+        faces were resampled), grouped (True for subjects), macro_auc, mean_accuracy:
         means over units where defined; micro_f1: of the pooled counts; undefined: score -> units without it.
 
     """
@@ -168,9 +175,8 @@ def occurrence_scores(
         "auc": areas, "prevalence": share, "majority": np.maximum(share, 1 - share), "always_active_f1": 2 * share / (1 + share),
     }  # fmt: skip
     numbers = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
-    interval = macro_f1_interval(
-        said, truth, np.arange(len(truth)) if groups is None else groups, seed=seed, draws=draws
-    )
+    low, high = macro_f1_interval(said, truth, groups, seed=seed, draws=draws)
+    clusters, grouped = clusters_of(len(truth), groups)
     return {
         "count": len(truth),
         "units": {
@@ -179,7 +185,9 @@ def occurrence_scores(
             for k, name in enumerate(units)
         },
         "macro_f1": _mean(columns["f1"]),
-        "macro_f1_interval": [_plain(value) for value in interval],
+        "macro_f1_interval": [_plain(low), _plain(high)],
+        "clusters": int(clusters.max()) + 1,
+        "grouped": grouped,
         "macro_auc": _mean(areas),
         "mean_accuracy": _mean(columns["accuracy"]),
         "micro_f1": _plain(f1(Counts(*(part.sum(keepdims=True) for part in counts)))[0]),

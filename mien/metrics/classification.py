@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.metrics.intervals import bootstrap_class_mean, bootstrap_mean
+from mien.metrics.intervals import DRAWS, Interval, bootstrap_class_mean, bootstrap_mean, score_interval, spread_of
+from mien.metrics.resampling import cluster_totals, clusters_of
 
 HIGHER_IS_BETTER = {
     "accuracy": True,
@@ -97,32 +98,95 @@ def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> dict
     }
 
 
+def f1_and_ece_intervals(
+    probabilities: npt.ArrayLike,
+    labels: Labels,
+    groups: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> tuple[Interval, Interval]:
+    """95 % intervals of macro-F1 and of the calibration error, computed again in draws of whole groups (or of samples).
+
+    Resampling adds gaps between confidence and accuracy, so the draws of the ECE lie too high; only their spread is used. The
+    ECE itself is biased upwards where bins hold few samples.
+    """
+    shares = np.asarray(probabilities, dtype=np.float64)
+    n, classes = shares.shape
+    predicted, top = shares.argmax(1), shares.max(1)
+    names, bins = np.eye(classes), np.clip(np.ceil(top * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    clusters, grouped = clusters_of(n, groups)
+    count = np.ones((n, 1))
+    right = (predicted == labels)[:, None] * names[labels]
+    gaps = (top - (predicted == labels))[:, None] * np.eye(CALIBRATION_BINS)[bins]
+    sizes = cluster_totals(count, clusters)[:, 0] / n
+
+    def f1(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        hit, true, said = np.split(sums, 3, axis=1)
+        score = np.divide(2 * hit, true + said, out=np.zeros_like(hit), where=true > 0)
+        return np.asarray(score.sum(1) / (true > 0).sum(1).clip(1))
+
+    def ece(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.abs(sums[:, :-1]).sum(1) / sums[:, -1])
+
+    found = []
+    for columns, statistic in (
+        (np.hstack([right, names[labels], names[predicted]]), f1),
+        (np.hstack([gaps, count]), ece),
+    ):
+        spread = spread_of(cluster_totals(columns, clusters), statistic, sizes, n, grouped, seed=seed, draws=draws)
+        found.append(Interval(spread.value, *score_interval(spread, share=True), spread.clusters, grouped))
+    return found[0], found[1]
+
+
 def classification_scores(
-    probabilities: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str], *, seed: int = 0, draws: int = 2000
+    probabilities: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    classes: Sequence[str],
+    groups: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> dict[str, Any]:
     """Every classification score of a run as a dict that `json.dumps` takes.
 
-    Keys: count, unlabelled, absent (names), accuracy, accuracy_interval [low, high] (95 % bootstrap over samples),
-    balanced_accuracy and its interval (resampled inside classes), macro_f1, calibration_error, confusion (rows true),
-    per_class. DataError for wrong shapes, labels outside -1..K-1, rows that are no probabilities, no labelled sample.
+    groups (N,) are subjects, which are resampled whole; without them samples are. Keys: count, unlabelled, absent (names),
+    accuracy, balanced_accuracy, macro_f1, calibration_error, each with its 95 % interval [low, high] (`accuracy_interval`,
+    ...); clusters (how many people or samples were resampled) and grouped (True for people); confusion (rows true); per_class,
+    with recall_interval. DataError for wrong shapes, labels outside -1..K-1, rows that are no probabilities, no labelled sample.
     """
     shares, truth, unlabelled = _checked(probabilities, labels, classes)
+    people = None if groups is None else np.asarray(groups)[np.asarray(labels) >= 0]
     predicted = shares.argmax(axis=1).astype(np.int64)
     right = (predicted == truth).astype(np.float64)
-    plain = bootstrap_mean(right, seed=seed, draws=draws)
-    balanced = bootstrap_class_mean(right, truth, seed=seed, draws=draws)
+    plain = bootstrap_mean(right, people, seed=seed, draws=draws)
+    balanced = bootstrap_class_mean(right, truth, people, seed=seed, draws=draws)
+    f1, ece = f1_and_ece_intervals(shares, truth, people, seed=seed, draws=draws)
+    table: dict[str, dict[str, Any]] = {name: dict(row) for name, row in per_class(predicted, truth, classes).items()}
+    for k, row in enumerate(table.values()):
+        own = truth == k
+        between = (
+            bootstrap_mean(right[own], None if people is None else people[own], seed=seed, draws=draws)
+            if own.any()
+            else None
+        )
+        row["recall_interval"] = [between.low, between.high] if between else None
     return {
         "count": len(truth),
         "unlabelled": unlabelled,
         "absent": [name for k, name in enumerate(classes) if not (truth == k).any()],
+        "clusters": plain.clusters,
+        "grouped": plain.grouped,
         "accuracy": accuracy(predicted, truth),
         "accuracy_interval": [plain.low, plain.high],
         "balanced_accuracy": balanced_accuracy(predicted, truth),
         "balanced_accuracy_interval": [balanced.low, balanced.high],
         "macro_f1": macro_f1(predicted, truth),
+        "macro_f1_interval": [f1.low, f1.high],
         "calibration_error": calibration_error(shares, truth),
+        "calibration_error_interval": [ece.low, ece.high],
         "confusion": confusion_matrix(predicted, truth, len(classes)).tolist(),
-        "per_class": per_class(predicted, truth, classes),
+        "per_class": table,
     }
 
 

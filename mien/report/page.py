@@ -10,27 +10,26 @@ from typing import Any
 import numpy as np
 
 from mien import __version__
+from mien.metrics.resampling import people
 from mien.report import pictures, plots
 from mien.report.errors import errors_section
+from mien.report.family import POINTS, family_of
 from mien.report.folds import folds_section
-from mien.report.numbers import Number, Paired, alignment, beyond, classification, compare, mean_of, right_and_wrong
+from mien.report.numbers import compare
 from mien.report.places import places_section
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
-from mien.report.words import (
-    BASELINES,
-    MAPS,
-    MISMATCHED,
-    SCORES,
-    direction,
-    explain_map,
-    interval,
-    signed,
-    strongest_baseline,
-    verdict,
+from mien.report.tables import (
+    alignment_table,
+    beyond_table,
+    beyond_tests,
+    classification_table,
+    majority,
+    per_class_table,
+    per_run_table,
+    right_wrong_table,
+    tests_table,
 )
-
-Cell = dict[str, Any]
-"""text, note (small, below), weak (grey)."""
+from mien.report.words import SCORES, verdict
 
 
 def render(runs: Sequence[Run], *, pictures: bool, seed: int) -> str:
@@ -51,13 +50,14 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
     """Everything that the template shows."""
     groups = group_runs(runs)
     base, partners = choose_baseline(groups)
-    tests = [compare(base, other, seed) for other in partners]
+    tests, beyond = [compare(base, other, seed) for other in partners], beyond_tests(groups, seed)
+    family = family_of(tests, [test for row in beyond.values() for test in row if test is not None])
     apart = [group.name for group in groups if group is not base and group not in partners]
     results = groups[0].first.results
     faces = pictures.open_faces(groups[0].first)[0] if show_faces else None
     return {
         "title": " · ".join(group.name for group in groups),
-        "verdict": verdict(groups, tests, seed),
+        "verdict": verdict(groups, tests, family, seed),
         "mien": __version__,
         "split": results["split"],
         "foreign": groups[0].first.foreign,
@@ -75,12 +75,15 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "scores": SCORES,
         "cue": results["cue"],
         "faces": results["faces"],
+        "resampled": resampled(groups[0].first),
         "faces_with_cue": results["faces_with_cue"],
         "any_guidance": any(one.weight for group in groups for one in group.first.recipe.guidances().values()),
         "per_class": per_class_table(groups),
         "right_wrong": right_wrong_table(groups, seed),
-        "beyond": beyond_table(groups, seed),
-        "tests": [tests_table(test) for test in tests],
+        "beyond": beyond_table(beyond, family.beyond),
+        "tests": [tests_table(test, family, k) for k, test in enumerate(tests)],
+        "family": family._asdict(),
+        "margin": POINTS,
         "curves": plots.curves(groups),
         "confusion": plots.confusion(groups),
         "folds": folds_section(groups),
@@ -90,6 +93,15 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         **face_pictures(groups, show_faces),
         "commands": commands(groups),
     }
+
+
+def resampled(run: Run) -> str:
+    """What the intervals of a run resample."""
+    persons = people(run.faces["subject"]) if "subject" in run.faces else None
+    count = 0 if persons is None else len(np.unique(persons))
+    if 1 < count < len(run.right):
+        return f"{count} people, all pictures of one together"
+    return f"{len(run.right)} faces" + (" of one person, so they say nothing of others" if count == 1 else "")
 
 
 def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
@@ -126,15 +138,6 @@ def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
         "strips": strips,
         "face_notes": notes,
     }
-
-
-def cell(value: Number | float | None, weak: bool = False) -> Cell:
-    """A number, its interval below it."""
-    entry = value if isinstance(value, Number) else Number(value)
-    if entry.value is None:
-        return {"text": "–", "note": "", "weak": True}
-    note = interval(entry.low, entry.high) if entry.low is not None and entry.high is not None else ""
-    return {"text": f"{entry.value:.3f}".replace("-", "−"), "note": note, "weak": weak}
 
 
 def runs_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -189,160 +192,6 @@ def _versions(run: Run) -> str:
         f"mien {run.env.get('mien', '?')}, torch {packages.get('torch', '?')}, timm {packages.get('timm', '?')}, "
         f"Python {run.env.get('python', '?')}, {run.env.get('device', '?')}"
     )
-
-
-def per_run_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """One line a run, for recipes with several seeds."""
-    rows = []
-    for group in groups:
-        for run in group.runs:
-            scores = run.results["classification"]
-            values = [scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")]
-            values += [
-                alignment(Group(run.name, [run]), name, "cosine").value for name in (run.last_layer, run.class_map)
-            ]
-            rows.append({"name": run.name, "seed": run.recipe.run.seed, "cells": [cell(value) for value in values]})
-    return rows
-
-
-def classification_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
-    """A row a recipe."""
-    names = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
-    scores = [classification(group, seed) for group in groups]
-    return [{"name": g.name, "cells": [cell(s[name]) for name in names]} for g, s in zip(groups, scores, strict=True)]
-
-
-def majority(run: Run) -> dict[str, str]:
-    """What naming the most frequent class of these faces for every face scores: the baseline of recognition."""
-    counts = np.sum(run.results["classification"]["confusion"], axis=1)
-    share, present = float(counts.max() / counts.sum()), int((counts > 0).sum())
-    scores = {"accuracy": share, "balanced": 1 / present, "f1": 2 * share / (1 + share) / present}
-    return {name: f"{value:.3f}" for name, value in scores.items()}
-
-
-def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above the strongest baseline."""
-    present = {name for group in groups for name in group.first.results["alignment"]}
-    layers = sorted((name for name in present if name.startswith("layer-")), key=lambda name: int(name.split("-")[1]))
-    trained = sorted(name for name in present if name.startswith(("guided:", "second:")))
-    lasts = {group.first.last_layer for group in groups}
-    others = sorted({name for group in groups for name in group.first.results.get("methods", [])} - set(MAPS))
-    sections = (
-        ("Where the model looks", [*layers, *MAPS, *others], True),
-        ("Attributions that were trained, each against its own cue", trained, False),
-        ("Baselines: maps that never saw the face, against the right cue", list(BASELINES), False),
-        ("Controls: the last layer's attention, against a wrong cue", list(MISMATCHED), False),
-    )
-    table = []
-    for title, names, graded in sections:
-        rows = []
-        for name in (name for name in names if name in present):
-            heading, note = explain_map(name, name if name in lasts else "")
-            rows.append(
-                {
-                    "title": heading,
-                    "note": note,
-                    "scores": [_align_cells(groups, name, kind, graded) for kind, _, _ in SCORES],
-                }
-            )
-        if rows:
-            table.append({"title": title, "rows": rows})
-    return table
-
-
-def _align_cells(groups: Sequence[Group], name: str, kind: str, graded: bool) -> list[Cell]:
-    cells = []
-    for group in groups:
-        value, baseline = alignment(group, name, kind), strongest_baseline(group, kind)
-        low = graded and baseline is not None and value.value is not None and value.value <= baseline[1]
-        cells.append(cell(value, weak=low))
-    return cells
-
-
-def per_class_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """A row a class: recall, F1 and ATT-COS of each recipe; classes of the first recipe."""
-    rows = []
-    for name in groups[0].first.classes:
-        blocks = []
-        for kind in ("recall", "f1"):
-            values = [
-                [run.results["classification"]["per_class"].get(name, {}).get(kind) for run in g.runs] for g in groups
-            ]
-            blocks.append([cell(mean_of(entry)) for entry in values])
-        values = [
-            [r.results["alignment"][r.last_layer]["cosine"]["per_class"].get(name) for r in g.runs] for g in groups
-        ]
-        blocks.append([cell(mean_of(entry)) for entry in values])
-        count = groups[0].first.results["classification"]["per_class"][name]["count"]
-        rows.append({"name": name, "count": count, "blocks": blocks})
-    return rows
-
-
-def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
-    """ATT-COS and CAM-COS of right and of wrong predictions."""
-    rows = []
-    for group in groups:
-        for title, name in (("ATT-COS, last layer", group.first.last_layer), ("CAM-COS", group.first.class_map)):
-            if name not in group.first.results["alignment"]:
-                continue
-            sides = right_and_wrong(group, name, seed)
-            rows.append(
-                {
-                    "name": group.name,
-                    "title": title,
-                    "cells": [{**cell(value), "count": count} for value, count in sides],
-                }
-            )
-    return rows
-
-
-def beyond_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
-    """A row a baseline or control that matters: how far the last layer's attention is beyond it, by recipe."""
-    names = {"baseline:mean": BASELINES["baseline:mean"][0]} | {
-        name: MISMATCHED[name][0] for name in ("mismatched:other_class", "mismatched:shuffled")
-    }
-    rows = []
-    for name, title in names.items():
-        for kind in ("cosine", "pearson"):
-            found = [beyond(group, name, kind, seed) for group in groups]
-            cells = [
-                {"text": signed(f.difference), "note": interval(f.low, f.high, sign=True), "weak": f.low <= 0}
-                if f
-                else cell(None)
-                for f in found
-            ]
-            if any(found):
-                rows.append({"title": title, "kind": {"cosine": "cosine", "pearson": "Pearson"}[kind], "cells": cells})
-    return rows
-
-
-def tests_table(test: Paired) -> dict[str, Any]:
-    """One comparison with the baseline."""
-    rows = []
-    for difference in test.differences.values():
-        faces, seeds = difference.faces, difference.seeds
-        rows.append(
-            {
-                "title": difference.title,
-                "faces": {"text": signed(faces.difference), "note": interval(faces.low, faces.high, sign=True)},
-                "p": p_value(faces.p),
-                "seeds": {"text": signed(seeds.difference), "note": interval(seeds.low, seeds.high, sign=True)}
-                if seeds
-                else None,
-                "p_seeds": p_value(seeds.p) if seeds else "",
-                "mcnemar": ", ".join(p_value(p) for p in difference.mcnemar),
-                "verdict": direction(seeds or faces),
-            }
-        )
-    return {
-        "base": test.base.name, "other": test.other.name, "rows": rows, "faces": test.faces, "people": test.people,
-        "pairs": len(test.pairs), "same_seed": test.same_seed, "seeds": len(test.pairs) > 1 and test.same_seed,
-    }  # fmt: skip
-
-
-def p_value(p: float) -> str:
-    """Three decimals, or a bound."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def commands(groups: Sequence[Group]) -> list[str]:

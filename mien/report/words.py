@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from mien.metrics.intervals import Comparison
+from mien.report.family import Family, Ruling, seeds_sentence
 from mien.report.numbers import Difference, Number, Paired, alignment, beyond, classification
 from mien.report.runs import Group
 
@@ -36,26 +38,54 @@ BASELINES = {
     "baseline:centre": ("centre blob", "One fixed blob in the middle of every picture."),
     "baseline:mean": (
         "dataset-mean cue",
-        "The mean cue of the training faces: the strongest map that never saw the face. A model at this level has "
-        "learnt where faces move, not where this face does.",
+        "The mean cue of the training faces: where faces move, whatever they express.",
+    ),
+    "baseline:class_weighted": (
+        "class-mean cues, weighted",
+        "The mean cues of the classes, weighted by the probabilities that the model gives them.",
+    ),
+    "baseline:class_mean_predicted": (
+        "class-mean cue, predicted class",
+        "The mean cue of the training faces of the predicted class: the strongest map that never saw the face, for maps that "
+        "are told no label, such as attention. A model at this level has learnt what an expression looks like on average, not "
+        "where this face shows it.",
+    ),
+    "baseline:class_mean": (
+        "class-mean cue, true class",
+        "The same of the true class: the baseline of maps of the true class.",
+    ),
+    "baseline:class_mean@predicted": (
+        "class-mean cue against the predicted class",
+        "The mean cue of the predicted class, against the cue of that class: the baseline of the CAM of the predicted class.",
     ),
 }
-MISMATCHED = {
-    "mismatched:other_class": (
+CEILING = {
+    "ceiling": (
+        "the face's own cue",
+        "Drawn at the size of the last layer and resized: what a perfect map of that size scores.",
+    )
+}
+_WRONG = {
+    "same_class": (
+        "another face of the class",
+        "Attention against the cue of another face with the same expression. Close to the last layer's own score: the attention "
+        "does not follow the face.",
+    ),
+    "other_class": (
         "another expression's cue",
         "Attention against the cue of another expression on the same face. Close to the last layer's own score: "
         "the attention is not specific to the expression.",
     ),
-    "mismatched:shuffled": (
-        "another face's cue",
-        "Attention against the cue of another face. Close to the last layer's own score: the attention does "
-        "not follow the face.",
-    ),
-    "mismatched:inverted": (
+    "inverted": (
         "inverted cue",
         "Attention against one minus the cue. Cosine stays high, because an inverted cue is bright almost everywhere; "
         "Pearson is exactly the opposite of the score against the right cue.",
     ),
+}
+MISMATCHED = {
+    f"mismatched:{name}{end}": (f"{title}{who}", note if not end else "")
+    for name, (title, note) in _WRONG.items()
+    for end, who in (("", ""), (":perfect", ": a perfect map there"), (":class_mean", ": the class-mean cue there"))
 }
 
 
@@ -71,7 +101,7 @@ def explain_map(name: str, last: str) -> tuple[str, str]:
         attribution = name.split(":")[1].removesuffix("-all")
         mean = "Mean" if attribution == "activation" else "Of the true class, mean"
         return attribution, f"{mean} over {channels}, at the deepest guided layer."
-    return {**MAPS, **BASELINES, **MISMATCHED}.get(name, (name, ""))
+    return {**MAPS, **BASELINES, **CEILING, **MISMATCHED}.get(name, (name, ""))
 
 
 def signed(value: float) -> str:
@@ -80,7 +110,9 @@ def signed(value: float) -> str:
 
 
 def interval(low: float, high: float, sign: bool = False) -> str:
-    """[low, high] with three decimals."""
+    """[low, high] with three decimals; nothing where a single value gives no interval."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
     one, two = (signed(low), signed(high)) if sign else (f"{low:.3f}", f"{high:.3f}")
     return f"[{one}, {two}]".replace("[-", "[−").replace(" -", " −")
 
@@ -93,16 +125,9 @@ def number(value: Number) -> str:
     return f"{value.value:.3f}{between}"
 
 
-def direction(test: Comparison) -> str:
-    """What an interval allows to say."""
-    if test.low > 0 or test.high < 0:
-        return "higher" if test.difference > 0 else "lower"
-    return "no difference shown"
-
-
-def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list[str]:
+def verdict(groups: Sequence[Group], tests: Sequence[Paired], family: Family, seed: int) -> list[str]:
     """The first paragraph: differences with intervals, then what the alignment is worth beside its baseline."""
-    sentences = [_test_sentence(test) for test in tests]
+    sentences = [_test_sentence(test, rulings) for test, rulings in zip(tests, family.rulings, strict=True)]
     if not tests:
         scores = classification(groups[0], seed)
         sentences.append(
@@ -111,57 +136,61 @@ def verdict(groups: Sequence[Group], tests: Sequence[Paired], seed: int) -> list
             f"(balanced {number(scores['balanced_accuracy'])})."
         )
     sentences.append(" ".join(_baseline_sentence(group, seed) for group in groups))
-    pairs = {len(test.pairs) for test in tests}
-    if pairs == {2}:
-        sentences.append("Two seeds leave the interval over seeds very wide; five make it useful.")
-    if pairs == {1}:
+    sentences += [sentence for test in tests if (sentence := seeds_sentence(test))]
+    if any(len(test.pairs) == 1 for test in tests):
         sentences.append(
-            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; "
-            "train more seeds (--run.seed 1, 2, …) and give all run folders to this command."
+            "Each recipe was trained once here. The intervals cover the choice of faces, not the luck of a training; how many seeds "
+            "a claim would need cannot be told from one. Train more (--run.seed 1, 2, …) and give all run folders to this command."
         )
     return sentences
 
 
-def _test_sentence(test: Paired) -> str:
-    parts = [_part(test.differences["accuracy"])]
-    if "att_cos" in test.differences:
-        parts.append(_part(test.differences["att_cos"]))
+def _test_sentence(test: Paired, rulings: Mapping[str, Ruling]) -> str:
+    names = [name for name in ("accuracy", "att_cos") if name in test.differences]
+    parts = [_part(test.differences[name], rulings[name]) for name in names]
     seeds = f" over {len(test.pairs)} seeds" if len(test.pairs) > 1 else ""
-    tail = (
-        ""
-        if "att_cos" in test.differences
-        else " Their alignment is measured against different cues and is not compared."
-    )
+    tail = "" if "att_cos" in names else " Their alignment is measured against different cues and is not compared."
     return (
         f"{test.other.name} against {test.base.name}{seeds}, on the same {test.faces} faces: {'; '.join(parts)}.{tail}"
     )
 
 
-def _part(difference: Difference) -> str:
-    test, seeds = difference.faces, difference.seeds
+def _part(difference: Difference, ruling: Ruling) -> str:
+    test = difference.test
     name = difference.title.replace(", last layer", "")
-    text = f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)}"
-    if seeds is not None:
-        text += f" over faces, {interval(seeds.low, seeds.high, sign=True)} over seeds"
-    return f"{text} ({direction(seeds or test)})"
+    what = over(difference.faces) + (f" and {difference.seeds.n} seeds" if difference.seeds else "")
+    return f"{name} difference {signed(test.difference)} {interval(test.low, test.high, sign=True)} over {what} ({ruling.word})"
 
 
-def strongest_baseline(group: Group, kind: str) -> tuple[str, float] | None:
-    """Key in BASELINES and score of the baseline that is hardest to beat."""
-    baselines = [(name, alignment(group, name, kind).value) for name in BASELINES]
-    known = [(title, value) for title, value in baselines if value is not None]
-    return max(known, key=lambda entry: entry[1]) if known else None
+def over(test: Comparison) -> str:
+    """What was resampled: `12 people` or `400 faces`."""
+    return f"{test.clusters} {'people' if test.grouped else 'faces'}"
+
+
+def class_mean_of(group: Group, map_: str) -> str | None:
+    """Key of the class-mean baseline that a map is read against; None for a row that has none."""
+    found = group.first.results["excess"].get(map_)
+    return found["over"] if found else None
 
 
 def _baseline_sentence(group: Group, seed: int) -> str:
-    baseline = strongest_baseline(group, "cosine")
-    own = alignment(group, group.first.last_layer, "cosine")
-    other = alignment(group, "mismatched:other_class", "cosine").value
-    if baseline is None or own.value is None:
+    last = group.first.last_layer
+    row = class_mean_of(group, last)
+    own, other = alignment(group, last, "cosine"), alignment(group, "mismatched:other_class", "cosine").value
+    blind = alignment(group, row, "cosine").value if row else None
+    if row is None or blind is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    place = f"{_place(group, baseline[0], seed)} the {BASELINES[baseline[0]][0]} ({baseline[1]:.3f})"
-    text = f"Attention of {group.name} scores {own.value:.3f}, {place}"
-    return text + (f", and {other:.3f} against another expression's cue." if other is not None else ".")
+    test = beyond(group, row, "cosine", seed)
+    place = _place(group, row, seed)
+    text = f"Attention of {group.name} scores {own.value:.3f}, {place} the class-mean cue ({blind:.3f}), which never saw the face"
+    if test is not None:
+        text += f" (excess {signed(test.difference)} {interval(test.low, test.high, sign=True)})"
+    if other is not None:
+        perfect = alignment(group, "mismatched:other_class:perfect", "cosine").value
+        text += (
+            f"; against another expression's cue it scores {other:.3f}, where a perfect map scores {perfect or 0:.3f}"
+        )
+    return f"{text}."
 
 
 def _place(group: Group, baseline: str, seed: int) -> str:

@@ -1,0 +1,100 @@
+"""Whole clusters drawn with replacement: the one resampling behind every interval and every paired test.
+
+A cluster is a person, or a picture where nobody is known. Equal numbers of clusters, draws and seed give the same draws, so
+that the interval of a score and the test of a difference rest on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.errors import DataError
+
+Array = npt.NDArray[np.float64]
+_CHUNK = 4_000_000  # drawn clusters held at once
+_KEPT = 64_000_000  # bytes of draws that are kept for the next score of the same faces
+
+
+def people(subjects: npt.ArrayLike) -> npt.NDArray[np.int64] | None:
+    """(N,) cluster of each face from names of subjects; None where no name is known.
+
+    An empty name is an unknown person, who is a cluster of one face.
+    """
+    names = np.asarray(subjects).astype(str)
+    if names.ndim != 1:
+        raise DataError(f"subjects have shape {names.shape}; expected a name a face, (N,).")
+    if not (names != "").any():
+        return None
+    known, index = np.unique(names, return_inverse=True)
+    alone = names == ""
+    index = index.astype(np.int64)
+    index[alone] = len(known) + np.arange(int(alone.sum()))
+    return np.unique(index, return_inverse=True)[1].astype(np.int64)
+
+
+def clusters_of(n: int, groups: npt.ArrayLike | None) -> tuple[npt.NDArray[np.int64], bool]:
+    """(N,) cluster of each value from 0 on, and whether they are groups; DataError where groups do not fit.
+
+    One group alone cannot be resampled: then each value is its own cluster, and the second answer is False.
+    """
+    if groups is None:
+        return np.arange(n), False
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise DataError(f"groups have shape {names.shape}, scores ({n},); expected one group a score.")
+    known, index = np.unique(names, return_inverse=True)
+    if len(known) < 2 or len(known) == n:
+        return np.arange(n), False
+    return index.astype(np.int64), True
+
+
+def cluster_totals(columns: Array, clusters: npt.NDArray[np.int64]) -> Array:
+    """Sums of the columns (N, C) over each cluster, (G, C)."""
+    count = int(clusters.max()) + 1
+    if count == len(clusters) and (clusters == np.arange(count)).all():
+        return columns
+    return np.stack([np.bincount(clusters, weights=column, minlength=count) for column in columns.T], axis=1)
+
+
+def resampled(totals: Array, statistic: Callable[[Array], Array], draws: int, seed: int) -> Array:
+    """(draws,) statistic of the totals (G, C) of G clusters drawn with replacement; it gets sums (d, C) and gives (d,)."""
+    return np.concatenate([statistic(weights @ totals) for weights in _weights(len(totals), draws, seed)])
+
+
+def effective_clusters(shares: Array) -> float:
+    """How many equal clusters carry as much as clusters with these shares (G,) of a mean; at least 2.
+
+    (sum w^2)^2 / sum w^4: Satterthwaite's (1946) degrees of freedom of a sum of squares whose terms weigh w^2, plus one for
+    the mean. Equal shares give G; one person with half of all faces gives hardly more than one.
+    """
+    squares = np.square(shares)
+    return max(2.0, float(squares.sum() ** 2 / np.square(squares).sum()))
+
+
+def _weights(clusters: int, draws: int, seed: int) -> Iterator[Array]:
+    """How often each cluster is drawn, (d, G) a time."""
+    if clusters * draws <= _KEPT:
+        whole = _kept_weights(clusters, draws, seed)
+        step = max(1, _CHUNK // clusters)
+        for start in range(0, draws, step):
+            yield whole[start : start + step].astype(np.float64)
+    else:
+        yield from (part.astype(np.float64) for part in _drawn(clusters, draws, seed))
+
+
+@lru_cache(maxsize=2)
+def _kept_weights(clusters: int, draws: int, seed: int) -> npt.NDArray[np.uint16]:
+    return np.concatenate(list(_drawn(clusters, draws, seed)))
+
+
+def _drawn(clusters: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.uint16]]:
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // clusters)
+    for start in range(0, draws, step):
+        d = min(step, draws - start)
+        rows = rng.integers(clusters, size=(d, clusters)) + clusters * np.arange(d)[:, None]
+        yield np.bincount(rows.ravel(), minlength=d * clusters).reshape(d, clusters).astype(np.uint16)
