@@ -67,7 +67,7 @@ def face(expression: str, track: int | None, unit: float, abstained: bool = Fals
     named = {"Anger": 0.2, "Fear": 0.2} | {expression: 0.8}
     return FacePrediction(
         1, (0, 0, 9, 9), None, 1.0, named, expression, 0.8, abstained, "aligned", np.zeros((8, 8, 3), np.uint8),
-        np.eye(2, 3), {"AU12": unit, "AU45": float(unit > 0.5)}, None, None, track,
+        np.eye(2, 3), action_units={"AU12": unit, "AU45": float(unit > 0.5)}, track=track,
     )  # fmt: skip
 
 
