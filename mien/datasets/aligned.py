@@ -17,7 +17,7 @@ from mien.data.arrow import Skipped
 from mien.data.framing import framing_of
 from mien.data.store import Store, open_store
 from mien.datasets.synthetic_store import open_synthetic, record_of
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.faces.align import move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray, Record
@@ -26,19 +26,24 @@ SEED, FRACTION = 0, 0.1
 """Of the validation part, as `mien train` carves it out at run.seed 0 and data.valid_fraction 0.1."""
 SYNTHETIC = "synthetic/"
 """Ids of synthetic faces begin with it."""
+WHOLE = "whole/"
+"""Ids of training faces that are there unaligned, too."""
 
 
-def records(root: Path, synthetic: Path | None = None) -> Iterator[Record | Skipped]:
+def records(root: Path, synthetic: Path | None = None, whole: float = 0.0) -> Iterator[Record | Skipped]:
     """Faces of the store `root`, turned, scaled and shifted so that their five points lie on the median training face's.
 
     Borders are repeated; a face without landmarks stays as it is. Splits are those of protocol strict at run.seed 0: its
     validation part becomes an official one, and training faces that it leaves out are skipped. All faces of `synthetic`, a
-    store of `mien synthesize`, are laid on the same points and join the training part.
+    store of `mien synthesize`, are laid on the same points and join the training part. A share `whole` of the training
+    faces, chosen at random, joins it unaligned too, so that a net knows the pictures in which no face is found.
 
     Raises:
         DataError: `root` has no landmarks or no training part, or `synthetic` is no store of synthetic faces.
 
     """
+    if not 0 <= whole <= 1:
+        raise UsageError(f"--whole {whole:g} must lie between 0 and 1.")
     store = open_store(Path(root))
     parts = folds.strict(store, SEED, FRACTION)
     points, size = framing_of(store, parts.train).points, store.info.size
@@ -54,6 +59,10 @@ def records(root: Path, synthetic: Path | None = None) -> Iterator[Record | Skip
             yield align_record(record._replace(split=split[i]), target, size)
         else:
             yield Skipped(record.id, "the same picture, or one that looks alike, is a test or validation face")
+    chosen = np.random.default_rng(SEED).permutation(parts.train)[: round(whole * len(parts.train))]
+    for i in np.sort(chosen):
+        record = record_of(store, int(i))
+        yield record._replace(id=f"{WHOLE}{record.id}", split="train")
     yield from store.skipped
     for i in range(0 if faces is None else len(faces)):
         record = record_of(cast(Store, faces), i)

@@ -57,6 +57,7 @@ def prepare(
     first_frame: int | None = None,
     subject_leak: bool = False,
     synthetic: Path | None = None,
+    whole: float | None = None,
     replace: bool = False,
     workers: int | None = None,
 ) -> Store:
@@ -103,16 +104,16 @@ def prepare(
         first_frame: disfa only: number of the first picture file, 0 or 1; told by all subjects together by default.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
         synthetic: fitted only: store of mien synthesize whose faces join the training part.
+        whole: aligned only: share of the training faces that join it unaligned, too.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
     reader = _reader(dataset, align)
     own = _without_none({
-        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns,
-        "labels": labels, "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units,
-        "au_scale": au_scale, "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None,
-        "synthetic": synthetic,
+        "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns, "labels": labels,
+        "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale,
+        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)

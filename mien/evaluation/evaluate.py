@@ -177,6 +177,7 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
         "label": plan.labels[plan.rows],
         **({"voted": voted} if (voted >= 0).any() else {}),
         "probabilities": collected.probabilities,
+        **({} if collected.voted_probabilities is None else {"voted_probabilities": collected.voted_probabilities}),
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
         **({} if collected.theta is None else {"theta": collected.theta}),

@@ -42,6 +42,7 @@ def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
 def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], seed: int) -> dict[str, Any]:
     """Everything of results.json that follows from the faces: recognition, alignment, classes, errors."""
     labels, predicted = faces["label"], faces["probabilities"].argmax(1)
+    voting = faces.get("voted_probabilities", faces["probabilities"])  # of two heads each answers its own question
     persons = people(faces["subject"]) if "subject" in faces else None
     scores = alignment_of(faces)
     alignment = {
@@ -56,7 +57,7 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
         "faces_with_cue": int(faces["valid"].sum()),
         "classification": classification_scores(faces["probabilities"], labels, classes, persons, seed=seed),
         **(
-            {"votes": classification_scores(faces["probabilities"], faces["voted"], classes, persons, seed=seed)}
+            {"votes": classification_scores(voting, faces["voted"], classes, persons, seed=seed)}
             if "voted" in faces
             else {}
         ),
