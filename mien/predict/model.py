@@ -30,13 +30,9 @@ from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
-<<<<<<< HEAD
-from mien.predict.units import NOT_KNOWN, FaceUnits, NetUnits, PointUnits, UnitSource, spread
-from mien.predict.videos import predict_video
-=======
 from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.videos import predict_video
 from mien.predict.views import check_views
->>>>>>> main
 from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
 from mien.training import checkpoint
