@@ -71,7 +71,8 @@ def predict(
         calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: labels); by
             default the run's calibration.json.
         any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
-        neutral: photo of the neutral face of the one person in all pictures; action units are then relative to it.
+        neutral: photo of the neutral face of the one person in all pictures, or a video whose quietest two seconds stand for it;
+            action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera 1.
 
