@@ -89,8 +89,8 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
         return Number(scores[score.kind], *scores[f"{score.kind}_interval"])
     if score.of == "excess":
         beyond = results.get("excess", {}).get(map_of(results, entry, score))
-        found = beyond["scores"][score.kind] if beyond else {"class_mean": None}
-        return Number(found["class_mean"], *found["interval"]) if found["class_mean"] is not None else Number(None)
+        own = beyond["scores"][score.kind] if beyond else None
+        return Number(own["class_mean"], *own["interval"]) if own and own["class_mean"] is not None else Number(None)
     found = results["alignment"].get(map_of(results, entry, score), {}).get(score.kind, {"class_mean": None})
     return Number(found["class_mean"], *found["interval"]) if found["class_mean"] is not None else Number(None)
 
