@@ -19,13 +19,14 @@ from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatche
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
 from mien.explain import cam, evidence, explain_with_output
-from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
-from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
+from mien.metrics.alignment import cam_scores
+from mien.metrics.faithfulness import PARTS, TWINS, deletion_insertion, map_similarity, randomised
 from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
 from mien.training.cues import cues_for
+from mien.training.fit import attention, attention_fit, trained_fit
 from mien.training.guidance import trained_maps
 from mien.training.guides import guides_of
 
@@ -47,6 +48,8 @@ class Collected(NamedTuple):
     valid_predicted: npt.NDArray[np.bool_]
     """So have both the true and the predicted class."""
     scores: FaceScores
+    valid_own: dict[str, npt.NDArray[np.bool_]]
+    """Trained attribution -> (N,) faces that have its own cue."""
     class_maps: dict[str, FloatArray]
     """Map name -> (K, H, W) mean over the faces of each class."""
     face_maps: dict[str, np.ndarray]
@@ -101,6 +104,7 @@ def collect(plan: Plan) -> Collected:
         known,
         joined(both, back),
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        {},
         {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
         {name: joined(parts, back) for name, parts in small.items()},
         joined(thetas, back) if thetas else None,
@@ -110,7 +114,7 @@ def collect(plan: Plan) -> Collected:
 def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue) -> Scores:
     """Attention of every layer, every method, baselines, ceiling, mismatched cues; `said` is the cue of the predicted class."""
     count, answers = len(output.features), output.logits.argmax(1)
-    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
+    scores = {f"layer-{k + 1}": attention_fit(output, k, cue) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
@@ -118,11 +122,6 @@ def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor
     scores |= baseline_scores(plan, batch, output, cue, said)
     scores |= mismatched_scores(plan, batch, attention(output, -1), answers, cue)
     return scores | segmentation_scores(plan, output, cue)
-
-
-def attention(output: Output, layer: int) -> Tensor:
-    """(B, 1, h, w) channel mean of a layer (index into features), as it lies on the input picture."""
-    return maps.to_input(maps.channel_mean(output.features[layer]), output.theta)
 
 
 def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
@@ -141,14 +140,22 @@ def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
     return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
 
 
+class Faithful(NamedTuple):
+    """Scores of FAITHFULNESS on a few faces."""
+
+    scores: FaceScores
+    """Of `randomised_...` the mean over the random nets where the similarity is defined; NaN where it is for none."""
+    twins: FaceScores
+    """Map -> `randomised_...` -> (TWINS, N) similarity to the map of each random net, NaN where undefined."""
+
+
 @torch.no_grad()
-def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
+def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> Faithful:
     """Scores of FAITHFULNESS of the last layer's attention and of every method on `rows`, baselines of the first two.
 
-    Maps are of the true class. Similarities to the maps of randomised models are Pearson correlations.
+    Maps are of the true class. Similarities to the maps of TWINS randomised models are those of `map_similarity`.
     """
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    twins = {part: randomised(plan.model, part, plan.seed) for part in PARTS}
     # One noise picture for all faces at the size of a coarse layer: a score does not depend on the batch.
     noise = torch.rand((1, 1, 7, 7), generator=torch.Generator().manual_seed(plan.seed)).to(plan.device)
 
@@ -156,27 +163,45 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
         output: Output = plan.model(images, guide=guide)
         return output.logits.float().softmax(1)
 
-    def looks(model: nn.Module, part: Batch) -> dict[str, Tensor]:
-        output, raw = explain_with_output(
-            model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
-        )
-        shown = {f"layer-{len(output.features)}": attention(output, -1)}
-        return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
-
-    loader = plan.loader(rows)
+    loader, every = plan.loader(rows), []
     for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
-        own = looks(plan.model, part)
+        own = looks(plan, plan.model, part)
+        every.append({name: map_.cpu() for name, map_ in own.items()})
         plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
         baselines = {"baseline:random": noise.expand(len(plain), -1, -1, -1), "baseline:centre": controls.centre(plain)}
         for name, map_ in {**own, **baselines}.items():
             seen = partial(probability, part.guide)
             add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
-        for which, twin in twins.items():
-            for name, map_ in looks(twin, part).items():
-                similarity = maps.pearson(maps.min_max(map_), maps.min_max(own[name]))
-                add(scores[name], {f"randomised_{which}": similarity})
-    everything = np.arange(len(rows))
-    return {name: {kind: joined(v, everything) for kind, v in kinds.items()} for name, kinds in scores.items()}
+    found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
+    twins: FaceScores = {name: {} for name in every[0]}
+    for which in PARTS:
+        alike = [similarities(plan, rows, every, which, plan.seed + number) for number in range(TWINS)]
+        for name in twins:
+            values = np.stack([one[name] for one in alike])
+            twins[name][f"randomised_{which}"] = values
+            count = np.isfinite(values).sum(0)
+            mean = np.where(count > 0, np.nansum(values, axis=0) / count.clip(1), np.nan)
+            found[name][f"randomised_{which}"] = mean.astype(np.float32)
+    return Faithful(found, twins)
+
+
+def looks(plan: Plan, model: nn.Module, part: Batch) -> dict[str, Tensor]:
+    """Attention of the last layer and the map of every method for the true class, as they are scored."""
+    output, raw = explain_with_output(model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide)
+    shown = {f"layer-{len(output.features)}": attention(output, -1)}
+    return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
+
+
+def similarities(
+    plan: Plan, rows: IntArray, own: list[dict[str, Tensor]], which: str, seed: int
+) -> dict[str, FloatArray]:
+    """Map -> (N,) similarity of the net's maps, `own` batch by batch, to those of one random twin."""
+    twin = randomised(plan.model, which, seed)
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    for part, maps_ in zip(map(plan.shown, plan.loader(rows)), own, strict=True):
+        for name, map_ in looks(plan, twin, part).items():
+            found[name].append(map_similarity(maps_[name], map_.cpu()))
+    return {name: torch.cat(values).numpy() for name, values in found.items()}
 
 
 def member(batch: Batch, classes: int) -> Tensor:
@@ -195,8 +220,10 @@ def joined(parts: list[Tensor], order: npt.NDArray[np.int64]) -> np.ndarray:
     return np.asarray(torch.cat(parts).numpy()[order])
 
 
-def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
+def guided_scores(plan: Plan, run: Path | None = None) -> tuple[FaceScores, dict[str, npt.NDArray[np.bool_]]]:
     """Scores of the attributions that a run was trained with, each against its own cue, where the layers' do not tell.
+
+    Also name -> (N,) bool: faces that have this cue.
 
     Beside each stand its own class-mean baseline, of the true class where the attribution is that of its logit, of the
     predicted class for an activation, and its ceiling. Class-mean cues are kept in the folder `run`, where one is given.
@@ -205,6 +232,7 @@ def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
     guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.has_own_score]
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     references: dict[str, ClassCues] = {}
+    valid: dict[str, list[Tensor]] = defaultdict(list)
     loader = plan.loader(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
         size = (part.images.shape[-2], part.images.shape[-1])
@@ -218,10 +246,12 @@ def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
                 references[seen.name] = kept_class_cues(
                     file, own, plan.store, plan.labels, plan.reference_rows, h, plan.device
                 )
-            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+            valid[seen.name].append(cue.valid.cpu())
+            add(scores[seen.name], trained_fit(seen, cue))
             labels = (
                 output.logits.argmax(1) if seen.name.partition(":")[2].startswith("activation") else part.expressions
             )
             for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue).items():
                 add(scores[name], values)
-    return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
+    found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
+    return found, {name: torch.cat(parts).numpy() for name, parts in valid.items()}
