@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mien import maps
-from mien.cues import controls
 from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
 from mien.explain import cam, evidence, explain_with_output
 from mien.metrics.alignment import cam_scores
-from mien.metrics.faithfulness import PARTS, TWINS, deletion_insertion, map_similarity, randomised
 from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, Output, scheme_classes
 from mien.training.cues import cues_for
 from mien.training.fit import attention, attention_fit, trained_fit
 from mien.training.guidance import trained_maps
@@ -43,6 +40,9 @@ class Collected(NamedTuple):
     """Everything of one pass over the split, one row a face."""
 
     probabilities: FloatArray
+    """Of two heads those of the labels'."""
+    voted_probabilities: FloatArray | None
+    """(N, K) of the votes' head, where there are two; None with one."""
     valid: npt.NDArray[np.bool_]
     """The true class has a cue on this face."""
     valid_predicted: npt.NDArray[np.bool_]
@@ -65,7 +65,7 @@ def collect(plan: Plan) -> Collected:
     One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
     """
     classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, valid, both, thetas = [], [], [], []
+    probabilities, voted, valid, both, thetas = [], [], [], [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
@@ -76,7 +76,10 @@ def collect(plan: Plan) -> Collected:
         output, raw = explain_with_output(
             plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
         )
-        probabilities.append(output.logits.float().softmax(1).cpu())
+        if output.label_logits is not None:
+            voted.append(output.logits.float().softmax(1).cpu())
+        answer = output.logits if output.label_logits is None else output.label_logits
+        probabilities.append(answer.float().softmax(1).cpu())
         cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
         if output.theta is not None:
             thetas.append(output.theta.float().cpu())
@@ -101,6 +104,7 @@ def collect(plan: Plan) -> Collected:
 
     return Collected(
         joined(probabilities, back),
+        joined(voted, back) if voted else None,
         known,
         joined(both, back),
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
@@ -138,70 +142,6 @@ def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
         "baseline:class_mean_predicted": maps.otsu_region(reference.of(output.logits.argmax(1))),
     }
     return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
-
-
-class Faithful(NamedTuple):
-    """Scores of FAITHFULNESS on a few faces."""
-
-    scores: FaceScores
-    """Of `randomised_...` the mean over the random nets where the similarity is defined; NaN where it is for none."""
-    twins: FaceScores
-    """Map -> `randomised_...` -> (TWINS, N) similarity to the map of each random net, NaN where undefined."""
-
-
-@torch.no_grad()
-def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> Faithful:
-    """Scores of FAITHFULNESS of the last layer's attention and of every method on `rows`, baselines of the first two.
-
-    Maps are of the true class. Similarities to the maps of TWINS randomised models are those of `map_similarity`.
-    """
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    # One noise picture for all faces at the size of a coarse layer: a score does not depend on the batch.
-    noise = torch.rand((1, 1, 7, 7), generator=torch.Generator().manual_seed(plan.seed)).to(plan.device)
-
-    def probability(guide: Tensor | None, images: Tensor) -> Tensor:
-        output: Output = plan.model(images, guide=guide)
-        return output.logits.float().softmax(1)
-
-    loader, every = plan.loader(rows), []
-    for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
-        own = looks(plan, plan.model, part)
-        every.append({name: map_.cpu() for name, map_ in own.items()})
-        plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
-        baselines = {"baseline:random": noise.expand(len(plain), -1, -1, -1), "baseline:centre": controls.centre(plain)}
-        for name, map_ in {**own, **baselines}.items():
-            seen = partial(probability, part.guide)
-            add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
-    found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
-    twins: FaceScores = {name: {} for name in every[0]}
-    for which in PARTS:
-        alike = [similarities(plan, rows, every, which, plan.seed + number) for number in range(TWINS)]
-        for name in twins:
-            values = np.stack([one[name] for one in alike])
-            twins[name][f"randomised_{which}"] = values
-            count = np.isfinite(values).sum(0)
-            mean = np.where(count > 0, np.nansum(values, axis=0) / count.clip(1), np.nan)
-            found[name][f"randomised_{which}"] = mean.astype(np.float32)
-    return Faithful(found, twins)
-
-
-def looks(plan: Plan, model: nn.Module, part: Batch) -> dict[str, Tensor]:
-    """Attention of the last layer and the map of every method for the true class, as they are scored."""
-    output, raw = explain_with_output(model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide)
-    shown = {f"layer-{len(output.features)}": attention(output, -1)}
-    return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
-
-
-def similarities(
-    plan: Plan, rows: IntArray, own: list[dict[str, Tensor]], which: str, seed: int
-) -> dict[str, FloatArray]:
-    """Map -> (N,) similarity of the net's maps, `own` batch by batch, to those of one random twin."""
-    twin = randomised(plan.model, which, seed)
-    found: dict[str, list[Tensor]] = defaultdict(list)
-    for part, maps_ in zip(map(plan.shown, plan.loader(rows)), own, strict=True):
-        for name, map_ in looks(plan, twin, part).items():
-            found[name].append(map_similarity(maps_[name], map_.cpu()))
-    return {name: torch.cat(values).numpy() for name, values in found.items()}
 
 
 def member(batch: Batch, classes: int) -> Tensor:

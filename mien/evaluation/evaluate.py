@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +14,16 @@ import torch
 
 from mien.config import GUIDED_KINDS, Recipe
 from mien.cues.identity import drawn_numbers
+from mien.data.framed import FramedStore, framed_as
+from mien.data.framing import Framing
 from mien.data.labels import labels_of, voted_labels
 from mien.data.masking import LEAK, Masking, label_leak, make_masking
 from mien.data.observed import open_faces
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.evaluation.baselines import BASELINES, MISMATCHED
-from mien.evaluation.collect import Collected, FaceScores, collect, collect_faithfulness, guided_scores
+from mien.evaluation.collect import Collected, collect, guided_scores
+from mien.evaluation.faithful import faithfulness_of
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import MOST, kept_class_cues, others_of
 from mien.evaluation.scores import face_facts, score_faces
@@ -29,11 +31,9 @@ from mien.evaluation.seen import scored_in_training
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.files import write_atomic, write_npz
-from mien.metrics.alignment import class_mean, summarise
-from mien.metrics.faithfulness import FAITHFULNESS, STEPS, TWINS
-from mien.metrics.resampling import people
+from mien.metrics.faithfulness import FAITHFULNESS, STEPS
 from mien.models import Classifier
-from mien.schema import FloatArray, IntArray, scheme_classes
+from mien.schema import IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.cues import mean_of_cue
 from mien.training.session import split_rows
@@ -65,8 +65,9 @@ def evaluate(
     Args:
         run: run folder of `mien train`.
         split: which part of the store; test unless said otherwise.
-        store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
-            the baseline of the mean cue is that of the scored faces themselves.
+        store: another store than the recipe's, for example a moved or a foreign one. Faces of a foreign one that have landmarks
+            are aligned with the run's training faces first, as those of a photo. Where it has no training faces, the baseline
+            of the mean cue is that of the scored faces themselves.
         methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
             grad_cam_pp, layer_cam, attention, ts_cam, rollout that fit the model, and grad_input with a cue of landmarks.
         samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
@@ -86,6 +87,7 @@ def evaluate(
         recipe = replace(recipe, data=replace(recipe.data, store=store, action_units=None))
     faces = open_faces(recipe.data.store, recipe.data.action_units)
     recipe = recipe_on(faces, recipe, env)
+    faces = in_framing(faces, env)
     if recipe.data.protocol == "complete" and split != "train" and faces.fingerprint == env.get("store_fingerprint"):
         raise UsageError(
             f"{run} was trained on every face of this store (protocol complete); score it on another --store."
@@ -122,6 +124,21 @@ def evaluate(
         print_classes(results)
     print(f"written to {run / f'results{suffix}.json'}")
     return results
+
+
+def in_framing(faces: Store, env: dict[str, Any]) -> Store:
+    """Faces of another store than that of the training as the run's own lie in their pictures, and a line that says so."""
+    if faces.fingerprint == env.get("store_fingerprint", faces.fingerprint) or not env.get("framing"):
+        return faces
+    framed = framed_as(faces, Framing(**env["framing"]))
+    if isinstance(framed, FramedStore):
+        known = sum(matrix is not None for matrix in framed.placements)
+        print(
+            f"mien: {known} of {len(faces)} faces of {faces.path} are aligned with the run's training faces, as mien predict does; "
+            f"{len(faces) - known} without landmarks are their whole picture.",
+            file=sys.stderr,
+        )
+    return framed
 
 
 def masking_of(
@@ -182,6 +199,7 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
         "label": plan.labels[plan.rows],
         **({"voted": voted} if (voted >= 0).any() else {}),
         "probabilities": collected.probabilities,
+        **({} if collected.voted_probabilities is None else {"voted_probabilities": collected.voted_probabilities}),
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
         **{f"valid:{name}": values for name, values in collected.valid_own.items()},
@@ -201,6 +219,7 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
+        **({"framing": plan.store.framing._asdict()} if isinstance(plan.store, FramedStore) else {}),
         "synthetic_source": plan.store.info.notes.get("synthetic_source"),
         "classes": list(classes),
         "guidance": {
@@ -236,45 +255,6 @@ def drawn_cue(plan: Plan) -> dict[str, Any]:
     return {
         "drawn": drawn_numbers(recipe.cue, recipe.data.scheme),
         "action_units": hashlib.sha256(np.nan_to_num(units, nan=-1).tobytes()).hexdigest() if observed else None,
-    }
-
-
-def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) -> tuple[FaceScores, dict[str, Any]]:
-    """Per-face scores, NaN for faces that were not scored, and their summary.
-
-    Faces without a similarity to a random net, whose map or the net's own is flat, are left out of its mean and counted.
-    """
-    chosen = np.sort(np.random.default_rng(plan.seed).permutation(len(plan.rows))[:faces])
-    found = collect_faithfulness(plan, plan.rows[chosen], steps)
-    labels, classes = plan.labels[plan.rows[chosen]], scheme_classes(plan.recipe.data.scheme)
-    predicted = collected.probabilities[chosen].argmax(1)
-    persons = people(face_facts(plan.store, plan.rows[chosen])["subject"])
-    summary: dict[str, dict[str, Any]] = defaultdict(dict)
-    for name, kinds in found.scores.items():
-        for kind, values in kinds.items():
-            defined = np.isfinite(values) | (kind not in found.twins.get(name, {}))
-            scores = summarise({kind: values}, labels, predicted, defined, classes, persons, seed=plan.seed)["scores"]
-            summary[name][kind] = {**scores[kind], **over_twins(found.twins.get(name, {}).get(kind), labels)}
-
-    def spread(values: FloatArray) -> FloatArray:
-        wide = np.full(len(plan.rows), np.nan, dtype=np.float32)
-        wide[chosen] = values
-        return wide
-
-    per_face = {name: {kind: spread(values) for kind, values in kinds.items()} for name, kinds in found.scores.items()}
-    return per_face, {"faces": len(chosen), "steps": steps, "twins": TWINS, "scores": dict(summary)}
-
-
-def over_twins(values: FloatArray | None, labels: IntArray) -> dict[str, Any]:
-    """Of similarities (TWINS, N): class mean for each random net, their standard deviation, faces without any similarity."""
-    if values is None:
-        return {}
-    means = [class_mean(row, labels, np.isfinite(row)) for row in values]
-    known = [mean for mean in means if mean is not None]
-    return {
-        "each": means,
-        "deviation": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        "undefined": int((~np.isfinite(values).any(axis=0)).sum()),
     }
 
 
@@ -326,6 +306,12 @@ def print_results(results: dict[str, Any]) -> None:
         f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
         f"ECE {scores['calibration_error']:.4f}"
     )
+    if "end_to_end" in results:
+        whole = results["end_to_end"]
+        print(
+            f"from photo to label, {whole['not_found']} faces that were not found counted as wrong: accuracy "
+            f"{whole['accuracy']:.4f}, balanced {whole['balanced_accuracy']:.4f}"
+        )
     if "votes" in results:
         votes = results["votes"]
         print(
