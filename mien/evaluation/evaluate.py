@@ -183,6 +183,8 @@ def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tu
     usual = (*DEFAULT_METHODS, *TOKEN_MAPS)
     if recipe.cue.kind == "landmarks":  # the attribution of PAL, for nets that were trained without it too
         usual = (*usual, "grad_input")
+    if recipe.data.protocol == "paper":
+        usual = (*usual, "grad_cam_pp_as_coded")
     names = fitting(model, image, usual, guide)
     left = [name for name in DEFAULT_METHODS if name not in names]
     if left:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mien import maps
-from mien.metrics.alignment import alignment_scores, attention_scores
+from mien.metrics.alignment import Resize, alignment_scores, attention_scores
 from mien.schema import Cue, Output
 from mien.training.guidance import TrainedMap
 
@@ -19,11 +19,14 @@ def attention(output: Output, layer: int) -> Tensor:
     return maps.to_input(maps.channel_mean(output.features[layer]), output.theta)
 
 
-def attention_fit(output: Output, layer: int, cue: Cue) -> dict[str, Tensor]:
-    """All alignment scores, (B,) each, of a layer's attention against a cue at the size of the picture; its cosine is ATT-COS."""
-    return attention_scores(attention(output, layer), cue.maps)
+def attention_fit(output: Output, layer: int, cue: Cue, resize: Resize) -> dict[str, Tensor]:
+    """All alignment scores, (B,) each, of a layer's attention against a cue at the size of the picture; its cosine is ATT-COS.
+
+    `resize` is that of the cue (`mien.cues.map_resize`).
+    """
+    return attention_scores(attention(output, layer), cue.maps, resize)
 
 
-def trained_fit(seen: TrainedMap, cue: Cue) -> dict[str, Tensor]:
+def trained_fit(seen: TrainedMap, cue: Cue, resize: Resize) -> dict[str, Tensor]:
     """The same of an attribution that the net was trained with, against its own cue."""
-    return alignment_scores(maps.shift_to_zero(seen.maps), cue.maps)
+    return alignment_scores(maps.shift_to_zero(seen.maps), cue.maps, resize)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mien.config import Recipe
+from mien.cues import map_resize
 from mien.data.labels import voted_labels
 from mien.data.loader import Loader
 from mien.errors import DataError
@@ -56,7 +57,9 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
                 cue = cues_for(replace(plain, cue=config), batch, [size], [None], 0, 0)[0]
                 if sum(kept.maps.nbytes for kept in session.drawn.values()) < KEPT_BYTES:
                     session.drawn[number, k] = cue
-            score = trained_fit(looks[k - 1], cue)["pearson"] if k else attention_fit(output, -1, cue)["cosine"]
+            as_cue = map_resize(config)
+            own = trained_fit(looks[k - 1], cue, as_cue) if k else attention_fit(output, -1, cue, as_cue)
+            score = own["pearson" if k else "cosine"]
             aligned[name].append(torch.stack([score, cue.valid.to(score.dtype)]).cpu())
     model.train(training)
     voted = torch.cat(logits)
