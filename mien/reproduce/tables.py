@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mien.metrics.intervals import paired_seeds
 from mien.report.numbers import Number, over_seeds
+from mien.report.runs import same_yardstick
 from mien.reproduce.grids import Entry
 
 Results = dict[str, Any]
@@ -124,9 +125,14 @@ def over_runs(numbers: Sequence[Number]) -> Number:
 def difference(
     base: Mapping[int, Results], own: Mapping[int, Results], entry: Entry, score: Score
 ) -> dict[str, float | int | None] | None:
-    """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds."""
+    """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds.
+
+    None for an alignment score where both were measured against different cues.
+    """
     pairs = [
-        (read(base[seed], entry, score).value, read(own[seed], entry, score).value) for seed in own if seed in base
+        (read(base[seed], entry, score).value, read(own[seed], entry, score).value)
+        for seed in own
+        if seed in base and (score.of == "classification" or same_yardstick(base[seed], own[seed]))
     ]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not known:
