@@ -31,6 +31,7 @@ from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
 from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.videos import predict_video
 from mien.predict.views import check_views
 from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
@@ -197,6 +198,8 @@ class FaceModel:
             batch,
         )
 
+    predict_video = predict_video
+
     @staticmethod
     def _stream(
         pictures: Iterable[Found],
@@ -330,7 +333,8 @@ def load(
             by default the run's calibration.json.
         any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
             was measured (docs/predict.md); by default the model abstains on these.
-        neutral: photo of the neutral face of the one person in the pictures; their action units are then relative to it.
+        neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
+            their action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
 
     """
