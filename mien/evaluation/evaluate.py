@@ -104,9 +104,7 @@ def evaluate(
     seen = scored_in_training(trained, env, faces, rows, reference)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     names = choose_methods(methods, model, recipe)
-    own = (
-        run if faces.fingerprint == env.get("store_fingerprint") else None
-    )  # the run keeps what belongs to its own store
+    own = run if faces.fingerprint == env.get("store_fingerprint") else None  # keeps what is of its own store
     plan = Plan(
         model.to(device), recipe, faces, rows, labels,
         kept_class_cues(
