@@ -42,6 +42,9 @@ class Collected(NamedTuple):
     """Everything of one pass over the split, one row a face."""
 
     probabilities: FloatArray
+    """Of two heads those of the labels'."""
+    voted_probabilities: FloatArray | None
+    """(N, K) of the votes' head, where there are two; None with one."""
     valid: npt.NDArray[np.bool_]
     """The true class has a cue on this face."""
     valid_predicted: npt.NDArray[np.bool_]
@@ -62,7 +65,7 @@ def collect(plan: Plan) -> Collected:
     One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
     """
     classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, valid, both, thetas = [], [], [], []
+    probabilities, voted, valid, both, thetas = [], [], [], [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
@@ -73,7 +76,10 @@ def collect(plan: Plan) -> Collected:
         output, raw = explain_with_output(
             plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
         )
-        probabilities.append(output.logits.float().softmax(1).cpu())
+        if output.label_logits is not None:
+            voted.append(output.logits.float().softmax(1).cpu())
+        answer = output.logits if output.label_logits is None else output.label_logits
+        probabilities.append(answer.float().softmax(1).cpu())
         cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
         if output.theta is not None:
             thetas.append(output.theta.float().cpu())
@@ -98,6 +104,7 @@ def collect(plan: Plan) -> Collected:
 
     return Collected(
         joined(probabilities, back),
+        joined(voted, back) if voted else None,
         known,
         joined(both, back),
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},

@@ -1,4 +1,4 @@
-"""Attributions that cannot train a net, found by trying them before training starts."""
+"""Attributions and sizes that cannot train a net, found by trying them before training starts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mien.config import Recipe
+from mien.data.sampling import training_size
 from mien.errors import UsageError
 from mien.explain import left_as_found
 from mien.losses.alignment import alignment_loss, compared_map
@@ -52,6 +53,21 @@ def refuse_off_path(guide: Guide, model: Classifier, recipe: Recipe) -> None:
             f"{guide.section}.layers: attribution {guide.config.attribution} has no gradient at layer {number} of "
             f"{len(model.backbone.channels)}: '{net}' {reason}; {remedy}, or {guide.section}.attribution activation."
         )
+
+
+def refuse_sizes(recipe: Recipe, model: Classifier) -> None:
+    """UsageError where the net cannot take pictures of a side in optim.sizes, found by showing it an empty one."""
+    training_size(recipe, 1)
+    for side in {int(side) for side, _ in recipe.optim.sizes}:
+        images = torch.zeros(1, 3, side, side)
+        try:
+            with left_as_found(model), torch.no_grad():
+                model.eval()(images, guide=model.blank_guide(images))
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"optim.sizes: backbone '{recipe.model.backbone}' with head '{recipe.model.head}' does not take pictures of "
+                f"{side} px beside those of model.size {recipe.model.size}."
+            ) from error
 
 
 def refuse_degenerate(guide: Guide, model: Classifier, size: int) -> None:
