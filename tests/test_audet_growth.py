@@ -5,15 +5,18 @@ import json
 import pytest
 import tiny_audet
 import torch
-from tiny_audet import cfg
+from tiny_audet import TEXT, cfg
 
 from mien.audet import train
 from mien.audet.check import read_cfg
 from mien.audet.growth import growing, tell_growth
 from mien.audet.nets import Net
 from mien.audet.options import IMAGE_WEIGHTS
-from mien.audet.train import embedding_variance, fit
+from mien.audet.train import embedding_variance, fit, refuse_idle
 from mien.errors import UsageError
+
+WITHOUT = TEXT.split("{Image Discriminator}")[0]
+"""Without a critic of pictures."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,9 @@ def test_growth_is_told(tmp_path, capsys, first, last, found):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     tell_growth(tmp_path)
     assert capsys.readouterr().err.count("has grown from") == len(found)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[-1]]))
+    tell_growth(tmp_path)  # once, not in every epoch
+    assert capsys.readouterr().err == ""
 
 
 def test_a_training_without_a_main_step_is_refused(faces, tmp_path):
@@ -53,7 +59,7 @@ def test_a_training_without_a_main_step_is_refused(faces, tmp_path):
         fit(cfg(*words), faces, tmp_path / "run")
     assert "train_main_net_every_n_batches is 50" in str(caught.value)
     assert not (tmp_path / "run").exists()
-    fit(cfg(*words, "--loss.discriminator_loss_lambda", "0", "--training.max_epochs", "1"), faces, tmp_path / "plain")
+    refuse_idle(cfg(*words, "--loss.discriminator_loss_lambda", "0", text=WITHOUT), 30, 1)  # every batch is its turn
 
 
 def test_the_log_has_the_variance_and_critics_leave_the_decoder_out(faces, tmp_path, monkeypatch):
@@ -66,7 +72,8 @@ def test_the_log_has_the_variance_and_critics_leave_the_decoder_out(faces, tmp_p
     monkeypatch.setattr(Net, "forward", counted)
     kept = []
     monkeypatch.setattr(train, "validate", lambda session: kept.append(session) or {"au": 0.5})
-    fit(cfg("--training.max_epochs", "1", "--training.train_main_net_every_n_batches", "2"), faces, tmp_path / "run")
+    words = ["--training.max_epochs", "1", "--training.train_main_net_every_n_batches", "2"]
+    fit(cfg(*words, text=WITHOUT), faces, tmp_path / "run")
     net = kept[0].net
     encoded, decoded = (sum(call is part for call in calls) for part in (net.encoder, net.decoder))
     assert decoded == encoded // 2
@@ -85,3 +92,27 @@ def test_the_published_weights_of_pictures_are_recognised(tmp_path):
     assert any("published pair 1000 and 5e-7" in warning for warning in read.warnings)
     plain = read_cfg(shipped)
     assert not any("published pair" in warning for warning in plain.warnings)
+
+
+@pytest.mark.slow
+def test_two_sided_keeps_the_variance(tmp_path):
+    """The numbers of docs/audet.md: 96 toy faces, 60 epochs; one-sided the variance of z1 grows without bound."""
+    store, last = tiny_audet.store(tmp_path / "store", faces=96).path, {}
+    words = [
+        "--training.max_epochs",
+        "60",
+        "--training.train_main_net_every_n_batches",
+        "2",
+        "--training.batch_size",
+        "12",
+    ]
+    for part in ("encoder", "aupredictor", "decoder", "discriminator"):
+        words += [f"--{part}.learning_rate", "2e-3"]
+    for both in ("False", "True"):
+        out = tmp_path / both
+        fit(cfg(*words, "--loss.through_shuffled", both, "--run.precision", "32-true"), store, out)
+        last[both] = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+        print(both, last[both])
+    assert last["False"]["train_z1_variance"] > 50
+    assert last["True"]["train_z1_variance"] < 5
+    assert last["True"]["valid_au"] < last["False"]["valid_au"]

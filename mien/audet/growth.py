@@ -28,9 +28,10 @@ def growing(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def tell_growth(run: Path) -> None:
-    """A line on stderr for each number of a run's log that grows."""
+    """A line on stderr for each number of a run's log that has begun to grow in its last epoch."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    for name in growing(lines):
+    before = growing(lines[:-1])
+    for name in (name for name in growing(lines) if name not in before):
         first, last = (next(line[name] for line in order if name in line) for order in (lines, reversed(lines)))
         print(
             f"mien: {WORDS[name]} has grown from {first:.3g} to {last:.3g}: the dependency drives the embedding, and the action "
