@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from mien.cues.config import CueConfig
+from mien.cues.config import NEED_BATCH, NEED_MEANS, CueConfig
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import replacing, write_npz
 from mien.schema import EXPRESSIONS, LANDMARKS, ByteArray, FloatArray
@@ -78,7 +78,7 @@ def cues(
         per_class: folder only: the map of every expression on each face, in place of that of its own.
         files: folder only: npy (float32 from 0 to 1) or png (8-bit grey).
         crops: folder only: write the store's pictures beside the maps, as PNG.
-        control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
+        control: none, or what replaces the cue: uniform, centre, mean, class_mean, shuffled, same_class, other_class, inverted.
         seed: seed of the controls that draw lots.
 
     """
@@ -198,7 +198,7 @@ def _draw(
     generator = torch.Generator().manual_seed(seed)
     mean = None
     # a shuffle goes through all faces, everything else is drawn in pieces
-    chunk = max(1, len(points)) if config.control == "shuffled" else CHUNK
+    chunk = max(1, len(points)) if config.control in NEED_BATCH else CHUNK
     parts = torch.arange(len(points)).split(chunk)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
@@ -206,8 +206,9 @@ def _draw(
             images = as_pictures(pictures(rows.numpy())) if pictures and config.kind == "saliency" else None
             yield points[rows], labels[rows], images, None if units is None else torch.from_numpy(units[rows.numpy()])
 
-    if config.control == "mean":
-        mean, _ = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
+    if config.control in NEED_MEANS:
+        overall, classes = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
+        mean = classes if config.control == "class_mean" else overall
     drawn: list[Cue] = [
         render_cue(
             config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean,

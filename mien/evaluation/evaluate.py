@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from mien.config import GUIDED_KINDS, Recipe
+from mien.cues.identity import drawn_numbers
 from mien.data.framed import FramedStore, framed_as
 from mien.data.framing import Framing
 from mien.data.labels import labels_of, voted_labels
@@ -20,7 +22,8 @@ from mien.data.observed import open_faces
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.evaluation.baselines import BASELINES, MISMATCHED
-from mien.evaluation.collect import Collected, FaceScores, collect, collect_faithfulness, guided_scores
+from mien.evaluation.collect import Collected, collect, guided_scores
+from mien.evaluation.faithful import faithfulness_of
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import MOST, kept_class_cues, others_of
 from mien.evaluation.scores import face_facts, score_faces
@@ -28,11 +31,9 @@ from mien.evaluation.seen import scored_in_training
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.files import write_atomic, write_npz
-from mien.metrics.alignment import summarise
 from mien.metrics.faithfulness import FAITHFULNESS, STEPS
-from mien.metrics.resampling import people
 from mien.models import Classifier
-from mien.schema import FloatArray, IntArray, scheme_classes
+from mien.schema import IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.cues import mean_of_cue
 from mien.training.session import split_rows
@@ -109,7 +110,9 @@ def evaluate(
         masking_of(recipe, env, faces, labels, reference, device), seed, batch,
     )  # fmt: skip
     collected = collect(plan)
-    collected.scores.update(guided_scores(plan, own))
+    trained_scores, valid_own = guided_scores(plan, own)
+    collected.scores.update(trained_scores)
+    collected.valid_own.update(valid_own)
     scored = face_arrays(plan, collected)
     results = {**results_of(run.name, split, plan, scored, env), "scored_in_training": seen}
     if faithfulness:
@@ -144,7 +147,9 @@ def masking_of(
     """What masks and guides of scored faces need; the mean cue of the training faces only where the control asks for it."""
     mean = None
     if recipe.cue.control == "mean" and (recipe.mask.evaluate or recipe.transformer.kind in GUIDED_KINDS):
-        mean = mean_of_cue(recipe, faces, labels, rows, recipe.model.size).to(device)
+        mean = mean_of_cue(
+            replace(recipe, cue=replace(recipe.cue, control="none")), faces, labels, rows, recipe.model.size
+        ).to(device)
     return make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
 
 
@@ -201,6 +206,7 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
         **({} if collected.voted_probabilities is None else {"voted_probabilities": collected.voted_probabilities}),
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
+        **{f"valid:{name}": values for name, values in collected.valid_own.items()},
         **({} if collected.theta is None else {"theta": collected.theta}),
         **per_face,
         **{f"map:{name}": values for name, values in collected.face_maps.items()},
@@ -226,8 +232,14 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
             "similarity": recipe.guidance.similarity,
             "attribution": recipe.guidance.attribution,
         },
-        "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
+        "cue": {
+            "kind": recipe.cue.kind,
+            "codebook": recipe.cue.codebook,
+            "control": recipe.cue.control,
+            **drawn_cue(plan),
+        },
         "checkpoint": env["checkpoint"],
+        "weights": checkpoint.weights_hash(plan.model),
         "methods": list(plan.methods),
         "samples": plan.sampling.samples,
         "label_leak": label_leak(recipe),
@@ -240,25 +252,14 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
     }
 
 
-def faithfulness_of(plan: Plan, collected: Collected, faces: int, steps: int) -> tuple[FaceScores, dict[str, Any]]:
-    """Per-face scores, NaN for faces that were not synthetic, and their summary."""
-    chosen = np.sort(np.random.default_rng(plan.seed).permutation(len(plan.rows))[:faces])
-    scores = collect_faithfulness(plan, plan.rows[chosen], steps)
-    labels, classes = plan.labels[plan.rows[chosen]], scheme_classes(plan.recipe.data.scheme)
-    predicted, every = collected.probabilities[chosen].argmax(1), np.ones(len(chosen), dtype=bool)
-    persons = people(face_facts(plan.store, plan.rows[chosen])["subject"])
-    summary = {
-        name: summarise(kinds, labels, predicted, every, classes, persons, seed=plan.seed)["scores"]
-        for name, kinds in scores.items()
+def drawn_cue(plan: Plan) -> dict[str, Any]:
+    """What tells whether two runs were scored against the same cue: what is drawn, and from which action units."""
+    recipe, units = plan.recipe, plan.store.action_units[plan.rows]
+    observed = recipe.cue.kind == "au_observed"
+    return {
+        "drawn": drawn_numbers(recipe.cue, recipe.data.scheme),
+        "action_units": hashlib.sha256(np.nan_to_num(units, nan=-1).tobytes()).hexdigest() if observed else None,
     }
-
-    def spread(values: FloatArray) -> FloatArray:
-        wide = np.full(len(plan.rows), np.nan, dtype=np.float32)
-        wide[chosen] = values
-        return wide
-
-    per_face = {name: {kind: spread(values) for kind, values in kinds.items()} for name, kinds in scores.items()}
-    return per_face, {"faces": len(chosen), "steps": steps, "scores": summary}
 
 
 def rows_to_score(store: Store, recipe: Recipe, split: str, labels: IntArray) -> tuple[IntArray, IntArray]:
