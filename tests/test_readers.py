@@ -268,3 +268,15 @@ def test_table_bad_files(tmp_path):
     (tmp_path / "t.csv").write_text("image\na.png\n")
     with pytest.raises(UsageError, match="label pair '0=rage'"):
         list(table.records(tmp_path, labels="0=rage"))
+
+
+def test_a_column_named_set_without_words_of_a_split_is_no_split(tmp_path, capsys):
+    """Portraits list the collection that they come from in a column `set`; every row was left out."""
+    cv2.imwrite(str(tmp_path / "a.png"), fake.face(1))
+    cv2.imwrite(str(tmp_path / "b.png"), fake.face(2))
+    (tmp_path / "index.csv").write_text("image,expression,set\na.png,neutral,london\nb.png,happy,london\n")
+    found = list(table.records(tmp_path / "index.csv"))
+    assert [record.split for record in found] == ["train", "train"]
+    assert "columns that are not taken: set" in capsys.readouterr().err
+    (tmp_path / "other.csv").write_text("image,expression,set\na.png,neutral,test\nb.png,happy,train\n")
+    assert [record.split for record in table.records(tmp_path / "other.csv")] == ["test", "train"]

@@ -73,6 +73,7 @@ def _plan(
         tables.append(table)
         meanings.append(meaning)
     looks = [_look(table, meaning) for table, meaning in zip(tables, meanings, strict=True)]
+    meanings = [_without_foreign_split(*pair, columns) for pair in zip(meanings, looks, strict=True)]
     counts: dict[str, Counter[float | str]] = {}
     for look in looks:
         for unit, values in look.units.items():
@@ -173,6 +174,16 @@ def _check_labels(found: Counter[str], words: Mapping[str, str], path: Path) -> 
         raise UsageError(
             f"'{path}': no label is an expression ({', '.join(sorted(found)[:12])}); {label_remedy(found)}."
         )
+
+
+def _without_foreign_split(meaning: Columns, look: Found, columns: str | None) -> Columns:
+    """The meaning, less a column such as `set` that was taken for the split by its name and holds no word of a split."""
+    name = meaning.targets.get("split", "")
+    said = any(pair.startswith("split=") for pair in _pairs(columns))
+    if not name or said or name.strip().lower() == "split" or set(look.splits) & _splits(set(look.splits)).keys():
+        return meaning
+    targets = {target: column for target, column in meaning.targets.items() if target != "split"}
+    return meaning._replace(targets=targets, left=(*meaning.left, name))
 
 
 def _splits(words: set[str]) -> dict[str, str]:
