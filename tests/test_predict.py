@@ -19,6 +19,7 @@ from PIL import Image
 
 from mien.cli import main
 from mien.errors import DataError
+from mien.faces.units import strength_names
 from mien.predict import predict
 from mien.predict.calibration import FILE
 from mien.predict.overlay import Album, annotated, label, writable
@@ -73,7 +74,7 @@ def test_rows_of_a_folder(run, folder, tmp_path, capsys):
         ("b.png", "1", "1", ""),
     ]
     classes = tiny.NAMES
-    assert list(rows[0]) == list(columns(Layout(classes, (), True)))
+    assert list(rows[0]) == list(columns(Layout(classes, strength_names(), True)))
     assert {row["schema_version"] for row in rows} == {"1"}
     for row in (rows[0], rows[1], rows[4]):
         assert sum(float(row[f"p_{name}"]) for name in classes) == pytest.approx(1, abs=1e-4)
