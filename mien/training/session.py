@@ -36,7 +36,7 @@ from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate, refuse_sizes
+from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.steering import kept_guides
 
 ensure_torchvision()
@@ -159,6 +159,7 @@ def prepare_guides(
     guides = guides_of(recipe, model)
     for k, guide in enumerate(guides):
         if guide.by_gradient:
+            refuse_off_path(guide, model, recipe)
             refuse_degenerate(guide, model, recipe.model.size)
         if guide.cue.control == "mean":
             to_cue = guide.config.scale == "to_cue"
