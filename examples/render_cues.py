@@ -11,7 +11,7 @@ from mien.synthetic.sample import faces
 
 
 def main(out: Path = Path("cues.png"), size: int = 96) -> Path:
-    records = list(faces(7, size=size, subjects=1))
+    records = list(faces(14, size=size, subjects=2))  # two of each expression: the control same_class needs another
     landmarks = torch.stack([torch.from_numpy(record.landmarks) for record in records])
     labels = torch.tensor([class_index("basic-7")[record.expression] for record in records])
     face = next(i for i, record in enumerate(records) if record.expression == "Happiness")

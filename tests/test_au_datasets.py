@@ -32,11 +32,10 @@ def column(record, unit):
 
 def test_disfa_frames_labels_and_splits(tmp_path):
     records, skipped = split_up(disfa.records(fake.disfa(tmp_path)))
-    assert list(records) == [f"SN001_{n}" for n in range(6)] + [f"SN002_{n}" for n in (0, 1, 2, 4, 5)]
-    assert skipped == {
-        "SN002_3": "AU12 is '9', no intensity from 0 to 5",
-        "SN003": "no pictures in Videos_LeftCamera",
-    }
+    assert list(records) == [f"SN001_{n}" for n in range(6)] + [f"SN002_{n}" for n in range(6)]
+    assert skipped == {"SN003": "no pictures in Videos_LeftCamera"}
+    assert np.isnan(column(records["SN002_3"], "AU12"))  # a 9 is unknown in its cell, the other units stay
+    assert np.isfinite(column(records["SN002_3"], "AU1"))
     row = records["SN001_4"]
     assert [column(row, name) for name in ("AU1", "AU2", "AU12", "AU26")] == [4, 5, 4, 3]
     assert np.isnan(column(row, "AU7"))  # not coded in DISFA
@@ -75,7 +74,7 @@ def test_disfa_videos_are_read_frame_by_frame_in_any_order(tmp_path):
 @pytest.mark.parametrize("pictures", ["images", "right"])
 def test_disfa_other_pictures(tmp_path, pictures):
     records, _ = split_up(disfa.records(fake.disfa(tmp_path, pictures=pictures)))
-    assert len(records) == 11
+    assert len(records) == 12
     assert (records["SN001_0"].landmarks is None) == (pictures == "right")  # points belong to the left camera
     assert abs(float(load_picture(records["SN002_5"].image).mean()) - 190) < 2
 
@@ -84,11 +83,11 @@ def test_disfa_becomes_a_store_and_resumes(tmp_path, capsys):
     root, out = fake.disfa(tmp_path / "disfa"), tmp_path / "store"
     for _ in range(2):
         store = prepare("disfa", root=root, out=out, size=40, faces="given", align=True, workers=0)
-        assert len(store) == 11
-    assert {entry.id for entry in store.skipped} == {"SN002_3", "SN003"}
+        assert len(store) == 12
+    assert {entry.id for entry in store.skipped} == {"SN003"}
     assert store.info.notes["au_scale"] == "intensity"
     assert np.isfinite(store.landmarks[0]).all()
-    assert "face: found 10, not found 1" in capsys.readouterr().out
+    assert "face: found 11, not found 1" in capsys.readouterr().out
 
 
 def test_disfa_what_is_wrong_is_named(tmp_path):

@@ -145,7 +145,7 @@ def test_an_odd_file_is_read(name, tmp_path, model):
     assert picture.reason is None
     assert picture.image.dtype == np.uint8
     assert picture.image.shape == (picture.size[1], picture.size[0], 3)
-    assert model.predict(tmp_path / name)[0].reason in (None, "no face found")
+    assert (model.predict(tmp_path / name)[0].reason or "no face found").startswith("no face found")
 
 
 def test_sixteen_bits_and_first_frames(tmp_path):

@@ -141,7 +141,7 @@ def test_onnx_of_a_run(run, tmp_path):
     about = json.loads(session.get_modelmeta().custom_metadata_map["mien"])
     assert about["classes"] == list(tiny.NAMES)
     assert [output.name for output in session.get_outputs()] == list(about["outputs"])
-    assert about["calibration"] == {"temperature": 2.5, "threshold": 0.4, "offsets": []}
+    assert about["calibration"] == {"temperature": 2.5, "threshold": 0.4, "offsets": [], "head": "votes"}
     assert "not what a person feels" in about["notice"]
     shares = session.run(["probabilities"], {"pixels": verb.drawn_faces(tiny.SIZE).numpy()})[0]
     assert np.allclose(shares.sum(1), 1, atol=1e-5)
