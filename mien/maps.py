@@ -43,6 +43,20 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
+def published_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The resize of the code of Belharbi et al. 2024: bilinear, aligned corners, antialiased, clamped to each map's own range.
+
+    With both switches torch takes pixel i of n from (i + 1/2) (N - 1) / (n - 1), so that maps stretch to the right and down:
+    by a seventh of the side from 224 to 7 cells. Up again with the same call undoes it: cues of codebook `paper` and attention
+    that is scored against them must both take this one.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=True, antialias=True)
+    return torch.minimum(torch.maximum(resized, low), high)
+
+
 def to_input(maps: Tensor, theta: Tensor | None) -> Tensor:
     """Maps of a net behind a spatial transformer, as they lie on the input picture, (B, C, h, w); as they are without one.
 

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     {"predict"},
     {"export", "calibrate"},
     {"report"},
-    {"reproduce"},
+    {"reproduce", "box"},
     {"crossval"},
     {"demo", "web", "cli"},
     {"__main__"},

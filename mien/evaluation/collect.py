@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mien import maps
-from mien.cues import controls
+from mien.cues import controls, map_resize
 from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
@@ -42,6 +42,9 @@ class Collected(NamedTuple):
     """Everything of one pass over the split, one row a face."""
 
     probabilities: FloatArray
+    """Of two heads those of the labels'."""
+    voted_probabilities: FloatArray | None
+    """(N, K) of the votes' head, where there are two; None with one."""
     valid: npt.NDArray[np.bool_]
     """The true class has a cue on this face."""
     valid_predicted: npt.NDArray[np.bool_]
@@ -62,7 +65,7 @@ def collect(plan: Plan) -> Collected:
     One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
     """
     classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, valid, both, thetas = [], [], [], []
+    probabilities, voted, valid, both, thetas = [], [], [], [], []
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
@@ -73,7 +76,10 @@ def collect(plan: Plan) -> Collected:
         output, raw = explain_with_output(
             plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
         )
-        probabilities.append(output.logits.float().softmax(1).cpu())
+        if output.label_logits is not None:
+            voted.append(output.logits.float().softmax(1).cpu())
+        answer = output.logits if output.label_logits is None else output.label_logits
+        probabilities.append(answer.float().softmax(1).cpu())
         cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
         if output.theta is not None:
             thetas.append(output.theta.float().cpu())
@@ -98,6 +104,7 @@ def collect(plan: Plan) -> Collected:
 
     return Collected(
         joined(probabilities, back),
+        joined(voted, back) if voted else None,
         known,
         joined(both, back),
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
@@ -109,8 +116,8 @@ def collect(plan: Plan) -> Collected:
 
 def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue) -> Scores:
     """Attention of every layer, every method, baselines, ceiling, mismatched cues; `said` is the cue of the predicted class."""
-    count, answers = len(output.features), output.logits.argmax(1)
-    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
+    count, answers, as_cue = len(output.features), output.logits.argmax(1), map_resize(plan.recipe.cue)
+    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps, as_cue) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
@@ -131,7 +138,7 @@ def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
         return {}
     true = maps.otsu_region(cue.maps)
     size = (true.shape[-2], true.shape[-1])
-    reference = plan.reference.resized(size, true.device)
+    reference = plan.reference.resized(size, true.device, map_resize(plan.recipe.cue))
     regions = {
         "net": predicted_region(output.segmentation, size),
         "baseline:uniform": torch.ones_like(true),
@@ -210,7 +217,7 @@ def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
         size = (part.images.shape[-2], part.images.shape[-1])
         output, looks = trained_maps(plan.model, guides, part.images, part.expressions, part.guide)
         for seen in looks:
-            own = replace(plan.recipe, cue=seen.cue)
+            own, as_cue = replace(plan.recipe, cue=seen.cue), map_resize(seen.cue)
             h, w = seen.maps.shape[-2:]
             small, cue = cues_for(own, part, [(h, w), size], [None, None], 0, 0)
             if seen.name not in references:
@@ -218,10 +225,10 @@ def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
                 references[seen.name] = kept_class_cues(
                     file, own, plan.store, plan.labels, plan.reference_rows, h, plan.device
                 )
-            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps, as_cue))
             labels = (
                 output.logits.argmax(1) if seen.name.partition(":")[2].startswith("activation") else part.expressions
             )
-            for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue).items():
+            for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue, as_cue).items():
                 add(scores[name], values)
     return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from mien.config import GUIDED_KINDS, Recipe
+from mien.data.framed import FramedStore, framed_as
+from mien.data.framing import Framing
 from mien.data.labels import labels_of, voted_labels
 from mien.data.masking import LEAK, Masking, label_leak, make_masking
 from mien.data.observed import open_faces
@@ -62,8 +64,9 @@ def evaluate(
     Args:
         run: run folder of `mien train`.
         split: which part of the store; test unless said otherwise.
-        store: another store than the recipe's, for example a moved or a foreign one. Where it has no training faces,
-            the baseline of the mean cue is that of the scored faces themselves.
+        store: another store than the recipe's, for example a moved or a foreign one. Faces of a foreign one that have landmarks
+            are aligned with the run's training faces first, as those of a photo. Where it has no training faces, the baseline
+            of the mean cue is that of the scored faces themselves.
         methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
             grad_cam_pp, layer_cam, attention, ts_cam, rollout that fit the model, and grad_input with a cue of landmarks.
         samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
@@ -83,6 +86,7 @@ def evaluate(
         recipe = replace(recipe, data=replace(recipe.data, store=store, action_units=None))
     faces = open_faces(recipe.data.store, recipe.data.action_units)
     recipe = recipe_on(faces, recipe, env)
+    faces = in_framing(faces, env)
     if recipe.data.protocol == "complete" and split != "train" and faces.fingerprint == env.get("store_fingerprint"):
         raise UsageError(
             f"{run} was trained on every face of this store (protocol complete); score it on another --store."
@@ -117,6 +121,21 @@ def evaluate(
         print_classes(results)
     print(f"written to {run / f'results{suffix}.json'}")
     return results
+
+
+def in_framing(faces: Store, env: dict[str, Any]) -> Store:
+    """Faces of another store than that of the training as the run's own lie in their pictures, and a line that says so."""
+    if faces.fingerprint == env.get("store_fingerprint", faces.fingerprint) or not env.get("framing"):
+        return faces
+    framed = framed_as(faces, Framing(**env["framing"]))
+    if isinstance(framed, FramedStore):
+        known = sum(matrix is not None for matrix in framed.placements)
+        print(
+            f"mien: {known} of {len(faces)} faces of {faces.path} are aligned with the run's training faces, as mien predict does; "
+            f"{len(faces) - known} without landmarks are their whole picture.",
+            file=sys.stderr,
+        )
+    return framed
 
 
 def masking_of(
@@ -161,6 +180,8 @@ def choose_methods(methods: str | None, model: Classifier, recipe: Recipe) -> tu
     usual = (*DEFAULT_METHODS, *TOKEN_MAPS)
     if recipe.cue.kind == "landmarks":  # the attribution of PAL, for nets that were trained without it too
         usual = (*usual, "grad_input")
+    if recipe.data.protocol == "paper":
+        usual = (*usual, "grad_cam_pp_as_coded")
     names = fitting(model, image, usual, guide)
     left = [name for name in DEFAULT_METHODS if name not in names]
     if left:
@@ -177,6 +198,7 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
         "label": plan.labels[plan.rows],
         **({"voted": voted} if (voted >= 0).any() else {}),
         "probabilities": collected.probabilities,
+        **({} if collected.voted_probabilities is None else {"voted_probabilities": collected.voted_probabilities}),
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
         **({} if collected.theta is None else {"theta": collected.theta}),
@@ -195,6 +217,7 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
+        **({"framing": plan.store.framing._asdict()} if isinstance(plan.store, FramedStore) else {}),
         "synthetic_source": plan.store.info.notes.get("synthetic_source"),
         "classes": list(classes),
         "guidance": {
@@ -286,6 +309,12 @@ def print_results(results: dict[str, Any]) -> None:
         f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
         f"ECE {scores['calibration_error']:.4f}"
     )
+    if "end_to_end" in results:
+        whole = results["end_to_end"]
+        print(
+            f"from photo to label, {whole['not_found']} faces that were not found counted as wrong: accuracy "
+            f"{whole['accuracy']:.4f}, balanced {whole['balanced_accuracy']:.4f}"
+        )
     if "votes" in results:
         votes = results["votes"]
         print(

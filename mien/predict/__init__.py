@@ -44,6 +44,7 @@ def predict(
     calibration: str | None = None,
     any_quality: bool = False,
     neutral: Path | None = None,
+    views: int | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -72,10 +73,13 @@ def predict(
         least_face: confidence of the face provider from which a face counts; by default 0.7 for mediapipe, else any.
         batch: faces at a time; 1 answers at once, more is faster.
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
-        calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: portraits, smiles); by
+        calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: labels); by
             default the run's calibration.json.
         any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
-        neutral: photo of the neutral face of the one person in all pictures; action units are then relative to it.
+        neutral: photo of the neutral face of the one person in all pictures, or a video whose quietest two seconds stand for it;
+            action units are then relative to it.
+        views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
+            default 2, for a camera 1.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -95,7 +99,7 @@ def predict(
     model = load(
         run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model,
         least_face=least_face, precision=precision, calibration=calibration, any_quality=any_quality,
-        neutral=neutral,
+        neutral=neutral, views=views or (1 if camera is not None else 2),
     )  # fmt: skip
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)

@@ -40,6 +40,8 @@ SCORES = {
 """Name -> score; higher is better for all of them."""
 CONSTRAINED = ("guided:grad_input", "second:grad_input")
 """Map that privileged attribution was trained with, by the section that asked for it."""
+AS_CODED = "grad_cam_pp_as_coded"
+"""Grad-CAM++ under protocol paper: the map behind the published numbers."""
 BASELINES = ("uniform", "centre", "mean")
 """Maps that never saw the face, weakest first as a rule."""
 
@@ -89,7 +91,8 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
 def map_of(results: Results, entry: Entry, score: Score) -> str | None:
     """Which map of a run a score is read from; None where it has none."""
     if score.of == "explainer":
-        return entry.explainer
+        as_coded = results.get("protocol") == "paper" and AS_CODED in results["alignment"]
+        return AS_CODED if as_coded and entry.explainer == "grad_cam_pp" else entry.explainer
     if score.of == "attribution":
         return "grad_input"
     if score.of == "constrained":

@@ -222,7 +222,8 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
     tensors, meta = load_tensors(path / f"{which}.ckpt")
     plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
     classes = scheme_classes(recipe.data.scheme)
-    model = create_model(plain, len(classes), recipe.guidance.layers, recipe.transformer)
+    two_heads = recipe.data.targets == "both"
+    model = create_model(plain, len(classes), recipe.guidance.layers, recipe.transformer, two_heads)
     weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from mien import maps
 from mien.config import Recipe
+from mien.data.labels import voted_labels
 from mien.data.loader import Loader
 from mien.errors import DataError
 from mien.metrics.classification import classification_scores
@@ -32,7 +33,7 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
     plain = replace(recipe, cue=replace(recipe.cue, control="none"))  # a control is scored against the real cue
     training = model.training
     model.eval()
-    guides, logits, aligned = guides_of(plain, model), [], defaultdict(list)
+    guides, logits, of_labels, aligned = guides_of(plain, model), [], [], defaultdict(list)
     loader = Loader(
         session.store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
         preprocessing=recipe.model.preprocessing, memory=session.memory,
@@ -42,6 +43,8 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
         batch = with_guide(recipe, batch, session.masking.mean, 0, 0)
         output, looks = trained_maps(model, guides, batch.images, batch.expressions, batch.guide)
         logits.append(output.logits.float().cpu())
+        if output.label_logits is not None:
+            of_labels.append(output.label_logits.float().cpu())
         attention = TrainedMap(
             "att_cos", maps.to_input(maps.channel_mean(output.features[-1]), output.theta), plain.cue
         )
@@ -53,11 +56,15 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
             score = maps.cosine if seen is attention else maps.pearson
             aligned[seen.name].append(score(seen.maps, cue.maps)[cue.valid].cpu())
     model.train(training)
-    every = torch.cat(logits)
+    voted = torch.cat(logits)
+    every = torch.cat(of_labels) if of_labels else voted  # of two heads that of the labels answers for the labels
     if not torch.isfinite(every).all():
         raise DataError("the net no longer gives finite numbers; lower --optim.lr or set --optim.clip 1.")
     scores = classification_scores(every.softmax(1).numpy(), labels[rows], scheme_classes(recipe.data.scheme))
     kept = {name: float(scores[name]) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+    majority = voted_labels(session.store, recipe.data.scheme)[rows]
+    if of_labels and (majority >= 0).any():
+        kept["majority"] = float((voted.argmax(1).numpy() == majority)[majority >= 0].mean())
     kept["loss"] = float(F.cross_entropy(every, torch.from_numpy(labels[rows])))
     for name, parts in aligned.items():
         if len(torch.cat(parts)):
