@@ -78,7 +78,7 @@ def test_onnx_face(tmp_path):
     Image.fromarray(next(faces(7, size=64, subjects=1)).image).save(face)
     model = export(run)
     script = [sys.executable, str(FOLDER / "onnx_face.py"), str(model), str(face), str(tmp_path / "heat.png")]
-    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=240)
     assert "Happiness" in done.stdout
     with Image.open(tmp_path / "heat.png") as heat:
         assert heat.size == (tiny.SIZE, tiny.SIZE)
