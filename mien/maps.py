@@ -152,6 +152,11 @@ def rows(maps: Tensor, start: int = 1) -> Tensor:
     return maps.flatten(start).to(torch.promote_types(maps.dtype, torch.float32))
 
 
+def is_flat(maps: Tensor) -> Tensor:
+    """(B,) bool: the map is constant up to rounding (all zero among them), so that nothing correlates with it."""
+    return ~_centred(rows(maps)).any(1)
+
+
 def _peak_one(flat: Tensor) -> Tensor:
     peak = flat.detach().abs().amax(1, keepdim=True)
     return flat / torch.where(peak > 0, peak, torch.ones_like(peak))
@@ -174,11 +179,13 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 def energy_in_mask(maps: Tensor, cue: Tensor, threshold: float = 0.5) -> Tensor:
     """Share of a non-negative map's mass where cue >= threshold, (B,) in [0, 1]; 0 for an all-zero map.
 
-    Energy-based pointing game (Wang et al. 2020, Score-CAM). Negative values count as zero. Higher is better.
+    Energy-based pointing game (Wang et al. 2020, Score-CAM). Negative values count as zero. The share does not depend on how
+    much mass there is: a map of 1e-30 scores what the same map of 1 does. Higher is better.
     """
-    positive = maps.float().clamp_min(0).flatten(1)
+    positive = _peak_one(rows(maps).clamp_min(0))
     inside = (cue.flatten(1) >= threshold).to(positive.dtype)
-    return (positive * inside).sum(1) / positive.sum(1).clamp_min(EPS)
+    total = positive.sum(1)
+    return (positive * inside).sum(1) / torch.where(total > 0, total, 1)
 
 
 def otsu_threshold(maps: Tensor) -> Tensor:

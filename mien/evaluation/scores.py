@@ -110,7 +110,8 @@ def scored_faces(faces: Arrays, name: str) -> np.ndarray:
     if name.startswith("mismatched:"):  # not every face has a partner of its class
         wrong = ":".join(name.split(":")[:2])
         return np.asarray(faces["valid"] & np.isfinite(faces[f"{wrong}:perfect/cosine"]))
-    return faces["valid"]
+    own = f"valid:{name.removeprefix('baseline:class_mean:').removeprefix('ceiling:')}"
+    return faces.get(own, faces["valid"])  # an attribution that was trained with a cue of its own
 
 
 def compared_with(scores: Mapping[str, Any], methods: Sequence[str]) -> dict[str, str]:

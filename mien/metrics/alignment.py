@@ -121,6 +121,16 @@ def excess(scores: npt.ArrayLike, baseline: npt.ArrayLike) -> npt.NDArray[np.flo
     return np.nan_to_num(np.asarray(scores, dtype=np.float64)) - np.nan_to_num(np.asarray(baseline, dtype=np.float64))
 
 
+def class_mean(values: npt.ArrayLike, labels: npt.ArrayLike, valid: npt.ArrayLike) -> float | None:
+    """Unweighted mean over the classes of the mean over their valid faces, as `summarise` prints it; NaN counts as 0.
+
+    values (N,) scores, labels (N,) class index, valid (N,) bool. None without a valid face.
+    """
+    chosen = np.asarray(valid, dtype=bool)
+    scores, truth = np.nan_to_num(np.asarray(values, dtype=np.float64))[chosen], np.asarray(labels)[chosen]
+    return float(np.mean([scores[truth == k].mean() for k in np.unique(truth)])) if len(truth) else None
+
+
 def summarise(
     per_sample: Mapping[str, npt.ArrayLike],
     labels: npt.ArrayLike,
