@@ -107,7 +107,7 @@ def test_onnx_face_from_a_photo_says_what_mien_says(tmp_path):
     image[50:146, 120:216] = record.image
     points = (record.landmarks + np.float32([120, 50])).astype(np.float32)
     Image.fromarray(image).save(photo)
-    model = mien.load(run, faces=lambda picture: [Face(points_box(points), points, 1.0, "test")])
+    model = mien.load(run, faces=lambda picture: [Face(points_box(points), points, 1.0, "test")], views=1)
     wanted = model.predict(photo).faces[0].probabilities
     found = load("onnx_face").main(str(export(run)), str(photo), five_points(points).tolist())
     assert list(found) == list(wanted)
