@@ -36,7 +36,7 @@ def guides(
     out: Path | None = None,
     size: int = 48,
     missing: Literal["white", "black", "image", "skip"] = "white",
-    jaw: bool | None = None,
+    jaw: bool | Literal["published"] | None = None,
     groups: dict[str, float] | None = None,
     dilation: Literal["centred", "published"] = "centred",
     saliency: str = "spectral_residual",
@@ -52,7 +52,8 @@ def guides(
         size: Side in pixels; published 48.
         missing: Guide of a face without landmarks (saliency: of a flat picture): white (published), black, image (the grey
             picture), or skip (no file).
-        jaw: True or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
+        jaw: True or false: draw the jaw line; unless said, landmark_mask and landmark_soft do. published: 3 pixels of the store's
+            pictures wide, for weights that have seen such guides.
         groups: Factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named, 0 leaves out.
         dilation: landmark_dilation: centred, or as published, moved to the right and down.
         saliency: spectral_residual, or a file with weights of MSI-Net.
@@ -173,9 +174,9 @@ def file_names(ids: list[str]) -> list[str]:
     return names
 
 
-def begin(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, or make sure that the same command began it."""
-    file = out / SETTINGS
+def begin(out: Path, settings: dict[str, Any], name: str = SETTINGS) -> None:
+    """Make the folder with its file of settings, or make sure that the same command began it."""
+    file = out / name
     if file.is_file():
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -184,10 +185,10 @@ def begin(out: Path, settings: dict[str, Any]) -> None:
         other = [name for name, value in settings.items() if found.get(name) != value]
         if other:
             raise UsageError(
-                f"'{out}' holds guides with another {other[0]} ({found.get(other[0])}): choose another folder for --out."
+                f"'{out}' holds files made with another {other[0]} ({found.get(other[0])}): choose another folder for --out."
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"'{out}' exists and holds no guides: choose a new or empty folder for --out.")
+        raise UsageError(f"'{out}' exists and holds something else: choose a new or empty folder for --out.")
     else:
         write_atomic(file, json.dumps(settings, indent=1) + "\n")
 
