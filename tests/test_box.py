@@ -36,17 +36,3 @@ def test_finds_the_smile_of_a_drawn_face():
     happy = np.array([picture.faces[0].probabilities["Happiness"] for picture in found]).reshape(12, 2)
     assert happy[:, 0].mean() > happy[:, 1].mean()
     assert all(picture.faces[0].explanation.words for picture in found)
-
-
-def test_only_units_that_carry_over_to_photos_are_named():
-    from mien.audet.photos import open_reader, reading_of
-
-    reader = open_reader(WEIGHTS / "action_units")
-    assert reader.reads == ("AU12",)
-    units = reader.net.action_units
-    smile, frown = (np.array([float(name == one) for name in units], np.float32) for one in ("AU12", "AU4"))
-    expressions = scheme_classes("basic-7")
-    assert reading_of(reader, smile, "corrected", expressions).text == "AU12 1.0"
-    assert reading_of(reader, frown, "corrected", expressions).text == ""
-    everything = reader._replace(reads=tuple(units))
-    assert reading_of(everything, frown, "corrected", expressions).text.startswith("AU4 1.0 -> ")

@@ -72,7 +72,6 @@ def test_every_step_and_again(place, monkeypatch, capsys):
     made = {"best.ckpt", "config.yaml", "environment.json", "model-card.md"}
     made |= {"calibration.json", "labels.json", "fusion.ckpt", "fusion.json"}
     assert {path.name for path in out.iterdir()} == made
-    assert (place / "work" / "weights" / "action_units" / "best.ckpt").is_file()
     assert sorted(path.name for path in (place / "work" / "blendshapes").iterdir()) == ["000000.npz", "000040.npz"]
     card = (out / "model-card.md").read_text()
     assert all(words in card for words in ("Calibration `labels`", "Fusion with blendshapes", "4 people"))

@@ -12,7 +12,7 @@ import torch
 from mien.audet.embed import device_of, run_net
 from mien.audet.nets import AudetNet
 from mien.audet.run import load_audet, read_run
-from mien.cues.reading import Reading, in_words, read_units
+from mien.cues.reading import Reading, read_units
 from mien.data.au_table import spread_units
 from mien.data.framing import FramedFace, Framing
 from mien.schema import FloatArray
@@ -27,9 +27,6 @@ class UnitReader(NamedTuple):
     net: AudetNet
     framing: Framing
     device: torch.device
-    reads: tuple[str, ...]
-    """Units that may be named in words: all of the net, unless its run folder says which of them are known to carry over to
-    photos."""
 
     @property
     def cut(self) -> float:
@@ -44,7 +41,7 @@ def open_reader(run: Path) -> UnitReader:
     kept = facts.get("framing")
     framing = Framing(**kept) if kept else Framing(cfg.data.image_size, 3, "unknown", False, None)
     net = load_audet(run).to(device)
-    return UnitReader(net, framing, device, tuple(facts.get("read_units") or net.action_units))
+    return UnitReader(net, framing, device)
 
 
 def unit_strengths(reader: UnitReader, faces: Sequence[FramedFace]) -> FloatArray:
@@ -61,13 +58,6 @@ def intensities(reader: UnitReader, strength: FloatArray) -> FloatArray:
 
 
 def reading_of(reader: UnitReader, strength: FloatArray, codebook: str, expressions: Collection[str]) -> Reading:
-    """What the codebook makes of one face's (U,) strengths, among some expressions; of the units in `reader.reads` alone.
-
-    Where those are not all units of the net, the text names units only, and is empty without one: they do not settle which
-    expression it is.
-    """
+    """What the codebook makes of one face's (U,) strengths, among some expressions."""
     named = dict(zip(reader.net.action_units, map(float, strength), strict=True))
-    reading = read_units({name: named[name] for name in reader.reads}, reader.cut, codebook, expressions)
-    if len(reader.reads) == len(named):
-        return reading
-    return reading._replace(text=in_words({name: named[name] for name in reader.reads}, reader.cut))
+    return read_units(named, reader.cut, codebook, expressions)

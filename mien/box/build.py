@@ -50,7 +50,6 @@ def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, 
     calibrate(packed, store=aligned.path, head="labels")
     facts = fuse_run(packed, settings, whole, aligned, work / "blendshapes", photos, columns)
     pack.describe(packed, aligned.path, facts)
-    pack.bring_units(out)
     pack.sum_up(out)
 
 

@@ -15,7 +15,6 @@ from mien.errors import DataError
 from mien.evaluation.evaluate import evaluate
 from mien.files import write_atomic
 from mien.models.packed import pack
-from mien.predict.bundled import WEIGHTS
 from mien.predict.fusion import LEAST_WIDTH
 from mien.report import report
 from mien.training import checkpoint
@@ -91,12 +90,6 @@ def fused(facts: dict[str, Any]) -> str:
         f"{photos['people']} people. Recall on these portraits, each person by a fusion of the other people:\n\n"
         "| | net alone | fused |\n| --- | ---: | ---: |\n" + "\n".join(rows) + "\n"
     )
-
-
-def bring_units(out: Path) -> None:
-    """The action units of the bundled model that is here, where `out` has none."""
-    if not (out / "action_units").exists():
-        shutil.copytree(WEIGHTS / "action_units", out / "action_units")
 
 
 def sum_up(out: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mien.errors import DataError
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-"""Run folders `expression` and, where there is one, `action_units`."""
+"""Holds the run folder `expression`."""
 BUNDLED = "bundled"
 """The name of the bundled model."""
 

@@ -112,10 +112,10 @@ class NetUnits:
         for row in unit_strengths(self.reader, framed) if framed else ():
             named = dict(zip(self.names, map(float, row), strict=True))
             present: dict[str, tuple[str, ...]] = {
-                name: (name,) for name in self.reader.reads if named[name] >= self.reader.cut
+                name: (name,) for name in self.names if named[name] >= self.reader.cut
             }
             text = reading_of(self.reader, row, self.codebook, self.expressions).text or None
-            found.append(FaceUnits(named, present, self.reader.reads, text))
+            found.append(FaceUnits(named, present, self.names, text))
         return found
 
 
