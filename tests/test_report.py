@@ -55,7 +55,9 @@ def make_store(path: Path, seed: int = 0):
 
 def make_run(folder: Path, store, seed: int, weight: float, **data) -> Path:
     recipe = demo_recipe(store.path, size=SIDE, epochs=2, seed=seed, weight=weight)
-    recipe = replace(recipe, model=replace(recipe.model, channels=[4, 4, 8, 8], initial=None), data=replace(recipe.data, **data))
+    recipe = replace(
+        recipe, model=replace(recipe.model, channels=[4, 4, 8, 8], initial=None), data=replace(recipe.data, **data)
+    )
     start_run(folder, recipe, store, split_rows(store, recipe), "cpu", {"precision": "32-true"})
     torch.manual_seed(int(10 * seed + weight))
     model = create_model(recipe.model, 7 if recipe.data.scheme == "basic-7" else 3)
