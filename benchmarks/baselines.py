@@ -2,7 +2,7 @@
 
     python benchmarks/baselines.py [--faces 280] [--size 112] [--codebook corrected]
 
-Synthetic faces with exact landmarks. The dataset-mean cue comes from the first half, scores from the second half.
+Synthetic faces with exact landmarks. The mean cues (of all faces, of each class) come from the first half, scores from the second.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     labels = torch.tensor([index[r.expression] for r in records])
     config, half = CueConfig(codebook=args.codebook), args.faces // 2
     sizes = {"scheme": SCHEME, "image_size": (args.size, args.size), "size": (args.size, args.size)}
-    average, _ = mean_cue(config, [(points[:half], labels[:half])], **sizes)
+    average, by_label = mean_cue(config, [(points[:half], labels[:half])], **sizes)
     points, labels = points[half:], labels[half:]
     cue = render_cue(config, points, labels, **sizes)
     noise = torch.rand(len(points), 1, 7, 7, generator=torch.Generator().manual_seed(0))
@@ -51,6 +51,7 @@ def main() -> None:
         "uniform": lambda: controls.uniform(cue.maps),
         "centre": lambda: controls.centre(cue.maps),
         "dataset-mean cue": lambda: controls.mean(cue.maps, average),
+        "class-mean cue": lambda: by_label[labels],
         "another class's cue": lambda: other.maps,
         "7 x 7 noise": lambda: noise,
     }

@@ -103,13 +103,27 @@ def print_comparison(results: dict[str, dict[str, Any]]) -> None:
     }  # fmt: skip
     for title, (name, kind) in rows.items():
         print(f"  {title:<44}{_mean(unguided, name, kind):>8.3f} {_mean(guided, name, kind):>8.3f}")
-    print("  baselines of ATT-COS")
-    for name in guided["alignment"]:
-        kind, _, rest = name.partition(":")
-        if kind in ("baseline", "mismatched"):
-            what = "a map that never saw the face: " if kind == "baseline" else "attention against a wrong cue: "
-            values = f"{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}"
-            print(f"    {what + rest:<42}{values}")
+    over = guided["excess"][last]["over"]
+    shown = {
+        "a uniform map": "baseline:uniform", "the mean cue of all faces": "baseline:mean",
+        "the class-mean cue": over, "the face's own cue (ceiling)": "ceiling",
+    }  # fmt: skip
+    print("  what other maps score in cosine")
+    for title, name in shown.items():
+        print(f"    {title:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}")
+    print("  what ATT-COS is beyond the class-mean cue, which never saw the face")
+    for name, result in results.items():
+        score = result["excess"][last]["scores"]["cosine"]
+        between = " [{:+.3f}, {:+.3f}]".format(*score["interval"]) if score["interval"] else ""
+        print(f"    {name:<42}{score['class_mean']:>+8.3f}{between}")
+    print("  attention against a wrong cue, in cosine")
+    wrong = {"another face of the class": "mismatched:same_class", "another expression": "mismatched:other_class"}
+    for title, name in wrong.items():
+        print(f"    {title:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}")
+        perfect = f"{name}:perfect"
+        print(
+            f"    {'  a perfect map there':<42}{_mean(unguided, perfect, 'cosine'):>8.3f} {_mean(guided, perfect, 'cosine'):>8.3f}"
+        )
 
 
 def _mean(results: dict[str, Any], name: str, kind: str) -> float:

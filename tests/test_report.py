@@ -179,7 +179,7 @@ def test_differences_are_those_of_the_tables(made: Path) -> None:
 
 def test_beyond_the_floor_is_the_difference_of_the_table(made: Path) -> None:
     run = load_run(made / "led-s0", "led")
-    for name in ("baseline:mean", "mismatched:other_class"):
+    for name in ("baseline:class_mean_predicted", "mismatched:other_class"):
         test = beyond(Group("led", [run]), name, "cosine", 0)
         assert test is not None
         means = [run.results["alignment"][key]["cosine"]["class_mean"] for key in ("layer-5", name)]

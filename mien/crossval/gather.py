@@ -18,7 +18,7 @@ from mien.metrics.intervals import normal_interval
 from mien.report.runs import Arrays, Run, load_run
 from mien.reproduce.run import Cell
 
-OF_A_RUN = ("checkpoint", "scored_in_training", "faithfulness", "votes", "segmentation")
+OF_A_RUN = ("checkpoint", "scored_in_training", "class_cues", "faithfulness", "votes", "segmentation")
 """Parts of a fold's results.json that do not stand for all folds; the last two come back where every fold has them."""
 OWN_FRAME = ("theta",)
 """Columns of faces.npz that lie in the frame of one net: a mean over folds would describe no net, so they stay with the folds."""

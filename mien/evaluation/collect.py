@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,78 +14,28 @@ import torch
 from torch import Tensor, nn
 
 from mien import maps
-from mien.config import Recipe
-from mien.cues import controls, render_cue
-from mien.data.loader import Loader
-from mien.data.masking import Masking
-from mien.data.store import Store
-from mien.explain import Sampling, cam, evidence, explain_with_output
+from mien.cues import controls
+from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
+from mien.evaluation.plan import Plan
+from mien.evaluation.reference import ClassCues, kept_class_cues
+from mien.explain import cam, evidence, explain_with_output
 from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
 from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
 from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
 from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
-from mien.training.cues import cues_for, images_for_cue
+from mien.training.cues import cues_for
 from mien.training.guidance import trained_maps
 from mien.training.guides import guides_of
-from mien.training.objective import masked
-from mien.training.steering import with_guide
 
-BASELINES = ("uniform", "centre", "mean")
-"""Maps that never saw the face: what a score is worth begins here."""
-MISMATCHED = ("other_class", "shuffled", "inverted")
-"""Wrong cues for the model's own attention: a high score here means that the right cue explains nothing."""
 PREDICTED = "cam@predicted"
 """CAM of the predicted class against the cue of the predicted class: what a user sees, who knows no label."""
-
 SEGMENTATION = "segmentation:"
 """Begins the names of scored regions, which are reported apart from the maps."""
 
-Scores = dict[str, dict[str, Tensor]]
-"""Map name -> score name -> (B,)."""
 FaceScores = dict[str, dict[str, FloatArray]]
 """Map name -> score name -> (N,)."""
-
-
-class Plan(NamedTuple):
-    """What is scored, and with what."""
-
-    model: nn.Module
-    recipe: Recipe
-    store: Store
-    rows: IntArray
-    """Rows of the store that are scored, all labelled."""
-    labels: IntArray
-    """Class index of every row of the store."""
-    mean: Tensor
-    """(1, 1, H, W) dataset-mean cue."""
-    device: torch.device
-    methods: tuple[str, ...]
-    """Names of mien.explain.EXPLAINERS."""
-    sampling: Sampling
-    masking: Masking
-    seed: int
-    batch: int
-
-    def loader(self, rows: IntArray) -> Loader:
-        """Batches of rows, without augmentation."""
-        recipe = self.recipe
-        return Loader(
-            self.store, rows, self.labels, size=recipe.model.size, batch=self.batch, device=self.device,
-            workers=recipe.run.workers, preprocessing=recipe.model.preprocessing,
-        )  # fmt: skip
-
-    def shown(self, batch: Batch) -> Batch:
-        """The batch as the net gets it: masked by the cue where mask.evaluate says so, with its guide where it wants one."""
-        batch = masked(self.recipe, batch, self.masking, float(self.recipe.mask.evaluate), 0, 0)
-        return with_guide(self.recipe, batch, self.mean, 0, 0)
-
-    @property
-    def main(self) -> str | None:
-        """The map that is kept for pictures beside the attention: TS-CAM or CAM where there is one, else the first method."""
-        own = [name for name in self.methods if name != "attention"]  # that key is the channel mean's
-        return next((name for name in ("ts_cam", "cam") if name in own), own[0] if own else None)
 
 
 class Collected(NamedTuple):
@@ -115,8 +66,7 @@ def collect(plan: Plan) -> Collected:
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     sums: dict[str, Tensor] = {}
     small: dict[str, list[Tensor]] = defaultdict(list)
-    generator = torch.Generator(device=plan.device).manual_seed(plan.seed)
-    # A store that is sorted by class would shuffle cues inside one class: the control needs mixed batches.
+    # A store that is sorted by class would shuffle the cues of masks and guides inside one class: they need mixed batches.
     order = np.random.default_rng(plan.seed).permutation(len(rows))
     loader = plan.loader(rows[order])
     for part in map(plan.shown, track(loader, "evaluate", len(loader))):
@@ -124,14 +74,12 @@ def collect(plan: Plan) -> Collected:
             plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
         )
         probabilities.append(output.logits.float().softmax(1).cpu())
-        cue, said = (
-            cue_of(plan, part._replace(expressions=k), "none") for k in (part.expressions, output.logits.argmax(1))
-        )
+        cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
         if output.theta is not None:
             thetas.append(output.theta.float().cpu())
         valid.append(cue.valid.cpu())
         both.append((cue.valid & said.valid).cpu())
-        for name, values in batch_scores(plan, part, output, raw, cue, said, generator).items():
+        for name, values in batch_scores(plan, part, output, raw, cue, said).items():
             add(scores[name], values)
         looks = {"attention": maps.min_max(attention(output, -1))}
         if plan.main is not None:
@@ -159,23 +107,16 @@ def collect(plan: Plan) -> Collected:
     )
 
 
-def batch_scores(
-    plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue, generator: torch.Generator
-) -> Scores:
-    """Attention of every layer, every method, uninformative and mismatched-cue baselines; `said` is the cue of the predicted class."""
-    count = len(output.features)
+def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue) -> Scores:
+    """Attention of every layer, every method, baselines, ceiling, mismatched cues; `said` is the cue of the predicted class."""
+    count, answers = len(output.features), output.logits.argmax(1)
     scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
-        scores[PREDICTED] = cam_scores(maps.to_input(cam(output, output.logits.argmax(1)), output.theta), said.maps)
-    for name in BASELINES:
-        baseline = cue_of(plan, batch, name, generator)
-        scores[f"baseline:{name}"] = alignment_scores(baseline.maps, cue.maps)
-    for name in MISMATCHED:
-        if name != "other_class" or plan.recipe.cue.kind == "au":
-            wrong = cue_of(plan, batch, name, generator)
-            scores[f"mismatched:{name}"] = attention_scores(attention(output, -1), wrong.maps)
+        scores[PREDICTED] = cam_scores(maps.to_input(cam(output, answers), output.theta), said.maps)
+    scores |= baseline_scores(plan, batch, output, cue, said)
+    scores |= mismatched_scores(plan, batch, attention(output, -1), answers, cue)
     return scores | segmentation_scores(plan, output, cue)
 
 
@@ -185,14 +126,17 @@ def attention(output: Output, layer: int) -> Tensor:
 
 
 def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
-    """Dice and IoU of the segmentation head and of two regions that never saw the face; nothing without a head."""
+    """Dice and IoU of the segmentation head and of regions that never saw the face; nothing without a head."""
     if output.segmentation is None:
         return {}
     true = maps.otsu_region(cue.maps)
+    size = (true.shape[-2], true.shape[-1])
+    reference = plan.reference.resized(size, true.device)
     regions = {
-        "net": predicted_region(output.segmentation, (true.shape[-2], true.shape[-1])),
+        "net": predicted_region(output.segmentation, size),
         "baseline:uniform": torch.ones_like(true),
-        "baseline:mean": maps.otsu_region(plan.mean).expand_as(true),
+        "baseline:mean": maps.otsu_region(reference.overall).expand_as(true),
+        "baseline:class_mean_predicted": maps.otsu_region(reference.of(output.logits.argmax(1))),
     }
     return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
 
@@ -251,25 +195,33 @@ def joined(parts: list[Tensor], order: npt.NDArray[np.int64]) -> np.ndarray:
     return np.asarray(torch.cat(parts).numpy()[order])
 
 
-def cue_of(plan: Plan, batch: Batch, control: str, generator: torch.Generator | None = None) -> Cue:
-    """The run's cue (or a control in its place) at the size of the images, for the expressions of a batch."""
-    size = (batch.images.shape[-2], batch.images.shape[-1])
-    return render_cue(
-        replace(plan.recipe.cue, control=control), batch.landmarks, batch.expressions,
-        scheme=plan.recipe.data.scheme, image_size=size, size=size, generator=generator, mean=plan.mean,
-        images=images_for_cue(plan.recipe, batch), action_units=batch.action_units,
-    )  # fmt: skip
+def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
+    """Scores of the attributions that a run was trained with, each against its own cue, where the layers' do not tell.
 
-
-def guided_scores(plan: Plan) -> FaceScores:
-    """Scores of the attributions that a run was trained with, each against its own cue, where the layers' do not tell."""
+    Beside each stand its own class-mean baseline, of the true class where the attribution is that of its logit, of the
+    predicted class for an activation, and its ceiling. Class-mean cues are kept in the folder `run`, where one is given.
+    """
     assert isinstance(plan.model, Classifier)
     guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.has_own_score]
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    references: dict[str, ClassCues] = {}
     loader = plan.loader(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
         size = (part.images.shape[-2], part.images.shape[-1])
-        for seen in trained_maps(plan.model, guides, part.images, part.expressions, part.guide)[1]:
-            cue = cues_for(replace(plan.recipe, cue=seen.cue), part, [size], [None], 0, 0)[0]
+        output, looks = trained_maps(plan.model, guides, part.images, part.expressions, part.guide)
+        for seen in looks:
+            own = replace(plan.recipe, cue=seen.cue)
+            h, w = seen.maps.shape[-2:]
+            small, cue = cues_for(own, part, [(h, w), size], [None, None], 0, 0)
+            if seen.name not in references:
+                file = None if run is None else run / "maps" / f"class_cues-{seen.name.partition(':')[0]}.npz"
+                references[seen.name] = kept_class_cues(
+                    file, own, plan.store, plan.labels, plan.reference_rows, h, plan.device
+                )
             add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+            labels = (
+                output.logits.argmax(1) if seen.name.partition(":")[2].startswith("activation") else part.expressions
+            )
+            for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue).items():
+                add(scores[name], values)
     return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}

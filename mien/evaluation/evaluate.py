@@ -11,22 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from mien.config import Recipe
+from mien.config import GUIDED_KINDS, Recipe
 from mien.data.labels import labels_of, voted_labels
-from mien.data.masking import LEAK, label_leak, make_masking
+from mien.data.masking import LEAK, Masking, label_leak, make_masking
 from mien.data.observed import open_faces
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.evaluation.collect import (
-    BASELINES,
-    MISMATCHED,
-    Collected,
-    FaceScores,
-    Plan,
-    collect,
-    collect_faithfulness,
-    guided_scores,
-)
+from mien.evaluation.baselines import BASELINES, MISMATCHED
+from mien.evaluation.collect import Collected, FaceScores, collect, collect_faithfulness, guided_scores
+from mien.evaluation.plan import Plan
+from mien.evaluation.reference import MOST, kept_class_cues, others_of
 from mien.evaluation.scores import face_facts, score_faces
 from mien.evaluation.seen import scored_in_training
 from mien.evaluation.tables import errors_csv, predictions_csv
@@ -98,14 +92,20 @@ def evaluate(
     rows, reference = rows_to_score(faces, recipe, split, labels)
     seen = scored_in_training(trained, env, faces, rows, reference)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
-    mean = mean_of_cue(recipe, faces, labels, reference, recipe.model.size).to(device)
     names = choose_methods(methods, model, recipe)
-    masking = make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
+    own = (
+        run if faces.fingerprint == env.get("store_fingerprint") else None
+    )  # the run keeps what belongs to its own store
     plan = Plan(
-        model.to(device), recipe, faces, rows, labels, mean, device, names, Sampling(samples, seed), masking, seed, batch
+        model.to(device), recipe, faces, rows, labels,
+        kept_class_cues(
+            own and own / "maps" / "class_cues.npz", recipe, faces, labels, reference, model.backbone.sides[-1], device
+        ),
+        reference, others_of(recipe, faces, labels, rows, seed), device, names, Sampling(samples, seed),
+        masking_of(recipe, env, faces, labels, reference, device), seed, batch,
     )  # fmt: skip
     collected = collect(plan)
-    collected.scores.update(guided_scores(plan))
+    collected.scores.update(guided_scores(plan, own))
     scored = face_arrays(plan, collected)
     results = {**results_of(run.name, split, plan, scored, env), "scored_in_training": seen}
     if faithfulness:
@@ -117,6 +117,16 @@ def evaluate(
         print_classes(results)
     print(f"written to {run / f'results{suffix}.json'}")
     return results
+
+
+def masking_of(
+    recipe: Recipe, env: dict[str, Any], faces: Store, labels: IntArray, rows: IntArray, device: torch.device
+) -> Masking:
+    """What masks and guides of scored faces need; the mean cue of the training faces only where the control asks for it."""
+    mean = None
+    if recipe.cue.control == "mean" and (recipe.mask.evaluate or recipe.transformer.kind in GUIDED_KINDS):
+        mean = mean_of_cue(recipe, faces, labels, rows, recipe.model.size).to(device)
+    return make_masking(env.get("mask_colour"), mean, device, recipe.model.preprocessing)
 
 
 def names_end(run: Path, split: str, faces: Store, env: dict[str, Any]) -> str:
@@ -198,6 +208,11 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "methods": list(plan.methods),
         "samples": plan.sampling.samples,
         "label_leak": label_leak(recipe),
+        "class_cues": {
+            "faces": dict(zip(classes, plan.reference.faces.tolist(), strict=True)),
+            "most": MOST,
+            "side": plan.reference.means.shape[-1],
+        },
         **score_faces(faces, classes, plan.methods, plan.seed),
     }
 
@@ -281,6 +296,7 @@ def print_results(results: dict[str, Any]) -> None:
         f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
     )
     _print_scores(results["alignment"], ("cosine", "pearson", "energy", "pointing"))
+    print_excess(results)
     if "segmentation" in results:
         print("region of the cue by the segmentation head, per cent (class mean; higher is better)")
         _print_scores(results["segmentation"], ("dice", "iou"), digits=1)
@@ -292,13 +308,35 @@ def print_results(results: dict[str, Any]) -> None:
         _print_scores(faithful["scores"], tuple(FAITHFULNESS))
 
 
+def print_excess(results: dict[str, Any]) -> None:
+    """A row a map: what it scores beyond the class-mean cue on the same faces, with its interval."""
+    if not results["faces_with_cue"]:
+        return
+    print(
+        "excess over the class-mean cue, which never saw the face (class mean, 95 % interval; 0: no better than blind)"
+    )
+    print(f"  {'map':<22}{'cosine':>26}{'pearson':>26}")
+    for name, kinds in results["excess"].items():
+        cells = [_signed(kinds["scores"][kind]) for kind in ("cosine", "pearson")]
+        print(f"  {name:<22}" + "".join(f"{cell:>26}" for cell in cells))
+
+
+def _signed(score: dict[str, Any]) -> str:
+    """+0.012 [-0.003, +0.027]; a dash for a map without a scored face."""
+    if score["class_mean"] is None:
+        return "-"
+    between = " [{:+.3f}, {:+.3f}]".format(*score["interval"]) if score["interval"] else ""
+    return f"{score['class_mean']:+.3f}{between}"
+
+
 def _print_scores(table: dict[str, Any], kinds: tuple[str, ...], digits: int = 3) -> None:
     """A row a map, a column a score."""
-    print(f"  {'map':<22}" + "".join(f"{kind:>{max(len(kind) + 2, 9)}}" for kind in kinds))
+    width = max(22, *(len(name) + 2 for name in table))
+    print(f"  {'map':<{width}}" + "".join(f"{kind:>{max(len(kind) + 2, 9)}}" for kind in kinds))
     for name, scores in table.items():
         values = [scores[kind]["class_mean"] if kind in scores else None for kind in kinds]
         shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
-        print(f"  {name:<22}" + "".join(f"{v:>{max(len(k) + 2, 9)}}" for k, v in zip(kinds, shown, strict=True)))
+        print(f"  {name:<{width}}" + "".join(f"{v:>{max(len(k) + 2, 9)}}" for k, v in zip(kinds, shown, strict=True)))
 
 
 def print_classes(results: dict[str, Any]) -> None:

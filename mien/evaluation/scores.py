@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mien.data.store import Store
+from mien.evaluation.baselines import AT_PREDICTED
 from mien.evaluation.collect import PREDICTED, SEGMENTATION
 from mien.evaluation.tables import AFFECT, Arrays
-from mien.metrics.alignment import by_class, summarise
+from mien.metrics.alignment import by_class, excess, summarise
 from mien.metrics.classification import classification_scores
 from mien.metrics.errors import affect_matrices, by_group, confusions
 from mien.metrics.faithfulness import FAITHFULNESS
 from mien.metrics.resampling import people
 from mien.schema import IntArray
+
+CLASSLESS = ("attention", "rollout")
+"""Explainers whose map is of no class in particular."""
 
 
 def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
@@ -40,10 +44,10 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
     labels, predicted = faces["label"], faces["probabilities"].argmax(1)
     persons = people(faces["subject"]) if "subject" in faces else None
     scores = alignment_of(faces)
-    alignment = {}
-    for name, kinds in scores.items():
-        valid = faces["valid_predicted"] if name == PREDICTED else faces["valid"]
-        alignment[name] = summarise(kinds, labels, predicted, valid, classes, persons, seed=seed)["scores"]
+    alignment = {
+        name: summarise(kinds, labels, predicted, scored_faces(faces, name), classes, persons, seed=seed)["scores"]
+        for name, kinds in scores.items()
+    }
     regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
     last = [name for name in alignment if name.startswith("layer-")][-1]
     cosines = {name: scores[name]["cosine"] for name in (last, *methods)}
@@ -57,10 +61,50 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
             else {}
         ),
         "alignment": alignment,
+        "excess": {
+            name: {
+                "over": over,
+                **summarise(
+                    {kind: excess(values, scores[over][kind]) for kind, values in scores[name].items()},
+                    labels,
+                    predicted,
+                    scored_faces(faces, name),
+                    classes,
+                    persons,
+                    seed=seed,
+                ),
+            }
+            for name, over in compared_with(scores, methods).items()
+        },
         **({"segmentation": regions} if regions else {}),
         "per_class": by_class(cosines, labels, predicted, faces["valid"], classes),
         "errors": error_scores(faces, classes),
     }
+
+
+def scored_faces(faces: Arrays, name: str) -> np.ndarray:
+    """(N,) bool: faces on which a map or a baseline has a score: the cues that it is held against are there."""
+    if name in (PREDICTED, AT_PREDICTED):
+        return faces["valid_predicted"]
+    if name.startswith("mismatched:"):  # not every face has a partner of its class
+        wrong = ":".join(name.split(":")[:2])
+        return np.asarray(faces["valid"] & np.isfinite(faces[f"{wrong}:perfect/cosine"]))
+    return faces["valid"]
+
+
+def compared_with(scores: Mapping[str, Any], methods: Sequence[str]) -> dict[str, str]:
+    """Map -> row of its class-mean baseline: of the true class, or of the predicted one for maps that are told no label."""
+    found = {}
+    for name in scores:
+        if name.startswith("layer-") or name in CLASSLESS:
+            found[name] = "baseline:class_mean_predicted"
+        elif name in methods:
+            found[name] = "baseline:class_mean"
+        elif name == PREDICTED:
+            found[name] = AT_PREDICTED
+        elif f"baseline:class_mean:{name}" in scores:
+            found[name] = f"baseline:class_mean:{name}"
+    return found
 
 
 def alignment_of(faces: Arrays) -> dict[str, dict[str, np.ndarray]]:

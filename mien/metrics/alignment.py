@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from mien import maps as m
 from mien.errors import DataError
@@ -44,7 +45,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name -> score of (maps, cue) of one size, (B,)."""
 
-HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "specificity_gap", "dice", "iou"), True), **FAITHFULNESS}
+HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "dice", "iou"), True), **FAITHFULNESS}
 
 
 def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
@@ -56,7 +57,7 @@ def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
     if maps.shape[:2] != cue.shape[:2] or cue.dim() != 4:
         raise DataError(f"maps {tuple(maps.shape)} and cues {tuple(cue.shape)} do not fit; expected (B, 1, h, w) each.")
     resized = m.resize(maps.float(), (cue.shape[-2], cue.shape[-1]))
-    return {name: score(resized, cue) for name, score in SCORES.items()}
+    return {name: score(resized, cue).clamp(-1, 1) for name, score in SCORES.items()}  # rounding goes a hair beyond
 
 
 def attention_scores(features: Tensor, cue: Tensor) -> dict[str, Tensor]:
@@ -86,33 +87,32 @@ def cam_cos(maps: Tensor, cue: Tensor) -> Tensor:
     return cam_scores(maps, cue)["cosine"]
 
 
-def specificity_gap(
-    maps: Tensor, class_cues: Tensor, labels: Tensor, score: Callable[[Tensor, Tensor], Tensor] = m.pearson
-) -> Tensor:
-    """Score against the own class's cue minus the mean score against the other classes' cues, (B,). Higher is better.
+def class_mean_maps(means: Tensor, faces: Tensor, overall: Tensor, labels: Tensor) -> Tensor:
+    """The strongest map that never saw the face: the mean cue of its class, (B, 1, h, w).
 
-    maps (B, 1, h, w) prepared, class_cues (B, K, H, W) the same face's cue for every class (`per_class_maps`), labels
-    (B,) in 0..K-1. All-zero cues (Neutral) are no rivals; a sample whose own cue is zero, or without rivals, is NaN. 0
-    means that any expression's cue fits as well.
+    means (K, 1, h, w) mean cue of each class over training faces, faces (K,) how many stand behind each, overall (1, 1, h, w)
+    mean cue over all of them, labels (B,) true or predicted class. A class without a cue (Neutral) takes the overall mean.
     """
-    batch, classes = class_cues.shape[:2]
-    if len(maps) != batch or tuple(labels.shape) != (batch,):
-        raise DataError(f"{len(maps)} maps, labels {tuple(labels.shape)} and class cues of {batch} faces do not fit.")
-    resized = m.resize(maps.float(), (class_cues.shape[-2], class_cues.shape[-1]))
-    pairs = resized.repeat_interleave(classes, 0), class_cues.flatten(0, 1).unsqueeze(1)
-    scores = score(*pairs).view(batch, classes)
-    drawn = class_cues.flatten(2).amax(2) > 0
-    own = nn.functional.one_hot(labels, classes).bool()
-    rivals = drawn & ~own
-    others = (scores * rivals).sum(1) / rivals.sum(1)  # no rival: 0 / 0 = NaN
-    return (scores[own] - others).masked_fill(~drawn[own], float("nan"))
+    return torch.where((faces > 0)[labels].view(-1, 1, 1, 1), means[labels], overall)
 
 
-def above_baseline(score: float, baseline: float) -> float:
-    """(score - baseline) / (1 - baseline): 1 perfect, 0 at the baseline, negative below. Baseline < 1. Higher is better."""
-    if baseline >= 1:
-        raise DataError(f"baseline {baseline} leaves no room for a score; it must be below 1.")
-    return (score - baseline) / (1 - baseline)
+def class_weighted_maps(means: Tensor, faces: Tensor, overall: Tensor, probabilities: Tensor) -> Tensor:
+    """Mean of the class-mean cues weighted by probabilities (B, K), over the classes that have one, (B, 1, h, w).
+
+    Arguments as in `class_mean_maps`. The overall mean where these classes have no probability at all.
+    """
+    weight = probabilities * (faces > 0)
+    total = weight.sum(1, keepdim=True)
+    mixed = torch.einsum("bk,kchw->bchw", weight / torch.where(total > 0, total, 1), means)
+    return torch.where((total > 0).view(-1, 1, 1, 1), mixed, overall)
+
+
+def excess(scores: npt.ArrayLike, baseline: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """What a map scores beyond the class-mean baseline on the same face, (N,): the part that follows this face.
+
+    Per-face scores (N,) of one kind; a NaN counts as 0 on either side, as in `summarise`. 0 at the baseline, negative below.
+    """
+    return np.nan_to_num(np.asarray(scores, dtype=np.float64)) - np.nan_to_num(np.asarray(baseline, dtype=np.float64))
 
 
 def summarise(

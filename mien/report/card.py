@@ -9,7 +9,7 @@ from mien.errors import DataError
 from mien.files import write_atomic
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
-from mien.report.words import BASELINES, MAPS, MISMATCHED, number
+from mien.report.words import BASELINES, CEILING, MAPS, MISMATCHED, number
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -183,6 +183,7 @@ def _alignment(run: Run) -> str:
     names = {run.last_layer: "attention of the last layer (ATT-COS)"}
     names |= {run.class_map: f"{MAPS[run.class_map][0]} of the true class (CAM-COS)"}
     names |= {key: f"baseline: {title}" for key, (title, _) in BASELINES.items()}
+    names |= {key: f"ceiling: {title}" for key, (title, _) in CEILING.items()}
     names |= {key: f"mismatched: {title}" for key, (title, _) in MISMATCHED.items()}
     rows = [
         f"| {title} | {number(alignment(group, name, 'cosine'))} | {_three(alignment(group, name, 'pearson').value)} |"

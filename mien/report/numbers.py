@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mien.evaluation.scores import scored_faces
 from mien.metrics.classification import f1_and_ece_intervals
 from mien.metrics.decisions import Kept, kept
 from mien.metrics.intervals import (
@@ -22,8 +23,8 @@ from mien.metrics.resampling import people
 from mien.report.runs import Group, Run, same_cue
 
 DRAWS = 1000
-PREDICTED = "cam@predicted"
-"""The map that needs no label, scored where both the true and the predicted class have a cue."""
+PREDICTED_END = "@predicted"
+"""Ends the names of maps that are held against the cue of the predicted class."""
 
 
 class Number(NamedTuple):
@@ -134,16 +135,15 @@ def alignment(group: Group, map_: str, kind: str, seed: int = 0) -> Number:
     same = all(
         key in run.faces and len(own) == len(run.right) for own, run in zip(shared.rows, group.runs, strict=True)
     )
-    valid = shared.stack(group.runs, lambda run: valid_of(run, map_)).all(axis=0) if same else np.zeros(0, dtype=bool)
-    if not same or not valid.any() or map_ == PREDICTED:  # each net predicts other classes, on other faces
+    valid = (
+        shared.stack(group.runs, lambda run: scored_faces(run.faces, map_)).all(axis=0)
+        if same
+        else np.zeros(0, dtype=bool)
+    )
+    if not same or not valid.any() or map_.endswith(PREDICTED_END):  # each net predicts other classes, on other faces
         return over_seeds([entry["class_mean"] for entry in known])
     values = shared.stack(group.runs, score_of(lambda _: key))[:, valid]
     return _over_both(values, None if shared.people is None else shared.people[valid], shared.labels[valid], seed)
-
-
-def valid_of(run: Run, map_: str) -> np.ndarray:
-    """(N,) bool: faces on which this map is scored."""
-    return run.faces["valid_predicted" if map_ == PREDICTED else "valid"]
 
 
 def over_seeds(values: Sequence[float]) -> Number:
@@ -245,7 +245,7 @@ def beyond(group: Group, map_: str, kind: str, seed: int) -> Comparison | None:
     if not runs:
         return None
     shared = shared_faces(runs)
-    valid = runs[0].faces["valid"][shared.rows[0]]
+    valid = shared.stack(runs, lambda run: scored_faces(run.faces, map_)).all(axis=0)
     if not valid.any():
         return None
     base, own = (

@@ -146,6 +146,8 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
             f"{file} has run version {results.get('run_version')}; this mien reads {RUN_VERSION}. "
             f"Run `{command}` again."
         )
+    if "excess" not in results:
+        raise DataError(f"{file} was scored by an older mien, without the class-mean baseline. Run `{command}` again.")
     faces = _arrays(path / "maps" / f"faces{suffix}.npz", again)
     means = _arrays(path / "maps" / f"class_means{suffix}.npz", again)
     if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:

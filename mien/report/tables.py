@@ -11,7 +11,17 @@ from mien.metrics.intervals import Comparison
 from mien.report.family import Family
 from mien.report.numbers import Number, Paired, alignment, beyond, classification, mean_of, right_and_wrong
 from mien.report.runs import Group, Run
-from mien.report.words import BASELINES, MAPS, MISMATCHED, SCORES, explain_map, interval, signed, strongest_baseline
+from mien.report.words import (
+    BASELINES,
+    CEILING,
+    MAPS,
+    MISMATCHED,
+    SCORES,
+    class_mean_of,
+    explain_map,
+    interval,
+    signed,
+)
 
 Cell = dict[str, Any]
 """text, note (small, below), weak (grey)."""
@@ -56,7 +66,7 @@ def majority(run: Run) -> dict[str, str]:
 
 
 def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above the strongest baseline."""
+    """Sections of rows; a row has one list of cells (recipes) for each score. Grey: not above its class-mean baseline."""
     present = {name for group in groups for name in group.first.results["alignment"]}
     layers = sorted((name for name in present if name.startswith("layer-")), key=lambda name: int(name.split("-")[1]))
     trained = sorted(name for name in present if name.startswith(("guided:", "second:")))
@@ -66,7 +76,12 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         ("Where the model looks", [*layers, *MAPS, *others], True),
         ("Attributions that were trained, each against its own cue", trained, False),
         ("Baselines: maps that never saw the face, against the right cue", list(BASELINES), False),
-        ("Controls: the last layer's attention, against a wrong cue", list(MISMATCHED), False),
+        ("Ceiling: what a perfect map scores", list(CEILING), False),
+        (
+            "Mismatched cues: the last layer's attention against a wrong cue, beside what other maps score there",
+            list(MISMATCHED),
+            False,
+        ),
     )
     table = []
     for title, names, graded in sections:
@@ -88,8 +103,9 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _align_cells(groups: Sequence[Group], name: str, kind: str, graded: bool) -> list[Cell]:
     cells = []
     for group in groups:
-        value, baseline = alignment(group, name, kind), strongest_baseline(group, kind)
-        low = graded and baseline is not None and value.value is not None and value.value <= baseline[1]
+        value, over = alignment(group, name, kind), class_mean_of(group, name)
+        blind = alignment(group, over, kind).value if graded and over else None
+        low = blind is not None and value.value is not None and value.value <= blind
         cells.append(cell(value, weak=low))
     return cells
 
@@ -133,7 +149,9 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
 
 def beyond_tests(groups: Sequence[Group], seed: int) -> dict[tuple[str, str], list[Comparison | None]]:
     """(Baseline or wrong cue, score) -> how far the last layer's attention is beyond it, by recipe; rows without any left out."""
-    names = ("baseline:mean", "mismatched:other_class", "mismatched:shuffled")
+    names = (
+        "baseline:class_mean_predicted", "baseline:class_mean", "mismatched:same_class", "mismatched:other_class",
+    )  # fmt: skip
     found = {
         (name, kind): [beyond(group, name, kind, seed) for group in groups]
         for name in names

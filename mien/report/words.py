@@ -38,26 +38,54 @@ BASELINES = {
     "baseline:centre": ("centre blob", "One fixed blob in the middle of every picture."),
     "baseline:mean": (
         "dataset-mean cue",
-        "The mean cue of the training faces: the strongest map that never saw the face. A model at this level has "
-        "learnt where faces move, not where this face does.",
+        "The mean cue of the training faces: where faces move, whatever they express.",
+    ),
+    "baseline:class_weighted": (
+        "class-mean cues, weighted",
+        "The mean cues of the classes, weighted by the probabilities that the model gives them.",
+    ),
+    "baseline:class_mean_predicted": (
+        "class-mean cue, predicted class",
+        "The mean cue of the training faces of the predicted class: the strongest map that never saw the face, for maps that "
+        "are told no label, such as attention. A model at this level has learnt what an expression looks like on average, not "
+        "where this face shows it.",
+    ),
+    "baseline:class_mean": (
+        "class-mean cue, true class",
+        "The same of the true class: the baseline of maps of the true class.",
+    ),
+    "baseline:class_mean@predicted": (
+        "class-mean cue against the predicted class",
+        "The mean cue of the predicted class, against the cue of that class: the baseline of the CAM of the predicted class.",
     ),
 }
-MISMATCHED = {
-    "mismatched:other_class": (
+CEILING = {
+    "ceiling": (
+        "the face's own cue",
+        "Drawn at the size of the last layer and resized: what a perfect map of that size scores.",
+    )
+}
+_WRONG = {
+    "same_class": (
+        "another face of the class",
+        "Attention against the cue of another face with the same expression. Close to the last layer's own score: the attention "
+        "does not follow the face.",
+    ),
+    "other_class": (
         "another expression's cue",
         "Attention against the cue of another expression on the same face. Close to the last layer's own score: "
         "the attention is not specific to the expression.",
     ),
-    "mismatched:shuffled": (
-        "another face's cue",
-        "Attention against the cue of another face. Close to the last layer's own score: the attention does "
-        "not follow the face.",
-    ),
-    "mismatched:inverted": (
+    "inverted": (
         "inverted cue",
         "Attention against one minus the cue. Cosine stays high, because an inverted cue is bright almost everywhere; "
         "Pearson is exactly the opposite of the score against the right cue.",
     ),
+}
+MISMATCHED = {
+    f"mismatched:{name}{end}": (f"{title}{who}", note if not end else "")
+    for name, (title, note) in _WRONG.items()
+    for end, who in (("", ""), (":perfect", ": a perfect map there"), (":class_mean", ": the class-mean cue there"))
 }
 
 
@@ -73,7 +101,7 @@ def explain_map(name: str, last: str) -> tuple[str, str]:
         attribution = name.split(":")[1].removesuffix("-all")
         mean = "Mean" if attribution == "activation" else "Of the true class, mean"
         return attribution, f"{mean} over {channels}, at the deepest guided layer."
-    return {**MAPS, **BASELINES, **MISMATCHED}.get(name, (name, ""))
+    return {**MAPS, **BASELINES, **CEILING, **MISMATCHED}.get(name, (name, ""))
 
 
 def signed(value: float) -> str:
@@ -139,27 +167,35 @@ def over(test: Comparison) -> str:
     return f"{test.clusters} {'people' if test.grouped else 'faces'}"
 
 
-def strongest_baseline(group: Group, kind: str) -> tuple[str, float] | None:
-    """Key in BASELINES and score of the baseline that is hardest to beat."""
-    baselines = [(name, alignment(group, name, kind).value) for name in BASELINES]
-    known = [(title, value) for title, value in baselines if value is not None]
-    return max(known, key=lambda entry: entry[1]) if known else None
+def class_mean_of(group: Group, map_: str) -> str | None:
+    """Key of the class-mean baseline that a map is read against; None for a row that has none."""
+    found = group.first.results["excess"].get(map_)
+    return found["over"] if found else None
 
 
 def _baseline_sentence(group: Group, seed: int) -> str:
-    baseline = strongest_baseline(group, "cosine")
-    own = alignment(group, group.first.last_layer, "cosine")
-    other = alignment(group, "mismatched:other_class", "cosine").value
-    if baseline is None or own.value is None:
+    last = group.first.last_layer
+    over = class_mean_of(group, last)
+    own, other = alignment(group, last, "cosine"), alignment(group, "mismatched:other_class", "cosine").value
+    blind = alignment(group, over, "cosine").value if over else None
+    if over is None or blind is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    place = f"{_place(group, baseline[0], seed)} the {BASELINES[baseline[0]][0]} ({baseline[1]:.3f})"
-    text = f"Attention of {group.name} scores {own.value:.3f}, {place}"
-    return text + (f", and {other:.3f} against another expression's cue." if other is not None else ".")
+    test = beyond(group, over, "cosine", seed)
+    place = _place(group, over, seed)
+    text = f"Attention of {group.name} scores {own.value:.3f}, {place} the class-mean cue ({blind:.3f}), which never saw the face"
+    if test is not None:
+        text += f" (excess {signed(test.difference)} {interval(test.low, test.high, sign=True)})"
+    if other is not None:
+        perfect = alignment(group, "mismatched:other_class:perfect", "cosine").value
+        text += (
+            f"; against another expression's cue it scores {other:.3f}, where a perfect map scores {perfect or 0:.3f}"
+        )
+    return f"{text}."
 
 
 def _place(group: Group, baseline: str, seed: int) -> str:
-    """Above, below or level with a baseline, by the paired interval over faces."""
+    """Above or below a baseline, or neither shown, by the paired interval."""
     test = beyond(group, baseline, "cosine", seed)
     if test is None or (test.low <= 0 <= test.high):
-        return "level with"
+        return "not shown to differ from"
     return "above" if test.low > 0 else "below"

@@ -70,6 +70,7 @@ def lines_of(
                     "high": value.high,
                     "difference": difference(base, own, entry, score),
                     "baselines": baselines(list(own.values()), score.kind) if score.of != "classification" else None,
+                    "class_mean": class_mean(list(own.values()), entry, score),
                     "published": entry.published.get(dataset, {}).get(name),
                 }
             )
@@ -136,6 +137,16 @@ def baselines(results: Sequence[Results], kind: str) -> dict[str, float | None]:
     return found
 
 
+def class_mean(results: Sequence[Results], entry: Entry, score: Score) -> float | None:
+    """Mean over runs of what the class-mean baseline of the entry's map scores, the strongest map that never saw the face."""
+    found = []
+    for result in results:
+        excess = result.get("excess", {}).get(map_of(result, entry, score)) if score.of != "classification" else None
+        value = result["alignment"][excess["over"]][score.kind]["class_mean"] if excess else None
+        found += [] if value is None else [value]
+    return sum(found) / len(found) if found else None
+
+
 def as_markdown(table: Mapping[str, Any]) -> str:
     """The whole table as Markdown: a paragraph on how it was made, then a block for every score."""
     blocks = [f"# {table['table']}: {table['dataset']}", "\n".join(notes(table))]
@@ -158,7 +169,8 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"mien {table['mien']}; made by `{table['command']}`.",
         f"- Brackets: 95 % interval, {interval}. Differences are paired by seed"
         + ("." if several else "; one seed gives them no interval, and proves nothing."),
-        "- Baselines: what a uniform map, a blob in the centre and the mean cue of the training faces score. Guessing scores "
+        "- Baselines: what a uniform map, a blob in the centre, the mean cue of the training faces and the mean cue of a class score, "
+        "which never saw the face. The part of a score that follows this face is what lies above the class mean. Guessing scores "
         f"{1 / len(table['classes']):.3f} in balanced accuracy.",
     ]
     missing = {line["title"]: len(line["seeds"]) for line in table["lines"] if line["seeds"] != table["seeds"]}
@@ -182,7 +194,7 @@ def block(lines: Sequence[Line]) -> str:
     measured = any(line["baselines"] for line in lines)
     printed = any(line["published"] is not None for line in lines)
     head = ["", *[column or "value" for column in columns], "difference"]
-    head += ["baselines: uniform / centre / mean"] * measured
+    head += ["baselines: uniform / centre / mean / class mean"] * measured
     head += [f"published {column}".strip() for column in columns] * printed
     rows = []
     for row in dict.fromkeys(line["row"] for line in lines):
@@ -192,7 +204,8 @@ def block(lines: Sequence[Line]) -> str:
         text = [last["title"], *["–" if cell is None else with_interval(cell) for cell in there]]
         text.append(change(last["difference"]))
         if measured:
-            text.append(" / ".join(plain(last["baselines"][name]) for name in BASELINES))
+            values = [*(last["baselines"][name] for name in BASELINES), last.get("class_mean")]
+            text.append(" / ".join(plain(value) for value in values))
         if printed:
             text += [as_printed(None if cell is None else cell["published"]) for cell in there]
         rows.append(text)
@@ -251,11 +264,13 @@ def as_csv(table: Mapping[str, Any]) -> str:
             *keys,
             "seeds",
             *[f"difference_{key}" for key in changes],
-            *[f"baseline_{n}" for n in bases],
+            *[f"baseline_{n}" for n in (*bases, "class_mean")],
         ]
     )
     for line in table["lines"]:
         moved, low = line["difference"] or {}, line["baselines"] or {}
         row = [table["table"], table["dataset"], *[line[key] for key in keys], len(line["seeds"])]
-        writer.writerow(row + [moved.get(key) for key in changes] + [low.get(name) for name in bases])
+        writer.writerow(
+            row + [moved.get(key) for key in changes] + [low.get(name) for name in bases] + [line.get("class_mean")]
+        )
     return buffer.getvalue()
