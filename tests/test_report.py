@@ -251,7 +251,7 @@ def test_tests_of_a_page_are_one_family(runs: Path) -> None:
     others = [one for row in beyond_tests(groups, 0).values() for one in row if one]
     family = family_of([test], others)
     raw = [row.test.p for row in test.differences.values()] + [one.p for one in others]
-    assert family.size == len(raw) == 6 + 12
+    assert family.size == len(raw) == 6 + 16
     shown = [ruling.p for ruling in family.rulings[0].values()] + family.beyond
     assert shown == pytest.approx(holm(raw))
     assert (

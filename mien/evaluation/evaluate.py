@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,6 +206,8 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         },
         "cue": {"kind": recipe.cue.kind, "codebook": recipe.cue.codebook, "control": recipe.cue.control},
         "checkpoint": env["checkpoint"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "parameters": sum(part.numel() for part in plan.model.parameters()),
         "methods": list(plan.methods),
         "samples": plan.sampling.samples,
         "label_leak": label_leak(recipe),
