@@ -1,4 +1,4 @@
-"""Regions, shares, densities, effects and words, each against a loop written from its definition."""
+"""Regions, shares, densities and effects, each against a loop written from its definition."""
 
 import cv2
 import numpy as np
@@ -13,18 +13,7 @@ from mien.errors import UsageError
 from mien.explain import explain
 from mien.metrics.faithfulness import blurred
 from mien.models import create_model
-from mien.predict.contrast import (
-    Telling,
-    class_contrast,
-    densities,
-    effects,
-    masked,
-    runner_up,
-    sentence,
-    shares,
-    telling,
-)
-from mien.predict.results import Region
+from mien.predict.contrast import class_contrast, densities, effects, masked, runner_up, shares
 
 SIZE = (64, 48)
 
@@ -214,38 +203,3 @@ def test_no_contrast_where_no_gradient_reaches(monkeypatch):
     output = model(images)
     monkeypatch.setattr("mien.predict.contrast.explain", refuse)
     assert class_contrast(model, images, output, torch.tensor([0]), torch.tensor([1])) is None
-
-
-FEAR, SURPRISE = {"AU1", "AU2", "AU4", "AU5", "AU20", "AU26"}, {"AU1", "AU2", "AU5", "AU26", "AU27"}
-
-
-def test_units_that_tell_two_expressions_apart():
-    units = {"AU1": 2.0, "AU4": 0.5, "AU20": 0.9, "AU26": -1.0, "AU27": -0.6, "AU12": 3.0, "AU5": -0.1}
-    assert telling(units, FEAR, SURPRISE) == (["AU20", "AU4"], ["AU27"], [])
-    assert telling(units, SURPRISE, FEAR) == ([], [], ["AU20", "AU4"])
-    assert telling({"AU4": 0.2}, FEAR, SURPRISE) == ([], [], [])
-    assert telling({}, FEAR, SURPRISE) == ([], [], [])
-
-
-def test_sentences():
-    regions = {"mouth": Region(0.6, 0.4), "brows": Region(0.3, -0.5), "elsewhere": Region(0.1, 0.0)}
-    told = Telling(["AU4", "AU20"], ["AU27"], [])
-    assert sentence("Fear", "Surprise", told, regions) == (
-        "Fear rather than Surprise: AU4, AU20; for Surprise: AU27. Map: mouth 60%, brows 30%. "
-        "Blurring the brows raises Fear by 50 points."
-    )
-    assert (
-        sentence("Neutral", "Sadness", Telling([], [], ["AU15"]), {})
-        == "Neutral rather than Sadness: AU15 would show Sadness."
-    )
-    assert (
-        sentence("Neutral", "Sadness", Telling([], [], []), {"nose": Region(0, None)}) == "Neutral rather than Sadness."
-    )
-    still = {"nose": Region(0.4, 0.004)}
-    assert sentence("Fear", "Anger", Telling([], [], []), still).endswith(
-        "Map: nose 40%. Blurring any one region changes nothing."
-    )
-    only = {"elsewhere": Region(1.0, 0.3)}
-    assert sentence("Fear", "Anger", Telling([], [], []), only).endswith(
-        "Blurring all but the face lowers Fear by 30 points."
-    )

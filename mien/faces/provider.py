@@ -22,6 +22,11 @@ class Face(NamedTuple):
     """Confidence of the provider; 0-1 for mediapipe, an open scale for dlib, 1 for given landmarks."""
     provider: str
     """Key of PROVIDERS, or "given"."""
+    mesh: FloatArray | None = None
+    """(478, 3) points of MediaPipe's face mesh: x, y pixels of the image, pixel centres at .0, and z in the same unit, smaller
+    towards the viewer; None from other providers."""
+    blendshapes: FloatArray | None = None
+    """(52,) in [0, 1] over `mien.faces.blendshapes.BLENDSHAPES`; None from other providers."""
 
 
 Provider = Callable[[ByteArray], list[Face]]

@@ -40,6 +40,8 @@ def predict(
     batch: int = 32,
     precision: str = "32-true",
     calibration: str | None = None,
+    any_quality: bool = False,
+    neutral: Path | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -50,7 +52,7 @@ def predict(
     Args:
         photos: pictures, videos, folders of them, or - for standard input (a list of paths, one a line, or one picture).
         run: run folder of mien train; by default the bundled model.
-        action_units: run folder of mien audet train; adds the action units of each face.
+        action_units: run folder of mien audet train; by default action units come from mediapipe's points.
         out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
         overlay: folder for pictures and videos with boxes, labels and maps.
         explain: map that is explained and drawn: a name of docs/explanations.md, auto for the first that fits, or none.
@@ -67,6 +69,8 @@ def predict(
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
         calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: portraits, smiles); by
             default the run's calibration.json.
+        any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
+        neutral: photo of the neutral face of the one person in all pictures; action units are then relative to it.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -84,7 +88,8 @@ def predict(
 
     model = load(
         run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model,
-        least_face=least_face, precision=precision, calibration=calibration,
+        least_face=least_face, precision=precision, calibration=calibration, any_quality=any_quality,
+        neutral=neutral,
     )  # fmt: skip
     method = None if explain == "none" else model.method(explain)
     size = 1 if camera is not None else batch
@@ -189,7 +194,7 @@ def line_of(found: PicturePrediction, face: FacePrediction) -> str:
     """One face for a person who reads it on the terminal."""
     place = found.source if found.time is None else f"{found.source} {found.time:.2f} s"
     who = f"face {face.face}" if face.track is None else f"track {face.track}"
-    text = f"{place}  {who}  {face.expression} {face.confidence:.0%}{' (unsure)' if face.abstained else ''}"
+    text = f"{place}  {who}  {face.expression} {face.confidence:.0%}{face.doubt and f' ({face.doubt})'}"
     text += f"  {face.reading}" if face.reading else ""
     return text + (f"  {face.explanation.words}" if face.explanation else "")
 

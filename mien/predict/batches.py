@@ -21,11 +21,13 @@ from mien.data.transforms import normalise, resize_faces
 from mien.metrics.alignment import attention_scores, cam_scores
 from mien.predict import contrast as c
 from mien.predict.results import Explanation, Region
+from mien.predict.words import sentence
 from mien.schema import SCHEMES, Batch, Cue, FloatArray, Output, scheme_classes
 from mien.training.steering import with_guide
 
 if TYPE_CHECKING:
     from mien.data.framing import FramedFace
+    from mien.predict.units import FaceUnits
 
 
 class Faces(NamedTuple):
@@ -62,9 +64,13 @@ def classify(model: Any, faces: Faces, temperature: float) -> Tensor:
 
 
 def explain_faces(
-    model: Any, recipe: Recipe, faces: Faces, temperature: float, method: str, expression: str | None, masking: bool
-) -> tuple[Tensor, list[Explanation]]:
-    """Probabilities as `classify` gives them, and an explanation of every face, out of the same forward pass."""
+    model: Any, recipe: Recipe, faces: Faces, temperature: float, method: str, expression: str | None, masking: bool,
+    measured: Sequence[FaceUnits],
+) -> tuple[Tensor, list[Explanation]]:  # fmt: skip
+    """Probabilities as `classify` gives them, and an explanation of every face, out of the same forward pass.
+
+    `measured` are the action units of each face, which the words may name.
+    """
     classes = scheme_classes(recipe.data.scheme)
     wanted = None if expression is None else classes.index(expression)
     output, raw = explainers.explain_with_output(model, faces.images, wanted, (method,), guide=faces.guide)
@@ -91,7 +97,7 @@ def explain_faces(
         size = (difference.shape[-2], difference.shape[-1])
         units = c.densities(difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size)[0])
     told = Told(target, second, evidence, attention, cue, difference, placed, share, effect, units, scores)
-    return probabilities, told.explanations(recipe, method)
+    return probabilities, told.explanations(recipe, method, measured)
 
 
 class Told(NamedTuple):
@@ -119,7 +125,7 @@ class Told(NamedTuple):
     scores: dict[str, dict[str, Tensor]]
     """Map name -> score name -> (B,)."""
 
-    def explanations(self, recipe: Recipe, method: str) -> list[Explanation]:
+    def explanations(self, recipe: Recipe, method: str, measured: Sequence[FaceUnits]) -> list[Explanation]:
         """One a face. Everything is brought to the CPU first: each number alone would wait for the device."""
         classes, names = scheme_classes(recipe.data.scheme), unit_names(recipe.cue.codebook)
         placed, valid, share = self.placed.tolist(), self.cue.valid.tolist(), self.share.tolist()
@@ -137,7 +143,7 @@ class Told(NamedTuple):
                 method, classes[one], classes[other], maps[k], attention[k], cues[k] if valid[k] else None,
                 None if contrast is None else contrast[k],
                 {name: {kind: v[k] for kind, v in kinds.items()} for name, kinds in scores.items()} if valid[k] else {},
-                named, parts, _words(recipe, classes[one], classes[other], named, parts),
+                named, parts, _words(recipe, classes[one], classes[other], measured[k], parts),
             ))  # fmt: skip
         return found
 
@@ -153,12 +159,13 @@ def _regions(share: list[float], effect: list[float] | None) -> dict[str, Region
     return {name: Region(s, e) for name, s, e in zip(FACE_REGIONS, share, values, strict=True)}
 
 
-def _words(recipe: Recipe, one: str, other: str, units: dict[str, float], regions: dict[str, Region]) -> str:
+def _words(recipe: Recipe, one: str, other: str, units: FaceUnits, regions: dict[str, Region]) -> str:
     if not regions:
         return f"{one} rather than {other}: no landmarks, so no regions."
     book, parts = load_codebook(recipe.cue.codebook).expressions, SCHEMES[recipe.data.scheme]
-    own, rival = ({unit for part in parts[name] for unit in book.get(part, ())} for name in (one, other))
-    return c.sentence(one, other, c.telling(units, own, rival), regions)
+    own = {unit for part in parts[one] for unit in book.get(part, ())}
+    expected = [unit for unit in units.looked_for if unit in own]
+    return sentence(one, other, regions, units.present, expected)
 
 
 def _array(values: Tensor) -> FloatArray:

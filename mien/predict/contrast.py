@@ -1,12 +1,11 @@
-"""What speaks for an expression and against its runner-up: by region of the face, by action unit, and in words.
+"""What speaks for an expression and against its runner-up, by region of the face and by action unit.
 
 Everything is a pure function of tensors of a batch. Maps are (B, 1, h, w), regions (B, R, h, w).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,7 @@ from mien import maps as m
 from mien.errors import UsageError
 from mien.explain import explain
 from mien.metrics.faithfulness import FILLS
-from mien.predict.results import Region, counted
 from mien.schema import Output
-
-NAMED = 3
-"""Most action units that are named for an expression."""
-NOTABLE = 0.25
-"""A unit is named from this magnitude on: its region holds that share of the mean magnitude over the face."""
 
 
 def runner_up(probabilities: Tensor, target: Tensor) -> Tensor:
@@ -107,52 +100,3 @@ def effects(
     parts = zip(changed.split(chunk), source.split(chunk), strict=True)
     after = torch.cat([probability(part, origin) for part, origin in parts])
     return before[:, None] - after.gather(1, target[source][:, None]).view(-1, count)
-
-
-class Telling(NamedTuple):
-    """Action units that tell two expressions apart, strongest first, at most NAMED each."""
-
-    own: list[str]
-    """Of the first expression, in whose regions the contrast speaks for it."""
-    other: list[str]
-    """Of the second, in whose regions the contrast speaks for that."""
-    absent: list[str]
-    """Of the second, in whose regions the contrast speaks for the first."""
-
-
-def telling(units: Mapping[str, float], own: Collection[str], other: Collection[str]) -> Telling:
-    """Units by density that one of two expressions has by the codebook (`own`, `other`) and the other has not.
-
-    The density must be at least NOTABLE, and have the sign of the expression it speaks for: above 0 the first.
-    """
-    falling = sorted(units, key=lambda name: -units[name])
-    first = [name for name in falling if units[name] >= NOTABLE]
-    second = [name for name in falling[::-1] if units[name] <= -NOTABLE]
-    rival = [name for name in other if name not in own]
-    return Telling(
-        [name for name in first if name in own and name not in other][:NAMED],
-        [name for name in second if name in rival][:NAMED],
-        [name for name in first if name in rival][:NAMED],
-    )
-
-
-def sentence(expression: str, runner_up: str, told: Telling, regions: Mapping[str, Region]) -> str:
-    """What `Explanation.words` holds: units for and against, the two largest shares, the region that matters most."""
-    if told.own:
-        text = f": {', '.join(told.own)}"
-    elif told.absent:
-        text = f": {', '.join(told.absent)} would show {runner_up}"
-    else:
-        text = ""
-    text = f"{expression} rather than {runner_up}{text}"
-    text += f"; for {runner_up}: {', '.join(told.other)}." if told.other else "."
-    largest = [name for name in sorted(regions, key=lambda name: -regions[name].share)[:2] if regions[name].share > 0]
-    if largest:
-        text += " Map: " + ", ".join(f"{name} {regions[name].share:.0%}" for name in largest) + "."
-    tried = {name: region.effect for name, region in regions.items() if region.effect is not None}
-    if tried:
-        name = max(tried, key=lambda key: abs(tried[key]))
-        word, points = "lowers" if tried[name] >= 0 else "raises", counted(round(abs(tried[name]) * 100), "point")
-        known = f" Blurring the {name} {word} {expression} by {points}."
-        text += " Blurring any one region changes nothing." if points.startswith("0 ") else known
-    return text.replace("Blurring the elsewhere", "Blurring all but the face")

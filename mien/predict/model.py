@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from mien import explain as explainers
@@ -17,21 +16,22 @@ from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import UsageError, unknown_name
 from mien.faces.detect import PROVIDERS
 from mien.faces.provider import Face, Provider
+from mien.faces.quality import UNKNOWN, Quality, quality_of
 from mien.predict.batches import batch_of, classify, explain_faces
-from mien.predict.bundled import BUNDLED, WEIGHTS, bundled_run
+from mien.predict.bundled import BUNDLED, bundled_run
 from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
 from mien.predict.finders import Finders, ahead, heavy
+from mien.predict.limits import outside
+from mien.predict.neutral import neutral_of
 from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
+from mien.predict.units import NOT_KNOWN, FaceUnits, NetUnits, PointUnits, UnitSource, spread
 from mien.progress import default_workers
-from mien.schema import ACTION_UNITS, ByteArray, FloatArray, scheme_classes
+from mien.schema import ByteArray, scheme_classes
 from mien.training import checkpoint
-
-if TYPE_CHECKING:
-    from mien.audet.photos import UnitReader
 
 LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
@@ -49,7 +49,8 @@ class Found(NamedTuple):
     faces: list[Face | None]
     framed: list[FramedFace]
     for_units: list[FramedFace]
-    """As the net of action units wants them; empty without one."""
+    """As a net of action units wants them; empty without one."""
+    qualities: list[Quality]
     reason: str | None = None
     """Why there is no face in a picture that could be read."""
 
@@ -72,10 +73,12 @@ class FaceModel:
     """Faces whose provider is less sure than this do not count."""
     device: torch.device
     calibration: Calibration
-    reader: UnitReader | None
-    """The net of action units, where there is one."""
+    units: UnitSource | None
+    """Where action units come from; None where they are not known."""
     precision: str = "32-true"
     """Of the nets: a key of PRECISIONS."""
+    any_quality: bool = False
+    """Name expressions of faces beyond the limits of `mien.predict.limits`, too."""
 
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
@@ -94,7 +97,7 @@ class FaceModel:
     @property
     def action_units(self) -> tuple[str, ...]:
         """Action units that are looked for."""
-        return () if self.reader is None else tuple(self.reader.net.action_units)
+        return () if self.units is None else self.units.names
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -224,11 +227,11 @@ class FaceModel:
             return self._cut(picture, display, keep_image)
         except (cv2.error, MemoryError) as error:
             words = " ".join(str(error).split())[:160] or "not enough memory"
-            return Found(picture._replace(image=None, reason=f"cannot be processed ({words})"), [], [], [])
+            return Found(picture._replace(image=None, reason=f"cannot be processed ({words})"), [], [], [], [])
 
     def _cut(self, picture: Picture, display: int, keep_image: bool) -> Found:
         if picture.image is None:
-            return Found(picture, [], [], [])
+            return Found(picture, [], [], [], [])
         image = picture.image
         seen: list[Face | None] = [None] if self.provider is None else list(self.provider(image))
         faces = [face for face in seen if face is None or face.score >= self.least_face]
@@ -241,29 +244,34 @@ class FaceModel:
             found = [(None, None) if face is None else (face.landmarks, face.box) for face in faces]
             return [frame_face(image, points, box, framing, display) for points, box in found]
 
-        units = [] if self.reader is None else cut(self.reader.framing)
-        return Found(picture if keep_image else picture._replace(image=None), faces, cut(self.framing), units, reason)
+        qualities = [UNKNOWN if face is None else quality_of(image, face) for face in faces]
+        wanted = None if self.units is None else self.units.framing
+        units = [] if wanted is None else cut(wanted)
+        return Found(
+            picture if keep_image else picture._replace(image=None), faces, cut(self.framing), units, qualities, reason
+        )
 
     def _judge(
         self, held: Sequence[Found], method: str | None, expression: str | None, masking: bool, batch: int
     ) -> Iterator[tuple[Picture, PicturePrediction]]:
         """Run the nets on the faces of some pictures, at most `batch` at a time."""
+        faces = [face for found in held for face in found.faces]
         framed = [face for found in held for face in found.framed]
         for_units = [face for found in held for face in found.for_units]
         seen: list[_Seen] = []
         for start in range(0, len(framed), batch):
             part = slice(start, start + batch)
             with self.autocast():
-                seen += self._see(framed[part], for_units[part], method, expression, masking)
+                seen += self._see(faces[part], framed[part], for_units[part], method, expression, masking)
         rest = iter(seen)
         for found in held:
             picture, (width, height) = found.picture, found.picture.size
-            pairs = zip(found.faces, found.framed, strict=True)
-            faces = tuple(self._face(n, face, cut, next(rest)) for n, (face, cut) in enumerate(pairs, start=1))
+            rows = zip(found.faces, found.framed, found.qualities, rest, strict=False)  # takes as many of `rest`
+            told = tuple(self._face(number, *row) for number, row in enumerate(rows, start=1))
             reason = picture.reason or found.reason
             yield (
                 picture,
-                PicturePrediction(picture.source, width, height, faces, reason, picture.frame, picture.time),
+                PicturePrediction(picture.source, width, height, told, reason, picture.frame, picture.time),
             )
 
     def autocast(self) -> torch.autocast:
@@ -272,38 +280,32 @@ class FaceModel:
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
     def _see(
-        self, framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None, expression: str | None,
-        masking: bool,
+        self, faces: Sequence[Face | None], framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None,
+        expression: str | None, masking: bool,
     ) -> list[_Seen]:  # fmt: skip
-        units: list[dict[str, float]] = [{}] * len(framed)
-        readings: list[str | None] = [None] * len(framed)
-        intensity: FloatArray = np.full((len(framed), len(ACTION_UNITS)), np.nan, dtype=np.float32)
-        if self.reader is not None:
-            from mien.audet.photos import intensities, reading_of, unit_strengths
-
-            strengths = unit_strengths(self.reader, for_units)
-            intensity = intensities(self.reader, strengths)
-            units = [dict(zip(self.action_units, map(float, row), strict=True)) for row in strengths]
-            codebook = self.recipe.cue.codebook
-            readings = [reading_of(self.reader, row, codebook, self.classes).text or None for row in strengths]
-        faces = batch_of(self.recipe, framed, intensity, self.device)
+        units = [NOT_KNOWN] * len(framed) if self.units is None else self.units.read(faces, for_units)
+        batch = batch_of(self.recipe, framed, spread(units), self.device)
         temperature = self.calibration.temperature
         found: list[Explanation] | list[None] = [None] * len(framed)
         if method is None:
-            probabilities = classify(self.net, faces, temperature)
+            probabilities = classify(self.net, batch, temperature)
         else:
-            probabilities, found = explain_faces(self.net, self.recipe, faces, temperature, method, expression, masking)
-        return [_Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, readings, found, strict=True)]
+            probabilities, found = explain_faces(
+                self.net, self.recipe, batch, temperature, method, expression, masking, units
+            )
+        return [_Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, found, strict=True)]
 
-    def _face(self, number: int, face: Face | None, cut: FramedFace, seen: _Seen) -> FacePrediction:
+    def _face(self, number: int, face: Face | None, cut: FramedFace, quality: Quality, seen: _Seen) -> FacePrediction:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
+        beyond = "" if self.any_quality else outside(quality)
         return FacePrediction(
             face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
             landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,
-            confidence=named[expression], abstained=named[expression] < self.calibration.threshold, crop=cut.rule,
-            display=cut.display, placement=cut.placement, action_units=seen.units, reading=seen.reading, explanation=seen.explanation,
+            confidence=named[expression], abstained=named[expression] < self.calibration.threshold or bool(beyond), crop=cut.rule,
+            display=cut.display, placement=cut.placement, action_units=seen.units.strengths, present_units=seen.units.present,
+            reading=seen.units.reading, explanation=seen.explanation, quality=quality, outside=beyond,
         )  # fmt: skip
 
 
@@ -316,8 +318,7 @@ class _Seen(NamedTuple):
     """What the nets say of one face."""
 
     probabilities: list[float]
-    units: dict[str, float]
-    reading: str | None
+    units: FaceUnits
     explanation: Explanation | None
 
 
@@ -331,12 +332,15 @@ def load(
     least_face: float | None = None,
     precision: str = "32-true",
     calibration: str | None = None,
+    any_quality: bool = False,
+    neutral: Path | str | ByteArray | None = None,
 ) -> FaceModel:
     """Open a trained run for pictures.
 
     Args:
-        run: run folder of `mien train`; None takes the bundled model, with its action units.
-        action_units: run folder of `mien audet train`.
+        run: run folder of `mien train`; None takes the bundled model.
+        action_units: run folder of `mien audet train`; by default action units come from the points of mediapipe, and are not
+            known with another finder of faces.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, ...; UsageError where it is not there.
         faces: provider of faces (mediapipe, dlib; docs/faces.md), none (whole pictures are faces), or a function from an RGB
             picture to its faces.
@@ -346,13 +350,15 @@ def load(
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
         calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: portraits, smiles);
             by default the run's calibration.json.
+        any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
+            was measured (docs/predict.md); by default the model abstains on these.
+        neutral: photo of the neutral face of the one person in the pictures; their action units are then relative to it.
 
     """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
     folder = bundled_run() if run is None else Path(run)
-    units = Path(action_units) if action_units is not None else WEIGHTS / "action_units" if run is None else None
     net, recipe, facts = checkpoint.load_model(folder)
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):
@@ -362,15 +368,26 @@ def load(
         provider: Provider | None = None if faces == "none" else Finders(faces, file)
     else:
         provider = faces
-    reader = None
-    if units is not None and (action_units is not None or units.is_dir()):
+    classes = scheme_classes(recipe.data.scheme)
+    units: UnitSource | None = PointUnits() if faces == "mediapipe" else None
+    if neutral is not None:
+        if action_units is not None or faces != "mediapipe":
+            raise UsageError(
+                "a neutral face needs the action units of mediapipe's points: no action_units, faces mediapipe."
+            )
+        assert provider is not None
+        units = PointUnits(neutral_of(Path(neutral) if isinstance(neutral, str) else neutral, provider))
+    if action_units is not None:
         from mien.audet.photos import open_reader
 
-        opened = open_reader(units)
+        opened = open_reader(Path(action_units))
         reader = opened._replace(net=opened.net.to(place), device=place)
+        units = NetUnits(reader, recipe.cue.codebook, classes)
     if least_face is None:
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
     framing = framing_of_run(facts, recipe)
-    calibrated = read_calibration(folder, scheme_classes(recipe.data.scheme), calibration).apply(net.to(place))
+    calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
     name = BUNDLED if run is None else folder.resolve().name
-    return FaceModel(name, net, recipe, facts, framing, provider, least_face, place, calibrated, reader, precision)
+    return FaceModel(
+        name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality
+    )

@@ -44,7 +44,9 @@ def _face(picture: PicturePrediction, face: FacePrediction) -> str:
         f"</td><td style='text-align:right'>{value:.0%}</td></tr>"
         for name, value in face.probabilities.items()
     )
-    name = f"<b>{html.escape(face.expression)} {face.confidence:.0%}</b>{' (unsure)' if face.abstained else ''}"
+    name = (
+        f"<b>{html.escape(face.expression)} {face.confidence:.0%}</b>{html.escape(face.doubt and f' ({face.doubt})')}"
+    )
     words = [face.reading or "", face.explanation.words if face.explanation else ""]
     text = "<br>".join([name, *(html.escape(line) for line in words if line)])
     source = html.escape(picture.source)

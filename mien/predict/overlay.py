@@ -51,9 +51,9 @@ def annotated(image: ByteArray, prediction: PicturePrediction) -> ByteArray:
 
 
 def label(face: FacePrediction) -> str:
-    """What is written at a face: track, expression, confidence; "unsure" where the model abstains."""
+    """What is written at a face: track, expression, confidence; where the model abstains, why."""
     name = f"{face.expression} {face.confidence:.0%}"
-    name = f"unsure ({name})" if face.abstained else name
+    name = f"{face.doubt} ({name})" if face.doubt else name
     return name if face.track is None else f"#{face.track} {name}"
 
 

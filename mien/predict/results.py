@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mien.faces.quality import UNKNOWN, Quality
 from mien.schema import ByteArray, FloatArray
 
 NOTICE = "expression recognition"
@@ -55,7 +56,7 @@ class Explanation:
     regions: Mapping[str, Region] = field(default_factory=dict)
     """Region of the face -> its part; empty without landmarks."""
     words: str = ""
-    """One sentence that says the above."""
+    """What the map, the regions and the measured action units say, in words."""
 
     def __repr__(self) -> str:
         return f"Explanation({self.method} of {self.expression} rather than {self.runner_up})"
@@ -80,7 +81,7 @@ class FacePrediction:
     confidence: float
     """Its probability."""
     abstained: bool
-    """The confidence is below the run's threshold: do not use the expression."""
+    """The confidence is below the run's threshold, or the face lies `outside`: do not use the expression."""
     crop: str
     """How the face was cut out: aligned, box or whole (docs/photos.md)."""
     display: ByteArray
@@ -88,15 +89,27 @@ class FacePrediction:
     placement: npt.NDArray[np.floating]
     """(2, 3) from pixels of the picture to those of `display`."""
     action_units: Mapping[str, float] = field(default_factory=dict)
-    """Action unit -> strength in [0, 1]; empty without a net of action units."""
+    """Action unit -> strength in [0, 1], a fifth of its intensity; AU12_L and AU12_R are the person's own sides. Empty where they
+    are not known."""
+    present_units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Units that are measured as present -> which of their columns; only those that are proven on faces with known truth."""
     reading: str | None = None
-    """What the codebook makes of the action units."""
+    """The present units in words; with a net of `mien audet train` also what the codebook makes of them."""
     explanation: Explanation | None = None
+    quality: Quality = UNKNOWN
+    """Pose, size, sharpness, light and how much of the face lies in the picture."""
+    outside: str = ""
+    """What of the quality lies beyond the limits within which accuracy was measured ("yaw 62 over 45"); empty for nothing."""
     track: int | None = None
     """Number of the face's track in a video, from 1; None in pictures."""
 
     def __repr__(self) -> str:
-        return f"FacePrediction({self.face}: {self.expression} {self.confidence:.0%}{', unsure' if self.abstained else ''})"
+        return f"FacePrediction({self.face}: {self.expression} {self.confidence:.0%}{self.doubt and f', {self.doubt}'})"
+
+    @property
+    def doubt(self) -> str:
+        """Why not to use the expression, for a person: "outside: yaw 62 over 45" or "unsure"; empty where it may be used."""
+        return f"outside: {self.outside}" if self.outside else "unsure" if self.abstained else ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from mien.cues.config import FACE_REGIONS
+from mien.faces.quality import Quality
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 
 SCHEMA_VERSION = 1
@@ -17,6 +18,8 @@ PLACE = {
     "landmark_confidence": float, "crop": str, "expression": str, "confidence": float, "abstained": bool,
 }  # fmt: skip
 """Columns of every table, before the probabilities, and their types."""
+QUALITY = Quality._fields
+"""Columns of how well the face can be read, before the probabilities; then `outside`."""
 EXPLAINED = {
     "method": str, "explained_expression": str, "runner_up": str, "attention_cosine": float, "attention_energy": float,
     "map_cosine": float, "map_energy": float,
@@ -34,9 +37,10 @@ class Layout(NamedTuple):
 
 def columns(layout: Layout) -> dict[str, type]:
     """Column name -> type, in order."""
-    found: dict[str, type] = {**PLACE, **{f"p_{name}": float for name in layout.classes}}
+    found: dict[str, type] = {**PLACE, **dict.fromkeys(QUALITY, float), "outside": str}
+    found |= {f"p_{name}": float for name in layout.classes}
     if layout.action_units:
-        found |= {**dict.fromkeys(layout.action_units, float), "reading": str}
+        found |= {**dict.fromkeys(layout.action_units, float), "present": str, "reading": str}
     if layout.explained:
         found |= EXPLAINED
         found |= {f"{kind}_{name}": float for kind in ("share", "effect") for name in FACE_REGIONS}
@@ -61,7 +65,9 @@ def _face(face: FacePrediction) -> dict[str, Any]:
     return {
         "face": face.face, "track": face.track, **box, "landmark_confidence": face.landmark_confidence,
         "crop": face.crop, "expression": face.expression, "confidence": face.confidence, "abstained": face.abstained,
+        **face.quality._asdict(), "outside": face.outside or None,
         **{f"p_{name}": value for name, value in face.probabilities.items()}, **face.action_units,
+        "present": " ".join(column for columns in face.present_units.values() for column in columns) or None,
         "reading": face.reading,
     }  # fmt: skip
 

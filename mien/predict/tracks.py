@@ -98,7 +98,7 @@ class Tracker:
             confidence = track.probabilities[best]
             faces[k] = replace(
                 face, track=track.number, probabilities=dict(track.probabilities), expression=best,
-                confidence=confidence, abstained=confidence < self.threshold,
+                confidence=confidence, abstained=confidence < self.threshold or bool(face.outside),
             )  # fmt: skip
         return replace(picture, faces=tuple(faces))
 

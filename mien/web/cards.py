@@ -38,7 +38,7 @@ def card(face: FacePrediction, method: str, title: str = "") -> str:
     """Bars of probabilities, and face, cue, attention and map side by side, with the words below."""
     told = face.explanation
     target = face.expression if told is None else told.expression
-    sure = '<span class="mien-unsure">unsure</span>' if face.abstained else ""
+    sure = f'<span class="mien-unsure">{html.escape(face.doubt)}</span>' if face.doubt else ""
     heading = f"<h3>{html.escape(title or f'Face {face.face}')}: {html.escape(face.expression)} {face.confidence:.0%}{sure}</h3>"
     pictures = [figure(face.display, "face")]
     if told is not None:
