@@ -9,7 +9,7 @@ import torch
 
 from mien.errors import DataError
 from mien.metrics import disentangle as dis
-from mien.metrics import probes
+from mien.metrics import probes, resampling
 from mien.metrics.action_units import auc
 
 
@@ -169,11 +169,11 @@ def test_permutation_of_people_equals_its_twin():
 
 def test_blocks_of_people():
     groups = np.array([0] * 10 + [1] * 4 + [2] * 5 + [3])
-    blocks = dis.person_blocks(groups, 20)
+    blocks = resampling.person_blocks(groups, 20)
     assert blocks.tolist() == [[0, 2, 5, 7], [10, 11, 12, 13], [14, 15, 16, 17]]
-    assert dis.person_blocks(groups, 20, most=6).shape == (3, 2)
-    assert dis.person_blocks(groups, 20, most=2).shape == (2, 1)
-    assert dis.person_blocks(None, 5, most=3).ravel().tolist() == [0, 1, 2]
+    assert resampling.person_blocks(groups, 20, most=6).shape == (3, 2)
+    assert resampling.person_blocks(groups, 20, most=2).shape == (2, 1)
+    assert resampling.person_blocks(None, 5, most=3).ravel().tolist() == [0, 1, 2]
 
 
 def test_neighbouring_frames_do_not_give_an_identity_away():
@@ -206,23 +206,21 @@ def test_probes_are_tested_against_their_baseline():
             assert cell["people"] == 12
 
 
-def test_pulls_are_those_of_delong_and_of_the_definitions():
-    rng = np.random.default_rng(0)
-    scores, active = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4
-    place, weight = probes.placements(scores, active)
-    twin = [np.mean([(a > b) + 0.5 * (a == b) for b in scores[~active]]) for a in scores[active]]
-    assert place[active] == pytest.approx(twin)
-    twin = [np.mean([(b > a) + 0.5 * (a == b) for b in scores[active]]) for a in scores[~active]]
-    assert place[~active] == pytest.approx(twin)
-    assert (place * weight).sum() == pytest.approx(auc(scores[:, None], active[:, None].astype(float))[0])
+def test_pulls_and_exchanges_are_those_of_the_definitions():
     people, units, z1, _ = known()
     fit, held = probes.unseen_subjects(people, 0)
-    for made in (
-        probes.probe_units(z1, units, fit, held), probes.probe_classes(z1, people % 3, fit, held),
-        probes.probe_values(z1, units, fit, held),
-    ):  # fmt: skip
+    for made in (probes.probe_classes(z1, people % 3, fit, held), probes.probe_values(z1, units, fit, held)):
         assert made.shares.sum() == pytest.approx(1)
         assert made.pulls.sum() == pytest.approx(0, abs=1e-12)
+    guesses, person = np.random.default_rng(0).random((12, 2)), np.repeat([0, 1, 2], 4)
+    found = probes.exchanged_areas(guesses, units[:12], person, seed=5, draws=7)
+    rng, twin = np.random.default_rng(5), [auc(guesses, units[:12]).mean()]
+    for _ in range(7):
+        moved = np.concatenate([guesses[person == g] for g in rng.permutation(3)])
+        twin.append(auc(moved, units[:12]).mean())
+    assert found == pytest.approx(twin)
+    made = probes.probe_units(z1, units, fit, held, people)
+    assert made.exchanged[0] == pytest.approx(made.scores["score"])  # people with equally many faces
 
 
 @pytest.mark.slow
@@ -245,6 +243,7 @@ def test_the_null_is_rejected_at_its_level():
         found |= probes.probe_matrix({"z": rng.normal(size=(198, 4))}, identity, person, seed=k)
         for name, row in found.items():
             rejected[name] = rejected.get(name, 0) + (row["z"]["p"] < 0.05)
+    print(rejected)
     assert all(count <= 0.09 * runs for count in rejected.values()), rejected
     assert rejected["distance_correlation"] + rejected["cross_correlation"] >= 0.04 * runs
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mien.errors import DataError
 from mien.metrics.action_units import auc
 from mien.metrics.dependence import cross_correlation, distance_correlation, hsic
-from mien.schema import IntArray
+from mien.metrics.resampling import person_blocks
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "distance_correlation": distance_correlation,
@@ -40,25 +40,6 @@ class Dependence(NamedTuple):
     people: int
     """Blocks that were exchanged: people, or faces where nobody is known."""
     faces_each: int
-
-
-def person_blocks(groups: npt.ArrayLike | None, n: int, most: int | None = None) -> IntArray:
-    """(G, m) rows: m faces, in order, of each of G people, so that whole people can be exchanged for each other.
-
-    m is the median of their numbers of faces, so at least half of the people stay; of those with more, m evenly spaced faces are
-    taken. At most `most` rows: fewer faces of each, then fewer people. Without groups every face is a block of its own.
-    """
-    if groups is None:
-        return np.arange(n)[:most, None]
-    index = np.unique(np.asarray(groups), return_inverse=True)[1]
-    counts = np.bincount(index)
-    each = int(np.sort(counts)[(len(counts) - 1) // 2])
-    chosen = np.flatnonzero(counts >= each)
-    if most is not None:
-        each = max(1, min(each, most // len(chosen)))
-        chosen = np.flatnonzero(counts >= each)[:most]
-    rows = (np.flatnonzero(index == person) for person in chosen)
-    return np.stack([own[np.arange(each) * len(own) // each] for own in rows])
 
 
 def dependence_test(

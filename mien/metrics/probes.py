@@ -16,12 +16,14 @@ import numpy.typing as npt
 from mien.errors import DataError
 from mien.metrics.action_units import auc, count, f1
 from mien.metrics.decisions import holm
-from mien.metrics.resampling import cluster_totals, clusters_of, effective_clusters
+from mien.metrics.resampling import cluster_totals, clusters_of, effective_clusters, person_blocks
 from mien.schema import IntArray
 
 Array = npt.NDArray[np.float64]
 PARTS = 3
 """Parts of the faces (or subjects), each of which is scored once by probes fitted on the others."""
+DRAWS = 199
+"""Permutations of people for an AUC."""
 
 
 class Factor(NamedTuple):
@@ -44,6 +46,8 @@ class Probed(NamedTuple):
     """(N,) weight of each face in the score; 0 for faces that were not scored."""
     pulls: Array
     """(N,) how far each face moves the score from its value; their sum is 0."""
+    exchanged: Array | None = None
+    """(1 + draws,) the score with each person's own predictions, and with those of others in their place."""
 
 
 def unseen_subjects(subjects: npt.ArrayLike, seed: int, part: int = 0, parts: int = PARTS) -> tuple[IntArray, IntArray]:
@@ -119,48 +123,60 @@ def probe_classes(
     return Probed(scores, shares, pulls)
 
 
-def probe_units(features: Array, active: npt.ArrayLike, fit: IntArray, score: IntArray) -> Probed:
+def probe_units(
+    features: Array,
+    active: npt.ArrayLike,
+    fit: IntArray,
+    score: IntArray,
+    people: npt.ArrayLike | None = None,
+    seed: int = 0,
+) -> Probed:
     """Logistic regressions of action units: mean AUC on `score` rows over units with both answers in both parts.
 
     Scores: score (AUC, chance 0.5), baseline (0.5), f1 (macro F1 of the balanced probes), always_active (macro F1 of answering
-    yes to everything), units (how many could be probed). Unlabelled faces are left out unit by unit. The pulls are DeLong's
-    (1988) placements, summed by person as in Obuchowski (1997, doi 10.2307/2533958).
+    yes to everything), units (how many could be probed). Unlabelled faces are left out unit by unit. An AUC of a few people is
+    too uneven for a t test: `exchanged` has its permutation distribution, whole people (N,) given the predictions of others.
     """
     truth = np.asarray(active, dtype=np.float64)
-    areas, scores, always = [], [], []
-    shares, pulls = np.zeros((2, len(truth)))
+    areas, scores, always, guesses, labels = [], [], [], [], []
+    shares = np.zeros(len(truth))
     for column in truth.T:
         rows, held = (part[~np.isnan(column[part])] for part in (fit, score))
         if any(len(np.unique(column[part])) < 2 for part in (rows, held)):
             continue
         probe = logistic_probe(features[rows], column[rows], balanced=True)
-        found = probe.probabilities(features[held])[:, [1]]
+        found = probe.probabilities(features[score])[:, 1]
+        known = ~np.isnan(column[score])
         label = column[held, None]
-        areas.append(auc(found, label)[0])
-        scores.append(f1(count(found >= 0.5, label))[0])
+        areas.append(auc(found[known, None], label)[0])
+        scores.append(f1(count(found[known, None] >= 0.5, label))[0])
         always.append(2 * label.mean() / (1 + label.mean()))
-        place, weight = placements(found[:, 0], label[:, 0] == 1)
-        shares[held] += weight
-        pulls[held] += weight * 2 * (place - areas[-1])
+        shares[held] += 1 / len(held)
+        guesses.append(found)
+        labels.append(column[score])
     if not areas:
         raise DataError("no action unit is active in some and not in other faces of both parts.")
     means = (float(np.mean(values)) for values in (areas, scores, always))
     named = dict(zip(("score", "f1", "always_active"), means, strict=True))
-    return Probed(named | {"baseline": 0.5, "units": float(len(areas))}, shares / len(areas), pulls / len(areas))
+    who = None if people is None else np.asarray(people)[score]
+    null = exchanged_areas(np.stack(guesses, 1), np.stack(labels, 1), who, seed)
+    return Probed(
+        named | {"baseline": 0.5, "units": float(len(areas))}, shares / len(areas), np.zeros(len(truth)), null
+    )
 
 
-def placements(scores: Array, active: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """(N,) share of the other side that a face is in the right order with, ties half, and (N,) weights; each side sums to 0.5."""
-    from scipy.stats import rankdata
+def exchanged_areas(
+    guesses: Array, labels: Array, people: npt.NDArray[Any] | None, seed: int, draws: int = DRAWS
+) -> Array:
+    """(1 + draws,) mean AUC of (N, A) guesses against (N, A) labels: as they are, then with whole people exchanged.
 
-    place, weight = np.zeros((2, len(scores)))
-    whole = rankdata(scores)
-    for side, sign in ((active, 1), (~active, -1)):
-        others = len(scores) - int(side.sum())
-        below = whole[side] - rankdata(scores[side])
-        place[side] = (below if sign > 0 else others - below) / others
-        weight[side] = 0.5 / side.sum()
-    return place, weight
+    On blocks of equal size (`person_blocks`), which are exchangeable where the guesses say nothing of the labels.
+    """
+    blocks = person_blocks(people, len(guesses))
+    rng, own = np.random.default_rng(seed), blocks.ravel()
+    orders = [np.arange(len(blocks)), *(rng.permutation(len(blocks)) for _ in range(draws))]
+    areas = [auc(guesses[blocks[order].ravel()], labels[own]) for order in orders]
+    return np.array([np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.5 for row in areas])
 
 
 def probe_values(features: Array, values: npt.ArrayLike, fit: IntArray, score: IntArray) -> Probed:
@@ -218,7 +234,10 @@ def probe_matrix(
         try:
             rows = [_split(factor, subjects, seed, k, splits) for k in range(splits)]
             table[name] = {
-                part: above_baseline([_probe(factor, features, *pair) for pair in rows], subjects)
+                part: above_baseline(
+                    [_probe(factor, features, subjects, seed * splits + k, *pair) for k, pair in enumerate(rows)],
+                    subjects,
+                )
                 for part, features in parts.items()
                 if features.shape[1]
             }
@@ -230,10 +249,12 @@ def probe_matrix(
     return table
 
 
-def _probe(factor: Factor, features: Array, fit: IntArray, score: IntArray) -> Probed:
+def _probe(factor: Factor, features: Array, people: npt.ArrayLike, seed: int, fit: IntArray, score: IntArray) -> Probed:
     if factor.kind == "classes":
         return probe_classes(features, factor.values, fit, score, sampled=factor.unseen == "images")
-    return {"units": probe_units, "values": probe_values}[factor.kind](features, factor.values, fit, score)
+    if factor.kind == "units":
+        return probe_units(features, factor.values, fit, score, people, seed)
+    return probe_values(features, factor.values, fit, score)
 
 
 def _split(factor: Factor, subjects: npt.ArrayLike, seed: int, part: int, parts: int) -> tuple[IntArray, IntArray]:
@@ -243,11 +264,12 @@ def _split(factor: Factor, subjects: npt.ArrayLike, seed: int, part: int, parts:
 
 
 def above_baseline(runs: Sequence[Probed], subjects: npt.ArrayLike) -> dict[str, float]:
-    """Means of the scores over the splits, and a one-sided t test over people that they are above the baseline.
+    """Means of the scores over the splits, and a one-sided test over people that they are above the baseline.
 
-    The pulls of the faces of one person are summed, since pictures of one person are not independent. People of different
-    splits are told apart from their own split's score, which costs each split one of its `effective_clusters`. p is at least
-    2^-people, what a test by signs of so many people can resolve.
+    By permutation where the runs have one (AUC), which must differ from split to split. Otherwise by a t: the pulls of the faces of
+    one person are summed, since pictures of one person are not independent, and people of different splits are told apart from
+    their own split's score, which costs each split one of its `effective_clusters`. p is at least 2^-people, what a test by signs
+    of so many people can resolve.
     """
     from scipy import stats
 
@@ -255,7 +277,7 @@ def above_baseline(runs: Sequence[Probed], subjects: npt.ArrayLike) -> dict[str,
     clusters, _ = clusters_of(len(runs[0].pulls), subjects)
     shares, pulls = (
         cluster_totals(np.stack(part, axis=1), clusters) / len(runs)
-        for part in zip(*[run[1:] for run in runs], strict=True)
+        for part in zip(*[(run.shares, run.pulls) for run in runs], strict=True)
     )
     apart = (np.count_nonzero(shares, axis=1) <= 1).all()  # each person was scored in one split only
     groups = list(zip(pulls.T, shares.T, strict=True)) if apart else [(pulls.sum(axis=1), shares.sum(axis=1))]
@@ -266,6 +288,10 @@ def above_baseline(runs: Sequence[Probed], subjects: npt.ArrayLike) -> dict[str,
         freedom += effective - 1
     gain, error = means["score"] - means["baseline"], variance**0.5
     p = float(stats.t.sf(gain / error, freedom)) if error > 1e-12 else 0.0 if gain > 0 else 1.0
+    null = [run.exchanged for run in runs if run.exchanged is not None]
+    if null:
+        areas = np.mean(null, axis=0)
+        p = float((areas >= areas[0] - 1e-12).mean())
     spread = float(np.std([run.scores["score"] for run in runs]))
     return means | {"spread": spread, "p": max(p, 0.5**people), "people": float(people)}
 

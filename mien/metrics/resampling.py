@@ -52,6 +52,25 @@ def clusters_of(n: int, groups: npt.ArrayLike | None) -> tuple[npt.NDArray[np.in
     return index.astype(np.int64), True
 
 
+def person_blocks(groups: npt.ArrayLike | None, n: int, most: int | None = None) -> npt.NDArray[np.int64]:
+    """(G, m) rows: m faces, in order, of each of G people, so that whole people can be exchanged for each other.
+
+    m is the median of their numbers of faces, so at least half of the people stay; of those with more, m evenly spaced faces are
+    taken. At most `most` rows: fewer faces of each, then fewer people. Without groups every face is a block of its own.
+    """
+    if groups is None:
+        return np.arange(n)[:most, None]
+    index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    counts = np.bincount(index)
+    each = int(np.sort(counts)[(len(counts) - 1) // 2])
+    chosen = np.flatnonzero(counts >= each)
+    if most is not None:
+        each = max(1, min(each, most // len(chosen)))
+        chosen = np.flatnonzero(counts >= each)[:most]
+    rows = (np.flatnonzero(index == person) for person in chosen)
+    return np.stack([own[np.arange(each) * len(own) // each] for own in rows])
+
+
 def cluster_totals(columns: Array, clusters: npt.NDArray[np.int64]) -> Array:
     """Sums of the columns (N, C) over each cluster, (G, C)."""
     count = int(clusters.max()) + 1
