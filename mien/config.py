@@ -43,6 +43,8 @@ class DataConfig:
     """What selects the epoch: strict: a validation split out of train; paper: the test split; complete: all faces, which train."""
     valid_fraction: float = 0.1
     """Share of train that becomes the validation split where the store has none."""
+    near_duplicates: Literal["drop", "report", "keep"] = "drop"
+    """Training faces that are near-duplicates of test or validation faces: left out; kept, but counted; or not looked for."""
     folds: int = 0
     """Cross-validation: into how many folds all faces of the scheme are dealt, official splits pooled; 0: the store's own splits."""
     fold: int | None = None

@@ -155,7 +155,7 @@ def test_check_of_a_clean_store(tmp_path, capsys):
 def test_sheet_is_repeatable(store):
     first = picture_sheet(store, seed=1, columns=2)
     np.testing.assert_array_equal(first, picture_sheet(store, seed=1, columns=2))
-    assert first.shape == (3 * (22 + 96) + 2 * (22 + 192), 2 * 96, 3)
+    assert first.shape == (3 * (22 + 96) + 3 * (22 + 192), 2 * 96, 3)
 
 
 def test_check_bad_input(store, tmp_path):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mien.data.duplicates import close_pairs, components, correlations, exact_groups, near_pairs, of_one_person
+from mien.data.duplicates import components, exact_groups, near_pairs, of_one_person
 from mien.data.folds import carve, fold_numbers, k_folds, official, row_groups, strict
 from mien.data.store import write_store
 from mien.errors import DataError, UsageError
@@ -45,26 +45,6 @@ def disjoint(split):
 # --- duplicates ---
 
 
-@pytest.mark.parametrize("bits", [0, 1, 2, 4, 6])
-def test_close_pairs_twin(bits):
-    rng = np.random.default_rng(1)
-    hashes = rng.integers(0, 1 << 63, 60, dtype=np.uint64)
-    for k in range(0, 60, 2):  # neighbours at 0 to 7 bits
-        flips = rng.choice(64, rng.integers(0, 8), replace=False)
-        hashes[k] = hashes[k + 1] ^ np.uint64(sum(1 << int(bit) for bit in flips))
-    hashes[7] = hashes[20] = hashes[33]
-    expected = [(i, j) for i, j in combinations(range(60), 2) if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= bits]
-    assert close_pairs(hashes, bits).tolist() == sorted(map(list, expected))
-    with pytest.raises(ValueError, match="0-6"):
-        close_pairs(hashes, 9)
-
-
-def test_close_pairs_corners():
-    assert close_pairs(np.empty(0, np.uint64)).shape == (0, 2)
-    assert close_pairs(np.zeros(1, np.uint64)).shape == (0, 2)
-    assert close_pairs(np.zeros(4, np.uint64)).tolist() == [list(pair) for pair in combinations(range(4), 2)]
-
-
 def test_groups_and_components():
     assert exact_groups(np.array([b"b", b"a", b"b", b"c"])).tolist() == [0, 1, 0, 3]
     found = components(5, np.array([[0, 3], [3, 4]]))
@@ -80,10 +60,6 @@ def test_near_pairs_finds_edited_copies_only(tmp_path):
     images = [0, 1, 2, 3, edited, marked, 2, flat, flat + 1]
     store = toy(tmp_path / "s", [(image, "train", "Fear", None) for image in images])
     assert near_pairs(store).tolist() == [[0, 4], [1, 5], [7, 8]]
-    pairs = np.array([[0, 4], [0, 7], [7, 8], [0, 1]])
-    found = correlations(store, pairs)
-    a, b = (store.image(k)[:, :, 0].ravel().astype(float) for k in (0, 1))
-    np.testing.assert_allclose(found, [found[0], 0, 1, np.corrcoef(a, b)[0, 1]], atol=1e-5)
     groups = row_groups(store)
     assert groups[0] == groups[4]
     assert groups[2] == groups[6]
@@ -98,7 +74,7 @@ def edited(seed, by):
 @pytest.mark.parametrize(
     ("one", "other", "alike"), [("ann", "ben", 0), ("ann", "ann", 1), ("ann", None, 1), (None, None, 1)]
 )
-def test_two_known_people_are_no_look_alikes(tmp_path, one, other, alike):
+def test_two_known_people_are_no_near_duplicates(tmp_path, one, other, alike):
     store = toy(tmp_path / "s", [(0, "train", "Fear", one), (edited(0, 0.2), "test", "Fear", other)])
     assert len(near_pairs(store)) == alike
     assert (row_groups(store)[0] == row_groups(store)[1]) == bool(alike)

@@ -37,7 +37,7 @@ def test_faces_that_were_left_out_are_counted(tmp_path, capsys):
     twins = [face._replace(id=f"twin-{face.id}", split="train", subject=None) for face in faces if face.split == "test"]
     trained(write_store([*faces, *twins[:5]], tmp_path / "store", dataset="toy", size=tiny.SIZE).path, tmp_path)
     told = capsys.readouterr()
-    assert "identical or alike: 5 training faces (5 identical), 0 validation faces\n" in told.out
+    assert "test or validation part: 5 training faces (5 identical), 0 validation faces. " in told.out
     assert "no training face" not in told.err
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+import contextlib
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mien.data.near import copies, small_pictures
 from mien.data.store import Store
+from mien.files import write_npz
 from mien.schema import IntArray
 
-NEAR_BITS = 4
-NEAR_CORRELATION = 0.9
-"""Set by eye on FER-2013: at 4 bits and 0.9 all of 72 drawn pairs were the same photo, edited or re-cropped; at 0.85,
-or at 6 bits and below 0.95, other people slip in."""
-
-_PAIRS_AT_ONCE = 1 << 20
-_ONES = np.array([value.bit_count() for value in range(1 << 16)], dtype=np.uint8)
+NEAR_BITS = 6
+NEAR_CORRELATION = 0.8
+"""Of the detail, set by eye on FER-2013 (docs/datasets.md): of 60 drawn pairs above it all were the same photo, edited; of 30
+from 0.75 to 0.80 four were not, of 30 from 0.70 to 0.75 half."""
+KEPT = "near-duplicates.npz"
+"""In the store's folder: pairs that were found, so that they are looked for once."""
+SEARCH = 1
+"""Version of the search; a file of another one is not used."""
 
 
 def exact_groups(digest: npt.NDArray[Any]) -> IntArray:
@@ -26,74 +31,34 @@ def exact_groups(digest: npt.NDArray[Any]) -> IntArray:
     return first[inverse].astype(np.int64)
 
 
-def close_pairs(hashes: npt.NDArray[np.uint64], bits: int = NEAR_BITS) -> IntArray:
-    """(P, 2) all row pairs i < j whose 64-bit hashes differ in at most `bits` bits (0-6), sorted.
-
-    The hash is cut into bits + 2 blocks; two hashes that differ in `bits` bits agree on at least two whole blocks
-    (Norouzi et al. 2012, multi-index hashing), so rows are bucketed by each pair of blocks and compared inside buckets.
-    """
-    if not 0 <= bits <= 6:
-        raise ValueError("bits must be 0-6")
-    count = bits + 2
-    edges = np.linspace(0, 64, count + 1).round().astype(np.uint64)
-    masks = [np.uint64((1 << int(b)) - (1 << int(a))) for a, b in pairwise(edges)]
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for first, second in combinations(masks, 2):
-        keys = hashes & (first | second)
-        order = np.argsort(keys, kind="stable")
-        found.extend(_in_buckets(hashes, order, keys[order], bits))
-    return np.unique(np.concatenate(found), axis=0)
-
-
-def _in_buckets(
-    hashes: npt.NDArray[np.uint64], order: npt.NDArray[np.intp], keys: npt.NDArray[np.uint64], bits: int
-) -> list[IntArray]:
-    """Close pairs among rows with equal keys: every row against the one `step` places on, until buckets are spent."""
-    found = []
-    left = np.arange(len(keys))
-    for step in range(1, len(keys)):
-        left = left[left + step < len(keys)]
-        left = left[keys[left] == keys[left + step]]  # a row whose bucket ended stays out: buckets are contiguous
-        if not len(left):
-            break
-        for some in np.array_split(left, len(left) // _PAIRS_AT_ONCE + 1):
-            a, b = order[some], order[some + step]
-            ones = _ONES[(hashes[a] ^ hashes[b]).view(np.uint16)].reshape(-1, 4).sum(axis=1)
-            close = ones <= bits
-            found.append(np.sort(np.stack([a[close], b[close]], axis=1), axis=1).astype(np.int64))
-    return found
-
-
-def correlations(store: Store, pairs: IntArray) -> npt.NDArray[np.float32]:
-    """(P,) Pearson correlation of the grey pixels of each pair; 1 for two flat pictures, 0 for flat and other."""
-    out = np.empty(len(pairs), dtype=np.float32)
-    chunk = max(1, (1 << 24) // store.info.size**2)
-    for start in range(0, len(pairs), chunk):
-        rows, inverse = np.unique(pairs[start : start + chunk], return_inverse=True)
-        grey = store.images(rows).mean(axis=3, dtype=np.float32).reshape(len(rows), -1)
-        grey -= grey.mean(axis=1, keepdims=True)
-        norm = np.linalg.norm(grey, axis=1)
-        a, b = inverse.reshape(-1, 2).T
-        product = np.einsum("ij,ij->i", grey[a], grey[b])
-        size = norm[a] * norm[b]
-        flat = (norm[a] == 0) & (norm[b] == 0)
-        out[start : start + chunk] = np.where(flat, 1.0, product / np.where(size > 0, size, 1.0))
-    return out
-
-
 def near_pairs(store: Store, bits: int = NEAR_BITS, correlation: float = NEAR_CORRELATION) -> IntArray:
-    """(P, 2) pairs of different pictures that look alike: hashes within `bits`, pixels correlated at least so much.
+    """(P, 2) pairs of different pictures that are copies of each other, also mirrored, turned and cropped ones (mien.data.near).
 
-    Of identical pictures only the first takes part. The hash alone is too kind to cropped faces, which share their
-    coarse layout; the pixels decide. Portraits of one studio share their pixels too: two people who are known are never
-    near-duplicates, nor are they through a third picture (`of_one_person`).
+    Of identical pictures only the first takes part. Two people who are known are never near-duplicates, nor are they
+    through a third picture (`of_one_person`). What was found is kept in the store's folder and read from there, as long as
+    the store and the limits are the same.
     """
-    first = np.unique(store.digest, return_index=True)[1]
-    pairs = first[close_pairs(store.dhash[first], bits)]
-    found = correlations(store, pairs)
-    pairs, found = pairs[found >= correlation], found[found >= correlation]
-    pairs = of_one_person(np.sort(pairs, axis=1), found, exact_groups(store.digest), store.subject)
+    first = np.unique(store.digest, return_index=True)[1].astype(np.int64)
+    key = f"{SEARCH} {store.info.fingerprint} {bits} {correlation:g}"
+    found = _read_kept(store.path / KEPT, key)
+    if found is None:
+        pairs, likeness = copies(small_pictures(store, first), bits, correlation)
+        found = first[pairs], likeness
+        with contextlib.suppress(OSError):  # a folder that one may not write into: looked for again next time
+            write_npz(store.path / KEPT, {"key": np.array(key), "pairs": found[0], "likeness": found[1]})
+    pairs = of_one_person(np.sort(found[0], axis=1), found[1], exact_groups(store.digest), store.subject)
     return pairs[np.lexsort(pairs.T[::-1])]
+
+
+def _read_kept(path: Path, key: str) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
+    """Pairs and likeness of a file that answers the same question; None of none, of another one and of a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["key"]) != key:
+                return None
+            return kept["pairs"].astype(np.int64), kept["likeness"].astype(np.float32)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        return None
 
 
 def of_one_person(

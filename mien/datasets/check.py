@@ -20,20 +20,20 @@ def check(
     out: Path | None = None,
     seed: int = 0,
     exact_only: bool = False,
-    bits: int = 4,
-    correlation: float = 0.9,
+    bits: int = 6,
+    correlation: float = 0.8,
     landmark_limit: float = 0.25,
 ) -> dict[str, Any]:
     """Audit a prepared store: counts, duplicates, label conflicts, subject leaks, landmark and action-unit coverage.
 
     Args:
         store: Folder of the prepared store.
-        sheet: Write a sheet of synthetic faces per class, and of duplicates that cross splits or labels, to this PNG.
+        sheet: Write a sheet of faces of each class, and of duplicates that cross splits or labels, to this PNG.
         out: Write the numbers to this JSON file too.
         seed: Draws the faces of the sheet.
         exact_only: Look for identical pictures only, not for near-duplicates.
-        bits: Near-duplicates: most bits in which two 64-bit difference hashes may differ, 0-6.
-        correlation: Near-duplicates: least correlation of the pixels, 0-1.
+        bits: Near-duplicates: most bits in which the 64-bit difference hashes of a picture and of a variant may differ, 0-6.
+        correlation: Near-duplicates: least correlation of their detail, 0-1.
         landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
             distances; mien prepare --landmark-limit drops them.
 
@@ -132,7 +132,9 @@ def _duplicate_lines(title: str, found: dict[str, Any]) -> str:
     ]
     lines += _conflict_lines(found)
     if found["groups_across_splits"]:
-        lines.append("  LEAK: the strict split leaves such rows out of training")
+        lines.append(
+            "  LEAK: the strict split leaves such rows out of training (data.near_duplicates report keeps near-duplicates)"
+        )
     return "\n".join(lines)
 
 

@@ -32,7 +32,8 @@ def audit(
 ) -> dict[str, Any]:
     """Everything `mien check` reports, as plain numbers, lists and dicts.
 
-    `near` also looks for near-duplicates: difference hashes within `bits`, pixels correlated at least `correlation`.
+    `near` also looks for near-duplicates (mien.data.near): difference hashes within `bits`, detail correlated at least
+    `correlation`.
     Landmark shapes further than `landmark_limit` outer-eye distances from the median shape are counted.
     """
     exact = exact_groups(store.digest)
@@ -226,7 +227,7 @@ def _groups(store: Store) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def picture_sheet(store: Store, seed: int = 0, columns: int = 12, tile: int = 96) -> ByteArray:
-    """One row of synthetic faces a class, points on them where known; below, duplicates that cross splits or labels.
+    """One row of faces a class, points on them where known; below, duplicates that cross splits or labels.
 
     RGB (H, W, 3) uint8.
     """
@@ -242,7 +243,7 @@ def picture_sheet(store: Store, seed: int = 0, columns: int = 12, tile: int = 96
     for title, pairs in _example_pairs(store).items():
         some = [np.concatenate([_tile(store, row, tile, words=True) for row in pair]) for pair in pairs[:columns]]
         if some:
-            strips.append((f"identical pictures {title}", some))
+            strips.append((title, some))
     height = sum(22 + tiles[0].shape[0] for _, tiles in strips)
     sheet = np.full((height, columns * tile, 3), 255, dtype=np.uint8)
     top = 0
@@ -255,7 +256,7 @@ def picture_sheet(store: Store, seed: int = 0, columns: int = 12, tile: int = 96
 
 
 def _example_pairs(store: Store) -> dict[str, list[tuple[int, int]]]:
-    """Pairs of identical pictures that disagree in label or split."""
+    """Pairs of identical pictures that disagree in label or split, and of near-duplicates in two splits."""
     first: dict[bytes, int] = {}
     labels: list[tuple[int, int]] = []
     splits: list[tuple[int, int]] = []
@@ -265,7 +266,12 @@ def _example_pairs(store: Store) -> dict[str, list[tuple[int, int]]]:
             labels.append((other, row))
         if store.split[other] != store.split[row]:
             splits.append((other, row))
-    return {"with two labels": labels, "in two splits": splits}
+    near = [(int(a), int(b)) for a, b in near_pairs(store) if store.split[a] != store.split[b]]
+    return {
+        "identical pictures with two labels": labels,
+        "identical pictures in two splits": splits,
+        "near-duplicates in two splits": near,
+    }
 
 
 def _tile(store: Store, row: int, tile: int, words: bool = False) -> ByteArray:

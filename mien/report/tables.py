@@ -182,9 +182,7 @@ def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]
 
 def beyond_tests(groups: Sequence[Group], seed: int) -> dict[tuple[str, str], list[Comparison | None]]:
     """(Baseline or wrong cue, score) -> how far the last layer's attention is beyond it, by recipe; rows without any left out."""
-    names = (
-        "baseline:class_mean_predicted", "baseline:class_mean", "mismatched:same_class", "mismatched:other_class",
-    )  # fmt: skip
+    names = ("baseline:class_mean_predicted", "mismatched:same_class", "mismatched:other_class")
     found = {
         (name, kind): [beyond(group, name, kind, seed) for group in groups]
         for name in names

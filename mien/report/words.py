@@ -185,13 +185,13 @@ def class_mean_of(group: Group, map_: str) -> str | None:
 
 def _baseline_sentence(group: Group, seed: int) -> str:
     last = group.first.last_layer
-    over = class_mean_of(group, last)
+    row = class_mean_of(group, last)
     own, other = alignment(group, last, "cosine"), alignment(group, "mismatched:other_class", "cosine").value
-    blind = alignment(group, over, "cosine").value if over else None
-    if over is None or blind is None or own.value is None:
+    blind = alignment(group, row, "cosine").value if row else None
+    if row is None or blind is None or own.value is None:
         return f"{group.name}: no face has a cue, so there is no alignment."
-    test = beyond(group, over, "cosine", seed)
-    place = _place(group, over, seed)
+    test = beyond(group, row, "cosine", seed)
+    place = _place(group, row, seed)
     text = f"Attention of {group.name} scores {own.value:.3f}, {place} the class-mean cue ({blind:.3f}), which never saw the face"
     if test is not None:
         text += f" (excess {signed(test.difference)} {interval(test.low, test.high, sign=True)})"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mien.config import Recipe
+from mien.data.duplicates import same_picture_groups
 from mien.data.folds import Split
 from mien.data.labels import labels_of
 from mien.data.store import Store
@@ -28,10 +29,16 @@ def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
     if train or valid:
         same = split.report.get("identical_dropped_from_train", 0)
         print(
-            f"left out as pictures of the test or validation part, identical or alike: {train} training faces ({same} identical), "
-            f"{valid} validation faces",
+            f"left out as identical or near-duplicate pictures of the test or validation part: {train} training faces ({same} "
+            f"identical), {valid} validation faces. Pictures: mien check {store.path} --sheet sheet.png; where they show different "
+            "people, give subjects, or keep them with --data.near_duplicates report",
             flush=True,
         )
+    if recipe.data.near_duplicates == "report":
+        held = np.concatenate([split.valid, split.test])
+        groups = same_picture_groups(store)
+        alike = int(np.isin(groups[split.train], groups[held]).sum())
+        print(f"near-duplicates kept: {alike} training faces have a copy in the test or validation part", flush=True)
 
 
 def synthetic_faces(store: Store, split: Split) -> dict[str, Any]:

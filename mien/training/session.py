@@ -173,18 +173,18 @@ def split_rows(store: Store, recipe: Recipe) -> Split:
     under `paper` faces are dealt one by one and the test part selects the epoch; under `complete` every face is in every part.
     """
     data = recipe.data
-    strict = data.protocol == "strict"
+    strict, near = data.protocol == "strict", data.near_duplicates == "drop"
     labelled = labels_of(store, data.scheme) >= 0
     if data.folds and data.fold is None:
         raise UsageError(f"data.folds is {data.folds} but no data.fold is named; `mien crossval` trains all of them.")
     if data.fold is not None:
         fraction = data.valid_fraction if strict else 0.0
-        parts = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction)[data.fold]
+        parts = folds.k_folds(store, data.folds, data.fold_seed, strict, data.scheme, fraction, near)[data.fold]
     elif data.protocol == "complete":
         every = np.flatnonzero(labelled)
         parts = Split(every, every, every, {"protocol": "complete", "train": len(every)})
     else:
-        parts = folds.strict(store, recipe.run.seed, data.valid_fraction) if strict else folds.official(store)
+        parts = folds.strict(store, recipe.run.seed, data.valid_fraction, near) if strict else folds.official(store)
     train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (parts.train, parts.valid, parts.test))
     split = Split(train_rows, valid_rows if strict else test_rows, test_rows, parts.report)
     for name, count in split.sizes().items():
