@@ -37,18 +37,23 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.predict",
         "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
     ),
+    "summarize": (
+        "mien.predict.summarize",
+        "rows of mien predict per person of a video: shares of time, onsets, action units, blinks, a timeline",
+    ),
     "serve": ("mien.web", "a page on this computer: photos and synthetic faces, bars and maps side by side"),
     "calibrate": (
         "mien.calibrate",
         "temperature and abstain threshold of a run, or class offsets from labelled photos",
     ),
+    "box": ("mien.box", "build the bundled model from FER-2013, or score a model end to end"),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
 }
 
-RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce")
+RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
 """Verbs that go on where they were stopped; another starts over."""
 
 

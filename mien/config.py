@@ -51,8 +51,8 @@ class DataConfig:
     """The fold that is the test part, from 0; `mien crossval` takes each in turn."""
     fold_seed: int = 2020
     """Seed by which faces are dealt into folds; 2020 is the published one."""
-    targets: Literal["label", "votes", "both"] = "label"
-    """Train on the label, on annotator votes (soft targets) where the store has them, or on 0.6 label + 0.4 votes."""
+    targets: Literal["label", "votes", "mixed", "both"] = "label"
+    """The label, annotator votes (soft) where the store has them, mixed: 0.6 label + 0.4 votes, or both: a head for each."""
     balance: Literal["none", "weights", "weights_max", "sampler", "sampler_min"] = "none"
     """Class imbalance: nothing; class weights N/(K n_c) or n_max/n_c; classes equally often, or each as often as the rarest."""
     curriculum: list[list[str]] = field(default_factory=list)
@@ -127,7 +127,7 @@ class ModelConfig:
     """Backbone and head."""
 
     backbone: str = "resnet18"
-    """Any timm model name with `forward_intermediates` (CNN or ViT), apvit, or simple_cnn."""
+    """Any timm model name with `forward_intermediates` (CNN or ViT), apvit, simple_cnn or small_resnet."""
     backbone_options: dict[str, bool | int | float] = field(default_factory=dict)
     """Numbers of the backbone, by name, for example {patch_size: 8, embed_dim: 96, depth: 4, num_heads: 3} for a small ViT."""
     head: str = "gap"
@@ -193,6 +193,8 @@ class OptimConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     epochs: int = 30
+    sizes: list[list[float]] = field(default_factory=list)
+    """Smaller pictures first: [side, share of the epochs] in order, e.g. [[32, 0.5], [40, 0.25]]; the rest at model.size."""
     batch: int = 64
     schedule: Literal["cosine", "step"] = "cosine"
     """cosine: linear warm-up then cosine to zero, per step; step: lr * gamma every step_size epochs."""

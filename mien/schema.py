@@ -145,6 +145,10 @@ class Batch(NamedTuple):
     guide: Tensor | None = None
     """What steers the spatial transformer, where the model has one that wants it: guide images (B, 1, H, W) in [0, 1],
     or landmarks (B, 68, 2) for `transformer.kind: landmarks`."""
+    labels: Tensor | None = None
+    """(B,) class index or (B, K) soft labels for the second head, where `expressions` are votes; None without one."""
+    canvas: int | None = None
+    """Side in pixels of the stored pictures, on which cues are drawn; None for that of `images`."""
 
 
 class Cue(NamedTuple):
@@ -179,6 +183,8 @@ class Output(NamedTuple):
     """(B, 2, 3) affine map from places of the picture that the backbone saw to places of the input picture, both from -1
     to 1 between the outer edges (x, y); None without a spatial transformer. Features and maps lie in what the backbone
     saw; `maps.to_input` brings them back."""
+    label_logits: Tensor | None = None
+    """(B, K) of the head that learns the dataset's labels, where `logits` learn the annotators' votes; None with one head."""
 
 
 class Layers(NamedTuple):

@@ -93,3 +93,20 @@ def test_what_cannot_be_fitted(root, synthetic, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             prepare("aligned", root=source, out=tmp_path / "o", synthetic=more, workers=1)
+
+
+def test_some_training_faces_are_there_unaligned_too(root, tmp_path):
+    prepare("aligned", root=root.path, out=tmp_path / "w", whole=0.5, workers=1)
+    store, where = open_store(tmp_path / "w"), {str(name): i for i, name in enumerate(root.ids)}
+    extra = [i for i, name in enumerate(store.ids) if name.startswith("whole/")]
+    train = set(store.ids[store.split == "train"])
+    assert len(extra) == round(0.5 * (len(train) - len(extra)))
+    for i in extra:
+        name = str(store.ids[i]).removeprefix("whole/")
+        assert store.split[i] == "train"
+        assert name in train
+        assert np.array_equal(store.image(i), root.image(where[name]))
+        np.testing.assert_array_equal(store.landmarks[i], root.landmarks[where[name]])
+    assert store.info.notes["whole"] == "0.5"
+    with pytest.raises(UsageError, match="--whole 2"):
+        prepare("aligned", root=root.path, out=tmp_path / "x", whole=2.0, workers=1)

@@ -106,7 +106,7 @@ def test_the_verb(run, capsys):
     assert read_calibration(run, ()) == Calibration(1.0, 0.0)
     result = calibrate(run, accuracy=0.2)
     assert json.loads((run / FILE).read_text()) == result
-    assert read_calibration(run, ()) == (result["temperature"], result["threshold"], ())
+    assert read_calibration(run, ()) == (result["temperature"], result["threshold"], (), "votes")
     assert RANGE[0] <= result["temperature"] <= RANGE[1]
     for split in ("valid", "test"):
         assert 0 <= result[split]["ece"] <= 1
@@ -144,7 +144,7 @@ def test_the_logits_are_those_of_evaluate(run):
     from mien.evaluation.evaluate import evaluate
 
     scores = evaluate(run, methods="cam")["classification"]
-    result = calibrate(run, accuracy=0.1)["test"]
+    result = calibrate(run, accuracy=0.1, views=1)["test"]
     assert result["accuracy"] == pytest.approx(scores["accuracy"])
     assert result["ece_before"] == pytest.approx(scores["calibration_error"], abs=1e-4)
 

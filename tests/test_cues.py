@@ -307,6 +307,34 @@ def test_the_paper_codebook_equals_the_published_drawing(canvas):
             assert (ours * twin).sum() / np.linalg.norm(ours) / np.linalg.norm(twin) > 0.998
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [48, 112, 224, 448])
+def test_agreement_with_the_published_drawing(side):
+    """The numbers of docs/cues.md: upright, rolled by up to 30 degrees, and turned (half as wide) faces; -s prints them."""
+    for title, roll, narrow in (("upright", 0.05, 0.0), ("rolled", 0.52, 0.0), ("turned", 0.05, 0.5)):
+        rng = np.random.default_rng(1)
+        points = []
+        for _ in range(40):
+            place = face(roll=rng.uniform(-roll, roll), zoom=rng.uniform(0.7, 1.2)) + rng.normal(0, 2, (68, 2))
+            place[:, 0] = (place[:, 0] - 112) * (1 - rng.uniform(0, narrow)) + 112
+            points.append((place + 0.5) * side / 224 - 0.5)
+        marks = np.stack(points).astype(np.float32)
+        cosines, differences = [], []
+        for name in (*PAPER_UNITS, "generic"):
+            config = CueConfig("au_generic" if name == "generic" else "au", codebook="paper")
+            labels = torch.full((len(marks),), BASIC.get(name, 0))
+            cue = render_cue(config, torch.from_numpy(marks), labels, image_size=(side, side), size=(side, side))
+            for ours, place in zip(cue.maps[:, 0].numpy(), marks, strict=True):
+                twin = paper_twin(place, name, (side, side))
+                cosines.append((ours * twin).sum() / np.linalg.norm(ours) / np.linalg.norm(twin))
+                differences.append(np.abs(ours - twin).mean())
+        low, middle, mean = np.min(cosines), np.median(cosines), np.mean(differences)
+        print(f"| {side} px, {title} | {mean:.4f} | {middle:.4f} | {low:.4f} |")
+        assert middle > 0.9998
+        assert low > 0.995
+        assert mean < 0.004
+
+
 def test_paper_quirks():
     paper = CueConfig(codebook="paper")
     disgust, corrected = (draw(c, FACES[:1], BASIC["Disgust"], 224).maps[0, 0] for c in (paper, CueConfig()))

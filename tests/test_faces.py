@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,12 @@ from mien.faces import align as al
 from mien.faces import detect, mediapipe, models
 from mien.faces import landmark_files as files
 from mien.faces import landmarks as lm
+from mien.faces.head import head_of
 from mien.faces.provider import Face, Provider, overlap
+from mien.faces.units import unit_columns, unit_intensities
 from mien.progress import ordered_map
+from mien.synthetic.render import render_face
+from mien.synthetic.sample import sample_face
 
 SHARED = os.environ.get("MIEN_SHARED_DATA")
 
@@ -408,16 +413,17 @@ def test_regions_and_views():
     view = mediapipe.sample(image, mediapipe.Square(35, 15, 20), 40, False)
     assert view[12:28, 12:28].min() == 255
     assert view[:9].max() == 0
-    assert len(mediapipe.search_plan(48, 48)) == 3
+    assert [len(views) for views in mediapipe.search_plan(48, 48)] == [1, 1, 1, 3]
     plan = mediapipe.search_plan(700, 1000)
-    assert len(plan) == 5
-    assert len(mediapipe.search_plan(3000, 4000)) == 6
+    assert len(plan) == 6
+    assert len(mediapipe.search_plan(3000, 4000)) == 7
+    assert [view.angle for view in plan[-1]] == pytest.approx([np.pi / 2, np.pi, -np.pi / 2])
 
 
 @pytest.mark.parametrize(("width", "height"), [(1500, 900), (1000, 700), (700, 1000), (2000, 400), (4000, 3000)])
 def test_every_half_tile_lies_whole_in_a_tile(width, height):
     """A face of half a tile is never cut by all of them, at the far borders neither."""
-    for tiles in mediapipe.search_plan(height, width)[3:]:
+    for tiles in mediapipe.search_plan(height, width)[3:-1]:
         half = tiles[0].side / 2
         for size, starts in ((width, {t.x - half for t in tiles}), (height, {t.y - half for t in tiles})):
             for low in np.linspace(0, max(size - half, 0), 50):
@@ -471,6 +477,30 @@ def test_turned_face_and_alignment(provider, angle):
     assert abs(left[1] - right[1]) < 3
 
 
+@pytest.mark.parametrize("angle", [90, 150, 180])
+def test_a_face_on_its_head_is_not_read_with_its_mouth_for_eyes(provider, angle):
+    record = render_face(sample_face(4, 1, 8, ("Neutral",)), 192)
+    matrix = cv2.getRotationMatrix2D((95.5, 95.5), angle, 0.75)
+    turned = cv2.warpAffine(record.image, matrix, (192, 192), borderMode=cv2.BORDER_REPLICATE)
+    (face,) = provider(turned)
+    truth = al.move_points(record.landmarks, matrix)
+    assert np.linalg.norm(face.landmarks - truth, axis=1)[17:].max() < 0.15 * lm.eye_distance(truth)
+    assert head_of(face.landmarks, face.mesh).roll == pytest.approx(-angle, abs=12) or angle == 180
+
+
+def test_a_face_has_its_mesh_and_blendshapes(provider):
+    smile = sample_face(4, 1, 8, ("Happiness",))
+    calm = replace(smile, actions=np.zeros_like(smile.actions))
+    (happy,), (still,) = (provider(render_face(face, 192).image) for face in (smile, calm))
+    assert happy.mesh.shape == (478, 3)
+    np.testing.assert_array_equal(happy.mesh[list(lm.MESH_TO_68), :2], happy.landmarks)
+    assert happy.blendshapes.shape == (52,)
+    assert (happy.blendshapes >= 0).all()
+    assert (happy.blendshapes <= 1).all()
+    raw = unit_intensities(np.stack([happy.blendshapes, still.blendshapes]))
+    assert raw[0, unit_columns().index("AU12_L")] > raw[1, unit_columns().index("AU12_L")] + 1
+
+
 def test_tight_crop_small_face_and_several_faces(provider):
     image, truth = draw_face()
     tight = np.ascontiguousarray(image[60:215, 66:190])
@@ -491,6 +521,25 @@ def test_all_faces_of_a_group_are_found(provider, across, down, side):
     """Also where the view of the whole picture shows some of them."""
     face = cv2.resize(draw_face()[0], (side, side), interpolation=cv2.INTER_AREA)
     assert len(provider(np.tile(face, (down, across, 1)))) == across * down
+
+
+def test_blendshapes_of_a_smile_and_an_open_mouth(provider):
+    from mien.faces.blendshapes import BLENDSHAPES, INPUT_POINTS
+    from mien.synthetic.render import render_face
+    from mien.synthetic.sample import sample_face
+
+    assert (len(INPUT_POINTS), len(set(INPUT_POINTS)), len(BLENDSHAPES)) == (146, 146, 52)
+
+    def strength(expression, name):
+        faces = [provider(render_face(sample_face(0, k, 160, (expression,))).image) for k in range(6)]
+        rows = np.stack([found[0].blendshapes for found in faces if found])
+        assert rows.shape[1] == 52
+        assert rows.min() >= 0
+        assert rows.max() <= 1
+        return rows[:, [k for k, one in enumerate(BLENDSHAPES) if one.startswith(name)]].mean()
+
+    assert strength("Happiness", "mouthSmile") > strength("Sadness", "mouthSmile") + 0.2
+    assert strength("Surprise", "jawOpen") > strength("Neutral", "jawOpen") + 0.1
 
 
 def test_no_face_is_an_empty_list_and_locate_keeps_order(provider):

@@ -49,6 +49,25 @@ def test_stride_stem_and_widths() -> None:
     assert model.backbone.channels[1:] == [8, 8, 16, 16]
 
 
+def test_small_resnet_layers_parameters_and_one_grey_channel() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="small_resnet", size=48, preprocessing="grey")
+    model = create_model(config, 7, two_heads=True).eval()
+    assert (model.backbone.channels, model.backbone.sides) == ([32, 32, 96, 192], [24, 24, 12, 6])
+    kernels = 25 * 32 + 2 * 9 * 32 * 32 + 9 * (32 * 96 + 96 * 96) + 32 * 96 + 9 * (96 * 192 + 192 * 192) + 96 * 192
+    norms = 2 * (32 + 2 * 32 + 3 * 96 + 3 * 192)
+    assert sum(p.numel() for p in model.parameters()) == kernels + norms + 2 * 7 * (192 + 1)
+    one = torch.randn(2, 1, 48, 48)
+    output = model(one.expand(-1, 3, -1, -1))
+    assert output.logits.shape == output.label_logits.shape == (2, 7)
+    assert torch.equal(output.logits, model(torch.cat([one, torch.randn(2, 2, 48, 48)], 1)).logits)
+    assert model(torch.zeros(1, 3, 32, 32)).maps.shape == (1, 7, 4, 4)  # any size
+    wide = create_model(ModelConfig(backbone="small_resnet", size=48, channels=[8, 8, 8, 8, 8]), 7)
+    assert wide.backbone.sides == [24, 24, 12, 6, 6, 6]
+    with pytest.raises(UsageError, match="two or more widths"):
+        create_model(ModelConfig(backbone="small_resnet", size=48, channels=[8]), 7)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -89,7 +89,8 @@ def test_what_cannot_be_used_keeps_its_place(model, tmp_path):
     assert len(found.faces) == 1
 
 
-def test_numbers_are_those_of_a_direct_pass(model, run):
+def test_numbers_are_those_of_a_direct_pass(run):
+    model = load(run, faces=parts.find, device="cpu", views=1)
     image = parts.picture((20, 20), (90, 30))
     faces = model.predict(image, explain="cam", display=32).faces
     assert [face.face for face in faces] == [1, 2]

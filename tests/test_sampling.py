@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mien.config import DataConfig, OptimConfig, Recipe
-from mien.data.sampling import epoch_rows, taught_classes
+from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.errors import DataError, UsageError
 
 LABELS = np.array([0] * 70 + [1] * 20 + [2] * 7 + [-1] * 3)
@@ -101,3 +101,15 @@ def test_early_stopping_must_not_come_before_the_last_group() -> None:
     with pytest.raises(UsageError, match=r"patience 2 can stop before its last group starts in epoch 4.* 3 or more"):
         taught_classes(replace(steps, optim=replace(steps.optim, patience=2)), 1)
     assert taught_classes(replace(steps, optim=replace(steps.optim, patience=3)), 1) == [1]
+
+
+def test_small_pictures_come_first() -> None:
+    recipe = Recipe(optim=OptimConfig(epochs=10, sizes=[[32, 0.5], [40, 0.25]]))
+    assert [training_size(recipe, epoch) for epoch in range(1, 11)] == [32] * 5 + [40] * 3 + [112] * 2
+    assert training_size(Recipe(), 1) == 112
+
+
+@pytest.mark.parametrize("sizes", [[[32, 0.8], [40, 0.4]], [[8, 0.5]], [[32.5, 0.5]], [[32, 0]], [[32]]])
+def test_sizes_that_cannot_be_meant(sizes: list) -> None:
+    with pytest.raises(UsageError, match=r"optim\.sizes"):
+        training_size(Recipe(optim=OptimConfig(sizes=sizes)), 1)

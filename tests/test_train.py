@@ -285,6 +285,7 @@ def plain(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, to
     "sections",
     [
         {"data": {"targets": "votes"}},
+        {"data": {"targets": "mixed"}},
         {"data": {"targets": "both"}},
         {"data": {"balance": "sampler"}},
         {"optim": {"label_smoothing": 0.2}},
@@ -434,7 +435,7 @@ def test_votes_become_soft_targets(faces: Path) -> None:
     assert np.allclose(soft.sum(1), 1)
     assert (soft.argmax(1) == labels_of(store, "basic-7")).all()
     assert soft.max() == pytest.approx(0.7)
-    mixed = targets_of(store, "basic-7", "both")
+    mixed = targets_of(store, "basic-7", "mixed")
     assert np.allclose(mixed, 0.6 * np.eye(7)[labels_of(store, "basic-7")] + 0.4 * soft)
     polar = targets_of(store, "polarity-3", "votes")
     fear = np.flatnonzero(store.expression == "Fear")[0]  # votes: Fear 0.7, Anger 0.3, both negative

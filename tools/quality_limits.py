@@ -1,11 +1,12 @@
-"""Within which quality of a face the bundled model was measured to work: curves of accuracy, and mien/predict/limits.json.
+"""Within which quality of a face accuracy was measured to hold: curves, and mien/predict/limits.json.
 
-    MIEN_SHARED_DATA=FOLDER python tools/quality_limits.py [--faces 200] [--write]
+    MIEN_SHARED_DATA=FOLDER python tools/quality_limits.py --faces FACES [--count 300] [--write]
 
-Size, sharpness, contrast, cut and roll: faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the model
-never saw, made worse in steps. Yaw and pitch: synthetic faces of unseen people, turned in steps. A quality is read off each face by
-mien.faces.quality, faces are put into bins by it, and the limit is the last value up to which every bin keeps at least KEPT of the
-accuracy of the faces that were left as they are. Faces that are not found count as neither right nor wrong; their number is printed.
+Size, sharpness, contrast and cut: faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the bundled model
+never saw, made worse in steps; their points are those found on the faces as they are, so that reading is judged and not finding.
+Yaw and pitch: the synthetic faces with an expression of tools/unit_faces.py. A quality is read off each face by mien.faces.quality,
+faces are put into bins by it, and the limit is where the first bin begins that keeps less than KEPT of the accuracy of the best
+half. Where no bin does, the limit of an angle is the end of what was measured, and other qualities have none.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 import mien
+from mien.faces.detect import open_provider, points_box
+from mien.faces.landmarks import MESH_TO_68
+from mien.faces.provider import Face
 from mien.schema import EXPRESSIONS, ByteArray, FloatArray
-from mien.synthetic.render import render_face
-from mien.synthetic.sample import sample_face
 
-KEPT = 0.9
+KEPT = 0.85
 BINS = 8
+SEED = 7301
 LABELS = {
     "angry": "Anger",
     "disgust": "Disgust",
@@ -35,145 +38,140 @@ LABELS = {
     "sad": "Sadness",
     "surprise": "Surprise",
 }
-SEED, PEOPLE = 7301, 30
 LIMITS = Path(__file__).parent.parent / "mien" / "predict" / "limits.json"
+UPWARDS = ("size", "sharpness", "contrast")
+"""Qualities of which more is better."""
 
 
-def smaller(image: ByteArray, side: float) -> ByteArray:
-    return cv2.resize(image, (int(side), int(side)), interpolation=cv2.INTER_AREA)
+class Shown(NamedTuple):
+    """A picture, the points of its face, and its expression."""
+
+    image: ByteArray
+    points: FloatArray
+    expression: str
+    mesh: FloatArray | None = None
 
 
-def blurred(image: ByteArray, sigma: float) -> ByteArray:
-    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
+def smaller(face: Shown, side: float) -> Shown:
+    """The picture at `side` pixels."""
+    image = cv2.resize(face.image, (int(side), int(side)), interpolation=cv2.INTER_AREA)
+    return face._replace(image=image, points=(face.points + 0.5) * side / len(face.image) - 0.5)
 
 
-def darker(image: ByteArray, gain: float) -> ByteArray:
-    """Less light: dimmer, with the noise of a sensor that does not get less."""
-    rng = np.random.default_rng(int(image.sum()) % 2**31)
-    noise = rng.normal(0, 1.5, image.shape[:2])[..., None]
-    return np.clip(np.rint(image * gain + noise), 0, 255).astype(np.uint8)
+def blurred(face: Shown, sigma: float) -> Shown:
+    """Gaussian blur, pixels."""
+    return face._replace(image=cv2.GaussianBlur(face.image, (0, 0), sigma)) if sigma else face
 
 
-def cropped(image: ByteArray, share: float) -> ByteArray:
+def darker(face: Shown, gain: float) -> Shown:
+    """Less light: dimmer, with the noise of a sensor, which does not get less."""
+    rng = np.random.default_rng(int(face.image.sum()) % 2**31)
+    noise = rng.normal(0, 1.5, face.image.shape[:2])[..., None]
+    return face._replace(image=np.clip(np.rint(face.image * gain + noise), 0, 255).astype(np.uint8))
+
+
+def cropped(face: Shown, share: float) -> Shown:
     """Without a part of one side; which side depends on the picture."""
-    side, lost = int(image.sum()) % 4, round(share * len(image))
-    turned = np.rot90(image, side)[lost:]
-    return np.ascontiguousarray(np.rot90(turned, -side))
+    lost, side = round(share * len(face.image)), int(face.image.sum()) % 4
+    x0, y0 = (lost if side == 0 else 0), (lost if side == 1 else 0)
+    x1, y1 = (-lost or None if side == 2 else None), (-lost or None if side == 3 else None)
+    image = np.ascontiguousarray(face.image[y0:y1, x0:x1])
+    return face._replace(image=image, points=face.points - np.float32([x0, y0]))
 
 
-def rolled(image: ByteArray, degrees: float) -> ByteArray:
-    height, width = image.shape[:2]
-    side = int(1.5 * max(height, width))
-    padded = cv2.copyMakeBorder(image, *[(side - height) // 2] * 2, *[(side - width) // 2] * 2, cv2.BORDER_REPLICATE)
-    middle = ((padded.shape[1] - 1) / 2, (padded.shape[0] - 1) / 2)
-    turn = cv2.getRotationMatrix2D(middle, -degrees, 1.0)
-    return cv2.warpAffine(padded, turn, padded.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-WORSE: dict[str, tuple[Callable[[ByteArray, float], ByteArray], tuple[float, ...]]] = {
+WORSE: dict[str, tuple[Callable[[Shown, float], Shown], tuple[float, ...]]] = {
     "size": (smaller, (48, 36, 28, 22, 18, 14)),
-    "sharpness": (blurred, (0, 0.6, 1.0, 1.5, 2.2, 3.0)),
-    "contrast": (darker, (1, 0.5, 0.25, 0.12, 0.06, 0.03)),
-    "cut": (cropped, (0, 0.15, 0.3, 0.4, 0.5)),
-    "roll": (rolled, (0, 30, 60, 90, 120, 150, 180)),
+    "sharpness": (blurred, (0, 0.6, 1.0, 1.5, 2.2)),
+    "contrast": (darker, (1, 0.3, 0.12, 0.06, 0.03)),
+    "cut": (cropped, (0, 0.15, 0.3, 0.45, 0.6)),
 }
-TURNED = {"yaw": (-60, -45, -30, -15, 0, 15, 30, 45, 60), "pitch": (-45, -30, -15, 0, 15, 30, 45)}
 
 
-def photos(data: Path, count: int) -> Iterator[tuple[ByteArray, str]]:
+def photos(data: Path, count: int) -> Iterator[Shown]:
+    """Faces of PublicTest that are found as they are."""
     with np.load(data / "fer2013" / "fer2013_train_public.npz") as arrays:
         public = list(arrays["usage_names"]).index("PublicTest")
         rows = np.flatnonzero((arrays["usage"] == public) & ~arrays["not_a_face"])
         rows = np.random.default_rng(SEED).permutation(rows)[:count]
         images, labels, names = arrays["images"][rows], arrays["label"][rows], arrays["label_names"]
-    for image, label in zip(images, labels, strict=True):
-        yield np.repeat(image[..., None], 3, axis=2), LABELS.get(str(names[label]), "Neutral")
+    provider = open_provider("mediapipe")
+    for pixels, label in zip(images, labels, strict=True):
+        image = np.repeat(pixels[..., None], 3, axis=2)
+        found = provider(image)
+        if found:
+            yield Shown(image, found[0].landmarks, LABELS.get(str(names[label]), "Neutral"))
 
 
-def heads(factor: str, level: float) -> Iterator[tuple[ByteArray, str]]:
-    for index in range(2 * PEOPLE):
-        face = sample_face(SEED, index, PEOPLE, EXPRESSIONS[:7])
-        pose = (level, 0.0, 0.0) if factor == "yaw" else (0.0, level, 0.0)
-        face = replace(face, pose=pose, scale=0.24)
-        yield render_face(face, 128).image, str(face.expression)
+def heads(folder: Path) -> Iterator[Shown]:
+    """Synthetic faces with an expression of the seven, turned up to 35 degrees."""
+    for split in ("test", "train"):
+        images, kept = np.load(folder / f"{split}.npy", mmap_mode="r"), np.load(folder / f"{split}.npz")
+        rows, mirrors, meshes = kept["row"], kept["mirror"], kept["mesh"]
+        for row, mesh in zip(rows[~mirrors], meshes[~mirrors], strict=True):
+            expression = EXPRESSIONS[(row // 2) % len(EXPRESSIONS)]
+            if row % 2 and expression != "Contempt":
+                yield Shown(np.ascontiguousarray(images[row]), mesh[list(MESH_TO_68), :2], expression, mesh)
 
 
-def judged(
-    model: mien.FaceModel, faces: list[tuple[ByteArray, str]], factor: str
-) -> tuple[FloatArray, FloatArray, int]:
-    """Value of the factor and 1 for a right answer, of the faces that are found; how many are not."""
-    values, right, missed = [], [], 0
-    for picture, (_, truth) in zip(model.predict([image for image, _ in faces]), faces, strict=True):
-        if not picture.faces:
-            missed += 1
-            continue
-        face = picture.faces[0]
-        values.append(getattr(face.quality, factor))
-        right.append(face.expression == truth)
-    return np.array(values, np.float32), np.array(right, np.float32), missed
+def judged(faces: list[Shown], factors: tuple[str, ...]) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Values of some qualities, and 1 where the bundled model is right."""
+    table = {face.image.tobytes(): face for face in faces}
+
+    def find(image: ByteArray) -> list[Face]:
+        face = table[image.tobytes()]
+        return [Face(points_box(face.points), face.points, 1.0, "given", face.mesh)]
+
+    model = mien.load(faces=find, any_quality=True)
+    found = [picture.faces[0] for picture in model.predict([face.image for face in faces])]
+    right = np.array([one.expression == face.expression for one, face in zip(found, faces, strict=True)], np.float32)
+    return {name: np.array([getattr(one.quality, name) for one in found], np.float32) for name in factors}, right
 
 
-def limit(
-    values: FloatArray, right: FloatArray, usual: float, downwards: bool
-) -> tuple[list[tuple[float, float, float, int]], float | None]:
-    """Bins (from, to, accuracy, faces), best quality first, and the last edge up to which all keep KEPT of `usual`.
+def limit(values: FloatArray, right: FloatArray, better: float) -> tuple[list[str], float | None]:
+    """Lines of the bins, best quality first, and where the first bin begins that keeps less than KEPT; None where none does.
 
-    None where all bins do.
+    `better` is 1 where more is better, -1 where less is.
     """
-    order = np.argsort(-values if downwards else values)
-    bins, edge, lost = [], None, False
+    order = np.argsort(-better * values, kind="stable")
+    usual = float(right[order[: len(order) // 2]].mean())
+    lines, edge = [], None
     for part in np.array_split(order, BINS):
         accuracy = float(right[part].mean())
-        bins.append((float(values[part[0]]), float(values[part[-1]]), accuracy, len(part)))
-        if accuracy < KEPT * usual and not lost:
-            edge, lost = bins[-1][0], True
-    return bins, edge if lost else None
+        lines.append(f"| {values[part[0]]:.3g} to {values[part[-1]]:.3g} | {accuracy:.2f} | {len(part)} |")
+        if edge is None and accuracy < KEPT * usual:
+            edge = float(values[part[0]])
+    return lines, edge
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faces", type=int, default=200)
+    """Print the curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    model, found = mien.load(), {}
-    faces = list(photos(Path(os.environ["MIEN_SHARED_DATA"]), given.faces))
-    for factor in (*WORSE, *TURNED):
-        values, right, missed, usual = [], [], [], float("nan")
-        for level in WORSE[factor][1] if factor in WORSE else TURNED[factor]:
-            if factor in WORSE:
-                made = [(WORSE[factor][0](image, level), truth) for image, truth in faces]
-            else:
-                made = list(heads(factor, level))
-            seen, good, lost = judged(model, made, factor)
-            if (factor in WORSE and level == WORSE[factor][1][0]) or (factor in TURNED and level == 0):
-                usual = float(good.mean())
-            at = f"{np.median(seen):.3g}" if len(seen) else "-"
+    found: dict[str, list[float | None]] = {}
+    values, right = judged(list(heads(given.faces)), ("yaw", "pitch"))
+    measured = {name: (np.abs(part), right) for name, part in values.items()}
+    faces = list(photos(Path(os.environ["MIEN_SHARED_DATA"]), given.count))
+    for factor, (worse, levels) in WORSE.items():
+        steps = [judged([worse(face, level) for face in faces], (factor,)) for level in levels]
+        for level, (part, good) in zip(levels, steps, strict=True):
             print(
-                f"{factor} step {level:g}: {len(made)} faces, {lost} not found, accuracy {good.mean():.3f}, median {factor} {at}",
-                flush=True,
+                f"{factor} step {level:g}: median {np.median(part[factor]):.3g}, accuracy {good.mean():.3f} of {len(good)}"
             )
-            values.append(np.abs(seen) if factor in ("roll", "yaw", "pitch") else seen)
-            right.append(good)
-            missed.append(lost)
-        downwards = factor in ("size", "sharpness", "contrast")
-        bins, edge = limit(np.concatenate(values), np.concatenate(right), usual, downwards)
-        for low, high, accuracy, count in bins:
-            print(f"  {factor} {low:.3g} to {high:.3g}: accuracy {accuracy:.3f} ({count})")
-        print(f"  limit: {edge}", flush=True)
+        measured[factor] = (np.concatenate([part[factor] for part, _ in steps]), np.concatenate([g for _, g in steps]))
+    for factor, (part, good) in measured.items():
+        lines, edge = limit(part, good, 1.0 if factor in UPWARDS else -1.0)
+        print(f"\n| {factor} | accuracy | faces |\n| --- | ---: | ---: |\n" + "\n".join(lines), flush=True)
+        if edge is None and factor in ("yaw", "pitch"):
+            edge = float(np.quantile(part, 0.99))
+        print(f"limit: {edge}")
         if edge is not None:
-            found[factor] = [round(edge, 3), None] if downwards else [None, round(edge, 3)]
+            found[factor] = [round(edge, 3), None] if factor in UPWARDS else [None, round(edge, 3)]
     if given.write:
-        LIMITS.write_text(
-            json.dumps(
-                {
-                    "about": f"Quality within which accuracy holds ({KEPT:.0%} of it); made by tools/quality_limits.py --write.",
-                    "limits": found,
-                },
-                indent=1,
-            )
-            + "\n",
-            encoding="utf-8",
-        )
+        about = f"Quality of a face within which accuracy holds ({KEPT:.0%} of it); made by tools/quality_limits.py --write."
+        LIMITS.write_text(json.dumps({"about": about, "limits": found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

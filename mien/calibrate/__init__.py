@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mien.errors import UsageError
 from mien.predict.calibration import FILE, check_out
@@ -19,6 +19,8 @@ def calibrate(
     labels: str | None = None,
     subject_pattern: str | None = None,
     recall: str | None = None,
+    head: Literal["votes", "labels"] | None = None,
+    views: int = 2,
     faces: str = "mediapipe",
     out: Path | None = None,
     batch: int = 128,
@@ -43,6 +45,9 @@ def calibrate(
         subject_pattern: regular expression with one group that finds who it is in the path, or a preset.
         recall: expression and the share of its photos that must be found at least, e.g. Happiness=0.9; its offset is raised
             until they are, at the cost of the others. Only with --photos.
+        head: of a run with two (data.targets both): votes, measured by the annotators' majority, or labels; by default votes.
+            Those of the labels go into RUN/labels.json, and `mien predict --calibration labels` answers by them.
+        views: of each face of the store, whose logits are averaged: 1, 2 (as `mien predict` does) or 4. Only without --photos.
         faces: who finds faces in photos: mediapipe, dlib, or none (whole pictures are faces).
         out: calibration file to write; must be given with --photos, RUN/calibration.json without.
         batch: faces at a time.
@@ -53,6 +58,8 @@ def calibrate(
     if photos is not None:
         from mien.calibrate.photos import calibrate_photos, labelled_photos
 
+        if head is not None:
+            raise UsageError("--head is for the faces of a store, not for --photos.")
         if out is None or store is not None:
             raise UsageError("with --photos name the file to write by --out, and no --store.")
         check_out(out)
@@ -63,6 +70,10 @@ def calibrate(
     if columns or labels or subject_pattern or recall or faces != "mediapipe":
         raise UsageError("--columns, --labels, --subject-pattern, --recall and --faces are for --photos.")
     from mien.calibrate.faces import calibrate_faces
+    from mien.predict.views import check_views
 
-    check_out(out or run / FILE)
-    return calibrate_faces(run, accuracy, store, out or run / FILE, batch)
+    check_views(views)
+
+    file = out or run / ("labels.json" if head == "labels" else FILE)
+    check_out(file)
+    return calibrate_faces(run, accuracy, store, file, batch, head, views)

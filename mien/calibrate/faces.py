@@ -14,9 +14,15 @@ from mien.predict.calibration import owner_of
 from mien.schema import IntArray
 
 
-def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, batch: int) -> dict[str, Any]:
-    """Temperature and threshold from the validation faces of a run's store; its test faces, if any, are only measured."""
-    from mien.data.labels import labels_of
+def calibrate_faces(
+    run: Path, accuracy: float, store: Path | None, out: Path, batch: int, head: str | None = None, views: int = 2
+) -> dict[str, Any]:
+    """Temperature and threshold from the validation faces of a run's store; its test faces, if any, are only measured.
+
+    The truth is the label, for the votes' head of a run with two the annotators' majority, without ties. Logits are
+    the mean over `views` of each face.
+    """
+    from mien.data.labels import labels_of, voted_labels
     from mien.data.store import open_store
     from mien.evaluation.evaluate import parts_to_score, recipe_on
     from mien.metrics.calibration import abstain_threshold, fit_temperature, scaled
@@ -32,17 +38,26 @@ def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, b
             f"{run} was trained under protocol {recipe.data.protocol}, which keeps no validation faces apart; "
             "train under protocol strict to calibrate."
         )
+    if head is not None and recipe.data.targets != "both":
+        raise UsageError(f"--head {head} is for a run with two heads (data.targets both); {run} has one.")
+    by_votes = recipe.data.targets == "both" and head != "labels"
+    model.answer_by(head or "votes")
     labels = labels_of(faces, recipe.data.scheme)
+    target = voted_labels(faces, recipe.data.scheme) if by_votes else labels
     parts = parts_to_score(faces, recipe, labels)
-    rows = {split: parts[split] for split in ("valid", "test") if len(parts[split])}
-    logits = {split: logits_of(model, recipe, faces, labels, part, batch) for split, part in rows.items()}
-    truth = {split: labels[part] for split, part in rows.items()}
+    known = {split: parts[split][target[parts[split]] >= 0] for split in ("valid", "test")}
+    rows = {split: part for split, part in known.items() if len(part)}
+    if "valid" not in rows:
+        raise DataError(f"{faces.path}: no validation face has votes with a majority; calibrate by --head labels.")
+    logits = {split: logits_of(model, recipe, faces, labels, part, batch, views) for split, part in rows.items()}
+    truth = {split: target[part] for split, part in rows.items()}
     temperature = fit_temperature(logits["valid"], truth["valid"])
     threshold, _ = abstain_threshold(scaled(logits["valid"], temperature), truth["valid"], accuracy)
     result: dict[str, Any] = {
         "temperature": temperature,
         "threshold": threshold,
         "accuracy_asked_for": accuracy,
+        **({"head": head or "votes"} if recipe.data.targets == "both" else {}),
         "fitted_on": "valid",
         **owner_of(run),
         "checkpoint_epoch": env["checkpoint"].get("epoch"),
@@ -53,11 +68,14 @@ def calibrate_faces(run: Path, accuracy: float, store: Path | None, out: Path, b
     return result
 
 
-def logits_of(model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntArray, batch: int) -> np.ndarray:
-    """(N, K) logits of whole faces of a store: photos come without a mask too."""
+def logits_of(
+    model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntArray, batch: int, views: int = 1
+) -> np.ndarray:
+    """(N, K) logits of whole faces of a store, the mean over `views`: photos come without a mask too."""
     import torch
 
     from mien.data.loader import Loader
+    from mien.predict.views import logits_of as seen
     from mien.progress import track
     from mien.training.steering import with_guide
 
@@ -71,8 +89,7 @@ def logits_of(model: Any, recipe: Any, store: Any, labels: IntArray, rows: IntAr
     with torch.no_grad():
         for part in track(loader, "calibrate", len(loader)):
             part = with_guide(recipe, part, None, 0, 0)
-            output = model(part.images) if part.guide is None else model(part.images, guide=part.guide)
-            found.append(output.logits.float().cpu().numpy())
+            found.append(seen(model, part.images, part.guide, views).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -52,7 +52,11 @@ def mix_batch(batch: Batch, box: tuple[int, int, int, int], partner: Tensor, cla
     images = batch.images.clone()
     images[:, :, y0:y1, x0:x1] = batch.images[partner, :, y0:y1, x0:x1]
     soft = mix.share * soft + (1 - mix.share) * soft[partner]
-    return batch._replace(images=images, expressions=soft, mix=mix)
+    labels = batch.labels
+    if labels is not None:
+        labels = F.one_hot(labels.clamp_min(0), classes).float() if labels.dim() == 1 else labels
+        labels = mix.share * labels + (1 - mix.share) * labels[partner]
+    return batch._replace(images=images, expressions=soft, mix=mix, labels=labels)
 
 
 def mix_cue(cue: Cue, mix: Mix) -> Cue:

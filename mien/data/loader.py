@@ -19,7 +19,7 @@ from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, F
 Item = tuple[Tensor, Tensor, Tensor]
 
 
-LABEL_SHARE = {"votes": 0.0, "both": 0.6}
+LABEL_SHARE = {"votes": 0.0, "mixed": 0.6, "both": 0.0}
 """data.targets -> share of the label in a soft target. Above a half the label stays the largest class, whose cue guides."""
 
 
@@ -60,6 +60,8 @@ class Memory(NamedTuple):
     """(N, 68, 2) pixels of `images`."""
     guides: Tensor | None = None
     """(N, 1, S, S) what `Batch.guide` gets, where it is the same in every epoch; else None."""
+    canvas: int | None = None
+    """`Batch.canvas`."""
 
 
 def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memory:
@@ -73,7 +75,7 @@ def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memor
         pictures, points = resize_faces(pictures, points, model.size)
         images[rows[0] : rows[-1] + 1] = luma(pictures) if grey else pictures
         landmarks[rows[0] : rows[-1] + 1] = points
-    return Memory(images, landmarks)
+    return Memory(images, landmarks, canvas=store.info.size)
 
 
 class Loader:
@@ -88,6 +90,7 @@ class Loader:
         drop_last: leave out a last batch that is smaller, as training does for batch statistics.
         preprocessing: how pixels become the net's input, `model.preprocessing`.
         memory: where pictures come from in place of the store; then `workers` have nothing to do.
+        labels: (N,) class index for a second head, where `targets` are votes.
 
     """
 
@@ -107,8 +110,11 @@ class Loader:
         drop_last: bool = False,
         preprocessing: str = "imagenet",
         memory: Memory | None = None,
+        labels: IntArray | None = None,
     ) -> None:
+        self.labels = None if labels is None else torch.from_numpy(labels)
         self.targets, self.action_units = torch.from_numpy(targets), torch.from_numpy(store.action_units)
+        self.canvas = store.info.size
         self.device, self.preprocessing, self.memory = device, preprocessing, memory
         self.size, self.augment, self.seed, self.epoch = size, augment, seed, epoch
         self.batches = BatchSampler(rows.tolist(), batch, drop_last and len(rows) > batch)
@@ -133,7 +139,9 @@ class Loader:
                 changes = draw_changes(self.augment, uniform(self.seed, self.epoch, index.numpy()))
                 images, landmarks = change_faces(images, landmarks, changes) if changes else (images, landmarks)
             guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[rows]
-            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, rows, guide=guide)
+            labels = None if self.labels is None else self.labels[index].to(self.device)
+            pixels = normalise(images, self.preprocessing)
+            yield Batch(pixels, targets, units, landmarks, rows, None, guide, labels, self.canvas)
 
     def _remembered(self, memory: Memory) -> Iterator[Item]:
         torch.empty((), dtype=torch.int64).random_()  # DataLoader draws a seed too: dropout must not differ

@@ -64,6 +64,26 @@ def _draw(members: IntArray, count: int, random: np.random.Generator) -> IntArra
     return np.concatenate([np.repeat(members, whole), random.permutation(members)[:rest]])
 
 
+def training_size(recipe: Recipe, epoch: int) -> int:
+    """Side of the training pictures in an epoch (from 1): the steps of optim.sizes in order, then model.size.
+
+    Half of the epochs at two thirds of the side takes 2.3 times fewer operations there (progressive resizing; Tan and Le
+    2021, arXiv 2104.00298). UsageError for sizes that cannot be meant.
+    """
+    steps, end = recipe.optim.sizes, 0.0
+    shares = [step[1] for step in steps if len(step) == 2 and step[0] == int(step[0]) >= 16 and step[1] > 0]
+    if len(shares) < len(steps) or sum(shares) > 1:
+        raise UsageError(
+            f"optim.sizes is {steps}; it must be a list of [side of at least 16, share of the epochs], with shares above 0 that "
+            "add up to at most 1."
+        )
+    for side, share in steps:
+        end += share * recipe.optim.epochs
+        if epoch <= round(end):
+            return int(side)
+    return recipe.model.size
+
+
 def taught_classes(recipe: Recipe, epoch: int) -> list[int] | None:
     """Class indices that the curriculum teaches in an epoch (from 1): its first group, one more every curriculum_epochs.
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from mien.data import folds
 from mien.data.arrow import Skipped
-from mien.data.framing import framing_of
+from mien.data.framed import FramedStore
+from mien.data.framing import framing_of, kept_framing
 from mien.data.store import Store, open_store
 from mien.datasets.synthetic_store import open_synthetic, record_of
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.faces.align import move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.schema import ByteArray, FloatArray, Record
@@ -26,20 +27,37 @@ SEED, FRACTION = 0, 0.1
 """Of the validation part, as `mien train` carves it out at run.seed 0 and data.valid_fraction 0.1."""
 SYNTHETIC = "synthetic/"
 """Ids of synthetic faces begin with it."""
+WHOLE = "whole/"
+"""Ids of training faces that are there unaligned, too."""
 
 
-def records(root: Path, synthetic: Path | None = None) -> Iterator[Record | Skipped]:
+def records(
+    root: Path, synthetic: Path | None = None, whole: float = 0.0, like: Path | None = None
+) -> Iterator[Record | Skipped]:
     """Faces of the store `root`, turned, scaled and shifted so that their five points lie on the median training face's.
 
     Borders are repeated; a face without landmarks stays as it is. Splits are those of protocol strict at run.seed 0: its
     validation part becomes an official one, and training faces that it leaves out are skipped. All faces of `synthetic`, a
-    store of `mien synthesize`, are laid on the same points and join the training part.
+    store of `mien synthesize`, are laid on the same points and join the training part. A share `whole` of the training
+    faces, chosen at random, joins it unaligned too, so that a net knows the pictures in which no face is found.
+
+    `like` is a run folder of mien train: all faces are laid where its training faces lie, at the size of its store, and keep
+    their splits, so that a store without training faces can be aligned for it.
 
     Raises:
-        DataError: `root` has no landmarks or no training part, or `synthetic` is no store of synthetic faces.
+        DataError: `root` has no landmarks, or no training part without `like`, or `synthetic` is no store of synthetic faces.
 
     """
+    if not 0 <= whole <= 1:
+        raise UsageError(f"--whole {whole:g} must lie between 0 and 1.")
     store = open_store(Path(root))
+    if like is not None:
+        if synthetic is not None or whole:
+            raise UsageError(
+                "--like aligns faces for a run that was trained; --synthetic and --whole are for a training part."
+            )
+        yield from _like(store, like)
+        return
     parts = folds.strict(store, SEED, FRACTION)
     points, size = framing_of(store, parts.train).points, store.info.size
     if points is None:
@@ -54,10 +72,24 @@ def records(root: Path, synthetic: Path | None = None) -> Iterator[Record | Skip
             yield align_record(record._replace(split=split[i]), target, size)
         else:
             yield Skipped(record.id, "the same picture, or one that looks alike, is a test or validation face")
+    chosen = np.random.default_rng(SEED).permutation(parts.train)[: round(whole * len(parts.train))]
+    for i in np.sort(chosen):
+        record = record_of(store, int(i))
+        yield record._replace(id=f"{WHOLE}{record.id}", split="train")
     yield from store.skipped
     for i in range(0 if faces is None else len(faces)):
         record = record_of(cast(Store, faces), i)
         yield align_record(record._replace(id=f"{SYNTHETIC}{record.id}", split="train"), target, size)
+
+
+def _like(store: Store, like: Path) -> Iterator[Record | Skipped]:
+    """Faces of a store in the framing of a run; those without landmarks are their whole picture."""
+    framed = FramedStore(store, kept_framing(Path(like) / "environment.json"))
+    if not any(matrix is not None for matrix in framed.placements):
+        raise DataError(f"'{store.path}' has no landmarks to align its faces by; prepare it with --faces mediapipe.")
+    for i in range(len(framed)):
+        yield record_of(framed, i)
+    yield from store.skipped
 
 
 def align_record(record: Record, target: FloatArray, size: int) -> Record:
@@ -71,14 +103,19 @@ def align_record(record: Record, target: FloatArray, size: int) -> Record:
     return record._replace(image=pixels, landmarks=move_points(record.landmarks, matrix))
 
 
-def shape(root: Path) -> tuple[int, int]:
-    """Size and channels of the first store."""
+def shape(root: Path, like: Path | None = None) -> tuple[int, int]:
+    """Size and channels of the first store, or of the run's."""
+    if like is not None:
+        framing = kept_framing(Path(like) / "environment.json")
+        return framing.size, framing.channels
     info = open_store(Path(root)).info
     return info.size, info.channels
 
 
-def notes(root: Path, synthetic: Path | None = None) -> dict[str, str]:
+def notes(root: Path, synthetic: Path | None = None, like: Path | None = None) -> dict[str, str]:
     """What the first store was told of itself, its dataset and fingerprint, and the fingerprint of the synthetic faces."""
     store = open_store(Path(root))
     added = {} if synthetic is None else {"synthetic_source": open_synthetic(synthetic).fingerprint}
+    if like is not None:
+        added = {"like": Path(like).name}
     return {**store.info.notes, "source_dataset": store.info.dataset, "source": store.fingerprint, **added}

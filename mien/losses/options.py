@@ -300,6 +300,8 @@ class LossConfig:
     """cross_entropy, focal, or squared / absolute error of the probabilities; see docs/losses.md."""
     weight: float = 1.0
     """Factor of the classification loss; 0 trains with the other terms alone."""
+    label_share: float = 0.5
+    """Share of the labels' head in the classification loss of data.targets both; the rest is that of the votes' head."""
     focal_alpha: float = 1.0
     """Factor of the focal loss."""
     focal_gamma: float = 2.0

@@ -34,6 +34,10 @@ class Step(NamedTuple):
     """(K,) weights of classification losses."""
     smoothing: float = 0.0
     """Label smoothing of classification losses."""
+    labels: Tensor | None = None
+    """(B,) or (B, K) labels for the second head, where `targets` are votes."""
+    label_share: float = 0.0
+    """Share of the second head in classification losses."""
 
     @property
     def logits(self) -> Tensor:
@@ -41,10 +45,14 @@ class Step(NamedTuple):
         return self.output.logits.float()
 
     def classification(self, name: str, *options: float) -> Tensor:
-        """A loss of CLASSIFICATION, summed over the branches of the head."""
+        """A loss of CLASSIFICATION, summed over the branches of the head; of two heads the mean weighted by `label_share`."""
         every = (self.logits, *(logits.float() for logits in self.output.branches))
         loss = CLASSIFICATION[name]
-        return torch.stack([loss(s, self.targets, self.class_weight, self.smoothing, *options) for s in every]).sum()
+        first = torch.stack([loss(s, self.targets, self.class_weight, self.smoothing, *options) for s in every]).sum()
+        if self.output.label_logits is None or self.labels is None:
+            return first
+        second = loss(self.output.label_logits.float(), self.labels, self.class_weight, self.smoothing, *options)
+        return torch.lerp(first, second, self.label_share)
 
     def scores(self, on: str) -> Tensor:
         """(B, K) logits or probabilities."""

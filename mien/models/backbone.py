@@ -15,6 +15,7 @@ from mien.models.apvit import APViT
 from mien.models.apvit_weights import load_apvit
 from mien.models.attend import AttentionDropout, SelfAttention, adl_places, insert_behind, self_attention
 from mien.models.simple_cnn import SimpleCnn
+from mien.models.small_resnet import SmallResNet
 from mien.models.tokens import check_size, is_token_net, plain_attention, spread_gains, token_layers
 from mien.models.weights import load_weights, not_fetched, refuse_other_preprocessing
 from mien.schema import Layers
@@ -63,7 +64,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Layers:
         """(B, 3 + extra, H, W) normalised -> Layers."""
-        if isinstance(self.net, APViT | SimpleCnn):
+        if isinstance(self.net, APViT | SimpleCnn | SmallResNet):
             return cast(Layers, self.net(images))
         if self.is_token_net:
             return token_layers(self.net, images)
@@ -82,7 +83,7 @@ class Backbone(nn.Module):
         key = "model.adl" if config.adl else "model.self_attention"
         if self.is_token_net or isinstance(self.net, APViT):
             raise UsageError(f"{key} needs a CNN; '{config.backbone}' passes tokens on.")
-        if isinstance(self.net, SimpleCnn):
+        if isinstance(self.net, SimpleCnn | SmallResNet):
             raise UsageError(f"{key} needs a CNN of timm; '{config.backbone}' is not one.")
         count = len(self.channels)
         stages = [(str(stage["module"]), int(stage["num_chs"])) for stage in self.net.feature_info][:count]
@@ -113,7 +114,7 @@ class Backbone(nn.Module):
         return layers
 
 
-OWN_NETS = ("apvit", "simple_cnn")
+OWN_NETS = ("apvit", "simple_cnn", "small_resnet")
 """Backbones that are not timm's."""
 OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool", "pretrained", "patch_drop_rate")
 """timm options that model.backbone_options may not hold: keys of their own set them, or they would tear the grid."""
@@ -151,6 +152,8 @@ def _create(config: ModelConfig, extra: int) -> Any:
 def _create_own(config: ModelConfig, options: dict[str, Any], extra: int) -> nn.Module:
     if config.backbone == "apvit":
         return APViT(config.size, **options)
+    if config.backbone == "small_resnet":
+        return SmallResNet((1 if config.preprocessing == "grey" else 3) + extra, **options)
     if config.preprocessing != "grey":
         raise UsageError(
             f"backbone 'simple_cnn' reads grey pictures; set model.preprocessing grey, not {config.preprocessing}."

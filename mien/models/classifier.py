@@ -25,6 +25,7 @@ class Classifier(nn.Module):
 
     `spatial_drop` is the probability that a channel of the last layer is hidden from the head, in training; the features
     of the output are whole. `segmentation` makes region logits of the last layer. `transformer` places the picture first.
+    `label_head` makes the logits of the dataset's labels, where `head` learns votes.
     `offsets` (K,), where somebody sets them, are added to the logits; they are no weights and not saved with those.
     """
 
@@ -32,7 +33,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self, backbone: Backbone, head: nn.Module, spatial_drop: float = 0.0, segmentation: nn.Module | None = None,
-        transformer: SpatialTransformer | GuideChannel | Alignment | None = None,
+        transformer: SpatialTransformer | GuideChannel | Alignment | None = None, label_head: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.transformer = transformer
@@ -40,6 +41,7 @@ class Classifier(nn.Module):
         self.spatial_drop = nn.Dropout2d(spatial_drop)
         self.head = head
         self.segmentation = segmentation
+        self.label_head = label_head
         self.register_buffer("offsets", None, persistent=False)
 
     def forward(
@@ -66,7 +68,16 @@ class Classifier(nn.Module):
         return Output(
             logits, layers.features, out.maps, out.branches, layers.attention, layers.token_attention,
             segmentation=region, attributions=attributions, theta=theta,
+            label_logits=None if self.label_head is None else self.label_head(seen, labels).logits,
         )  # fmt: skip
+
+    def answer_by(self, head: str) -> None:
+        """Keep one of two heads, `votes` or `labels`, whose logits and maps are those of the output from now on; the other
+        goes. A model with one head stays as it is.
+        """
+        if self.label_head is not None and head == "labels":
+            self.head = self.label_head
+        self.label_head = None
 
     def blank_guide(self, images: Tensor) -> Tensor | None:
         """A guide for a trial of the model: of faces about which nothing is known; None where it takes none."""
@@ -78,10 +89,12 @@ def create_model(
     classes: int,
     guided: Sequence[int] = (-1,),
     transformer: TransformerConfig = TransformerConfig(),  # noqa: B008
+    two_heads: bool = False,
 ) -> Classifier:
     """Assemble the model that a recipe names; UsageError for an unknown backbone, head or head option.
 
-    `guided` are the recipe's guidance.layers, which model.self_attention changes.
+    `guided` are the recipe's guidance.layers, which model.self_attention changes. With `two_heads` another head of the same
+    kind makes `Output.label_logits`.
     """
     if config.head not in HEADS:
         raise unknown_name("head", config.head, HEADS)
@@ -97,10 +110,12 @@ def create_model(
             "model.segmentation names pixels of the input picture, which transformer.kind moves; drop one."
         )
     backbone = Backbone(config, guided, extra=int(transformer.kind == "channel"))
-    head = kind(_head_channels(config, backbone), classes, config.drop, **config.head_options)
+    inputs = _head_channels(config, backbone)
+    head = kind(inputs, classes, config.drop, **config.head_options)
+    second = kind(inputs, classes, config.drop, **config.head_options) if two_heads else None
     segmentation = nn.Conv2d(backbone.channels[-1], 1, 3, padding=1) if config.segmentation else None
     placing = create_transformer(transformer, backbone.colours, config.size, config.preprocessing)
-    model = Classifier(backbone, head, config.spatial_drop, segmentation, placing)
+    model = Classifier(backbone, head, config.spatial_drop, segmentation, placing, second)
     if config.initial is not None:
         load_initial(model, config.initial, config.initial_head)
     to_channels_last(model)

@@ -14,13 +14,14 @@ from torch import Tensor
 from mien import explain as explainers
 from mien import maps as m
 from mien.config import Recipe
-from mien.cues import load_codebook, render_cue
+from mien.cues import load_codebook, map_resize, render_cue
 from mien.cues.config import FACE_REGIONS
 from mien.cues.regions import face_regions, unit_maps, unit_names
 from mien.data.transforms import normalise, resize_faces
 from mien.metrics.alignment import attention_scores, cam_scores
 from mien.predict import contrast as c
 from mien.predict.results import Explanation, Region
+from mien.predict.views import logits_of
 from mien.predict.words import sentence
 from mien.schema import SCHEMES, Batch, Cue, FloatArray, Output, scheme_classes
 from mien.training.steering import with_guide
@@ -42,9 +43,15 @@ class Faces(NamedTuple):
     units: Tensor
     """(B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown."""
     guide: Tensor | None
+    added: Tensor
+    """(B, K) added to the logits: what the points of the face say beside the pixels; zeros without a fusion."""
+    canvas: int
+    """Side of the pictures before they were resized, on which cues are drawn."""
 
 
-def batch_of(recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, device: torch.device) -> Faces:
+def batch_of(
+    recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, device: torch.device, added: Tensor | None = None
+) -> Faces:
     """Framed faces, resized and normalised as in training, with the guide that the model's transformer wants."""
     pixels = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2)
     points = torch.from_numpy(np.stack([face.landmarks for face in faces]))
@@ -52,50 +59,59 @@ def batch_of(recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, dev
     images = normalise(pictures, recipe.model.preprocessing)
     intensities = torch.from_numpy(units).to(device)
     unlabelled, rows = torch.full((len(images),), -1, device=device), torch.arange(len(images), device=device)
-    batch = Batch(images, unlabelled, intensities, points, rows)
-    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide)
+    canvas = pixels.shape[-1]
+    batch = Batch(images, unlabelled, intensities, points, rows, canvas=canvas)
+    nothing = torch.zeros(len(images), len(scheme_classes(recipe.data.scheme)))
+    more = (nothing if added is None else added).to(device)
+    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide, more, canvas)
 
 
 @torch.no_grad()
-def classify(model: Any, faces: Faces, temperature: float) -> Tensor:
-    """Calibrated probabilities (B, K)."""
-    output: Output = model(faces.images) if faces.guide is None else model(faces.images, guide=faces.guide)
-    return (output.logits.float() / temperature).softmax(1)
+def classify(model: Any, faces: Faces, temperature: float, views: int = 1) -> Tensor:
+    """Calibrated probabilities (B, K), logits averaged over `views` (predict.views)."""
+    logits = logits_of(model, faces.images, faces.guide, views) + faces.added
+    return (logits / temperature).softmax(1)
 
 
 def explain_faces(
     model: Any, recipe: Recipe, faces: Faces, temperature: float, method: str, expression: str | None, masking: bool,
-    measured: Sequence[FaceUnits],
+    measured: Sequence[FaceUnits], views: int = 1,
 ) -> tuple[Tensor, list[Explanation]]:  # fmt: skip
-    """Probabilities as `classify` gives them, and an explanation of every face, out of the same forward pass.
+    """Probabilities as `classify` gives them, and an explanation of every face as it lies in its picture (the first view).
 
     `measured` are the action units of each face, which the words may name.
     """
     classes = scheme_classes(recipe.data.scheme)
     wanted = None if expression is None else classes.index(expression)
     output, raw = explainers.explain_with_output(model, faces.images, wanted, (method,), guide=faces.guide)
-    probabilities = (output.logits.float() / temperature).softmax(1)
-    target = explainers.resolve_target(output, wanted)
+    seen = ((output.logits.float() + faces.added) / temperature).softmax(1)  # in this one view
+    probabilities = seen if views == 1 else classify(model, faces, temperature, views)
+    target = probabilities.argmax(1) if wanted is None else torch.full_like(probabilities.argmax(1), wanted)
     second = c.runner_up(probabilities, target)
     evidence = explainers.evidence(method, raw[method])
     attention = m.to_input(m.channel_mean(output.features[-1]), output.theta)
     frame = (recipe.model.size, recipe.model.size)
     cue = render_cue(
         replace(recipe.cue, control="none"), faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
-        images=faces.pictures.float() / 255, action_units=faces.units,
+        images=faces.pictures.float() / 255, action_units=faces.units, canvas=(faces.canvas, faces.canvas),
     )  # fmt: skip
-    scores = {"attention": attention_scores(attention, cue.maps), method: cam_scores(evidence, cue.maps)}
+    scores = {
+        "attention": attention_scores(attention, cue.maps, map_resize(recipe.cue)),
+        method: cam_scores(evidence, cue.maps),
+    }
     difference = c.class_contrast(model, faces.images, output, target, second, faces.guide)
     regions, placed = face_regions(faces.landmarks, frame)
     share, effect = c.shares(evidence, regions), None
     if masking:
-        again = partial(_probability, model, faces.guide, temperature)
-        before = probabilities.gather(1, target[:, None])[:, 0]
+        again = partial(_probability, model, faces.guide, faces.added, temperature)
+        before = seen.gather(1, target[:, None])[:, 0]
         effect = c.effects(again, faces.images, regions, target, before)
     units = None
     if difference is not None:
         size = (difference.shape[-2], difference.shape[-1])
-        units = c.densities(difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size)[0])
+        units = c.densities(
+            difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size, (faces.canvas, faces.canvas))[0]
+        )
     told = Told(target, second, evidence, attention, cue, difference, placed, share, effect, units, scores)
     return probabilities, told.explanations(recipe, method, measured)
 
@@ -149,9 +165,11 @@ class Told(NamedTuple):
 
 
 @torch.no_grad()
-def _probability(model: Any, guide: Tensor | None, temperature: float, images: Tensor, rows: Tensor) -> Tensor:
+def _probability(
+    model: Any, guide: Tensor | None, added: Tensor, temperature: float, images: Tensor, rows: Tensor
+) -> Tensor:
     output: Output = model(images) if guide is None else model(images, guide=guide[rows])
-    return (output.logits.float() / temperature).softmax(1)
+    return ((output.logits.float() + added[rows]) / temperature).softmax(1)
 
 
 def _regions(share: list[float], effect: list[float] | None) -> dict[str, Region]:

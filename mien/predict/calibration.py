@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mien.models import Classifier
 
 FILE = "calibration.json"
+HEADS = ("votes", "labels")
+"""Of data.targets both."""
 LARGEST_OFFSET = 1e4
 """Of either sign; beyond it, and outside of RANGE, probabilities would not be numbers, or all be 0 and 1."""
 
@@ -27,11 +29,14 @@ class Calibration(NamedTuple):
     """Top probability below which the model abstains."""
     offsets: tuple[float, ...] = ()
     """One a class in logit order; empty stands for zeros."""
+    head: str = "votes"
+    """Which of two heads answers: votes or labels. A net with one head has no choice."""
 
     def apply(self, model: Classifier) -> Calibration:
-        """Let a model add the offsets to its logits, so that all that asks for its answer sees the same one; itself."""
+        """Let a model answer by the head, with the offsets added to its logits, so that all who ask see the same; itself."""
         import torch
 
+        model.answer_by(self.head)
         device = next(model.parameters()).device
         model.offsets = torch.tensor(self.offsets, device=device) if self.offsets else None
         return self
@@ -68,13 +73,15 @@ def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = Non
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         moved = {str(key): float(value) for key, value in kept.get("offsets", {}).items()}
-        found = Calibration(float(kept["temperature"]), float(kept["threshold"]))
+        found = Calibration(float(kept["temperature"]), float(kept["threshold"]), head=str(kept.get("head", "votes")))
         owner = kept.get("checkpoint_sha256")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file} is damaged, or no calibration ({error}); {again}.") from None
     low, high = RANGE
     if not (low <= found.temperature <= high and all(abs(value) <= LARGEST_OFFSET for value in moved.values())):
         raise DataError(f"{file} holds a temperature or offset out of range; {again}.")
+    if found.head not in HEADS:
+        raise DataError(f"{file} is for a head '{found.head}', which no net has ({', '.join(HEADS)}); {again}.")
     if not 0 <= found.threshold <= 1:
         raise DataError(f"{file} holds a threshold out of range; {again}.")
     if moved and set(moved) != set(classes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
@@ -19,6 +19,27 @@ MOST_PIXELS = 32_000_000
 """Of the pictures that wait for the finder, and of those that wait for the nets; a picture may be larger."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+CROP = 128
+"""Longer side in pixels up to which a picture without a face that can be found counts as the crop of one, as in FER-2013."""
+
+
+def counted(image: ByteArray, seen: Sequence[Face | None], least: float) -> tuple[list[Face | None], str | None]:
+    """The faces that count, of confidence `least` at least, and why none was found; a small picture is a face itself then.
+
+    None among `seen` stands for the whole picture.
+    """
+    faces = [face for face in seen if face is None or face.score >= least]
+    if faces:
+        return faces, None
+    reason = "no face found"
+    if seen:
+        best = max(face.score for face in seen if face is not None)
+        reason = f"no face found (best confidence {best:.2f}, under {least})"
+    if max(image.shape[:2]) <= CROP:
+        return [None], f"{reason}; so small a picture was taken as a face itself"
+    return [], reason
 
 
 class Finders:

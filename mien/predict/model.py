@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -21,14 +21,18 @@ from mien.predict.batches import batch_of, classify, explain_faces
 from mien.predict.bundled import BUNDLED, bundled_run
 from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.device import device_named
-from mien.predict.finders import Finders, ahead, heavy
+from mien.predict.finders import Finders, ahead, counted, heavy
+from mien.predict.found import Found, Seen, pixels
+from mien.predict.fusion import Fusion, added_by, read_fusion
 from mien.predict.limits import outside
 from mien.predict.neutral import neutral_of
 from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
-from mien.predict.units import NOT_KNOWN, FaceUnits, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.videos import predict_video
+from mien.predict.views import check_views
 from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
 from mien.training import checkpoint
@@ -39,20 +43,6 @@ PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 """As `run.precision` of training -> what convolutions and matrix products are calculated in."""
 PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
 """What `auto` takes, the first that fits the model."""
-
-
-class Found(NamedTuple):
-    """One picture and its faces, cut for the nets."""
-
-    picture: Picture
-    """Without its image, unless it is wanted."""
-    faces: list[Face | None]
-    framed: list[FramedFace]
-    for_units: list[FramedFace]
-    """As a net of action units wants them; empty without one."""
-    qualities: list[Quality]
-    reason: str | None = None
-    """Why there is no face in a picture that could be read."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,6 +69,10 @@ class FaceModel:
     """Of the nets: a key of PRECISIONS."""
     any_quality: bool = False
     """Name expressions of faces beyond the limits of `mien.predict.limits`, too."""
+    views: int = 1
+    """Of each face, whose logits are averaged: one of mien.predict.views.VIEWS."""
+    fusion: Fusion | None = None
+    """What blendshapes add to the logits, where the run has it."""
 
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
@@ -204,6 +198,8 @@ class FaceModel:
             batch,
         )
 
+    predict_video = predict_video
+
     @staticmethod
     def _stream(
         pictures: Iterable[Found],
@@ -234,11 +230,7 @@ class FaceModel:
             return Found(picture, [], [], [], [])
         image = picture.image
         seen: list[Face | None] = [None] if self.provider is None else list(self.provider(image))
-        faces = [face for face in seen if face is None or face.score >= self.least_face]
-        reason = None if faces else "no face found"
-        if seen and not faces:
-            best = max(face.score for face in seen if face is not None)
-            reason = f"no face found (best confidence {best:.2f}, under {self.least_face})"
+        faces, reason = counted(image, seen, self.least_face)
 
         def cut(framing: Framing) -> list[FramedFace]:
             found = [(None, None) if face is None else (face.landmarks, face.box) for face in faces]
@@ -258,7 +250,7 @@ class FaceModel:
         faces = [face for found in held for face in found.faces]
         framed = [face for found in held for face in found.framed]
         for_units = [face for found in held for face in found.for_units]
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
         for start in range(0, len(framed), batch):
             part = slice(start, start + batch)
             with self.autocast():
@@ -282,20 +274,20 @@ class FaceModel:
     def _see(
         self, faces: Sequence[Face | None], framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None,
         expression: str | None, masking: bool,
-    ) -> list[_Seen]:  # fmt: skip
+    ) -> list[Seen]:  # fmt: skip
         units = [NOT_KNOWN] * len(framed) if self.units is None else self.units.read(faces, for_units)
-        batch = batch_of(self.recipe, framed, spread(units), self.device)
-        temperature = self.calibration.temperature
+        batch = batch_of(self.recipe, framed, spread(units), self.device, added_by(self.fusion, faces))
+        temperature, views = self.calibration.temperature, self.views
         found: list[Explanation] | list[None] = [None] * len(framed)
         if method is None:
-            probabilities = classify(self.net, batch, temperature)
+            probabilities = classify(self.net, batch, temperature, views)
         else:
             probabilities, found = explain_faces(
-                self.net, self.recipe, batch, temperature, method, expression, masking, units
+                self.net, self.recipe, batch, temperature, method, expression, masking, units, views
             )
-        return [_Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, found, strict=True)]
+        return [Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, found, strict=True)]
 
-    def _face(self, number: int, face: Face | None, cut: FramedFace, quality: Quality, seen: _Seen) -> FacePrediction:
+    def _face(self, number: int, face: Face | None, cut: FramedFace, quality: Quality, seen: Seen) -> FacePrediction:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
@@ -306,20 +298,8 @@ class FaceModel:
             confidence=named[expression], abstained=named[expression] < self.calibration.threshold or bool(beyond), crop=cut.rule,
             display=cut.display, placement=cut.placement, action_units=seen.units.strengths, present_units=seen.units.present,
             reading=seen.units.reading, explanation=seen.explanation, quality=quality, outside=beyond,
+            blendshapes=None if face is None else face.blendshapes,
         )  # fmt: skip
-
-
-def pixels(picture: Picture) -> int:
-    """Pixels that a picture holds in memory."""
-    return 0 if picture.image is None else picture.size[0] * picture.size[1]
-
-
-class _Seen(NamedTuple):
-    """What the nets say of one face."""
-
-    probabilities: list[float]
-    units: FaceUnits
-    explanation: Explanation | None
 
 
 def load(
@@ -334,6 +314,7 @@ def load(
     calibration: str | None = None,
     any_quality: bool = False,
     neutral: Path | str | ByteArray | None = None,
+    views: int = 2,
 ) -> FaceModel:
     """Open a trained run for pictures.
 
@@ -348,13 +329,16 @@ def load(
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
         precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
-        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: portraits, smiles);
+        calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
         any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
             was measured (docs/predict.md); by default the model abstains on these.
-        neutral: photo of the neutral face of the one person in the pictures; their action units are then relative to it.
+        neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
+            their action units are then relative to it.
+        views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
 
     """
+    check_views(views)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
@@ -388,6 +372,7 @@ def load(
     framing = framing_of_run(facts, recipe)
     calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
     name = BUNDLED if run is None else folder.resolve().name
+    fusion = read_fusion(folder, classes) if calibrated.head == "votes" else None
     return FaceModel(
-        name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality
-    )
+        name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality, views, fusion
+    )  # fmt: skip

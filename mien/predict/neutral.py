@@ -12,6 +12,7 @@ from mien.errors import DataError, PictureError
 from mien.faces.pictures import load_picture
 from mien.faces.provider import Face
 from mien.faces.units import FULL, read_units, unit_columns
+from mien.predict.sources import frames, is_video, name_of
 from mien.predict.units import raw_intensities
 from mien.schema import ByteArray, FloatArray
 
@@ -21,9 +22,21 @@ RESTLESS = ("AU45", "AU61", "AU62", "AU63", "AU64")
 """Blinks and gaze do not count when a face is called quiet."""
 
 
+STEP = 0.2
+"""Seconds from one looked-at frame of that video to the next."""
+
+
 def neutral_of(image: Path | ByteArray, provider: Callable[[ByteArray], list[Face]]) -> FloatArray:
-    """(C,) intensities of the main face of a photo, not clipped; DataError where there is none with blendshapes."""
-    name = "the neutral picture" if isinstance(image, np.ndarray) else str(image)
+    """(C,) intensities of the main face of a photo, or of the quietest seconds of a video, not clipped.
+
+    DataError where there is no face with blendshapes.
+    """
+    name = "the neutral picture" if isinstance(image, np.ndarray) else name_of(image)
+    if isinstance(image, Path) and image.is_file() and is_video(image):
+        times, found = faces_of(image, provider)
+        if not len(times):
+            raise DataError(f"{name}: no frame of this video shows a face with blendshapes; name another, or a photo.")
+        return quietest(times, found)
     try:
         faces = provider(rgb(load_picture(image)))
     except PictureError as error:
@@ -33,6 +46,21 @@ def neutral_of(image: Path | ByteArray, provider: Callable[[ByteArray], list[Fac
     if faces[0].blendshapes is None:
         raise DataError(f"{name}: its face has no blendshapes; a neutral face needs the face provider mediapipe.")
     return np.asarray(raw_intensities(faces[:1])[0])
+
+
+def faces_of(video: Path, provider: Callable[[ByteArray], list[Face]]) -> tuple[FloatArray, FloatArray]:
+    """Times (N,) and intensities (N, C) of the main face of a video's frames, STEP seconds apart; none without blendshapes."""
+    times, rows = list[float](), list[FloatArray]()
+    after = -np.inf
+    for picture in frames(video):
+        if picture.image is None or picture.time is None or picture.time < after:
+            continue
+        after = picture.time + STEP - 1e-6
+        found = raw_intensities(provider(picture.image)[:1])
+        if len(found):
+            times.append(picture.time)
+            rows.append(found[0])
+    return np.array(times, np.float32), np.array(rows, np.float32).reshape(len(rows), len(unit_columns()))
 
 
 def quietest(times: FloatArray, intensities: FloatArray, seconds: float = WINDOW) -> FloatArray:

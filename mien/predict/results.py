@@ -96,6 +96,8 @@ class FacePrediction:
     reading: str | None = None
     """The present units in words; with a net of `mien audet train` also what the codebook makes of them."""
     explanation: Explanation | None = None
+    blendshapes: FloatArray | None = None
+    """(52,) in [0, 1], where the face provider has them (docs/faces.md)."""
     quality: Quality = UNKNOWN
     """Pose, size, sharpness, light and how much of the face lies in the picture."""
     outside: str = ""
@@ -122,7 +124,7 @@ class PicturePrediction:
     height: int
     faces: tuple[FacePrediction, ...]
     reason: str | None = None
-    """Why there is no face; None where there is one."""
+    """Why no face was found; None where one was."""
     frame: int = 0
     """Number in its video from 0."""
     time: float | None = None

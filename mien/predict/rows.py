@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -61,11 +62,12 @@ def rows_of(picture: PicturePrediction) -> Iterator[dict[str, Any]]:
 
 
 def _face(face: FacePrediction) -> dict[str, Any]:
+    known = {name: None if math.isnan(value) else value for name, value in face.quality._asdict().items()}
     box = dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), face.box or (), strict=False))
     return {
         "face": face.face, "track": face.track, **box, "landmark_confidence": face.landmark_confidence,
         "crop": face.crop, "expression": face.expression, "confidence": face.confidence, "abstained": face.abstained,
-        **face.quality._asdict(), "outside": face.outside or None,
+        **known, "outside": face.outside or None,
         **{f"p_{name}": value for name, value in face.probabilities.items()}, **face.action_units,
         "present": " ".join(column for columns in face.present_units.values() for column in columns) or None,
         "reading": face.reading,

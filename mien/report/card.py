@@ -36,7 +36,9 @@ LIMITS = """\
 PARTS = {"train": "train", "valid": "validation", "test": "test"}
 TARGETS = {
     "votes": "the shares of the annotators' votes; the label where a face has none",
-    "both": "0.6 of the label and 0.4 of the annotators' votes; the label where a face has none",
+    "mixed": "0.6 of the label and 0.4 of the annotators' votes; the label where a face has none",
+    "both": "one head for the shares of the annotators' votes (the label where a face has none), one for the label; scores by the "
+    "labels are those of the second head, scores by the majority and explanations those of the first",
 }
 """data.targets other than the label."""
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mien.metrics.intervals import paired_seeds
 from mien.report.numbers import Number, over_seeds
+from mien.report.runs import same_yardstick
 from mien.reproduce.grids import Entry
 
 Results = dict[str, Any]
@@ -40,6 +41,8 @@ SCORES = {
 """Name -> score; higher is better for all of them."""
 CONSTRAINED = ("guided:grad_input", "second:grad_input")
 """Map that privileged attribution was trained with, by the section that asked for it."""
+AS_CODED = "grad_cam_pp_as_coded"
+"""Grad-CAM++ under protocol paper: the map behind the published numbers."""
 BASELINES = ("uniform", "centre", "mean")
 """Maps that never saw the face, weakest first as a rule."""
 
@@ -89,7 +92,8 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
 def map_of(results: Results, entry: Entry, score: Score) -> str | None:
     """Which map of a run a score is read from; None where it has none."""
     if score.of == "explainer":
-        return entry.explainer
+        as_coded = results.get("protocol") == "paper" and AS_CODED in results["alignment"]
+        return AS_CODED if as_coded and entry.explainer == "grad_cam_pp" else entry.explainer
     if score.of == "attribution":
         return "grad_input"
     if score.of == "constrained":
@@ -114,9 +118,14 @@ def over_runs(numbers: Sequence[Number]) -> Number:
 def difference(
     base: Mapping[int, Results], own: Mapping[int, Results], entry: Entry, score: Score
 ) -> dict[str, float | int | None] | None:
-    """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds."""
+    """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds.
+
+    None for an alignment score where both were measured against different cues.
+    """
     pairs = [
-        (read(base[seed], entry, score).value, read(own[seed], entry, score).value) for seed in own if seed in base
+        (read(base[seed], entry, score).value, read(own[seed], entry, score).value)
+        for seed in own
+        if seed in base and (score.of == "classification" or same_yardstick(base[seed], own[seed]))
     ]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -48,6 +49,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if meta is None:
         raise DataError(f"{path} was not written by mien.")
     return unpack(tensors), meta
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names, shapes and values of a model's weights: two runs with the same are one net."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
 
 
 def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -222,7 +233,8 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
     tensors, meta = load_tensors(path / f"{which}.ckpt")
     plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
     classes = scheme_classes(recipe.data.scheme)
-    model = create_model(plain, len(classes), recipe.guidance.layers, recipe.transformer)
+    two_heads = recipe.data.targets == "both"
+    model = create_model(plain, len(classes), recipe.guidance.layers, recipe.transformer, two_heads)
     weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
     try:
         model.load_state_dict(weights)

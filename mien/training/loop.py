@@ -15,7 +15,7 @@ from torch import Tensor
 from mien.config import Recipe, load_recipe
 from mien.data.cutmix import cutmix
 from mien.data.loader import Loader
-from mien.data.sampling import epoch_rows, taught_classes
+from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.errors import DataError
 from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
@@ -91,9 +91,11 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
     # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers.
     torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch)).generate_state(1)[0]))
     loader = Loader(
-        session.store, rows[fabric.global_rank :: fabric.world_size], session.targets, size=recipe.model.size,
+        session.store, rows[fabric.global_rank :: fabric.world_size], session.targets,
+        size=training_size(recipe, epoch),
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
         workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing, memory=session.memory,
+        labels=session.labels if recipe.data.targets == "both" else None,
     )  # fmt: skip
     session.wrapped.train()
     guides = active(session.guides, epoch)
@@ -157,6 +159,7 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
         "train_second",
         "train_accuracy",
         "valid_accuracy",
+        "valid_majority",
         "valid_att_cos",
     ]
     values = "  ".join(f"{name} {line[name]:.3f}" for name in shown if name in line)

@@ -56,7 +56,7 @@ def step_of(
     return Step(
         model, output, batch.expressions, scheme_classes(recipe.data.scheme), recipe.loss.sharpness(epoch),
         lambda: cues_for(recipe, batch, [batch.images.shape[-2:]], [mean], epoch, step)[0],
-        class_weight, recipe.optim.label_smoothing,
+        class_weight, recipe.optim.label_smoothing, batch.labels, recipe.loss.label_share,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate
+from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.steering import kept_guides
 
 ensure_torchvision()
@@ -93,7 +93,9 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     coverage = coverage_of(recipe, store, targets, split.train)
     torch.manual_seed(run.seed)
-    model = create_model(recipe.model, classes, recipe.guidance.layers, recipe.transformer)
+    model = create_model(
+        recipe.model, classes, recipe.guidance.layers, recipe.transformer, recipe.data.targets == "both"
+    )
     if isinstance(model.transformer, Alignment):
         model.transformer.mean_shape.copy_(torch.from_numpy(mean_shape(store, split.train)))
     guides = prepare_guides(recipe, model, store, labels, split.train, fabric.device)
@@ -101,6 +103,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if recipe.optim.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
     try_terms(recipe, model)
+    refuse_sizes(recipe, model)
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
@@ -156,6 +159,7 @@ def prepare_guides(
     guides = guides_of(recipe, model)
     for k, guide in enumerate(guides):
         if guide.by_gradient:
+            refuse_off_path(guide, model, recipe)
             refuse_degenerate(guide, model, recipe.model.size)
         if guide.cue.control == "mean":
             to_cue = guide.config.scale == "to_cue"

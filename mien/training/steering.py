@@ -39,7 +39,8 @@ def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor |
     for images, landmarks in zip(memory.images.split(256), memory.landmarks.split(256), strict=True):
         pictures = normalise(images, recipe.model.preprocessing)
         unknown = images.new_full((len(images),), -1, dtype=torch.int64)
-        batch = Batch(pictures, unknown, landmarks.new_full((len(images), 0), torch.nan), landmarks, unknown)
+        units = landmarks.new_full((len(images), 0), torch.nan)
+        batch = Batch(pictures, unknown, units, landmarks, unknown, canvas=memory.canvas)
         guide = with_guide(recipe, batch, mean, 0, 0).guide
         assert guide is not None
         found.append(guide)

@@ -20,6 +20,7 @@ from mien.predict.finders import Finders
 from mien.predict.model import LEAST_FACE, FaceModel, load
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout
+from mien.predict.units import PointUnits
 from mien.predict.writers import csv_text
 from mien.schema import ByteArray
 from mien.web import cards, synthetic
@@ -85,7 +86,8 @@ def open_model(
             raise
         print(f"mien: photos are refused, synthetic faces work: {error}", file=sys.stderr)
         return Served(model, f"not in photos: {error}", methods, photos=False)
-    model = replace(model, provider=finders, least_face=LEAST_FACE.get(name, float("-inf")))
+    units = PointUnits() if name == "mediapipe" and model.units is None else model.units
+    model = replace(model, provider=finders, least_face=LEAST_FACE.get(name, float("-inf")), units=units)
     return Served(model, f"found by {name}", methods)
 
 
@@ -150,7 +152,7 @@ def frame(served: Served, question: Question) -> Answer:
     )  # fmt: skip
     faces = [
         {"box": [v / s for v, s in zip(face.box or (0, 0, found.width, found.height), (found.width, found.height) * 2, strict=True)],
-         "expression": face.expression, "confidence": face.confidence, "abstained": face.abstained,
+         "expression": face.expression, "confidence": face.confidence, "doubt": face.doubt,
          "probabilities": face.probabilities}
         for face in found.faces
     ]  # fmt: skip

@@ -59,7 +59,7 @@ def _face(page: Any, face: FacePrediction, bottom: float) -> None:
     bars.set_xlim(0, 100)
     bars.tick_params(labelsize=7)
     bars.set_xlabel("probability, %", size=7)
-    unsure = " (unsure)" if face.abstained else ""
+    unsure = f" ({face.doubt})" if face.doubt else ""
     bars.set_title(f"Face {face.face}: {face.expression} {face.confidence:.0%}{unsure}", size=9, loc="left")
     pictures = [face.display]
     told = face.explanation
