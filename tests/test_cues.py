@@ -425,15 +425,20 @@ def test_controls():
     labels = torch.tensor([1, 0, 4, 6])
     generator = torch.Generator().manual_seed(3)
     plain = draw(CueConfig(), FACES, labels, 14)
-    given = {"mean": torch.rand(1, 1, 14, 14)}
+    given = {"mean": torch.rand(1, 1, 14, 14), "class_mean": torch.rand(7, 1, 14, 14)}
     for control in CONTROLS:
         cue = draw(CueConfig(control=control), FACES, labels, 14, generator=generator, mean=given.get(control))
+        if control == "same_class":  # every face is the only one of its class here
+            assert not cue.valid.any()
+            continue
         assert torch.equal(cue.valid, plain.valid), control
         assert cue.maps[1].max() == 0
         assert 0 <= cue.maps.min() <= cue.maps.max() <= 1
     assert draw(CueConfig(control="uniform"), FACES, labels, 14).maps[0].min() == 1
     assert torch.allclose(draw(CueConfig(control="inverted"), FACES, labels, 14).maps[2], 1 - plain.maps[2])
-    assert torch.equal(draw(CueConfig(control="mean"), FACES, labels, 14, **given).maps[0], given["mean"][0])
+    for control, row in (("mean", 0), ("class_mean", 1)):
+        found = draw(CueConfig(control=control), FACES, labels, 14, mean=given[control]).maps[0]
+        assert torch.equal(found, given[control][row])
     blob = draw(CueConfig(control="centre"), FACES, labels, 15).maps[0, 0]
     assert blob[7, 7] == 1
     assert torch.allclose(blob, blob.flip(0), atol=1e-5)
@@ -447,6 +452,13 @@ def test_shuffled_never_keeps_its_own_and_leaves_invalid_out():
         given = cue.maps.flatten()[valid].tolist()
         assert sorted(given) == [0, 1, 3, 4, 6, 7, 8]
         assert not (cue.maps.flatten() == maps.flatten())[valid].any()
+        among = torch.tensor([0, 1, 0, 0, 1, 1, 0, 1, 2])
+        cue = controls.shuffled(Cue(maps, valid), torch.Generator().manual_seed(seed), among)
+        assert cue.valid.tolist() == [*valid.tolist()[:8], False], "the ninth is alone in its class"
+        donors = cue.maps.flatten().long()
+        assert (among[donors] == among)[cue.valid].all()
+        assert not (donors == torch.arange(9))[cue.valid].any()
+        assert sorted(donors[cue.valid].tolist()) == torch.arange(9)[cue.valid].tolist()
     alone = controls.shuffled(Cue(maps[:1], valid[:1]))
     assert not alone.valid.any()
     draws = [draw(CueConfig(control="shuffled"), FACES, 1, generator=torch.Generator().manual_seed(5)) for _ in "12"]

@@ -14,6 +14,7 @@ import yaml
 from mien.errors import DataError
 from mien.evaluation.evaluate import evaluate
 from mien.files import write_atomic
+from mien.models.packed import pack
 from mien.predict.bundled import WEIGHTS
 from mien.predict.fusion import LEAST_WIDTH
 from mien.report import report
@@ -31,7 +32,7 @@ def pack_run(run: Path, out: Path) -> None:
         old.unlink()
     tensors, meta = checkpoint.load_tensors(run / "best.ckpt")
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(("optimizer/", "average/"))}
-    checkpoint.save_tensors(out / "best.ckpt", checkpoint.pack(weights), meta)
+    checkpoint.save_tensors(out / "best.ckpt", pack(weights), meta)
     facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     if "store" in facts:
         facts["store"] = Path(facts["store"]).name

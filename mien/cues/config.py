@@ -17,7 +17,11 @@ CUE_KINDS = (
     "landmark_dilation",
     "saliency",
 )
-CONTROL_KINDS = ("none", "uniform", "centre", "mean", "shuffled", "other_class", "inverted")
+CONTROL_KINDS = ("none", "uniform", "centre", "mean", "class_mean", "shuffled", "same_class", "other_class", "inverted")
+NEED_MEANS = ("mean", "class_mean")
+"""Controls that are made of the mean cue of the training faces."""
+NEED_BATCH = ("shuffled", "same_class")
+"""Controls that take the cue of another face of the batch."""
 CODEBOOKS = ("corrected", "paper")
 SALIENCIES = ("spectral_residual",)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pb")
@@ -42,10 +46,10 @@ class CueConfig:
     """Landmark heatmap: standard deviation as a fraction of the distance of the outer eye corners (points 36-45)."""
     merge: Literal["max", "sum"] = "max"
     """Landmark heatmap: pixel-wise maximum or sum over the points."""
-    jaw: bool | None = None
-    """Draw the jaw line (points 0-16) too; unless said, landmark_mask and landmark_soft do."""
+    jaw: bool | Literal["published"] | None = None
+    """Draw the jaw line (points 0-16) too; unless said, landmark_mask and landmark_soft do. `published`: 3 pixels of the picture."""
     control: str = "none"
-    """`none`, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted."""
+    """`none`, or what replaces the cue: uniform, centre, mean, class_mean, shuffled, same_class, other_class, inverted."""
     groups: dict[str, float] = field(default_factory=dict)
     """Landmark kinds: factor of jaw, brows, nose, eyes or mouth, 1 where not named, 0 leaves out."""
     dilation: Literal["centred", "published"] = "centred"
@@ -94,4 +98,4 @@ class CueConfig:
     @property
     def draws_jaw(self) -> bool:
         """Whether the jaw line is part of the cue."""
-        return self.kind in ("landmark_mask", "landmark_soft") if self.jaw is None else self.jaw
+        return self.kind in ("landmark_mask", "landmark_soft") if self.jaw is None else bool(self.jaw)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mien.cues import controls
 from mien.cues.action_units import canvas_valid, draw_canvas, draw_face, resized_canvas
 from mien.cues.codebook import Choice, choice, drawn_units, geometry, load_codebook
-from mien.cues.config import CueConfig
+from mien.cues.config import NEED_BATCH, NEED_MEANS, CueConfig
 from mien.cues.heatmaps import draw_landmarks, point_weights
 from mien.cues.masks import draw_masks
 from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
@@ -103,7 +103,9 @@ CONTROLS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "uniform": controls.uniform,
     "centre": controls.centre,
     "mean": None,
+    "class_mean": None,
     "shuffled": None,
+    "same_class": None,
     "other_class": None,
     "inverted": controls.inverted,
 }
@@ -133,8 +135,8 @@ def render_cue(
         scheme: label scheme (a key of `schema.SCHEMES`).
         image_size: (H, W) of the image that the landmarks lie on.
         size: (h, w) of the maps.
-        generator: source of the controls `shuffled` and `other_class`.
-        mean: (1, 1, h, w) dataset-mean cue, needed by the control `mean`.
+        generator: source of the controls `shuffled`, `same_class` and `other_class`.
+        mean: (1, 1, h, w) dataset-mean cue, needed by the control `mean`; (K, 1, h, w) of each class, by `class_mean`.
         images: (B, 3, H, W) RGB in [0, 1], needed by the kind `saliency`, which needs no landmarks.
         action_units: (B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown, needed by the kind `au_observed`.
         canvas: (H, W) of the stored picture where the image is a resized copy of it: figures whose sizes are pixels (codebook
@@ -148,20 +150,24 @@ def render_cue(
     """
     if landmarks.dim() != 3 or landmarks.shape[1:] != (LANDMARKS, 2):
         raise UsageError(f"landmarks have shape {tuple(landmarks.shape)}; render_cue needs (B, 68, 2).")
-    if config.control == "mean" and mean is None:
-        raise UsageError("control 'mean' needs the dataset-mean cue; accumulate it with mean_cue first.")
+    if config.control in NEED_MEANS and mean is None:
+        raise UsageError(f"control '{config.control}' needs the mean cue; accumulate it with mean_cue first.")
     hard = (labels.argmax(1) if labels.dim() == 2 else labels).to(landmarks.device, torch.int64)
     with torch.autocast(landmarks.device.type, enabled=False):
         places = onto_canvas(landmarks.float(), image_size, canvas or image_size)
         faces = Faces(places, hard, scheme, canvas or image_size, image_size, images, action_units)
         maps, valid = CUES[config.kind](config, faces, size)
-        if config.control == "shuffled":
-            maps, valid = controls.shuffled(Cue(maps, valid), generator)
+        if config.control in NEED_BATCH:
+            among = hard if config.control == "same_class" else None
+            maps, valid = controls.shuffled(Cue(maps, valid), generator, among)
         elif config.control == "other_class":
             drawn = choice(config.codebook, scheme, False, landmarks.device).drawn[:-1]
             others = controls.other_labels(hard, drawn, generator)
             maps, other_valid = CUES[config.kind](config, faces._replace(labels=others), size)
             valid = valid & other_valid
+        elif config.control == "class_mean" and mean is not None:
+            maps = controls.mean(maps, mean.to(hard.device)[hard.clamp_min(0)])
+            valid = valid & (hard >= 0)
         elif config.control == "mean" and mean is not None:
             maps = controls.mean(maps, mean)
         else:

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from mien.cues.config import CueConfig
+from mien.cues.config import NEED_BATCH, NEED_MEANS, CueConfig
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import replacing, write_npz
 from mien.schema import EXPRESSIONS, LANDMARKS, ByteArray, FloatArray
@@ -40,7 +40,7 @@ def cues(
     out: Path | None = None,
     sheet: Path | None = None,
     sigma: float = 0.06,
-    jaw: bool | None = None,
+    jaw: bool | Literal["published"] | None = None,
     merge: Literal["max", "sum"] = "max",
     groups: dict[str, float] | None = None,
     dilation: Literal["centred", "published"] = "centred",
@@ -68,7 +68,8 @@ def cues(
             folder: one file a face, resumed by the same command, in flat memory, and index.csv.
         sheet: .png file to write: one row per expression with image, landmarks and cue.
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
-        jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
+        jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do. published: 3 pixels of
+            the picture wide.
         merge: landmark heatmap, max or sum over the points.
         groups: landmark kinds, factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named.
         dilation: landmark_dilation, centred or as published, moved to the right and down.
@@ -78,7 +79,7 @@ def cues(
         per_class: folder only: the map of every expression on each face, in place of that of its own.
         files: folder only: npy (float32 from 0 to 1) or png (8-bit grey).
         crops: folder only: write the store's pictures beside the maps, as PNG.
-        control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
+        control: none, or what replaces the cue: uniform, centre, mean, class_mean, shuffled, same_class, other_class, inverted.
         seed: seed of the controls that draw lots.
 
     """
@@ -198,7 +199,7 @@ def _draw(
     generator = torch.Generator().manual_seed(seed)
     mean = None
     # a shuffle goes through all faces, everything else is drawn in pieces
-    chunk = max(1, len(points)) if config.control == "shuffled" else CHUNK
+    chunk = max(1, len(points)) if config.control in NEED_BATCH else CHUNK
     parts = torch.arange(len(points)).split(chunk)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
@@ -206,8 +207,9 @@ def _draw(
             images = as_pictures(pictures(rows.numpy())) if pictures and config.kind == "saliency" else None
             yield points[rows], labels[rows], images, None if units is None else torch.from_numpy(units[rows.numpy()])
 
-    if config.control == "mean":
-        mean, _ = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
+    if config.control in NEED_MEANS:
+        overall, classes = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
+        mean = classes if config.control == "class_mean" else overall
     drawn: list[Cue] = [
         render_cue(
             config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mien.config import ModelConfig
 from mien.errors import DataError, UsageError
+from mien.models.packed import unpack
 from mien.models.tokens import is_token_net, resized_positions
 from mien.schema import PREPROCESSING
 
@@ -53,19 +54,24 @@ _PUBLISHED_PLACES = {
 """First part of a published name of Simple-CNN or spatial transformer -> where it stands in a Classifier."""
 
 
+SHIPPED = {"demo": Path(__file__).parent.parent / "weights" / "demo" / "best.ckpt"}
+"""Name that `model.initial` may have -> a net that comes with the package: the unguided one that `mien demo` starts from."""
+
+
 def load_initial(model: nn.Module, path: Path, head: str) -> None:
     """Start a whole model from another run, or from a published state dict of the guided spatial transformers.
 
     Args:
         model: Classifier.
-        path: run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 .. conv4, norm, fc1,
-            fc2, localization, fc_loc as published.
+        path: a name of SHIPPED, run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 ..
+            conv4, norm, fc1, fc2, localization, fc_loc as published.
         head: keep, or new for the head as it was drawn.
 
     Raises:
         DataError: not readable, another architecture, or another number of classes under `keep`.
 
     """
+    path = SHIPPED.get(str(path), path)
     own = model.state_dict()
     given = _own_names(read_state(path / "best.ckpt" if path.is_dir() else path))
     state = _without_prefix(given, own)
@@ -118,7 +124,7 @@ def _refuse(path: Path, missing: list[str], wrong: list[str]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a file, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
+    """Named tensors of a file, unpacked, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
     try:
         if path.suffix in (".safetensors", ".ckpt"):
             from safetensors.torch import load_file
@@ -134,7 +140,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
     if not isinstance(state, Mapping):
         raise DataError(f"weights {path} hold a {type(state).__name__}; a state dict (name -> tensor) is needed.")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return unpack({str(name): value for name, value in state.items() if isinstance(value, Tensor)})
 
 
 def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

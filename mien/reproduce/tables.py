@@ -23,8 +23,8 @@ class Score(NamedTuple):
 
     title: str
     of: str
-    """classification, explainer (the entry's map of the true class), layer (attention of the entry's layer), or constrained
-    or attribution (Grad*Input of the true class, over the channels that were constrained or over all)."""
+    """classification, explainer (the entry's map of the true class), layer (attention of the entry's layer), excess (of that
+    layer), or constrained or attribution (Grad*Input of the true class, over the channels that were constrained or over all)."""
     kind: str
 
 
@@ -33,12 +33,15 @@ SCORES = {
     "balanced_accuracy": Score("Balanced accuracy", "classification", "balanced_accuracy"),
     "cam_cos": Score("CAM-COS", "explainer", "cosine"),
     "att_cos": Score("ATT-COS", "layer", "cosine"),
+    "att_excess": Score("Excess of ATT-COS over the class-mean cue", "excess", "cosine"),
     "cam_pearson": Score("Pearson correlation of the CAM", "explainer", "pearson"),
     "att_pearson": Score("Pearson correlation of the attention", "layer", "pearson"),
     "constrained_pearson": Score("Pearson correlation of Grad*Input, constrained channels", "constrained", "pearson"),
     "attribution_pearson": Score("Pearson correlation of Grad*Input, all channels", "attribution", "pearson"),
 }
 """Name -> score; higher is better for all of them."""
+PLAIN = ("classification", "excess")
+"""Scores beside which no map without evidence stands."""
 CONSTRAINED = ("guided:grad_input", "second:grad_input")
 """Map that privileged attribution was trained with, by the section that asked for it."""
 AS_CODED = "grad_cam_pp_as_coded"
@@ -72,8 +75,8 @@ def lines_of(
                     "low": value.low,
                     "high": value.high,
                     "difference": difference(base, own, entry, score),
-                    "baselines": baselines(list(own.values()), score.kind) if score.of != "classification" else None,
-                    "class_mean": class_mean(list(own.values()), entry, score),
+                    "baselines": baselines(list(own.values()), score.kind) if score.of not in PLAIN else None,
+                    "class_mean": class_mean(list(own.values()), entry, score) if score.of not in PLAIN else None,
                     "published": entry.published.get(dataset, {}).get(name),
                 }
             )
@@ -85,6 +88,10 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
     if score.of == "classification":
         scores = results["classification"]
         return Number(scores[score.kind], *scores[f"{score.kind}_interval"])
+    if score.of == "excess":
+        beyond = results.get("excess", {}).get(map_of(results, entry, score))
+        own = beyond["scores"][score.kind] if beyond else None
+        return Number(own["class_mean"], *own["interval"]) if own and own["class_mean"] is not None else Number(None)
     found = results["alignment"].get(map_of(results, entry, score), {}).get(score.kind, {"class_mean": None})
     return Number(found["class_mean"], *found["interval"]) if found["class_mean"] is not None else Number(None)
 

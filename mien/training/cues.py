@@ -72,9 +72,13 @@ def faces_of(
 
 
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
-    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it."""
+    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it.
+
+    Under the control `class_mean` the mean of each class, (K, 1, side, side).
+    """
     frame, canvas = (recipe.model.size, recipe.model.size), (store.info.size, store.info.size)
-    batches = faces_of(recipe, store, labels, rows)
-    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side), canvas=canvas)[
-        0
-    ]
+    overall, classes = mean_cue(
+        recipe.cue, faces_of(recipe, store, labels, rows), scheme=recipe.data.scheme, image_size=frame, size=(side, side),
+        canvas=canvas,
+    )  # fmt: skip
+    return classes if recipe.cue.control == "class_mean" else overall
