@@ -54,29 +54,26 @@ def write_card(run: Run, seed: int = 0) -> None:
     write_atomic(run.path / "model-card.md", card(run, seed))
 
 
+def _warnings(run: Run) -> str:
+    """What makes the scores too good."""
+    paper = "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
+    leak = "\n> Faces were scored behind masks drawn from their true label, so their accuracy says nothing.\n"
+    return paper * (run.recipe.data.protocol == "paper") + leak * run.label_leak
+
+
 def card(run: Run, seed: int = 0) -> str:
     """The card as Markdown."""
     results, recipe = run.results, run.recipe
     pulls = [_pull(recipe, guidance) for guidance in recipe.guidances().values() if guidance.weight]
     control = f" under control `{recipe.cue.control}`" if pulls and recipe.cue.control != "none" else ""
     training = f"guided: {'; and '.join(pulls)}{control}" if pulls else "unguided"
-    paper = (
-        "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
-        if recipe.data.protocol == "paper"
-        else ""
-    )
-    leak = (
-        "\n> Faces were scored behind masks drawn from their true label, so their accuracy says nothing.\n"
-        if run.label_leak
-        else ""
-    )
     elsewhere = f" of another store ({run.scored_on})" if run.foreign else ""
     kind = recipe.transformer.kind
     placed = "" if kind == "none" else f", picture placed by spatial transformer `{kind}`"
     return f"""# Model card: {run.name}
 
 Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a cropped face, and shows where it looks.
-{paper}{leak}
+{_warnings(run)}
 ## Model
 
 `{recipe.model.backbone}` with head `{recipe.model.head}`{placed}, input {recipe.model.size} px, seed {recipe.run.seed},
