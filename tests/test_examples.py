@@ -78,8 +78,37 @@ def test_onnx_face(tmp_path):
     Image.fromarray(next(faces(7, size=64, subjects=1)).image).save(face)
     model = export(run)
     script = [sys.executable, str(FOLDER / "onnx_face.py"), str(model), str(face), str(tmp_path / "heat.png")]
-    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=240)
     assert "Happiness" in done.stdout
     with Image.open(tmp_path / "heat.png") as heat:
         assert heat.size == (tiny.SIZE, tiny.SIZE)
     assert sum(load("onnx_face").main(str(model), str(face)).values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_onnx_face_from_a_photo_says_what_mien_says(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import numpy as np
+    import tiny
+    from PIL import Image
+
+    import mien
+    from mien.export import export
+    from mien.faces.detect import points_box
+    from mien.faces.landmarks import five_points
+    from mien.faces.provider import Face
+    from mien.synthetic.sample import faces
+    from mien.training.loop import fit
+
+    run, photo = tmp_path / "run", tmp_path / "photo.png"
+    fit(tiny.recipe(tiny.store(tmp_path / "store").path, optim={"epochs": 1}), run)
+    record = next(faces(7, size=96, subjects=1))
+    image = np.full((200, 300, 3), 90, np.uint8)
+    image[50:146, 120:216] = record.image
+    points = (record.landmarks + np.float32([120, 50])).astype(np.float32)
+    Image.fromarray(image).save(photo)
+    model = mien.load(run, faces=lambda picture: [Face(points_box(points), points, 1.0, "test")], views=1)
+    wanted = model.predict(photo).faces[0].probabilities
+    found = load("onnx_face").main(str(export(run)), str(photo), five_points(points).tolist())
+    assert list(found) == list(wanted)
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), atol=1e-5)

@@ -39,7 +39,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 ROOT_MODULES = {
-    "schema", "maps", "config", "cli", "errors", "files", "values", "progress", "compat", "draw", "demo", "export",
+    "schema", "maps", "config", "cli", "errors", "files", "values", "progress", "compat", "draw", "demo",
     "__init__", "__main__",
 }  # fmt: skip
 """What stands at the root of the package; the rest has a folder."""

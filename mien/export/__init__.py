@@ -21,7 +21,7 @@ from mien.data.framing import Framing
 from mien.data.transforms import luma, normalise
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import GRADIENT_MAPS, rollout
-from mien.files import file_sha256, replacing
+from mien.files import file_sha256, replacing, write_atomic
 from mien.losses.attribution import chain_gradient, chain_of
 from mien.predict.bundled import bundled_run
 from mien.predict.calibration import Calibration, read_calibration
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mien.models import Classifier
 
 FORMAT_VERSION = 1
+CROPPER = "face_crop.py"
+"""Written beside a graph: what Mien does around its nets, for people who have numpy only."""
 INPUT = "pixels"
 BATCHES = (1, 3)
 """Batch sizes at which a written file is checked; the graph is traced at another."""
@@ -68,8 +70,9 @@ def export(
 ) -> Path:
     """Write a trained run as one graph: uint8 RGB faces in, logits, probabilities and maps out, any batch size.
 
-    Normalisation (and grey, where the run's store was grey) lies inside the graph; names of classes and what the pictures
-    must be travel in the file's metadata. The file is compared with PyTorch on synthetic faces at batch 1 and 3 before it is kept.
+    Beside it lies face_crop.py, which cuts faces out of photos as the graph wants them, with numpy alone. Normalisation (and grey,
+    where the run's store was grey) lies inside the graph; names of classes and what the pictures must be travel in the file's
+    metadata. The file is compared with PyTorch on synthetic faces at batch 1 and 3 before it is kept.
 
     Args:
         run: run folder of `mien train`; by default the bundled model.
@@ -105,6 +108,9 @@ def export(
                 f"{run} as {kind} differs from PyTorch by {worst[name]:.1e} of the largest {name} (allowed: {TOLERANCE:g}); "
                 f"nothing was kept.{other_formats(kind)}"
             )
+    cropper = file.with_name(CROPPER)
+    write_atomic(cropper, (Path(__file__).parent / CROPPER).read_bytes())
+    print(f"{cropper}: cuts faces out of photos as this graph wants them, from five points or 68; numpy only")
     print(f"{file}: {kind}, {recipe.model.size} px, {file.stat().st_size / 1e6:.1f} MB; outputs {', '.join(worst)}")
     print(
         f"checked against PyTorch on synthetic faces at batch {' and '.join(map(str, BATCHES))}: largest difference "
@@ -213,6 +219,8 @@ def metadata(
             "size": recipe.model.size, "normalised": "inside the graph", "grey": "inside the graph" if framing.channels == 1 else None,
         },
         "framing": framing._asdict(),
+        "points": "eye on the left of the picture, eye on its right, nose tip, mouth corner on the left, on the right; framing.points "
+                  f"are theirs in a picture of framing.size; {CROPPER} cuts faces so",
         "calibration": calibration.as_json(),
         "outputs": {name: {"shape": ["B", *value.shape[1:]], "what": OUTPUTS[name]} for name, value in outputs.items()},
         "notice": "Recognises expressions, not what a person feels. Prohibited in the EU at work and in education.",
