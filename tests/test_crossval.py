@@ -21,12 +21,13 @@ import mien.progress
 import mien.training.loop
 from mien.cli import main
 from mien.crossval import crossval, fold_list, memory
-from mien.crossval.gather import mean_maps
+from mien.crossval.gather import joined_faces, mean_maps
 from mien.data.store import open_store, write_store
 from mien.errors import DataError, UsageError
 from mien.evaluation.evaluate import evaluate
 from mien.metrics.intervals import normal_interval
-from mien.report.runs import load_run
+from mien.report.places import first_net
+from mien.report.runs import Group, load_run
 from mien.training.session import split_rows
 
 ROOT = Path(__file__).parent.parent
@@ -167,6 +168,26 @@ def test_mean_maps_are_those_of_all_faces(whole):
     assert np.allclose(run.means["attention"], slow, atol=1e-6)
     assert (run.means["cue"][0] == 0).all()
     assert set(mean_maps([run])) == set(run.means)
+
+
+def test_nothing_in_the_frame_of_one_net_is_pooled(whole, tmp_path):
+    """A theta is that of one net: the mean of two nets that turn the picture to and fro would describe neither."""
+    copy = shutil.copytree(whole, tmp_path / "whole")
+    for fold, turn in ((0, 1.0), (1, -1.0)):
+        file = copy / f"fold-{fold}" / "maps" / "faces.npz"
+        faces = dict(np.load(file))
+        faces["theta"] = np.tile(np.float32([[0.5 * turn, 0, 0], [0, 0.5 * turn, 0]]), (len(faces["label"]), 1, 1))
+        np.savez(file, **faces)
+    folds = {fold: load_run(copy / f"fold-{fold}", "fold") for fold in (0, 1)}
+    assert "theta" not in joined_faces(folds)
+    old = load_run(copy, "whole")
+    old.faces["theta"] = np.zeros((42, 2, 3), np.float32)  # as a gathered folder of an earlier version has it
+    net = first_net(Group("whole", [old]))
+    assert net.name == "whole, net of fold 0"
+    assert net.first.faces["theta"].shape == (21, 2, 3)
+    assert (net.first.faces["theta"][:, 0, 0] == 0.5).all()
+    shutil.rmtree(copy / "fold-0")
+    assert "theta" not in first_net(Group("whole", [old])).first.faces
 
 
 def test_a_fold_is_an_ordinary_run(whole, tmp_path):

@@ -9,6 +9,8 @@ import torch
 
 from mien.errors import DataError
 from mien.metrics import disentangle as dis
+from mien.metrics import probes, resampling
+from mien.metrics.action_units import auc
 
 
 def known(n=240, subjects=12, seed=0):
@@ -25,12 +27,12 @@ def test_probe_matrix_finds_what_each_part_holds():
     people, units, z1, z2 = known()
     turn = z2[:, :1] + 0.1 * np.random.default_rng(1).normal(size=(len(z2), 1))
     factors = {
-        "AU": dis.Factor("units", units, "subjects"),
-        "identity": dis.Factor("classes", people, "images"),
-        "pose": dis.Factor("values", turn, "subjects"),
+        "AU": probes.Factor("units", units, "subjects"),
+        "identity": probes.Factor("classes", people, "images"),
+        "pose": probes.Factor("values", turn, "subjects"),
     }
     parts = {"z1": z1, "z2": z2, "z": np.concatenate([z1, z2], 1), "none": z1[:, :0]}
-    found = dis.probe_matrix(parts, factors, people)
+    found = probes.probe_matrix(parts, factors, people)
     assert set(found["AU"]) == {"z1", "z2", "z"}
     assert found["AU"]["z1"]["score"] > 0.97
     assert abs(found["AU"]["z2"]["score"] - 0.5) < 0.1
@@ -46,29 +48,35 @@ def test_probe_matrix_finds_what_each_part_holds():
 def test_a_factor_that_cannot_be_probed_says_why():
     people, units, z1, _ = known(24, 2)
     factors = {
-        "AU": dis.Factor("units", np.zeros_like(units), "subjects"),
-        "identity": dis.Factor("classes", np.arange(24), "images"),
-        "light": dis.Factor("values", np.full((24, 1), np.nan), "subjects"),
+        "AU": probes.Factor("units", np.zeros_like(units), "subjects"),
+        "identity": probes.Factor("classes", np.arange(24), "images"),
+        "light": probes.Factor("values", np.full((24, 1), np.nan), "subjects"),
     }
-    found = dis.probe_matrix({"z1": z1}, factors, people)
+    found = probes.probe_matrix({"z1": z1}, factors, people)
     assert "no action unit is active" in found["AU"]["skipped"]
     assert "fewer than two labels" in found["identity"]["skipped"]
     assert "no number varies" in found["light"]["skipped"]
-    alone = dis.probe_matrix({"z1": z1}, {"AU": dis.Factor("units", units, "subjects")}, np.zeros(24))
+    alone = probes.probe_matrix({"z1": z1}, {"AU": probes.Factor("units", units, "subjects")}, np.zeros(24))
     assert "1 subject cannot be split" in alone["AU"]["skipped"]
 
 
 def test_splits_keep_subjects_apart_and_identities_together():
     people, *_ = known()
-    fit, score = dis.unseen_subjects(people, 3)
+    fit, score = probes.unseen_subjects(people, 3)
     assert not set(people[fit]) & set(people[score])
     assert len(set(people[score])) == 4
     assert sorted([*fit, *score]) == list(range(len(people)))
     labels = np.array([0] * 10 + [1] * 2 + [2])
-    fit, score = dis.unseen_images(labels, 0)
+    fit, score = probes.unseen_recordings(labels)
     assert not set(fit) & set(score)
     assert set(labels[fit]) == set(labels[score]) == {0, 1}  # 2 has one picture only
-    assert len(score) == 3 + 1
+    assert score.tolist() == [0, 1, 2, 3, 10]  # a stretch of each, not frames in between
+    everything = [set(probes.unseen_recordings(labels, None, part)[1].tolist()) for part in range(3)]
+    assert set.union(*everything) == set(range(12))
+    tasks = np.array(["T1", "T2"] * 5 + ["T1", "T2", "T1"])
+    for part in range(2):
+        fit, score = probes.unseen_recordings(labels, tasks, part)
+        assert not set(tasks[fit]) & set(tasks[score])
 
 
 def test_class_probe_equals_scikit_learn_and_names_its_baselines():
@@ -77,8 +85,8 @@ def test_class_probe_equals_scikit_learn_and_names_its_baselines():
     people, _, _, z2 = known(60, 3)
     labels = np.where(people == 0, "a", "b")
     fit, score = np.arange(40), np.arange(40, 60)
-    found = dis.probe_classes(z2, labels, fit, score)
-    guess = dis.logistic_probe(z2[fit], labels[fit]).predict(z2[score])
+    found = probes.probe_classes(z2, labels, fit, score).scores
+    guess = probes.logistic_probe(z2[fit], labels[fit]).predict(z2[score])
     assert found["score"] == pytest.approx(balanced_accuracy_score(labels[score], guess))
     assert found["accuracy"] == pytest.approx(accuracy_score(labels[score], guess))
     assert (found["baseline"], found["majority"]) == (0.5, pytest.approx((labels[score] == "b").mean()))
@@ -89,9 +97,9 @@ def test_value_probe_is_r_squared_against_the_mean_of_the_fitted_rows():
     x = rng.normal(size=(900, 3))
     y = x[:, 0] + rng.normal(0, 0.5, 900)
     fit, score = np.arange(500), np.arange(500, 900)
-    found = dis.probe_values(x, y, fit, score)["score"]
+    found = probes.probe_values(x, y, fit, score).scores["score"]
     assert found == pytest.approx(0.8, abs=0.05)  # 1 of 1.25 of the variance can be known
-    assert dis.probe_values(rng.normal(size=(900, 3)), y, fit, score)["score"] < 0.1
+    assert probes.probe_values(rng.normal(size=(900, 3)), y, fit, score).scores["score"] < 0.1
 
 
 def test_dependence_test_tells_dependent_from_independent():
@@ -119,6 +127,125 @@ def test_permutation_p_is_uniform_under_independence():
         for k in range(40)
     ]  # fmt: skip
     assert 0.3 < np.mean(values) < 0.7
+
+
+def people_alike(seed: int, people: int = 9, faces: int = 22):
+    """Two parts that tell nothing of each other, but in which the faces of a person are alike."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), faces)
+    parts = (rng.normal(size=(people, 4))[person] + rng.normal(size=(len(person), 4)) for _ in range(2))
+    return person, *(torch.from_numpy(part) for part in parts)
+
+
+def test_people_that_look_like_themselves_are_no_dependency():
+    """Nine people with 22 faces each under the null: exchanging single faces rejects every time."""
+    measure = dis.MEASURES["cross_correlation"]
+    faces, people = [], []
+    for k in range(20):
+        person, a, b = people_alike(k)
+        faces.append(dis.dependence_test(measure, a, b, draws=19, seed=k).p <= 0.05)
+        people.append(dis.dependence_test(measure, a, b, person, draws=19, seed=k).p <= 0.05)
+    assert sum(faces) >= 19
+    assert sum(people) <= 4
+    tied = dis.dependence_test(measure, a, a[:, :2] + b[:, :2], person, draws=99)
+    assert tied.p == pytest.approx(1 / 100)
+    assert (tied.people, tied.faces_each) == (9, 22)
+    few = dis.dependence_test(measure, *(part[:88] for part in (a, b)), person[:88])
+    assert few.p is few.independent is None
+
+
+def test_permutation_of_people_equals_its_twin():
+    person, a, b = people_alike(1, 6, 5)
+    measure, generator = dis.MEASURES["hsic"], torch.Generator().manual_seed(3)
+    null = []
+    for _ in range(30):
+        order = torch.randperm(6, generator=generator).tolist()
+        null.append(float(measure(a, torch.cat([b[person == g] for g in order]))))
+    value = float(measure(a, b))
+    found = dis.dependence_test(measure, a, b, person, draws=30, seed=3)
+    assert found.p == pytest.approx((1 + sum(x >= value for x in null)) / 31)
+    assert found.independent == pytest.approx(np.mean(null))
+
+
+def test_blocks_of_people():
+    groups = np.array([0] * 10 + [1] * 4 + [2] * 5 + [3])
+    blocks = resampling.person_blocks(groups, 20)
+    assert blocks.tolist() == [[0, 2, 5, 7], [10, 11, 12, 13], [14, 15, 16, 17]]
+    assert resampling.person_blocks(groups, 20, most=6).shape == (3, 2)
+    assert resampling.person_blocks(groups, 20, most=2).shape == (2, 1)
+    assert resampling.person_blocks(None, 5, most=3).ravel().tolist() == [0, 1, 2]
+
+
+def test_neighbouring_frames_do_not_give_an_identity_away():
+    """Each recording has a drift of its own and there is no identity: frames dealt at random find their neighbours again."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(10), 30)
+    drift = np.repeat(rng.normal(size=(30, 5)) * 3, 10, axis=0) + 0.1 * rng.normal(size=(300, 5))
+    tasks = np.tile(np.repeat(["T1", "T2", "T3"], 10), 10)
+    for recordings in (tasks, None):
+        factor = probes.Factor("classes", person, "images", recordings)
+        found = probes.probe_matrix({"z": drift}, {"identity": factor}, person)["identity"]["z"]
+        assert found["score"] < 0.3
+    dealt = rng.permutation(300)
+    assert probes.probe_classes(drift, person, dealt[100:], dealt[:100]).scores["score"] > 0.4
+
+
+def test_probes_are_tested_against_their_baseline():
+    people, units, z1, z2 = known()
+    factors = {
+        "AU": probes.Factor("units", units, "subjects"),
+        "identity": probes.Factor("classes", people, "images"),
+        "pose": probes.Factor("values", z2[:, :1], "subjects"),
+    }
+    found = probes.probe_matrix({"z1": z1, "z2": z2}, factors, people)
+    knows = {("AU", "z1"), ("identity", "z2"), ("pose", "z2")}
+    for name, row in found.items():
+        for part, cell in row.items():
+            assert cell["p_corrected"] >= cell["p"] >= 0.5**12
+            assert (cell["p_corrected"] < 0.05) == ((name, part) in knows), (name, part, cell)
+            assert cell["people"] == 12
+
+
+def test_pulls_and_exchanges_are_those_of_the_definitions():
+    people, units, z1, _ = known()
+    fit, held = probes.unseen_subjects(people, 0)
+    for made in (probes.probe_classes(z1, people % 3, fit, held), probes.probe_values(z1, units, fit, held)):
+        assert made.shares.sum() == pytest.approx(1)
+        assert made.pulls.sum() == pytest.approx(0, abs=1e-12)
+    guesses, person = np.random.default_rng(0).random((12, 2)), np.repeat([0, 1, 2], 4)
+    found = probes.exchanged_areas(guesses, units[:12], person, seed=5, draws=7)
+    rng, twin = np.random.default_rng(5), [auc(guesses, units[:12]).mean()]
+    for _ in range(7):
+        moved = np.concatenate([guesses[person == g] for g in rng.permutation(3)])
+        twin.append(auc(moved, units[:12]).mean())
+    assert found == pytest.approx(twin)
+    made = probes.probe_units(z1, units, fit, held, people)
+    assert made.exchanged[0] == pytest.approx(made.scores["score"])  # people with equally many faces
+
+
+@pytest.mark.slow
+def test_the_null_is_rejected_at_its_level():
+    """Dependency and probes under the null, 9 people with 22 alike faces each: about 5 % are rejected, at most 9 %."""
+    runs, rejected = 150, {}
+    for k in range(runs):
+        person, a, b = people_alike(k)
+        for name in ("distance_correlation", "cross_correlation"):
+            p = dis.dependence_test(dis.MEASURES[name], a, b, person, draws=39, seed=k).p
+            rejected[name] = rejected.get(name, 0) + (p <= 0.05)
+        rng = np.random.default_rng(k)
+        rate = 0.2 + 0.6 * rng.random((9, 3))
+        factors = {
+            "AU": probes.Factor("units", (rng.random((198, 3)) < rate[person]).astype(float), "subjects"),
+            "pose": probes.Factor("values", b[:, :1].numpy(), "subjects"),
+        }
+        found = probes.probe_matrix({"z": a.numpy()}, factors, person, seed=k)
+        identity = {"identity": probes.Factor("classes", person, "images")}
+        found |= probes.probe_matrix({"z": rng.normal(size=(198, 4))}, identity, person, seed=k)
+        for name, row in found.items():
+            rejected[name] = rejected.get(name, 0) + (row["z"]["p"] < 0.05)
+    print(rejected)
+    assert all(count <= 0.09 * runs for count in rejected.values()), rejected
+    assert rejected["distance_correlation"] + rejected["cross_correlation"] >= 0.04 * runs
 
 
 def test_effective_rank_equals_the_twin():

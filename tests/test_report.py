@@ -1,5 +1,6 @@
 """The report: real run folders with untrained models in, one self-contained page and model cards out."""
 
+import csv
 import json
 import re
 import shutil
@@ -20,10 +21,13 @@ from mien.evaluation.evaluate import evaluate
 from mien.metrics.classification import f1_and_ece_intervals
 from mien.metrics.intervals import paired_bootstrap, wilson
 from mien.models import create_model
-from mien.report import report
+from mien.report import plots, report
 from mien.report.card import card
+from mien.report.export import latex
+from mien.report.facts import parameters_of
 from mien.report.family import family_of
 from mien.report.figures import figures
+from mien.report.map_plot import dot_of, rows_of
 from mien.report.numbers import beyond, classification, compare, right_and_wrong
 from mien.report.page import context
 from mien.report.pictures import typical_faces
@@ -109,10 +113,15 @@ def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.Ca
     bare = re.sub(r"data:[a-z/+]+;base64,[A-Za-z0-9+/=]+", "DATA", text)
     assert "http" not in bare
     assert "<script" not in bare
-    assert bare.count("DATA") == 6 + 8  # curves, confusion, errors, maps, typical, reliability; four strips a recipe
+    assert (
+        bare.count("DATA") == 7 + 8
+    )  # dots, curves, confusion, errors, maps, typical, reliability; four strips a recipe
+    assert bare.index("Every map of every recipe with its class-mean baseline and its ceiling") < bare.index(
+        'id="runs"'
+    )
     titles = re.findall(r'<h2 id="(\w+)"', bare)
     assert titles == [
-        "runs", "classification", "alignment", "classes", "tests", "curves", "confusion", "errors", "maps", "faces",
+        "runs", "classification", "alignment", "faithfulness", "classes", "tests", "curves", "confusion", "errors", "maps", "faces",
         "reliability", "meaning", "again",
     ]  # fmt: skip
     for phrase in (
@@ -232,13 +241,13 @@ def test_equality_is_tested_never_assumed(runs: Path) -> None:
     alike = runs / "alike"
     shutil.copytree(runs / "plain-s0", alike)
     spoil(alike, "optim", lr=0.5)
-    for name in ("maps/faces.npz",):  # the same answers on 4,000 faces: now a loss can be ruled out
+    for name in ("maps/faces.npz",):  # the same answers on 1,000 faces: now a loss can be ruled out
         for run in (alike, runs / "plain-s0"):
             faces = dict(np.load(run / name))
-            faces = {key: np.resize(values, (4000, *values.shape[1:])) for key, values in faces.items()}
-            np.savez(run / name, **{**faces, "id": np.arange(4000).astype(str), "subject": np.full(4000, "")})
+            faces = {key: np.resize(values, (1000, *values.shape[1:])) for key, values in faces.items()}
+            np.savez(run / name, **{**faces, "id": np.arange(1000).astype(str), "subject": np.full(1000, "")})
             results = json.loads((run / "results.json").read_text())
-            (run / "results.json").write_text(json.dumps({**results, "faces": 4000}))
+            (run / "results.json").write_text(json.dumps({**results, "faces": 1000}))
     rows = context(load_runs([runs / "plain-s0", alike]), False, 0)["tests"][0]["rows"]
     assert rows[0]["verdict"] == "kept: a loss of 1 point is ruled out"
     assert "undecided" in rows[2]["verdict"]
@@ -444,6 +453,142 @@ def test_folders_of_one_name_are_told_apart(runs: Path) -> None:
     (runs / "b").mkdir()
     shutil.move(runs / "plain-s0", runs / "b" / "run")
     assert [run.name for run in load_runs([runs / "a" / "run", runs / "b" / "run"])] == ["a/run", "b/run"]
+
+
+# ---------------------------------------------------------------- what stands on the page
+
+
+def test_faithfulness_and_the_map_without_a_label_are_shown_where_measured(runs: Path) -> None:
+    before = report(runs / "led-s0", out=runs / "p.html", no_faces=True).read_text()
+    assert "mien evaluate RUN --faithfulness" in before
+    assert "CAM, predicted class" in before
+    evaluate(runs / "led-s0", faithfulness=True, faithfulness_faces=6, faithfulness_steps=2)
+    text = report(runs / "led-s0", runs / "plain-s0", out=runs / "p.html", no_faces=True).read_text()
+    found = json.loads((runs / "led-s0" / "results.json").read_text())
+    kinds = found["faithfulness"]["scores"]["cam"]
+    for name, arrow in (("deletion", "↓"), ("insertion", "↑")):
+        assert f"{name} {arrow}" in text
+        assert f"{kinds[name]['class_mean']:.3f}" in text
+    assert "Not measured for plain-s0" in text
+    told = card(load_run(runs / "led-s0", "led"))
+    assert "CAM of the predicted class, which needs no label |" in told
+    assert "| deletion ↓ |" in told
+    assert "always the most frequent class" in told
+    assert re.search(r"\| Neutral \| [\d.]+ \[[\d.]+, [\d.]+\] \|", told)
+    assert "over 12 people" in told
+
+
+def test_the_user_chooses_the_baseline(runs: Path) -> None:
+    folders = [runs / "plain-s0", runs / "led-s0"]
+    loaded = load_runs(folders)
+    assert [test["base"] for test in context(loaded, False, 0)["tests"]] == ["plain-s0"]
+    other = context(loaded, False, 0, runs / "a" / ".." / "led-s0")
+    assert [(test["other"], test["base"]) for test in other["tests"]] == [("plain-s0", "led-s0")]
+    text = report(*folders, out=runs / "p.html", no_faces=True, baseline=runs / "led-s0").read_text()
+    assert "plain-s0 minus led-s0" in text
+    assert "--baseline" in text
+    with pytest.raises(UsageError, match=r"--baseline .*plain-s1 is none of the runs given; choose one of .*plain-s0"):
+        report(*folders, out=runs / "p.html", baseline=runs / "plain-s1")
+
+
+def test_tables_and_figures_are_exported(runs: Path) -> None:
+    folders = [runs / name for name in ("plain-s0", "plain-s1", "led-s0", "led-s1")]
+    report(*folders, out=runs / "p.html", no_faces=True, export=runs / "out")
+    names = {path.name for path in (runs / "out").iterdir()}
+    tables = {"recognition", "alignment", "classes", "right-wrong", "beyond", "test-1"}
+    figures_ = {"maps", "curves", "confusion", "reliability"}
+    assert names == {f"{t}.{e}" for t in tables for e in ("csv", "tex")} | {
+        f"{f}.{e}" for f in figures_ for e in ("svg", "pdf")
+    }
+    rows = list(csv.DictReader((runs / "out" / "recognition.csv").open(encoding="utf-8")))
+    values = [load_run(run, "").results["classification"]["accuracy"] for run in folders[:2]]
+    assert float(rows[0]["accuracy ↑"]) == pytest.approx(np.mean(values), rel=1e-5)
+    assert float(rows[0]["accuracy ↑ low"]) < float(rows[0]["accuracy ↑"]) < float(rows[0]["accuracy ↑ high"])
+    tex = (runs / "out" / "test-1.tex").read_text(encoding="utf-8")
+    assert "\\toprule" in tex
+    assert "ruled out" in tex
+    assert "seeds 0, 1" in tex
+    assert not set(tex) & set("↑−–")
+    assert (runs / "out" / "maps.pdf").read_bytes().startswith(b"%PDF")
+    assert b"<svg" in (runs / "out" / "maps.svg").read_bytes()
+    assert latex("a_b & 5% <x> $") == r"a\_b \& 5\% $<$x$>$ \$"
+
+
+def test_first_figure_shows_what_the_table_says(made: Path) -> None:
+    run = load_run(made / "led-s0", "led")
+    dot = dot_of(Group("led", [run]), "layer-5", "cosine", 0)
+    found = run.results["alignment"]
+    assert dot is not None
+    assert dot.value.value == found["layer-5"]["cosine"]["class_mean"]
+    assert dot.blind == found["baseline:class_mean_predicted"]["cosine"]["class_mean"]
+    assert dot.ceiling == found["ceiling"]["cosine"]["class_mean"]
+    assert {"layer-1", "layer-5", "cam", "cam@predicted"} <= set(rows_of([Group("led", [run])]))
+
+
+def test_bins_of_the_reliability_show_their_counts(made: Path) -> None:
+    groups = [Group(name, [load_run(made / name, name)]) for name in ("plain-s0", "led-s0")]
+    shown = [int(text.get_text()) for text in plots.reliability(groups).axes[1].texts]
+    assert sum(shown) == sum(len(group.first.right) for group in groups)
+
+
+def test_every_table_says_where_it_comes_from(runs: Path) -> None:
+    """Date, seeds, parameters and chance level below, directions in the heads: a table may be cut out of the page."""
+    text = report(runs / "plain-s0", runs / "led-s0", out=runs / "p.html", no_faces=True).read_text()
+    results_ = json.loads((runs / "led-s0" / "results.json").read_text())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", results_["date"])
+    facts = re.search(r'facts">(.*?)</p>', text)
+    assert facts is not None
+    words = (
+        results_["date"],
+        "35 test faces",
+        "seed 0",
+        parameters_of(load_run(runs / "led-s0", "")),
+        "Chance level of accuracy 0.143",
+    )
+    assert all(word in facts[1] for word in words)
+    for part in ("classification", "alignment", "classes", "tests"):
+        section = text.split(f'<h2 id="{part}"')[1].split("<h2")[0]
+        assert 'class="note facts"' in section
+        assert "↑" in section
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
+def test_nothing_overflows_a_phone_or_a_sheet_of_paper(runs: Path) -> None:
+    """390 px: only tables scroll, in their own frame. A4: every recipe's column is printed."""
+    import subprocess
+
+    folders = [runs / name for name in ("plain-s0", "led-s0", "plain-s1")]
+    for k, name in enumerate(("led-with-a-long-name-of-its-own", "other", "third")):
+        shutil.copytree(runs / "led-s1", runs / name)
+        spoil(runs / name, "optim", lr=0.1 * (k + 1))
+        folders.append(runs / name)
+    page = report(*folders, out=runs / "p.html")
+    (runs / "wrap.html").write_text(
+        "<iframe id=f src=p.html style='width:390px;height:900px;border:0'></iframe><p id=o></p><script>"
+        "f.onload=()=>{const d=f.contentDocument.documentElement;o.textContent='WIDE '+(d.scrollWidth-d.clientWidth)+'.'}</script>"
+    )
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --allow-file-access-from-files"
+    browser = ["chromium", *flags.split(), f"--user-data-dir={runs / 'profile'}"]
+    shown = subprocess.run(
+        [*browser, "--virtual-time-budget=5000", "--dump-dom", (runs / "wrap.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    assert "WIDE 0." in shown
+    if shutil.which("pdftotext"):
+        pdf = runs / "p.pdf"
+        subprocess.run(
+            [*browser, "--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.as_uri()],
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+        text = subprocess.run(
+            ["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+        start = text.index("How well it recognises")
+        line = next(line for line in text[start:].splitlines() if line.strip().startswith("CAM "))
+        assert len(re.findall(r"[−\d.]+\d", line)) == 5  # a column a recipe; two runs are one recipe
 
 
 # ---------------------------------------------------------------- mien figures

@@ -25,18 +25,8 @@ from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.metrics.action_units import count, f1, occurrence
-from mien.metrics.disentangle import (
-    MEASURES,
-    Factor,
-    dependence_test,
-    identity_followed,
-    logistic_probe,
-    probe_matrix,
-    psnr,
-    spread,
-    units_followed,
-    unseen_images,
-)
+from mien.metrics.disentangle import MEASURES, dependence_test, identity_followed, psnr, spread, units_followed
+from mien.metrics.probes import Factor, logistic_probe, probe_matrix, unseen_recordings
 from mien.schema import ACTION_UNITS, ByteArray, IntArray
 from mien.training import checkpoint
 
@@ -74,7 +64,7 @@ def disentangle_audet(
         split: faces to examine; `all` for a store without a training split.
         against: another run on the same units, for example one with discriminator_loss_lambda 0, examined in the same way.
         faces: most faces, drawn evenly.
-        draws: permutations of the dependency tests.
+        draws: permutations of the dependency tests, which exchange whole people.
         seed: of the synthetic faces, the splits of the probes, the permutations and the pairs.
 
     Raises:
@@ -140,7 +130,7 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
         "dependency": {"kind": cfg.loss.dependency, "weight": cfg.loss.discriminator_loss_lambda},
         "units": list(net.action_units),
         "probes": probe_matrix(parts, factors_of(known), known.subjects, seed=seed),
-        "dependence": dependence(first, second, draws, seed),
+        "dependence": dependence(first, second, known.subjects, draws, seed),
         "collapse": {"z1": spread(parts["z1"]), "z2": spread(parts["z2"])},
     }
     if net.decoder is None or not net.z2_channels:
@@ -180,7 +170,7 @@ def factors_of(known: Faces) -> dict[str, Factor]:
     store, rows = known.store, known.rows
     factors = {
         "AU": Factor("units", known.active, "subjects"),
-        "identity": Factor("classes", known.subjects, "images"),
+        "identity": Factor("classes", known.subjects, "images", tasks_of(known)),
         "pose": Factor("values", store.pose[rows], "subjects"),
     }
     attributes = [store.attributes[row] for row in rows]
@@ -194,14 +184,19 @@ def factors_of(known: Faces) -> dict[str, Factor]:
     return factors
 
 
-def dependence(first: Tensor, second: Tensor, draws: int, seed: int) -> dict[str, Any]:
-    """Every measure between z1 and z2, with its permutation test; nothing without z2."""
+def tasks_of(known: Faces) -> np.ndarray | None:
+    """(N,) task of each face where the store names one for all of them, as the reader of BP4D does."""
+    tasks = [known.store.attributes[row].get("task") for row in known.rows]
+    return np.array([str(task) for task in tasks]) if all(task is not None for task in tasks) else None
+
+
+def dependence(first: Tensor, second: Tensor, subjects: IntArray, draws: int, seed: int) -> dict[str, Any]:
+    """Every measure between z1 and z2, with its permutation test over people; nothing without z2."""
     if not second.shape[1]:
         return {"skipped": "the net has no z2"}
-    rows = torch.randperm(len(first), generator=torch.Generator().manual_seed(seed))[:DEPENDENCE_FACES]
-    a, b = first[rows], second[rows]
     return {
-        name: dependence_test(measure, a, b, draws=draws, seed=seed)._asdict() for name, measure in MEASURES.items()
+        name: dependence_test(measure, first, second, subjects, draws=draws, seed=seed, most=DEPENDENCE_FACES)._asdict()
+        for name, measure in MEASURES.items()
     }
 
 
@@ -254,7 +249,7 @@ def swap_scores(
     `units_of_z1`: 1 those of z1's face, 0 those of z2's, as the net itself reads them. `f1_of_z1`: macro F1 of what the net
     reads, cut at `cut`, against the labels of z1's face, beside that of answering yes to everything. Beside both the same for
     z1's face decoded with its own z2, the most that can be hoped for. `identity`: what a probe on embeddings of real pictures,
-    fitted on other pictures of the same people, says.
+    fitted on other recordings of the same people (tasks, or stretches of time), says.
     """
     different = known.subjects != known.subjects[order]
     followed = [
@@ -270,7 +265,7 @@ def swap_scores(
         "f1_always_active": _known(macro_f1(np.ones(known.active.shape), known.active)),
     }
     try:
-        fit, held = unseen_images(known.subjects, seed)
+        fit, held = unseen_recordings(known.subjects, tasks_of(known))
     except DataError as error:
         return {**found, "identity": {"skipped": str(error)}}
     probe = logistic_probe(_features(seen, fit), known.subjects[fit])

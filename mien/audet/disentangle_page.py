@@ -9,11 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from mien import draw
+from mien.metrics.decisions import holm
 from mien.schema import ByteArray
 
 PARTS = ("z1", "z2", "z")
 MEASURED = {"AU": "AUC", "identity": "balanced accuracy", "pose": "R²", "light": "R²", "skin": "balanced accuracy"}
-UNSEEN = {"AU": "subjects", "identity": "images", "pose": "subjects", "light": "subjects", "skin": "subjects"}
+UNSEEN = {"AU": "subjects", "identity": "recordings", "pose": "subjects", "light": "subjects", "skin": "subjects"}
 WANTED = {"AU": ("high", "baseline"), "identity": ("baseline", "high"), "pose": ("baseline", "high"), "light": ("baseline", "high"),
           "skin": ("baseline", "high")}  # fmt: skip
 """Factor -> what disentangling wants of z1 and of z2."""
@@ -54,7 +55,12 @@ def _probes(probes: dict[str, Any]) -> list[str]:
         if "skipped" in row:
             skipped.append(f"{factor}: {row['skipped']}")
             continue
-        cells = [f"{row[part]['score']:.3f} ± {row[part]['spread']:.3f}" if part in row else "-" for part in PARTS]
+        cells = [
+            f"{row[part]['score']:.3f} ± {row[part]['spread']:.3f}, p {row[part]['p_corrected']:.3f}"
+            if part in row
+            else "-"
+            for part in PARTS
+        ]
         baseline = next(iter(row.values()))["baseline"]
         wanted = ", ".join(WANTED[factor])
         lines.append(
@@ -69,6 +75,14 @@ def _probes(probes: dict[str, Any]) -> list[str]:
         if "always_active" in one:
             shares = ", ".join(f"{part} {row[part]['f1']:.3f}" for part in PARTS if part in row)
             more.append(f"{factor}: macro F1 {shares}; always active {one['always_active']:.3f}.")
+    known = [row[part] for row in probes.values() if "skipped" not in row for part in PARTS if part in row]
+    if known:
+        few, many = (int(pick(row["people"] for row in known)) for pick in (min, max))
+        people = f"{few}" if few == many else f"{few} to {many}"
+        more.append(
+            "± is the standard deviation over the parts that were scored; p asks whether a score is above its baseline, by a t test "
+            f"over {people} people, corrected for all {len(known)} probes (Holm)."
+        )
     left = [f"Not probed: {'; '.join(skipped)}"] if skipped else []
     return [*lines, *(["", *more] if more else []), *(["", *left] if left else [])]
 
@@ -76,12 +90,16 @@ def _probes(probes: dict[str, Any]) -> list[str]:
 def _dependence(found: dict[str, Any]) -> list[str]:
     if "skipped" in found:
         return [f"Dependency not measured: {found['skipped']}."]
-    lines = ["| dependency of z1 and z2 | value | if independent | p |", "| --- | ---: | ---: | ---: |"]
-    lines += [
-        f"| {name.replace('_', ' ')} | {row['value']:.4g} | {row['independent']:.4g} | {row['p']:.3f} |"
-        for name, row in found.items()
-    ]
-    return lines
+    lines = ["| dependency of z1 and z2 | value | if independent | p, corrected |", "| --- | ---: | ---: | ---: |"]
+    tested = [row["p"] for row in found.values() if row["p"] is not None]
+    corrected = iter(holm(tested).tolist())
+    for name, row in found.items():
+        shown = ["-", "-"] if row["p"] is None else [f"{row['independent']:.4g}", f"{next(corrected):.3f}"]
+        lines.append(f"| {name.replace('_', ' ')} | {row['value']:.4g} | {' | '.join(shown)} |")
+    one = next(iter(found.values()))
+    what = f"{one['people']} people with {one['faces_each']} faces each"
+    told = f"Whole people were exchanged, {what}." if tested else f"No test: {what} are too few to be exchanged."
+    return [*lines, "", told]
 
 
 def _swap(found: dict[str, Any]) -> list[str]:

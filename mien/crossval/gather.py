@@ -21,6 +21,8 @@ from mien.reproduce.run import Cell
 
 OF_A_RUN = ("checkpoint", "scored_in_training", "class_cues", "faithfulness", "votes", "segmentation")
 """Parts of a fold's results.json that do not stand for all folds; the last two come back where every fold has them."""
+OWN_FRAME = ("theta",)
+"""Columns of faces.npz that lie in the frame of one net: a mean over folds would describe no net, so they stay with the folds."""
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
@@ -60,9 +62,12 @@ def shared_methods(runs: Sequence[Run]) -> list[str]:
 
 
 def joined_faces(runs: Mapping[int, Run]) -> Arrays:
-    """maps/faces.npz of all folds one after the other, with the fold of each face; what some folds lack is left out."""
+    """maps/faces.npz of all folds one after the other, with the fold of each face; what some folds lack is left out.
+
+    So is what only means something for the net of one fold (OWN_FRAME); `mien report` reads it there.
+    """
     first = next(iter(runs.values())).faces
-    names = [name for name in first if all(name in run.faces for run in runs.values())]
+    names = [name for name in first if name not in OWN_FRAME and all(name in run.faces for run in runs.values())]
     joined = {name: np.concatenate([run.faces[name] for run in runs.values()]) for name in names}
     return {"fold": np.concatenate([np.full(len(run.faces["label"]), fold) for fold, run in runs.items()]), **joined}
 

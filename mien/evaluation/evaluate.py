@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -249,6 +250,8 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
             **drawn_cue(plan),
         },
         "checkpoint": env["checkpoint"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "parameters": sum(part.numel() for part in plan.model.parameters()),
         "weights": checkpoint.weights_hash(plan.model),
         "methods": list(plan.methods),
         "samples": plan.sampling.samples,

@@ -12,7 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.metrics.intervals import DRAWS, Interval, bootstrap_class_mean, bootstrap_mean, score_interval, spread_of
+from mien.metrics.intervals import (
+    DRAWS,
+    Interval,
+    Spread,
+    bootstrap_class_mean,
+    bootstrap_mean,
+    score_interval,
+    spread_of,
+)
 from mien.metrics.resampling import cluster_totals, clusters_of
 
 HIGHER_IS_BETTER = {
@@ -103,7 +111,22 @@ def f1_and_ece_intervals(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> tuple[Interval, Interval]:
-    """95 % intervals of macro-F1 and of the calibration error, computed again in draws of whole groups (or of samples).
+    """95 % intervals of macro-F1 and of the calibration error, of their `f1_and_ece_spreads`."""
+    first, second = f1_and_ece_spreads(probabilities, labels, groups, seed=seed, draws=draws)
+    ends = (score_interval(spread, share=True) for spread in (first, second))
+    f1, ece = (Interval(s.value, *e, s.clusters, s.grouped) for s, e in zip((first, second), ends, strict=True))
+    return f1, ece
+
+
+def f1_and_ece_spreads(
+    probabilities: npt.ArrayLike,
+    labels: Labels,
+    groups: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> tuple[Spread, Spread]:
+    """Spread of macro-F1 and of the calibration error, computed again in draws of whole groups (or of samples).
 
     Resampling adds gaps between confidence and accuracy, so the draws of the ECE lie too high; only their spread is used. The
     ECE itself is biased upwards where bins hold few samples.
@@ -131,8 +154,7 @@ def f1_and_ece_intervals(
         (np.hstack([right, names[labels], names[predicted]]), f1),
         (np.hstack([gaps, count]), ece),
     ):
-        spread = spread_of(cluster_totals(columns, clusters), statistic, sizes, n, grouped, seed=seed, draws=draws)
-        found.append(Interval(spread.value, *score_interval(spread, share=True), spread.clusters, grouped))
+        found.append(spread_of(cluster_totals(columns, clusters), statistic, sizes, n, grouped, seed=seed, draws=draws))
     return found[0], found[1]
 
 

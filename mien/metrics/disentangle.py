@@ -1,13 +1,12 @@
-"""What parts of an embedding know: linear probes beside their baselines, dependency with a permutation test, swaps, collapse.
+"""What parts of an embedding share and hide: dependency with a permutation test over people, swaps, collapse.
 
-Plain functions of whole-run arrays, one row a face. A probe is fitted on one part of the faces and scored on the other; what
-it cannot find a linear map may still hide, so a low score is evidence, no proof.
+Plain functions of whole-run arrays, one row a face. Probes stand in `mien.metrics.probes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,9 @@ import torch
 from torch import Tensor
 
 from mien.errors import DataError
-from mien.metrics.action_units import auc, count, f1
+from mien.metrics.action_units import auc
 from mien.metrics.dependence import cross_correlation, distance_correlation, hsic
-from mien.schema import IntArray
-
-Array = npt.NDArray[np.float64]
+from mien.metrics.resampling import person_blocks
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "distance_correlation": distance_correlation,
@@ -27,215 +24,54 @@ MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_correlation": cross_correlation,
 }
 """Dependency measure -> function of (N, D1) and (N, D2); higher is more dependent."""
-TEST_SHARE = 0.3
-"""Share of the faces (or subjects) that a probe is scored on."""
-
-
-class Factor(NamedTuple):
-    """Something that an embedding may know of a face."""
-
-    kind: Literal["units", "classes", "values"]
-    """units: (N, A) 1, 0, NaN; classes: (N,) labels; values: (N, V) numbers, NaN unknown."""
-    values: npt.NDArray[Any]
-    unseen: Literal["subjects", "images"]
-    """subjects: probes are scored on people that they never saw; images: on new pictures of known people."""
+MIN_PEOPLE = 5
+"""From this many people on (120 orders) a permutation test can reach 0.05."""
 
 
 class Dependence(NamedTuple):
     """A measure of dependency with its permutation test."""
 
     value: float
-    independent: float
-    """Mean over the permutations: what independent parts of this size score."""
-    p: float
-    """Share of permutations, this one counted, that score at least as much; at least 1 / (draws + 1)."""
-
-
-def unseen_subjects(subjects: npt.ArrayLike, seed: int, share: float = TEST_SHARE) -> tuple[IntArray, IntArray]:
-    """Rows to fit on and rows to score, whole subjects on each side; DataError with fewer than two."""
-    names, index = np.unique(np.asarray(subjects), return_inverse=True)
-    if len(names) < 2:
-        raise DataError(f"{len(names)} subject cannot be split into known and unseen ones.")
-    order = np.random.default_rng(seed).permutation(len(names))
-    chosen = np.isin(index, order[: min(len(names) - 1, max(1, round(share * len(names))))])
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
-
-
-def unseen_images(labels: npt.ArrayLike, seed: int, share: float = TEST_SHARE) -> tuple[IntArray, IntArray]:
-    """Rows to fit on and rows to score, every label on both sides; rows of a label with one row are in neither.
-
-    DataError where that leaves fewer than two labels.
-    """
-    _, index = np.unique(np.asarray(labels), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    fit: list[int] = []
-    score: list[int] = []
-    for label in range(int(index.max()) + 1 if len(index) else 0):
-        rows = rng.permutation(np.flatnonzero(index == label))
-        if len(rows) > 1:
-            held = min(len(rows) - 1, max(1, round(share * len(rows))))
-            score += rows[:held].tolist()
-            fit += rows[held:].tolist()
-    if len(set(index[fit].tolist())) < 2:
-        raise DataError("fewer than two labels have two faces, so unseen images of known labels cannot be probed.")
-    return np.sort(fit), np.sort(score)
-
-
-def probe_classes(features: Array, labels: npt.ArrayLike, fit: IntArray, score: IntArray) -> dict[str, float]:
-    """Logistic regression of a class label: balanced accuracy on `score` rows, beside what needs no features.
-
-    Keys: score (balanced accuracy, in [0, 1]), baseline (1 / number of classes), accuracy, majority (accuracy of always naming the
-    commonest class of the fitting rows). Scored rows of a class that was not fitted are left out.
-    """
-    names = np.asarray(labels)
-    known = score[np.isin(names[score], names[fit])]
-    if len(np.unique(names[fit])) < 2 or not len(known):
-        raise DataError("a probe needs two classes to fit and one to score.")
-    guess = logistic_probe(features[fit], names[fit]).predict(features[known])
-    truth = names[known]
-    present, counts = np.unique(names[fit], return_counts=True)
-    return {
-        "score": float(np.mean([(guess[truth == name] == name).mean() for name in np.unique(truth)])),
-        "baseline": 1 / len(present),
-        "accuracy": float((guess == truth).mean()),
-        "majority": float((truth == present[counts.argmax()]).mean()),
-    }
-
-
-def probe_units(features: Array, active: npt.ArrayLike, fit: IntArray, score: IntArray) -> dict[str, float]:
-    """Logistic regressions of action units: mean AUC on `score` rows over units with both answers in both parts.
-
-    Keys: score (AUC, chance 0.5), baseline (0.5), f1 (macro F1 of the balanced probes), always_active (macro F1 of answering yes
-    to everything), units (how many could be probed). Unlabelled faces are left out unit by unit.
-    """
-    truth = np.asarray(active, dtype=np.float64)
-    areas, scores, always = [], [], []
-    for column in truth.T:
-        rows, held = (part[~np.isnan(column[part])] for part in (fit, score))
-        if any(len(np.unique(column[part])) < 2 for part in (rows, held)):
-            continue
-        probe = logistic_probe(features[rows], column[rows], balanced=True)
-        found = probe.probabilities(features[held])[:, [1]]
-        label = column[held, None]
-        areas.append(auc(found, label)[0])
-        scores.append(f1(count(found >= 0.5, label))[0])
-        always.append(2 * label.mean() / (1 + label.mean()))
-    if not areas:
-        raise DataError("no action unit is active in some and not in other faces of both parts.")
-    means = (float(np.mean(values)) for values in (areas, scores, always))
-    return dict(zip(("score", "f1", "always_active"), means, strict=True)) | {
-        "baseline": 0.5,
-        "units": float(len(areas)),
-    }
-
-
-def probe_values(features: Array, values: npt.ArrayLike, fit: IntArray, score: IntArray) -> dict[str, float]:
-    """Ridge regression of numbers: R squared on `score` rows, mean over the columns that vary.
-
-    Keys: score (R squared, at most 1), baseline (0: the mean of the fitting rows; worse guesses are negative), columns.
-    """
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    table = np.asarray(values, dtype=np.float64).reshape(len(features), -1)
-    found = []
-    for column in table.T:
-        rows, held = (part[np.isfinite(column[part])] for part in (fit, score))
-        if len(rows) < 3 or len(held) < 2 or np.ptp(column[held]) < 1e-9 or np.ptp(column[rows]) < 1e-9:
-            continue
-        probe = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 7))).fit(features[rows], column[rows])
-        error = ((probe.predict(features[held]) - column[held]) ** 2).sum()
-        found.append(1 - error / ((column[held] - column[rows].mean()) ** 2).sum())
-    if not found:
-        raise DataError("no number varies among the faces of both parts.")
-    return {"score": float(np.mean(found)), "baseline": 0.0, "columns": float(len(found))}
-
-
-def probe_matrix(
-    parts: Mapping[str, Array],
-    factors: Mapping[str, Factor],
-    subjects: npt.ArrayLike,
-    *,
-    splits: int = 3,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """Probes of every factor from every part of the embedding.
-
-    Args:
-        parts: name -> (N, D) features, e.g. z1, z2 and both; parts without columns are left out.
-        factors: name -> factor.
-        subjects: (N,) labels of people.
-        splits: how many random splits are averaged; the same ones for every part.
-        seed: of the splits.
-
-    Returns:
-        factor -> {part: {score, baseline, spread (standard deviation over the splits), ...}}, or {"skipped": reason}.
-
-    """
-    probes = {"units": probe_units, "classes": probe_classes, "values": probe_values}
-    table: dict[str, dict[str, Any]] = {}
-    for name, factor in factors.items():
-        try:
-            cut = (unseen_subjects, subjects) if factor.unseen == "subjects" else (unseen_images, factor.values)
-            rows = [cut[0](cut[1], seed + k) for k in range(splits)]
-            table[name] = {
-                part: _summed([probes[factor.kind](features, factor.values, *pair) for pair in rows])
-                for part, features in parts.items()
-                if features.shape[1]
-            }
-        except DataError as error:
-            table[name] = {"skipped": str(error)}
-    return table
-
-
-def _summed(runs: list[dict[str, float]]) -> dict[str, float]:
-    means = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
-    return means | {"spread": float(np.std([run["score"] for run in runs]))}
-
-
-class Probe(NamedTuple):
-    """A logistic regression (scikit-learn) on features scaled to variance 1 over the faces that it was fitted on."""
-
-    mean: Array
-    deviation: Array
-    model: Any
-
-    def predict(self, features: Array) -> npt.NDArray[Any]:
-        """(N,) labels."""
-        return np.asarray(self.model.predict((features - self.mean) / self.deviation))
-
-    def probabilities(self, features: Array) -> Array:
-        """(N, K) in the order of the sorted labels."""
-        return np.asarray(self.model.predict_proba((features - self.mean) / self.deviation))
-
-
-def logistic_probe(features: Array, labels: npt.NDArray[Any], balanced: bool = False) -> Probe:
-    """Fit a probe; `balanced` weighs rare labels up. Constant columns say nothing."""
-    from sklearn.linear_model import LogisticRegression
-
-    deviation = features.std(axis=0)
-    probe = Probe(features.mean(axis=0), np.where(deviation > 0, deviation, 1.0), None)
-    model = LogisticRegression(max_iter=500, class_weight="balanced" if balanced else None)
-    return probe._replace(model=model.fit((features - probe.mean) / probe.deviation, labels))
+    """On the faces that were tested."""
+    independent: float | None
+    """Mean over the permutations: what independent parts of this size score; None where there was no test."""
+    p: float | None
+    """Share of permutations, this one counted, that score at least as much; at least 1 / (draws + 1); None with too few people."""
+    people: int
+    """Blocks that were exchanged: people, or faces where nobody is known."""
+    faces_each: int
 
 
 def dependence_test(
-    measure: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, *, draws: int = 199, seed: int = 0
+    measure: Callable[[Tensor, Tensor], Tensor],
+    first: Tensor,
+    second: Tensor,
+    groups: npt.ArrayLike | None = None,
+    *,
+    draws: int = 199,
+    seed: int = 0,
+    most: int | None = None,
 ) -> Dependence:
-    """A measure of (N, D1) and (N, D2), and its permutation test: rows of the second are shuffled `draws` times.
+    """A measure of (N, D1) and (N, D2), and its permutation test: whole people of the second are exchanged `draws` times.
 
-    Rows count as exchangeable; neighbouring frames of a video are not, so draw faces far apart.
+    groups (N,) people. Faces of one person are alike in both parts, so exchanging single faces would find a dependency where there is
+    none; blocks of equal size (`person_blocks`) are exchangeable if the parts are independent. Without groups rows are exchanged,
+    and count as independent. `most` faces at most. With fewer than MIN_PEOPLE blocks there is no test.
     """
+    blocks = person_blocks(groups, len(first), most)
+    people, each = blocks.shape
+    value = float(measure(first[blocks.ravel()], second[blocks.ravel()]))
+    if people < MIN_PEOPLE:
+        return Dependence(value, None, None, people, each)
     generator = torch.Generator().manual_seed(seed)
-    value = float(measure(first, second))
-    orders = (torch.randperm(len(second), generator=generator) for _ in range(draws))
-    null = np.array([float(measure(first, second[order])) for order in orders])
+    orders = (torch.randperm(people, generator=generator).numpy() for _ in range(draws))
+    a = first[blocks.ravel()]
+    null = np.array([float(measure(a, second[blocks[order].ravel()])) for order in orders])
     reached = int((null >= value - 1e-12).sum())
-    return Dependence(value, float(null.mean()), (1 + reached) / (1 + draws))
+    return Dependence(value, float(null.mean()), (1 + reached) / (1 + draws), people, each)
 
 
-def spread(features: Array) -> dict[str, float]:
+def spread(features: npt.NDArray[np.float64]) -> dict[str, float]:
     """Signs of a collapsed part of an embedding (N, D).
 
     Keys: dimensions; variance (mean over columns); dead (share of columns whose variance is under 1e-6 of the largest, or

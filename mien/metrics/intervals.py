@@ -8,7 +8,7 @@ not used: with a dozen people they are too narrow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -298,6 +298,23 @@ def paired_people_and_seeds(
     freedom = sum(parts) ** 2 / weighed if weighed > 0 else seeds.freedom
     spread = Spread(faces.difference, variance**0.5, freedom + 1, faces.clusters, faces.grouped, faces.n)
     return compared(spread, level)
+
+
+def mean_over_seeds(spreads: Sequence[Spread], level: float = 0.95) -> Interval:
+    """Mean of a score over the runs of several seeds, any function of sums, with the luck of faces and training in its interval.
+
+    The variance is the mean of the resampled variances, which all runs share, plus that over seeds; their interaction is in
+    both, so the interval is a little too wide. At least 2 seeds, else DataError.
+    """
+    values = [spread.value for spread in spreads]
+    seeds = paired_seeds(np.zeros(len(values)), values, level)
+    faces = float(np.mean([spread.error**2 for spread in spreads]))
+    parts = ((faces, min(spread.effective for spread in spreads) - 1), (seeds.error**2, seeds.freedom))
+    weighed = sum(variance**2 / freedom for variance, freedom in parts)
+    total = faces + seeds.error**2
+    freedom = total**2 / weighed if weighed > 0 else seeds.freedom
+    whole = Spread(seeds.difference, total**0.5, freedom + 1, spreads[0].clusters, spreads[0].grouped, spreads[0].n)
+    return Interval(whole.value, *score_interval(whole, level), whole.clusters, whole.grouped)
 
 
 def _pair(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Array, Array]:

@@ -16,7 +16,9 @@ from mien.errors import DataError
 
 Array = npt.NDArray[np.float64]
 _CHUNK = 4_000_000  # drawn clusters held at once
-_KEPT = 64_000_000  # bytes of draws that are kept for the next score of the same faces
+_KEPT = 16_000_000  # drawn clusters that are kept for the next score of the same faces
+MIN_DRAWS = 400
+"""Draws of very many clusters: their error is then known to 4 %."""
 
 
 def people(subjects: npt.ArrayLike) -> npt.NDArray[np.int64] | None:
@@ -52,6 +54,25 @@ def clusters_of(n: int, groups: npt.ArrayLike | None) -> tuple[npt.NDArray[np.in
     return index.astype(np.int64), True
 
 
+def person_blocks(groups: npt.ArrayLike | None, n: int, most: int | None = None) -> npt.NDArray[np.int64]:
+    """(G, m) rows: m faces, in order, of each of G people, so that whole people can be exchanged for each other.
+
+    m is the median of their numbers of faces, so at least half of the people stay; of those with more, m evenly spaced faces are
+    taken. At most `most` rows: fewer faces of each, then fewer people. Without groups every face is a block of its own.
+    """
+    if groups is None:
+        return np.arange(n)[:most, None]
+    index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    counts = np.bincount(index)
+    each = int(np.sort(counts)[(len(counts) - 1) // 2])
+    chosen = np.flatnonzero(counts >= each)
+    if most is not None:
+        each = max(1, min(each, most // len(chosen)))
+        chosen = np.flatnonzero(counts >= each)[:most]
+    rows = (np.flatnonzero(index == person) for person in chosen)
+    return np.stack([own[np.arange(each) * len(own) // each] for own in rows])
+
+
 def cluster_totals(columns: Array, clusters: npt.NDArray[np.int64]) -> Array:
     """Sums of the columns (N, C) over each cluster, (G, C)."""
     count = int(clusters.max()) + 1
@@ -61,7 +82,10 @@ def cluster_totals(columns: Array, clusters: npt.NDArray[np.int64]) -> Array:
 
 
 def resampled(totals: Array, statistic: Callable[[Array], Array], draws: int, seed: int) -> Array:
-    """(draws,) statistic of the totals (G, C) of G clusters drawn with replacement; it gets sums (d, C) and gives (d,)."""
+    """(draws,) statistic of the totals (G, C) of G clusters drawn with replacement; it gets sums (d, C) and gives (d,).
+
+    Where G is above 8,000, fewer draws are made (`_weights`).
+    """
     return np.concatenate([statistic(weights @ totals) for weights in _weights(len(totals), draws, seed)])
 
 
@@ -76,25 +100,25 @@ def effective_clusters(shares: Array) -> float:
 
 
 def _weights(clusters: int, draws: int, seed: int) -> Iterator[Array]:
-    """How often each cluster is drawn, (d, G) a time."""
+    """How often each cluster is drawn, (d, G) a time; fewer draws, though at least MIN_DRAWS, where clusters are many."""
+    draws = min(draws, max(MIN_DRAWS, _KEPT // clusters))
     if clusters * draws <= _KEPT:
-        whole = _kept_weights(clusters, draws, seed)
-        step = max(1, _CHUNK // clusters)
-        for start in range(0, draws, step):
-            yield whole[start : start + step].astype(np.float64)
+        yield _kept_weights(clusters, draws, seed)
     else:
-        yield from (part.astype(np.float64) for part in _drawn(clusters, draws, seed))
+        yield from _drawn(clusters, draws, seed)
 
 
 @lru_cache(maxsize=2)
-def _kept_weights(clusters: int, draws: int, seed: int) -> npt.NDArray[np.uint16]:
-    return np.concatenate(list(_drawn(clusters, draws, seed)))
+def _kept_weights(clusters: int, draws: int, seed: int) -> Array:
+    whole = np.concatenate(list(_drawn(clusters, draws, seed)))
+    whole.flags.writeable = False
+    return whole
 
 
-def _drawn(clusters: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.uint16]]:
+def _drawn(clusters: int, draws: int, seed: int) -> Iterator[Array]:
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // clusters)
     for start in range(0, draws, step):
         d = min(step, draws - start)
         rows = rng.integers(clusters, size=(d, clusters)) + clusters * np.arange(d)[:, None]
-        yield np.bincount(rows.ravel(), minlength=d * clusters).reshape(d, clusters).astype(np.uint16)
+        yield np.bincount(rows.ravel(), minlength=d * clusters).reshape(d, clusters).astype(np.float64)

@@ -19,6 +19,8 @@ def report(
     out: Path = Path("report.html"),
     split: Literal["test", "valid", "train"] = "test",
     store: Path | None = None,
+    baseline: Path | None = None,
+    export: Path | None = None,
     no_faces: bool = False,
     seed: int = 0,
 ) -> Path:
@@ -33,6 +35,8 @@ def report(
         split: which scores to compare.
         store: compare the scores on this other store, as `mien evaluate --store` wrote them; its name is enough. A model card
             has them only where a run has none on its own store.
+        baseline: the run whose recipe the others are compared with; the first unguided one when not given.
+        export: folder for every table as CSV and LaTeX and every figure as SVG and PDF.
         no_faces: leave out all pictures of faces, for datasets whose licence does not allow to show them.
         seed: of the bootstrap.
 
@@ -40,15 +44,18 @@ def report(
     from mien.files import write_atomic
     from mien.report.card import write_card
     from mien.report.errors import common_csv, common_of
-    from mien.report.page import render
+    from mien.report.export import write_export
+    from mien.report.page import context, render
     from mien.report.runs import group_runs, load_runs
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out}: give a file name that ends in .html.")
     loaded = load_runs(runs, split, store)
-    page = render(loaded, pictures=not no_faces, seed=seed)
+    content = context(loaded, not no_faces, seed, baseline)
+    page = render(content)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, page)
+    exported = write_export(content, export) if export is not None else []
     common = common_of(group_runs(loaded))
     if common is not None:
         write_atomic(out.with_name(f"{out.stem}-errors.csv"), common_csv(common))
@@ -63,5 +70,6 @@ def report(
             f"; model-card.md written into {'each' if len(cards) == len(loaded) else len(cards)} run folder"
             * bool(cards)
         )
+        + (f"; {len(exported)} tables and figures in {export}" if exported else "")
     )
     return out

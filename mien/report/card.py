@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from mien.config import GuidanceConfig, Recipe
 from mien.errors import DataError
+from mien.evaluation.collect import PREDICTED
 from mien.files import write_atomic
+from mien.report.facts import parameters_of, resampled
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
-from mien.report.words import BASELINES, CEILING, MAPS, MISMATCHED, number
+from mien.report.tables import faithfulness_table, majority
+from mien.report.words import BASELINES, CEILING, MAPS, MISMATCHED, interval, number
 
 OUT_OF_SCOPE = """\
 - Telling what a person feels, intends, or is like. The model sees the look of a face, nothing else.
@@ -51,32 +54,30 @@ def write_card(run: Run, seed: int = 0) -> None:
     write_atomic(run.path / "model-card.md", card(run, seed))
 
 
+def _warnings(run: Run) -> str:
+    """What makes the scores too good."""
+    paper = "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
+    leak = "\n> Faces were scored behind masks drawn from their true label, so their accuracy says nothing.\n"
+    return paper * (run.recipe.data.protocol == "paper") + leak * run.label_leak
+
+
 def card(run: Run, seed: int = 0) -> str:
     """The card as Markdown."""
     results, recipe = run.results, run.recipe
     pulls = [_pull(recipe, guidance) for guidance in recipe.guidances().values() if guidance.weight]
     control = f" under control `{recipe.cue.control}`" if pulls and recipe.cue.control != "none" else ""
     training = f"guided: {'; and '.join(pulls)}{control}" if pulls else "unguided"
-    paper = (
-        "\n> Protocol `paper`: the epoch was chosen on the scored faces. Expect less on new faces.\n"
-        if recipe.data.protocol == "paper"
-        else ""
-    )
-    leak = (
-        "\n> Faces were scored behind masks drawn from their true label, so their accuracy says nothing.\n"
-        if run.label_leak
-        else ""
-    )
     elsewhere = f" of another store ({run.scored_on})" if run.foreign else ""
     kind = recipe.transformer.kind
     placed = "" if kind == "none" else f", picture placed by spatial transformer `{kind}`"
     return f"""# Model card: {run.name}
 
 Recognises {len(run.classes)} facial expressions ({", ".join(run.classes)}) on a cropped face, and shows where it looks.
-{paper}{leak}
+{_warnings(run)}
 ## Model
 
-`{recipe.model.backbone}` with head `{recipe.model.head}`{placed}, input {recipe.model.size} px, seed {recipe.run.seed}.
+`{recipe.model.backbone}` with head `{recipe.model.head}`{placed}, input {recipe.model.size} px, seed {recipe.run.seed},
+{parameters_of(run)} parameters.
 Training {training}.
 {_coverage(run)}Written by mien {run.env.get("mien", "?")}; settings in `config.yaml`, versions in `environment.json`.
 
@@ -94,7 +95,9 @@ Research on facial expressions and on the explanation of classifiers; teaching; 
 
 ## Scores
 
-On {results["faces"]} faces of split `{results["split"]}`{elsewhere}; 95 % intervals in brackets.
+On {results["faces"]} faces of split `{results["split"]}`{elsewhere}, {results.get("date", "date unknown")};
+chance level {1 / len(run.classes):.3f}.
+95 % intervals in brackets, over {resampled(run)}. ↑ higher, ↓ lower is better.
 
 {_scores(run, seed)}
 
@@ -105,6 +108,13 @@ Cosine between map and cue, mean over classes, on {results["faces_with_cue"]} fa
 attention against a wrong cue. A score is worth what it adds to the baselines.
 
 {_alignment(run)}
+
+## Faithfulness
+
+Does the map matter to the answer? Deletion and insertion change the brightest pixels first; the last scores correlate the map with
+that of a net drawn anew.
+
+{_faithfulness(run)}
 
 ## Limits
 
@@ -161,38 +171,66 @@ def _notes(run: Run) -> Mapping[str, str]:
 
 def _scores(run: Run, seed: int) -> str:
     names = {
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy",
-        "macro_f1": "macro-F1",
-        "calibration_error": "expected calibration error (lower is better)",
+        "accuracy": "accuracy ↑",
+        "balanced_accuracy": "balanced accuracy ↑",
+        "macro_f1": "macro-F1 ↑",
+        "calibration_error": "expected calibration error ↓",
     }
-    scores = classification(Group(run.name, [run]), seed)
-    rows = [f"| {title} | {number(scores[name])} |" for name, title in names.items()]
+    scores, always = classification(Group(run.name, [run]), seed), majority(run)
+    guessed = {"accuracy": always["accuracy"], "balanced_accuracy": always["balanced"], "macro_f1": always["f1"]}
+    rows = [f"| {title} | {number(scores[name])} | {guessed.get(name, '–')} |" for name, title in names.items()]
     if "votes" in run.results:
         votes = run.results["votes"]
-        low, high = votes["accuracy_interval"]
-        share = f"{votes['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
-        rows.append(f"| accuracy by the annotators' majority, {votes['count']} faces | {share} |")
+        share = f"{votes['accuracy']:.3f}{_between(votes['accuracy_interval'])}"
+        most = max(sum(row) for row in votes["confusion"]) / votes["count"]
+        rows.append(f"| accuracy by the annotators' majority, {votes['count']} faces ↑ | {share} | {most:.3f} |")
     classes = run.results["classification"]["per_class"]
-    recalls = [f"| {name} | {_three(entry['recall'])} | {entry['count']} |" for name, entry in classes.items()]
-    return "\n".join(
-        ["| score | value |", "| --- | --- |", *rows, "", "| class | recall | faces |", "| --- | --- | --- |", *recalls]
-    )
+    recalls = [
+        f"| {name} | {_three(entry['recall'])}{_between(entry.get('recall_interval'))} | {entry['count']} |"
+        for name, entry in classes.items()
+    ]
+    return "\n".join([
+        "| score | value | always the most frequent class |", "| --- | --- | --- |", *rows, "", "| class | recall ↑ | faces |",
+        "| --- | --- | --- |", *recalls,
+    ])  # fmt: skip
+
+
+def _between(ends: list[float] | None) -> str:
+    return f" {interval(ends[0], ends[1])}" if ends else ""
 
 
 def _alignment(run: Run) -> str:
     group = Group(run.name, [run])
     names = {run.last_layer: "attention of the last layer (ATT-COS)"}
     names |= {run.class_map: f"{MAPS[run.class_map][0]} of the true class (CAM-COS)"}
+    names |= {PREDICTED: "CAM of the predicted class, which needs no label"}
     names |= {key: f"baseline: {title}" for key, (title, _) in BASELINES.items()}
     names |= {key: f"ceiling: {title}" for key, (title, _) in CEILING.items()}
     names |= {key: f"mismatched: {title}" for key, (title, _) in MISMATCHED.items()}
     rows = [
-        f"| {title} | {number(alignment(group, name, 'cosine'))} | {_three(alignment(group, name, 'pearson').value)} |"
+        f"| {title} | {number(alignment(group, name, 'cosine'))} | {number(alignment(group, name, 'pearson'))} |"
         for name, title in names.items()
         if name in run.results["alignment"]
     ]
-    return "\n".join(["| map | cosine | Pearson |", "| --- | --- | --- |", *rows])
+    return "\n".join(["| map | cosine ↑ | Pearson ↑ |", "| --- | --- | --- |", *rows])
+
+
+def _faithfulness(run: Run) -> str:
+    """Deletion, insertion and randomised models, or how to measure them."""
+    table = faithfulness_table([Group(run.name, [run])])
+    if table is None:
+        return "Not measured; `mien evaluate RUN --faithfulness` adds it."
+    rows = []
+    for row in table["rows"]:
+        cells = [block[0] for block in row["scores"]]
+        rows.append(
+            " | ".join([f"| {row['title']}", *(f"{cell['text']} {cell['note']}".strip() for cell in cells)]) + " |"
+        )
+    head = f"| map | {' | '.join(table['kinds'])} |"
+    return "\n".join([
+        f"Over {table['faces'][0]} faces; read each row beside the random map and the centre blob.", "", head,
+        "| --- " * (1 + len(table["kinds"])) + "|", *rows,
+    ])  # fmt: skip
 
 
 def _three(value: float | None) -> str:

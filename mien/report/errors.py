@@ -73,7 +73,7 @@ def errors_section(groups: Sequence[Group], faces: Faces | None) -> dict[str, An
     common = common_of(groups)
     return {
         "landmarks": landmarks_table(groups),
-        "affect": {name: picture for name in AFFECT if (picture := plots.affect(groups, name))},
+        "affect": {name: plots.uri(figure) for name in AFFECT if (figure := plots.affect(groups, name))},
         "common": common_section(common, faces) if common else None,
     }
 

@@ -8,21 +8,25 @@ from typing import NamedTuple
 import numpy as np
 
 from mien.evaluation.scores import scored_faces
-from mien.metrics.classification import f1_and_ece_intervals
+from mien.metrics.classification import f1_and_ece_spreads
 from mien.metrics.decisions import Kept, kept
 from mien.metrics.intervals import (
     Comparison,
     bootstrap_class_mean,
     bootstrap_mean,
     mcnemar,
+    mean_over_seeds,
     paired_bootstrap,
     paired_people_and_seeds,
     paired_seeds,
+    score_interval,
 )
 from mien.metrics.resampling import people
 from mien.report.runs import Group, Run, same_cue
 
 DRAWS = 1000
+PREDICTED_END = "@predicted"
+"""Ends the names of maps that are held against the cue of the predicted class."""
 
 
 class Number(NamedTuple):
@@ -101,23 +105,32 @@ def right(run: Run) -> np.ndarray:
 def classification(group: Group, seed: int) -> dict[str, Number]:
     """Accuracy, balanced accuracy, macro-F1 and ECE of a recipe: over people, and over seeds too where there are several."""
     names = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error")
-    values = {name: [float(run.results["classification"][name]) for run in group.runs] for name in names}
+    spreads = []
+    for run in group.runs:
+        persons = people(run.faces["subject"]) if "subject" in run.faces else None
+        spreads.append(
+            f1_and_ece_spreads(run.faces["probabilities"], run.faces["label"], persons, seed=seed, draws=DRAWS)
+        )
     if len(group.runs) > 1:
+        found = {
+            name: Number(*mean_over_seeds(one)[:3])
+            for name, one in zip(names[2:], zip(*spreads, strict=True), strict=True)
+        }
         shared = shared_faces(group.runs)
-        found = {name: over_seeds(entries) for name, entries in values.items()}
-        if all(len(own) == len(run.right) for own, run in zip(shared.rows, group.runs, strict=True)):
-            answers = shared.stack(group.runs, right)
-            for name, labels in (("accuracy", None), ("balanced_accuracy", shared.labels)):
-                found[name] = _over_both(answers, shared.people, labels, seed)
+        answers = shared.stack(group.runs, right)
+        for name, labels in (("accuracy", None), ("balanced_accuracy", shared.labels)):
+            values = [float(run.results["classification"][name]) for run in group.runs]
+            alike = all(len(own) == len(run.right) for own, run in zip(shared.rows, group.runs, strict=True))
+            found[name] = _over_both(answers, shared.people, labels, seed) if alike else over_seeds(values)
         return found
     run = group.first
-    persons = people(run.faces["subject"]) if "subject" in run.faces else None
     intervals = (
         bootstrap_mean(right(run), persons, seed=seed),
         bootstrap_class_mean(right(run), run.faces["label"], persons, seed=seed),
-        *f1_and_ece_intervals(run.faces["probabilities"], run.faces["label"], persons, seed=seed, draws=DRAWS),
     )
-    return {name: Number(values[name][0], one.low, one.high) for name, one in zip(names, intervals, strict=True)}
+    ends = [interval[1:3] for interval in intervals] + [score_interval(spread, share=True) for spread in spreads[0]]
+    scores = run.results["classification"]
+    return {name: Number(float(scores[name]), *between) for name, between in zip(names, ends, strict=True)}
 
 
 def alignment(group: Group, map_: str, kind: str, seed: int = 0) -> Number:
@@ -133,16 +146,15 @@ def alignment(group: Group, map_: str, kind: str, seed: int = 0) -> Number:
     same = all(
         key in run.faces and len(own) == len(run.right) for own, run in zip(shared.rows, group.runs, strict=True)
     )
-    valid = shared.stack(group.runs, lambda run: valid_of(run, map_)).all(axis=0) if same else np.zeros(0, dtype=bool)
-    if not same or not valid.any() or map_.endswith("@predicted"):  # each net predicts other classes, on other faces
+    valid = (
+        shared.stack(group.runs, lambda run: scored_faces(run.faces, map_)).all(axis=0)
+        if same
+        else np.zeros(0, dtype=bool)
+    )
+    if not same or not valid.any() or map_.endswith(PREDICTED_END):  # each net predicts other classes, on other faces
         return over_seeds([entry["class_mean"] for entry in known])
     values = shared.stack(group.runs, score_of(lambda _: key))[:, valid]
     return _over_both(values, None if shared.people is None else shared.people[valid], shared.labels[valid], seed)
-
-
-def valid_of(run: Run, map_: str) -> np.ndarray:
-    """(N,) bool: faces on which this map or baseline is scored."""
-    return scored_faces(run.faces, map_)
 
 
 def over_seeds(values: Sequence[float]) -> Number:
@@ -244,7 +256,7 @@ def beyond(group: Group, map_: str, kind: str, seed: int) -> Comparison | None:
     if not runs:
         return None
     shared = shared_faces(runs)
-    valid = shared.stack(runs, lambda run: valid_of(run, map_)).all(axis=0)
+    valid = shared.stack(runs, lambda run: scored_faces(run.faces, map_)).all(axis=0)
     if not valid.any():
         return None
     base, own = (

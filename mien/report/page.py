@@ -5,16 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mien import __version__
-from mien.metrics.resampling import people
 from mien.report import pictures, plots
 from mien.report.errors import errors_section
+from mien.report.facts import facts_of, parameters_of, resampled
 from mien.report.family import POINTS, family_of
 from mien.report.folds import folds_section
+from mien.report.map_plot import maps_figure
 from mien.report.numbers import compare
 from mien.report.places import places_section
 from mien.report.runs import SEED_ONLY, Group, Run, choose_baseline, flat, group_runs, same_cue
@@ -23,6 +22,7 @@ from mien.report.tables import (
     beyond_table,
     beyond_tests,
     classification_table,
+    faithfulness_table,
     majority,
     per_class_table,
     per_run_table,
@@ -31,9 +31,12 @@ from mien.report.tables import (
 )
 from mien.report.words import SCORES, verdict
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def render(runs: Sequence[Run], *, pictures: bool, seed: int) -> str:
-    """The whole page as HTML; `pictures` False leaves out all faces."""
+
+def render(content: dict[str, Any]) -> str:
+    """The whole page as HTML, from its `context`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -43,30 +46,21 @@ def render(runs: Sequence[Run], *, pictures: bool, seed: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(context(runs, pictures, seed))
+    return environment.get_template("page.html").render(content)
 
 
-def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
-    """Everything that the template shows."""
+def context(runs: Sequence[Run], show_faces: bool, seed: int, baseline: Path | None = None) -> dict[str, Any]:
+    """Everything that the template shows; `show_faces` False leaves out all faces, `baseline` is one of the runs."""
     groups = group_runs(runs)
-    base, partners = choose_baseline(groups)
+    base, partners = choose_baseline(groups, baseline)
     tests, beyond = [compare(base, other, seed) for other in partners], beyond_tests(groups, seed)
     family = family_of(tests, [test for row in beyond.values() for test in row if test is not None])
-    apart = [group.name for group in groups if group is not base and group not in partners]
     results = groups[0].first.results
     faces = pictures.open_faces(groups[0].first)[0] if show_faces else None
+    figures = figures_of(groups, seed)
     return {
-        "title": " · ".join(group.name for group in groups),
+        **headings(groups, base, partners),
         "verdict": verdict(groups, tests, family, seed),
-        "mien": __version__,
-        "split": results["split"],
-        "foreign": groups[0].first.foreign,
-        "paper": [group.name for group in groups if group.first.recipe.data.protocol == "paper"],
-        "leaks": [group.name for group in groups if group.first.label_leak],
-        "apart": apart,
-        "base": base.name,
-        "cues_differ": any(not same_cue(base.first, group.first) for group in groups),
-        "groups": [{"name": g.name, "colour": plots.colour_of(k), "seeds": len(g.runs)} for k, g in enumerate(groups)],
         "runs": runs_table(groups),
         "per_run": per_run_table(groups) if any(len(group.runs) > 1 for group in groups) else None,
         "classification": classification_table(groups, seed),
@@ -78,30 +72,50 @@ def context(runs: Sequence[Run], show_faces: bool, seed: int) -> dict[str, Any]:
         "resampled": resampled(groups[0].first),
         "faces_with_cue": results["faces_with_cue"],
         "any_guidance": any(one.weight for group in groups for one in group.first.recipe.guidances().values()),
+        "faithfulness": faithfulness_table(groups),
         "per_class": per_class_table(groups),
         "right_wrong": right_wrong_table(groups, seed),
         "beyond": beyond_table(beyond, family.beyond),
         "tests": [tests_table(test, family, k) for k, test in enumerate(tests)],
         "family": family._asdict(),
         "margin": POINTS,
-        "curves": plots.curves(groups),
-        "confusion": plots.confusion(groups),
+        "figures": figures,
+        "drawn": {name: plots.uri(figure) for name, figure in figures.items()},
         "folds": folds_section(groups),
         "errors": errors_section(groups, faces),
         "places": places_section(groups) if show_faces else [],
-        "reliability": plots.reliability(groups),
         **face_pictures(groups, show_faces),
-        "commands": commands(groups),
+        "commands": commands(groups, baseline),
     }
 
 
-def resampled(run: Run) -> str:
-    """What the intervals of a run resample."""
-    persons = people(run.faces["subject"]) if "subject" in run.faces else None
-    count = 0 if persons is None else len(np.unique(persons))
-    if 1 < count < len(run.right):
-        return f"{count} people, all pictures of one together"
-    return f"{len(run.right)} faces" + (" of one person, so they say nothing of others" if count == 1 else "")
+def headings(groups: Sequence[Group], base: Group, partners: Sequence[Group]) -> dict[str, Any]:
+    """Title, warnings, and the facts that stand below each table."""
+    first = groups[0].first
+    return {
+        "title": " · ".join(group.name for group in groups),
+        "mien": __version__,
+        "split": first.results["split"],
+        "foreign": first.foreign,
+        "paper": [group.name for group in groups if group.first.recipe.data.protocol == "paper"],
+        "leaks": [group.name for group in groups if group.first.label_leak],
+        "apart": [group.name for group in groups if group is not base and group not in partners],
+        "base": base.name,
+        "cues_differ": any(not same_cue(base.first, group.first) for group in groups),
+        "groups": [{"name": g.name, "colour": plots.colour_of(k), "seeds": len(g.runs)} for k, g in enumerate(groups)],
+        "facts": facts_of(groups),
+    }
+
+
+def figures_of(groups: Sequence[Group], seed: int) -> dict[str, Figure]:
+    """The drawn figures by name, as far as there is something to draw."""
+    made = {
+        "maps": maps_figure(groups, seed),
+        "curves": plots.curves(groups),
+        "confusion": plots.confusion(groups),
+        "reliability": plots.reliability(groups),
+    }
+    return {name: figure for name, figure in made.items() if figure is not None}
 
 
 def face_pictures(groups: Sequence[Group], show: bool) -> dict[str, Any]:
@@ -153,6 +167,11 @@ def runs_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         row("data", [run.trained_on for run in firsts]),
         row("faces: train / validation / test", [_sizes(run) for run in firsts]),
         row("protocol", [run.recipe.data.protocol for run in firsts]),
+        row("parameters of the net", [parameters_of(run) for run in firsts]),
+        row(
+            "scored on",
+            [", ".join(sorted({str(run.results.get("date", "?")) for run in group.runs})) for group in groups],
+        ),
         row("epoch chosen", [", ".join(_epoch(run) for run in group.runs) for group in groups]),
         row("versions", [_versions(run) for run in firsts]),
     ]
@@ -194,7 +213,7 @@ def _versions(run: Run) -> str:
     )
 
 
-def commands(groups: Sequence[Group]) -> list[str]:
+def commands(groups: Sequence[Group], baseline: Path | None = None) -> list[str]:
     """What makes the same numbers again."""
     lines = []
     folders = []
@@ -207,4 +226,5 @@ def commands(groups: Sequence[Group]) -> list[str]:
         if not run.folds:
             lines.append(f"mien evaluate {folder}-again{option}")
         folders.append(f"{folder}-again")
-    return [*lines, f"mien report {' '.join(folders)}{option}"]
+    against = f" --baseline {shlex.quote(str(baseline))}-again" if baseline else ""
+    return [*lines, f"mien report {' '.join(folders)}{option}{against}"]

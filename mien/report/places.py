@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 
 from mien.config import Recipe
+from mien.errors import DataError
 from mien.report.pictures import MEAN_FACES, RECIPES, Faces, data_uri, open_faces
-from mien.report.runs import Group
+from mien.report.runs import Group, load_run
 from mien.schema import ByteArray
 
 
 def places_section(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Pictures of each recipe whose first run has a theta, and whose faces can be shown; of the first few recipes."""
+    """Pictures of each recipe whose nets have a theta, and whose faces can be shown; of the first few recipes.
+
+    A theta belongs to one net: of several seeds or folds the first net stands there, never a mean over nets.
+    """
     section = []
-    for group in [group for group in groups if "theta" in group.first.faces][:RECIPES]:
+    for group in [one for one in map(first_net, groups) if "theta" in one.first.faces][:RECIPES]:
         faces = open_faces(group.first)[0]
         if faces is not None:
             section.append({
@@ -25,6 +29,21 @@ def places_section(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 "faces": data_uri(face_picture(group, faces)),
             })  # fmt: skip
     return section
+
+
+def first_net(group: Group) -> Group:
+    """The run of one net: the first run, or the first fold of a cross-validation; itself where that fold is gone."""
+    run = group.first
+    if not run.folds:
+        several = len(group.runs) > 1
+        return Group(f"{group.name}, net of seed {run.recipe.run.seed}" if several else group.name, [run])
+    number = run.folds["each"][0]["fold"]
+    title = f"{group.name}, net of fold {number}"
+    try:
+        return Group(title, [load_run(run.path / f"fold-{number}", title)])
+    except DataError:
+        bare = {name: values for name, values in run.faces.items() if name != "theta"}
+        return Group(title, [run._replace(faces=bare)])
 
 
 def class_picture(group: Group, faces: Faces) -> ByteArray:

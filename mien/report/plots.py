@@ -1,11 +1,11 @@
-"""Figures of the report as data URIs: curves, confusion, reliability as SVG; maps and faces as PNG."""
+"""Figures of the report: curves, confusion, reliability; as data URIs in the page, as SVG and PDF files."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def colour_of(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def curves(groups: Sequence[Group]) -> str | None:
+def curves(groups: Sequence[Group]) -> Figure | None:
     """Loss, accuracy and alignment over the epochs of every run; None where no run has a log."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def curves(groups: Sequence[Group]) -> str | None:
                     _line(axes, log, train, colour_of(number), "--")
                     _line(axes, log, valid, colour_of(number), "-")
         _curve_legend(figure, groups)
-        return _svg(figure)
+        return figure
 
 
 def _line(axes: Axes, log: Sequence[dict[str, Any]], key: str | None, colour: str, style: str) -> None:
@@ -83,7 +83,7 @@ def _curve_legend(figure: Figure, groups: Sequence[Group]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def confusion(groups: Sequence[Group]) -> str:
+def confusion(groups: Sequence[Group]) -> Figure:
     """One matrix a recipe: rows true, columns predicted, shade = share of the row, figure = count."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -97,7 +97,7 @@ def confusion(groups: Sequence[Group]) -> str:
             _matrix(axes, group)
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
-        return _svg(figure)
+        return figure
 
 
 def _matrix(axes: Axes, group: Group) -> None:
@@ -120,7 +120,7 @@ def _matrix(axes: Axes, group: Group) -> None:
                 )
 
 
-def affect(groups: Sequence[Group], name: str) -> str | None:
+def affect(groups: Sequence[Group], name: str) -> Figure | None:
     """Mean and standard deviation of valence or arousal in each cell of the confusion matrix; None where no store has it.
 
     Runs of a recipe are averaged cell by cell, weighted by their faces.
@@ -140,7 +140,7 @@ def affect(groups: Sequence[Group], name: str) -> str | None:
             _affect_matrix(axes, group, name)
         for axes in panels[len(known) :]:
             axes.set_axis_off()
-        return _svg(figure)
+        return figure
 
 
 def _affect_matrix(axes: Axes, group: Group, name: str) -> None:
@@ -160,16 +160,16 @@ def _affect_matrix(axes: Axes, group: Group, name: str) -> None:
         axes.text(c, r, text, ha="center", va="center", fontsize=7, color="white" if abs(mean[r, c]) > 0.6 else INK)
 
 
-def reliability(groups: Sequence[Group]) -> str:
-    """Accuracy against confidence in equal-width bins, and how many predictions lie in each bin."""
+def reliability(groups: Sequence[Group]) -> Figure:
+    """Accuracy against confidence in equal-width bins, and how many predictions lie in each bin, in numbers."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 4.9), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+        figure = Figure(figsize=(5.8, 4.3 + 0.45 * len(groups)), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(7, 1 + len(groups)))
         upper.plot([0, 1], [0, 1], color="#9aa0a6", lw=1, ls=":", label="perfectly calibrated")
-        edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+        middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
         for number, group in enumerate(groups):
             top = np.concatenate([run.faces["probabilities"].max(1) for run in group.runs])
             right = np.concatenate([run.right for run in group.runs])
@@ -179,14 +179,37 @@ def reliability(groups: Sequence[Group]) -> str:
             mean = [np.bincount(bins, weights=v, minlength=CALIBRATION_BINS)[full] / count[full] for v in (top, right)]
             ece = np.mean([run.results["classification"]["calibration_error"] for run in group.runs])
             upper.plot(*mean, "o-", ms=4, clip_on=False, color=colour_of(number), label=f"{group.name}, ECE {ece:.3f}")
-            lower.stairs(count / count.sum(), edges, color=colour_of(number), lw=1.4)
+            lower.bar(
+                middles,
+                0.8 * count / count.max(),
+                0.9 / CALIBRATION_BINS,
+                number + 0.1,
+                color=colour_of(number),
+                alpha=0.25,
+            )
+            for place in np.flatnonzero(full):
+                lower.text(middles[place], number + 0.12, str(count[place]), ha="center", va="bottom", fontsize=6.5)
         upper.set(title="Reliability", ylabel="accuracy in the bin", xlim=(0, 1), ylim=(0, 1))
         upper.legend(loc="upper left", fontsize=8)
-        lower.set(xlabel="confidence (top probability)", ylabel="share of faces")
-        return _svg(figure)
+        lower.set(xlabel="confidence (top probability)", ylabel="predictions", ylim=(len(groups), 0), yticks=[])
+        lower.set_ylim(0, len(groups))
+        lower.grid(False)
+        return figure
 
 
-def _svg(figure: Figure) -> str:
+def uri(figure: Figure) -> str:
+    """The figure as a data URI of SVG, without a date, so that equal input gives equal bytes."""
+    return "data:image/svg+xml;base64," + base64.b64encode(as_bytes(figure, "svg")).decode("ascii")
+
+
+def as_bytes(figure: Figure, form: Literal["svg", "pdf"]) -> bytes:
+    """The figure as a file: SVG with text as paths, or PDF; without a date."""
+    import matplotlib
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    undated = (
+        {"Date": None, "Creator": None} if form == "svg" else {"CreationDate": None, "Creator": None, "Producer": None}
+    )
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=form, metadata=undated)
+    return buffer.getvalue()

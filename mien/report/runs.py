@@ -284,16 +284,23 @@ def same_yardstick(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return same_drawn(a.get("drawn"), b.get("drawn")) and a.get("action_units") == b.get("action_units")
 
 
-def choose_baseline(groups: Sequence[Group]) -> tuple[Group, list[Group]]:
-    """The recipe that others are compared with, and those that can be: unguided where there is one, else the first.
+def choose_baseline(groups: Sequence[Group], wanted: Path | None = None) -> tuple[Group, list[Group]]:
+    """The recipe that others are compared with, and those that can be.
 
-    UsageError when several recipes are given and no two of them were scored on the same faces.
+    That of the run `wanted`, or else an unguided one where there is one, the first otherwise. UsageError when `wanted` is none of
+    the runs, or when several recipes are given and no two of them (or none and `wanted`) were scored on the same faces.
     """
     partners = [[g for g in groups if g is not base and same_faces(base.first, g.first)] for base in groups]
     order = sorted(range(len(groups)), key=lambda k: (-len(partners[k]), groups[k].guided, k))
     best = order[0]
+    if wanted is not None:
+        own = [k for k, group in enumerate(groups) for run in group.runs if run.path.resolve() == wanted.resolve()]
+        if not own:
+            names = ", ".join(str(run.path) for group in groups for run in group.runs)
+            raise UsageError(f"--baseline {wanted} is none of the runs given; choose one of {names}.")
+        best = own[0]
     if len(groups) > 1 and not partners[best]:
-        a, b = groups[0].first, groups[1].first
+        a, b = groups[best].first, next(group for group in groups if group is not groups[best]).first
         raise UsageError(f"nothing can be compared: {_difference(a, b)}. Evaluate runs of one store and label scheme.")
     return groups[best], partners[best]
 

@@ -7,23 +7,36 @@ from typing import Any
 
 import numpy as np
 
+from mien.metrics.faithfulness import FAITHFULNESS
 from mien.metrics.intervals import Comparison
 from mien.report.family import Family
-from mien.report.numbers import Number, Paired, alignment, beyond, classification, mean_of, right_and_wrong
+from mien.report.numbers import Number, Paired, alignment, beyond, classification, mean_of, over_seeds, right_and_wrong
 from mien.report.runs import Group, Run
-from mien.report.words import BASELINES, CEILING, MAPS, MISMATCHED, SCORES, class_mean_of, explain_map, interval, signed
+from mien.report.words import (
+    BASELINES,
+    CEILING,
+    FAITHFUL,
+    MAPS,
+    MISMATCHED,
+    SCORES,
+    class_mean_of,
+    explain_map,
+    interval,
+    signed,
+)
 
 Cell = dict[str, Any]
-"""text, note (small, below), weak (grey)."""
+"""text, note (small, below), weak (grey), numbers (value, low, high; for export)."""
 
 
 def cell(value: Number | float | None, weak: bool = False) -> Cell:
     """A number, its interval below it."""
     entry = value if isinstance(value, Number) else Number(value)
     if entry.value is None:
-        return {"text": "–", "note": "", "weak": True}
+        return {"text": "–", "note": "", "weak": True, "numbers": (None, None, None)}
     note = interval(entry.low, entry.high) if entry.low is not None and entry.high is not None else ""
-    return {"text": f"{entry.value:.3f}".replace("-", "−"), "note": note, "weak": weak}
+    text = f"{entry.value:.3f}".replace("-", "−")
+    return {"text": text, "note": note, "weak": weak, "numbers": tuple(entry)}
 
 
 def per_run_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -93,8 +106,8 @@ def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _align_cells(groups: Sequence[Group], name: str, kind: str, graded: bool) -> list[Cell]:
     cells = []
     for group in groups:
-        value, row = alignment(group, name, kind), class_mean_of(group, name)
-        blind = alignment(group, row, kind).value if graded and row else None
+        value, over = alignment(group, name, kind), class_mean_of(group, name)
+        blind = alignment(group, over, kind).value if graded and over else None
         low = blind is not None and value.value is not None and value.value <= blind
         cells.append(cell(value, weak=low))
     return cells
@@ -117,6 +130,36 @@ def per_class_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         count = groups[0].first.results["classification"]["per_class"][name]["count"]
         rows.append({"name": name, "count": count, "blocks": blocks})
     return rows
+
+
+def faithfulness_table(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """Deletion, insertion and randomised models of every map, a column a score and recipe; None where nobody measured them."""
+    measured = [run.results.get("faithfulness") for group in groups for run in group.runs]
+    known = [found for found in measured if found]
+    if not known:
+        return None
+    kinds = [kind for kind in FAITHFULNESS if any(kind in row for found in known for row in found["scores"].values())]
+    names = list(dict.fromkeys(name for found in known for name in found["scores"]))
+    last = {group.first.last_layer for group in groups}
+    rows = []
+    for name in names:
+        blocks = [[cell(_faithful(group, name, kind)) for group in groups] for kind in kinds]
+        rows.append({"title": explain_map(name, name if name in last else "")[0], "scores": blocks})
+    return {
+        "kinds": [f"{FAITHFUL[kind]} {'↑' if FAITHFULNESS[kind] else '↓'}" for kind in kinds],
+        "rows": rows,
+        "faces": sorted({found["faces"] for found in known}),
+        "missing": [group.name for group in groups if not any(run.results.get("faithfulness") for run in group.runs)],
+    }
+
+
+def _faithful(group: Group, name: str, kind: str) -> Number:
+    """Class mean with its interval over people for one run, over seeds for several."""
+    found = [run.results.get("faithfulness", {}).get("scores", {}).get(name, {}).get(kind) for run in group.runs]
+    known = [entry for entry in found if entry and entry["class_mean"] is not None]
+    if len(known) > 1:
+        return over_seeds([entry["class_mean"] for entry in known])
+    return Number(known[0]["class_mean"], *(known[0]["interval"] or (None, None))) if known else Number(None)
 
 
 def right_wrong_table(groups: Sequence[Group], seed: int) -> list[dict[str, Any]]:
@@ -161,7 +204,7 @@ def beyond_table(
                 continue
             p = next(adjusted)
             note = f"{interval(test.low, test.high, sign=True)}, p {p_value(p)}"
-            cells.append({"text": signed(test.difference), "note": note, "weak": p >= 0.05 or test.difference <= 0})
+            cells.append({**_change(test), "note": note, "weak": p >= 0.05 or test.difference <= 0})
         title = {**BASELINES, **MISMATCHED}[name][0]
         rows.append({"title": title, "kind": {"cosine": "cosine ↑", "pearson": "Pearson ↑"}[kind], "cells": cells})
     return rows
@@ -192,7 +235,13 @@ def tests_table(test: Paired, family: Family, number: int) -> dict[str, Any]:
 
 
 def _change(test: Comparison) -> Cell:
-    return {"text": signed(test.difference), "note": interval(test.low, test.high, sign=True), "weak": False}
+    numbers = (test.difference, test.low, test.high)
+    return {
+        "text": signed(test.difference),
+        "note": interval(test.low, test.high, sign=True),
+        "weak": False,
+        "numbers": numbers,
+    }
 
 
 def p_value(p: float) -> str:

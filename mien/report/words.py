@@ -30,8 +30,18 @@ MAPS = {
     "layer_cam": ("LayerCAM", "Jiang et al. 2021: gradient and activation multiplied at every pixel."),
     "grad_input": ("Grad*Input", "Bonnard et al. 2022: size of gradient times activation, the mean over channels."),
     "ts_cam": ("TS-CAM", "Gao et al. 2021: class map of the true class times the class token's attention."),
+    "cam@predicted": (
+        "CAM, predicted class",
+        "Needs no label: CAM of the predicted class against the cue of that class, what a user sees. On faces with both cues.",
+    ),
     "attention": ("token attention", "What the transformer itself attends to, for no class in particular."),
     "rollout": ("attention rollout", "Abnar and Zuidema 2020: attention followed through all blocks, for no class."),
+}
+FAITHFUL = {
+    "deletion": "deletion",
+    "insertion": "insertion",
+    "randomised_head": "likeness, head randomised",
+    "randomised_all": "likeness, net randomised",
 }
 BASELINES = {
     "baseline:uniform": ("uniform map", "The same value everywhere: what a score gives away for nothing."),
@@ -101,7 +111,7 @@ def explain_map(name: str, last: str) -> tuple[str, str]:
         attribution = name.split(":")[1].removesuffix("-all")
         mean = "Mean" if attribution == "activation" else "Of the true class, mean"
         return attribution, f"{mean} over {channels}, at the deepest guided layer."
-    return {**MAPS, **BASELINES, **CEILING, **MISMATCHED}.get(name, (name, ""))
+    return {**MAPS, **BASELINES, **CEILING, **MISMATCHED, "baseline:random": ("random map", "")}.get(name, (name, ""))
 
 
 def signed(value: float) -> str:
@@ -194,8 +204,8 @@ def _baseline_sentence(group: Group, seed: int) -> str:
 
 
 def _place(group: Group, baseline: str, seed: int) -> str:
-    """Above, below or level with a baseline, by the paired interval over faces."""
+    """Above or below a baseline, or neither shown, by the paired interval."""
     test = beyond(group, baseline, "cosine", seed)
     if test is None or (test.low <= 0 <= test.high):
-        return "level with"
+        return "not shown to differ from"
     return "above" if test.low > 0 else "below"
