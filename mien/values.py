@@ -24,6 +24,8 @@ def wrong_value(name: str, value: Any, kind: Any, source: str = "") -> str:
     parts = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     parts = tuple(part for part in parts if part is not types.NoneType)
     choices = [str(choice) for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
+    if choices and bool in parts:
+        choices = ["true", "false", *choices]
     shown = "null" if value is None else f"'{' '.join(str(value).split())}'"
     if choices:
         near = difflib.get_close_matches(str(value), choices, n=1)

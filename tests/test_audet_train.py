@@ -153,8 +153,10 @@ def test_another_cfg_or_other_faces_are_refused(faces, few, tmp_path):
     fit(cfg("--training.max_epochs", "1"), faces, tmp_path / "run")
     with pytest.raises(UsageError, match=r"\{General\} block 2 \[loss_options\] dependency: unset there, hsic here"):
         fit(cfg("--training.max_epochs", "1", "--loss.dependency", "hsic"), faces, tmp_path / "run")
+    every = ("--training.train_main_net_every_n_batches", "1")  # `few` are a single batch
+    fit(cfg("--training.max_epochs", "1", *every), faces, tmp_path / "every")
     with pytest.raises(DataError, match="trained on other data"):
-        fit(cfg("--training.max_epochs", "1"), few, tmp_path / "run")
+        fit(cfg("--training.max_epochs", "1", *every), few, tmp_path / "every")
 
 
 def test_where_a_run_goes_on_is_free(tmp_path):

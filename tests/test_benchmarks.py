@@ -24,7 +24,10 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
+LONG = ("evaluation", "memory")
+
+
+@pytest.mark.parametrize("part", [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in PARTS])
 def test_every_part_gives_numbers(part, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     if part in ("cams", "evaluation") and not all(map(importlib.util.find_spec, ("pytorch_grad_cam", "torchcam"))):

@@ -74,6 +74,7 @@ def test_the_recipe_in_the_documents_is_the_shipped_one(tmp_path):
     assert replace(written, guidance=replace(written.guidance, layers=[-1])) == shipped
 
 
+@pytest.mark.slow
 def test_every_published_row_sees_pictures_as_its_code_does():
     """The guided-AU code normalises by ImageNet's mean and deviation, for APViT too."""
     for dataset, entry in ROWS:
@@ -91,6 +92,7 @@ def test_the_promise_is_the_published_number():
         assert "not yet measured with Mien" in promise
 
 
+@pytest.mark.slow
 def test_every_net_is_built_and_costs_what_the_header_says(tool):
     """On torch's meta device: shapes and operations without the arithmetic."""
     for cost, gmacs in tool.GMACS.items():
