@@ -140,5 +140,5 @@ def test_guidance_that_contradicts_itself_is_one_clear_line(words, told):
 
 
 def test_a_word_beside_true_and_false_is_listed_with_them():
-    with pytest.raises(UsageError, match="cue.jaw: unknown value 'x'. Valid: true, false, published"):
+    with pytest.raises(UsageError, match=r"cue\.jaw: unknown value 'x'\. Valid: true, false, published"):
         load_recipe(None, ["--cue.jaw", "x"])
