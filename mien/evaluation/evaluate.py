@@ -25,17 +25,18 @@ from mien.errors import DataError, UsageError
 from mien.evaluation.baselines import BASELINES, MISMATCHED
 from mien.evaluation.collect import Collected, collect, guided_scores
 from mien.evaluation.faithful import faithfulness_of
+from mien.evaluation.landmarks_only import landmarks_only
 from mien.evaluation.plan import Plan
 from mien.evaluation.published import run_of_weights
 from mien.evaluation.reference import MOST, kept_class_cues, others_of
-from mien.evaluation.scores import face_facts, score_faces
+from mien.evaluation.scores import LANDMARKS_ONLY, face_facts, score_faces
 from mien.evaluation.seen import scored_in_training
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.files import write_atomic, write_npz
 from mien.metrics.faithfulness import FAITHFULNESS, STEPS
 from mien.models import Classifier
-from mien.schema import IntArray, scheme_classes
+from mien.schema import FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.cues import mean_of_cue
 from mien.training.session import split_rows
@@ -43,6 +44,8 @@ from mien.training.session import split_rows
 __all__ = ["MISMATCHED", "BASELINES", "evaluate"]
 
 Arrays = dict[str, np.ndarray]
+LEVELS = {"majority": "the most frequent class", LANDMARKS_ONLY: "68 landmarks alone (LDA)"}
+"""Level of recognition in results.json -> its words."""
 
 
 def evaluate(
@@ -209,12 +212,14 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
     """One row a face: what the store knows of it, what the model said, every score and the small maps."""
     per_face = {f"{name}/{kind}": v for name, kinds in collected.scores.items() for kind, v in kinds.items()}
     voted = voted_labels(plan.store, plan.recipe.data.scheme)[plan.rows]
+    shape = shape_answers(plan)
     return {
         **face_facts(plan.store, plan.rows),
         "label": plan.labels[plan.rows],
         **({"voted": voted} if (voted >= 0).any() else {}),
         "probabilities": collected.probabilities,
         **({} if collected.voted_probabilities is None else {"voted_probabilities": collected.voted_probabilities}),
+        **({} if shape is None else {LANDMARKS_ONLY: shape}),
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
         **{f"valid:{name}": values for name, values in collected.valid_own.items()},
@@ -222,6 +227,15 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
         **per_face,
         **{f"map:{name}": values for name, values in collected.face_maps.items()},
     }
+
+
+def shape_answers(plan: Plan) -> FloatArray | None:
+    """What landmarks alone say of the scored faces; None without training faces apart from them."""
+    fit = split_rows(plan.store, plan.recipe).train if splits_by_recipe(plan.store, plan.recipe) else plan.rows
+    if np.isin(fit, plan.rows).any():
+        return None
+    count = len(scheme_classes(plan.recipe.data.scheme))
+    return landmarks_only(plan.store, fit, plan.rows, plan.labels, count)
 
 
 def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, Any]) -> dict[str, Any]:
@@ -322,6 +336,11 @@ def print_results(results: dict[str, Any]) -> None:
         f"{results['run']} on {results['split']} ({results['faces']} faces, protocol {results['protocol']}): "
         f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
         f"ECE {scores['calibration_error']:.4f}"
+    )
+    levels = results["levels"]
+    print(
+        "without a look at the picture: "
+        + ", ".join(f"{LEVELS[name]} {found['accuracy']:.4f}" for name, found in levels.items())
     )
     if "end_to_end" in results:
         whole = results["end_to_end"]
