@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from mien.metrics.classification import accuracy, balanced_accuracy
 from mien.predict.finders import ahead
 from mien.predict.model import FaceModel
 from mien.progress import default_workers
+
+if TYPE_CHECKING:
+    import torch
 
 CALLED = {"neutral": "Neutral", "smiling": "Happiness"}
 """Column `expression` of the index -> what a model should call it."""
@@ -187,6 +190,50 @@ def speeds(ways: dict[str, dict[str, Tool]], files: list[Path], repeats: int) ->
     return {way: {name: median(way, name) for name in tools} for way, tools in ways.items()}
 
 
+def by_labels(run: str | None, precision: str) -> FaceModel | None:
+    """The model that answers by its labels' head, for the benchmark of the labels; None where the run has one head."""
+    import mien
+
+    try:
+        return mien.load(run, device="cpu", precision=precision, calibration="labels")
+    except DataError:
+        return None
+
+
+def net_costs(models: dict[str, FaceModel], peers: dict[str, Peer], repeats: int) -> dict[str, dict[str, float]]:
+    """Way -> name -> processor milliseconds a face of the net alone on one thread, median of `repeats` rounds in turns.
+
+    Mien's own is shown in one view; `mien predict` takes two.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    crop = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    found: dict[str, dict[str, float]] = {}
+    for batch in (1, BATCH):
+        calls: dict[str, Callable[[], object]] = {}
+        for name, model in models.items():
+            side = model.recipe.model.size
+            faces = torch.zeros(batch, 3, side, side).to(memory_format=torch.channels_last)
+            calls[name] = partial(passed, model, faces)
+        for name, peer in peers.items():
+            calls[name] = partial(peer.net, np.stack([peer.prepare(crop)] * batch))
+        costs = round_costs(calls, max(repeats, 20))
+        spent = {name: statistics.median(cost.cpu for cost in rounds) for name, rounds in costs.items()}
+        found[f"net alone, batch {batch}"] = {name: 1000 * seconds / batch for name, seconds in spent.items()}
+    torch.set_num_threads(threads)
+    return found
+
+
+def passed(model: FaceModel, faces: torch.Tensor) -> None:
+    """One pass of a net over a batch."""
+    import torch
+
+    with torch.inference_mode(), model.autocast():
+        model.net(faces)
+
+
 def table(names: Sequence[str], rows: list[tuple[str, dict[str, str]]]) -> str:
     """Markdown, a column for each tool."""
     lines = [f"| what | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
@@ -247,10 +294,15 @@ def compare(options: argparse.Namespace) -> None:
         f"run {models['Mien'].name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, load before {load}\n"
     )
     ways = tools_of(models, peers)
-    rows = split_rows_of(*split_scores(models, peers, options.store, options.whole or options.store))
+    answering = {
+        name: by_labels(run, kind) or model for (name, model), kind in zip(models.items(), kinds.values(), strict=True)
+    }
+    rows = split_rows_of(*split_scores(answering, peers, options.store, options.whole or options.store))
     for way, words in (("batch 32", "Mien's boxes"), ("own finder", "own finder")):
         rows += photo_rows(words, {name: judge(tool, photos) for name, tool in ways[way].items()}, photos)
     rows += speed_rows(speeds(ways, photos.files[: options.timed], options.repeats))
+    for way, costs in net_costs(models, peers, options.repeats).items():
+        rows.append((f"processor ms a face, {way}", {name: f"{cost:.2f}" for name, cost in costs.items()}))
     print(table([*models, *peers], rows))
 
 

@@ -37,6 +37,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.predict",
         "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",
     ),
+    "summarize": (
+        "mien.predict.summarize",
+        "rows of mien predict per person of a video: shares of time, onsets, action units, blinks, a timeline",
+    ),
     "serve": ("mien.web", "a page on this computer: photos and synthetic faces, bars and maps side by side"),
     "calibrate": (
         "mien.calibrate",

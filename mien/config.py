@@ -158,7 +158,7 @@ class ModelConfig:
     weights: Path | None = None
     """Backbone weights, .safetensors, a run's .ckpt or a plain state dict .pth (read without unpickling code)."""
     initial: Path | None = None
-    """Whole model to start from, for transfer: a run folder, a run's .ckpt or a published state dict .pt."""
+    """Whole model to start from, for transfer: a run folder, a run's .ckpt, a published state dict .pt, or demo (bundled)."""
     initial_head: Literal["keep", "new"] = "keep"
     """Head of model.initial: kept (same number of classes) or drawn anew."""
     preprocessing: Literal["imagenet", "vggface2", "vggface", "half", "grey"] = "imagenet"

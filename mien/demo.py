@@ -13,20 +13,23 @@ from mien.errors import UsageError
 from mien.progress import default_workers, ordered_map
 
 UNGUIDED, GUIDED = "unguided", "guided"
+START = Path("demo")
+"""The shipped unguided net, trained on synthetic faces of other identities (tools/demo_net.py): both sides start from it."""
 
 
 def demo_recipe(store: Path, *, size: int, epochs: int, seed: int, weight: float) -> Recipe:
-    """A narrow ResNet from scratch; guided and unguided differ in guidance.weight only."""
+    """Fine-tuning of the shipped unguided net; guided and unguided differ in guidance.weight only."""
     return Recipe(
         data=DataConfig(store=store),
         augment=AugmentConfig(rotation=6.0, translate=0.05, scale=0.06, jitter=0.15),
         model=ModelConfig(
-            backbone="resnet10t", size=size, stem_pool=False, output_stride=8, channels=[32, 64, 96, 128]
+            backbone="resnet10t", size=size, stem_pool=False, output_stride=8, channels=[16, 32, 64, 128],
+            backbone_options={"zero_init_last": False}, initial=START,
         ),
         guidance=GuidanceConfig(weight=weight),
-        optim=OptimConfig(name="adamw", epochs=epochs, batch=16, lr=2e-3, weight_decay=0.05),
+        optim=OptimConfig(name="adamw", epochs=epochs, batch=12, lr=7e-4, weight_decay=0.05),
         run=RunConfig(seed=seed, accelerator="cpu"),
-    )
+    )  # fmt: skip
 
 
 def train_one(job: tuple[Recipe, Path]) -> None:
@@ -44,13 +47,13 @@ def train_one(job: tuple[Recipe, Path]) -> None:
 def demo(
     *,
     out: Path = Path("mien-demo"),
-    faces: int = 1500,
-    size: int = 64,
-    epochs: int = 20,
+    faces: int = 1290,
+    size: int = 48,
+    epochs: int = 5,
     weight: float = 4.0,
     seed: int = 0,
 ) -> Path:
-    """Synthesise faces, train unguided and guided, compare on unseen identities, write a report.
+    """Synthesise faces, fine-tune one net unguided and guided, compare on unseen identities, write a report.
 
     Args:
         out: folder for the store, the two runs and report.html; a second call resumes.
@@ -71,7 +74,10 @@ def demo(
     store = out / "faces"
     synthesize(out=store, faces=faces, size=size, seed=seed, sheet=out / "faces.png")
     results: dict[str, dict[str, Any]] = {}
-    print(f"\ntraining {UNGUIDED} (lambda 0) and {GUIDED} (lambda {weight:g}) side by side", flush=True)
+    print(
+        f"\nfine-tuning one unguided net side by side: {UNGUIDED} (lambda 0) and {GUIDED} (lambda {weight:g})",
+        flush=True,
+    )
     jobs = [
         (demo_recipe(store, size=size, epochs=epochs, seed=seed, weight=strength), out / name)
         for name, strength in ((UNGUIDED, 0.0), (GUIDED, weight))
@@ -81,51 +87,55 @@ def demo(
         print()
         results[name] = evaluate(out / name)
     page = report(out / UNGUIDED, out / GUIDED, out=out / "report.html")
-    print_comparison(results)
+    print_comparison(results, out)
     print(f"\n{time.perf_counter() - began:.0f} s. Open {page} for maps, curves and the paired test.")
     return page
 
 
-def print_comparison(results: dict[str, dict[str, Any]]) -> None:
-    """One row a score, unguided beside guided, baselines below."""
-    last = [name for name in results[GUIDED]["alignment"] if name.startswith("layer-")][-1]
-    unguided, guided = results[UNGUIDED], results[GUIDED]
-    print(f"\nOn {guided['faces']} faces of unseen identities          unguided   guided")
-    chance = 1 / len(guided["classes"])
-    print(f"  {'accuracy of guessing':<44}{chance:>8.3f} {chance:>8.3f}")
-    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+def print_comparison(results: dict[str, dict[str, Any]], out: Path) -> None:
+    """Accuracy with the test of what guidance cost, then every map beside its class-mean baseline, its ceiling and its excess."""
+    from mien.report.numbers import compare
+    from mien.report.runs import Group, load_run
+
+    sides = [results[UNGUIDED], results[GUIDED]]
+    faces, people = sides[0]["faces"], sides[0].get("subjects")
+    print(f"\nOn {faces} faces of identities that no training saw{f' ({people} people)' if people else ''}; one seed")
+    print(f"  {'':<40}{UNGUIDED:>24}{GUIDED:>24}")
+    chance = 1 / len(sides[0]["classes"])
+    print(f"  {'accuracy of guessing':<40}" + f"{chance:>24.3f}" * 2)
+    for name in ("accuracy", "balanced_accuracy"):
+        print(f"  {name.replace('_', ' '):<40}" + "".join(f"{side['classification'][name]:>24.3f}" for side in sides))
+    groups = [Group(name, [load_run(out / name, name)]) for name in (UNGUIDED, GUIDED)]
+    paired = compare(groups[0], groups[1], 0).differences["accuracy"]
+    test, kept = paired.test, paired.kept
+    assert kept is not None
+    lost = "is ruled out" if kept.not_lower else "is not ruled out"
+    print(
+        f"  guided minus unguided, accuracy: {test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]; a loss of "
+        f"{kept.margin:.2f} or more {lost} (p {kept.p_lower:.3f})"
+    )
+    last = [name for name in sides[1]["alignment"] if name.startswith("layer-")][-1]
+    for title, name in (("ATT-COS, last layer", last), ("CAM-COS", "cam")):
+        print(f"  {title:<40}" + "".join(_with_interval(side["alignment"][name]["cosine"]) for side in sides))
+        blind = sides[1]["excess"][name]["over"]
+        for words, row in (("its class-mean baseline", blind), ("its ceiling", "ceiling")):
+            print(
+                f"    {words:<38}"
+                + "".join(f"{side['alignment'][row]['cosine']['class_mean']:>24.3f}" for side in sides)
+            )
         print(
-            f"  {name.replace('_', ' '):<44}{unguided['classification'][name]:>8.3f} {guided['classification'][name]:>8.3f}"
+            f"    {'excess over the class-mean baseline':<38}"
+            + "".join(_with_interval(side["excess"][name]["scores"]["cosine"], sign="+") for side in sides)
         )
-    rows = {
-        f"ATT-COS {last}": (last, "cosine"), "CAM-COS": ("cam", "cosine"), f"Pearson {last}": (last, "pearson"),
-        f"energy in the AU map, {last}": (last, "energy"),
-    }  # fmt: skip
-    for title, (name, kind) in rows.items():
-        print(f"  {title:<44}{_mean(unguided, name, kind):>8.3f} {_mean(guided, name, kind):>8.3f}")
-    over = guided["excess"][last]["over"]
-    shown = {
-        "a uniform map": "baseline:uniform", "the mean cue of all faces": "baseline:mean",
-        "the class-mean cue": over, "the face's own cue (ceiling)": "ceiling",
-    }  # fmt: skip
-    print("  what other maps score in cosine")
-    for title, name in shown.items():
-        print(f"    {title:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}")
-    print("  what ATT-COS is beyond the class-mean cue, which never saw the face")
-    for name, result in results.items():
-        score = result["excess"][last]["scores"]["cosine"]
-        between = " [{:+.3f}, {:+.3f}]".format(*score["interval"]) if score["interval"] else ""
-        print(f"    {name:<42}{score['class_mean']:>+8.3f}{between}")
-    print("  attention against a wrong cue, in cosine")
-    wrong = {"another face of the class": "mismatched:same_class", "another expression": "mismatched:other_class"}
-    for title, name in wrong.items():
-        print(f"    {title:<42}{_mean(unguided, name, 'cosine'):>8.3f} {_mean(guided, name, 'cosine'):>8.3f}")
-        perfect = f"{name}:perfect"
-        print(
-            f"    {'  a perfect map there':<42}{_mean(unguided, perfect, 'cosine'):>8.3f} {_mean(guided, perfect, 'cosine'):>8.3f}"
-        )
+    print(
+        "  The class-mean baseline never saw the face: it is the mean cue of the training faces of a class. What a map scores\n"
+        "  above it follows this face; a map below it says where such faces show the expression, not where this one does."
+    )
 
 
-def _mean(results: dict[str, Any], name: str, kind: str) -> float:
-    value = results["alignment"][name][kind]["class_mean"]
-    return float("nan") if value is None else float(value)
+def _with_interval(score: dict[str, Any], sign: str = "") -> str:
+    value, ends = score["class_mean"], score.get("interval")
+    if value is None:
+        return f"{'-':>24}"
+    between = f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if ends else ""
+    return f"{f'{value:{sign}.3f}{between}':>24}"

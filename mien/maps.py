@@ -43,6 +43,20 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
+def published_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The resize of the code of Belharbi et al. 2024: bilinear, aligned corners, antialiased, clamped to each map's own range.
+
+    With both switches torch takes pixel i of n from (i + 1/2) (N - 1) / (n - 1), so that maps stretch to the right and down:
+    by a seventh of the side from 224 to 7 cells. Up again with the same call undoes it: cues of codebook `paper` and attention
+    that is scored against them must both take this one.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=True, antialias=True)
+    return torch.minimum(torch.maximum(resized, low), high)
+
+
 def to_input(maps: Tensor, theta: Tensor | None) -> Tensor:
     """Maps of a net behind a spatial transformer, as they lie on the input picture, (B, C, h, w); as they are without one.
 
@@ -138,6 +152,11 @@ def rows(maps: Tensor, start: int = 1) -> Tensor:
     return maps.flatten(start).to(torch.promote_types(maps.dtype, torch.float32))
 
 
+def is_flat(maps: Tensor) -> Tensor:
+    """(B,) bool: the map is constant up to rounding (all zero among them), so that nothing correlates with it."""
+    return ~_centred(rows(maps)).any(1)
+
+
 def _peak_one(flat: Tensor) -> Tensor:
     peak = flat.detach().abs().amax(1, keepdim=True)
     return flat / torch.where(peak > 0, peak, torch.ones_like(peak))
@@ -160,11 +179,13 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 def energy_in_mask(maps: Tensor, cue: Tensor, threshold: float = 0.5) -> Tensor:
     """Share of a non-negative map's mass where cue >= threshold, (B,) in [0, 1]; 0 for an all-zero map.
 
-    Energy-based pointing game (Wang et al. 2020, Score-CAM). Negative values count as zero. Higher is better.
+    Energy-based pointing game (Wang et al. 2020, Score-CAM). Negative values count as zero. The share does not depend on how
+    much mass there is: a map of 1e-30 scores what the same map of 1 does. Higher is better.
     """
-    positive = maps.float().clamp_min(0).flatten(1)
+    positive = _peak_one(rows(maps).clamp_min(0))
     inside = (cue.flatten(1) >= threshold).to(positive.dtype)
-    return (positive * inside).sum(1) / positive.sum(1).clamp_min(EPS)
+    total = positive.sum(1)
+    return (positive * inside).sum(1) / torch.where(total > 0, total, 1)
 
 
 def otsu_threshold(maps: Tensor) -> Tensor:

@@ -147,6 +147,8 @@ class Batch(NamedTuple):
     or landmarks (B, 68, 2) for `transformer.kind: landmarks`."""
     labels: Tensor | None = None
     """(B,) class index or (B, K) soft labels for the second head, where `expressions` are votes; None without one."""
+    canvas: int | None = None
+    """Side in pixels of the stored pictures, on which cues are drawn; None for that of `images`."""
 
 
 class Cue(NamedTuple):

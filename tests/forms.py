@@ -530,7 +530,50 @@ def disfa_numbers(at, first=0, missing=0):
     return command("disfa", at), {"faces": {"train": {"none": 17}}, "units": truth, "skipped": 1}
 
 
+def mxnet_list(at):
+    """Number, label as a float, path; numbers never repeat."""
+    text(at / "train.lst", "".join(f"{k}\t{FER[label(k)]:.6f}\t{p}\n" for k, p in enumerate(pictures(at))))
+    return command("table", at, "--labels", "fer2013"), {"faces": faces()}
+
+
+def names_without_folders(at):
+    names = pictures(at, "deep/down/{:03d}_aligned.png")
+    rows = [[p.split("/")[-1].removesuffix(".png"), WORDS[label(k)]] for k, p in enumerate(names)]
+    table(at / "l.csv", ["image", "label"], rows)
+    return command("table", at), {"faces": faces(), "told": ["by their names"]}
+
+
+def affectnet_folders(at):
+    codes = dict(
+        zip(["Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"], range(7), strict=True)
+    )
+    for split, numbers in (("train", range(12)), ("val", range(12, 18))):
+        for k in numbers:
+            picture(at / f"{split}/{codes[label(k)]}/{k}.png", k)
+    picture(at / "train/8/x.png", 99)
+    return command("affectnet", at), {"faces": faces() | faces(6, "test", 12), "skipped": 1}
+
+
+def graph_lists(at):
+    for split, subject in (("train", "SN003"), ("test", "SN001")):
+        names = pictures(at / "img", f"{subject}/{{}}.png", 6)
+        text(at / f"list/DISFA_{split}_img_path_fold1.txt", "\n".join(names) + "\n")
+        text(at / f"list/DISFA_{split}_label_fold1.txt", "".join(f"{k % 2} 0 9 0 1 0 0 0\n" for k in range(6)))
+    units = ["AU1", "AU2", "AU6", "AU9", "AU12", "AU25", "AU26"]
+    truth = {"names": units, "known": 84, "active": 18}
+    return command("disfa", at), {"faces": {"train": {"none": 6}, "test": {"none": 6}}, "subjects": 2, "units": truth}
+
+
+def disfa_unknown_codes(at):
+    words, truth = disfa_numbers(at)
+    path = at / "ActionUnit_Labels/SN003/SN003_au12.txt"
+    path.write_text(path.read_text().replace("6,5", "6,9"))
+    truth["units"] |= {"known": 16, "active": 11}
+    return words, truth
+
+
 FORMS = [
+    mxnet_list, names_without_folders, affectnet_folders, graph_lists, disfa_unknown_codes,
     occurrence, probability, percent, letters, intensities_between, decimal_commas, codes, both_kinds, utf16, latin1, usage_words,
     public_test_only, list_with_blanks, list_with_tabs_and_words, one_list_a_split, elsewhere, other_suffix, boxes_with_sizes,
     soft_labels, annotators, json_lines, parquet_shards, numbers_as_folders, german, class_then_split, junk, left_behind,

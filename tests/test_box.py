@@ -20,7 +20,7 @@ def test_files_are_those_of_the_list_and_small():
     found = {path.relative_to(WEIGHTS).as_posix(): path for path in WEIGHTS.rglob("*") if path.is_file()}
     assert found.keys() == {*listed, "SHA256SUMS"}
     assert all(hashlib.sha256(found[name].read_bytes()).hexdigest() == sha for name, sha in listed.items())
-    assert sum(path.stat().st_size for path in found.values()) <= 8_000_000
+    assert sum(path.stat().st_size for path in found.values()) <= 4_000_000
     texts = [path.read_text() for path in found.values() if path.suffix != ".ckpt"]
     assert not any(re.search(r"(^|[\s\"'])/\w+/", text) for text in texts)
 

@@ -11,6 +11,7 @@ import torch
 
 from mien.data.store import finished_ids, open_store, write_store
 from mien.errors import DataError
+from mien.models.packed import pack
 from mien.training import checkpoint
 from mien.training.loop import fit
 
@@ -105,7 +106,7 @@ def test_packed_weights_are_small_and_near(tmp_path: Path) -> None:
     tensors = {"kernel": torch.randn(6, 5, 3, 3, generator=generator), "bias": torch.randn(6, generator=generator),
                "count": torch.tensor(7), "empty": torch.zeros(2, 4)}  # fmt: skip
     tensors["kernel"][2] *= 1000  # each channel has its own scale
-    checkpoint.save_tensors(tmp_path / "packed", checkpoint.pack(tensors), {})
+    checkpoint.save_tensors(tmp_path / "packed", pack(tensors), {})
     found, _ = checkpoint.load_tensors(tmp_path / "packed")
     assert found.keys() == tensors.keys()
     for channel, kernel in zip(found["kernel"], tensors["kernel"], strict=True):
@@ -115,5 +116,5 @@ def test_packed_weights_are_small_and_near(tmp_path: Path) -> None:
     assert not found["empty"].any()
     kernel = {"kernel": torch.randn(64, 64, 3, 3, generator=generator)}
     checkpoint.save_tensors(tmp_path / "a", kernel, {})
-    checkpoint.save_tensors(tmp_path / "b", checkpoint.pack(kernel), {})
+    checkpoint.save_tensors(tmp_path / "b", pack(kernel), {})
     assert (tmp_path / "b").stat().st_size < 0.27 * (tmp_path / "a").stat().st_size

@@ -307,6 +307,34 @@ def test_the_paper_codebook_equals_the_published_drawing(canvas):
             assert (ours * twin).sum() / np.linalg.norm(ours) / np.linalg.norm(twin) > 0.998
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [48, 112, 224, 448])
+def test_agreement_with_the_published_drawing(side):
+    """The numbers of docs/cues.md: upright, rolled by up to 30 degrees, and turned (half as wide) faces; -s prints them."""
+    for title, roll, narrow in (("upright", 0.05, 0.0), ("rolled", 0.52, 0.0), ("turned", 0.05, 0.5)):
+        rng = np.random.default_rng(1)
+        points = []
+        for _ in range(40):
+            place = face(roll=rng.uniform(-roll, roll), zoom=rng.uniform(0.7, 1.2)) + rng.normal(0, 2, (68, 2))
+            place[:, 0] = (place[:, 0] - 112) * (1 - rng.uniform(0, narrow)) + 112
+            points.append((place + 0.5) * side / 224 - 0.5)
+        marks = np.stack(points).astype(np.float32)
+        cosines, differences = [], []
+        for name in (*PAPER_UNITS, "generic"):
+            config = CueConfig("au_generic" if name == "generic" else "au", codebook="paper")
+            labels = torch.full((len(marks),), BASIC.get(name, 0))
+            cue = render_cue(config, torch.from_numpy(marks), labels, image_size=(side, side), size=(side, side))
+            for ours, place in zip(cue.maps[:, 0].numpy(), marks, strict=True):
+                twin = paper_twin(place, name, (side, side))
+                cosines.append((ours * twin).sum() / np.linalg.norm(ours) / np.linalg.norm(twin))
+                differences.append(np.abs(ours - twin).mean())
+        low, middle, mean = np.min(cosines), np.median(cosines), np.mean(differences)
+        print(f"| {side} px, {title} | {mean:.4f} | {middle:.4f} | {low:.4f} |")
+        assert middle > 0.9998
+        assert low > 0.995
+        assert mean < 0.004
+
+
 def test_paper_quirks():
     paper = CueConfig(codebook="paper")
     disgust, corrected = (draw(c, FACES[:1], BASIC["Disgust"], 224).maps[0, 0] for c in (paper, CueConfig()))
@@ -397,15 +425,20 @@ def test_controls():
     labels = torch.tensor([1, 0, 4, 6])
     generator = torch.Generator().manual_seed(3)
     plain = draw(CueConfig(), FACES, labels, 14)
-    given = {"mean": torch.rand(1, 1, 14, 14)}
+    given = {"mean": torch.rand(1, 1, 14, 14), "class_mean": torch.rand(7, 1, 14, 14)}
     for control in CONTROLS:
         cue = draw(CueConfig(control=control), FACES, labels, 14, generator=generator, mean=given.get(control))
+        if control == "same_class":  # every face is the only one of its class here
+            assert not cue.valid.any()
+            continue
         assert torch.equal(cue.valid, plain.valid), control
         assert cue.maps[1].max() == 0
         assert 0 <= cue.maps.min() <= cue.maps.max() <= 1
     assert draw(CueConfig(control="uniform"), FACES, labels, 14).maps[0].min() == 1
     assert torch.allclose(draw(CueConfig(control="inverted"), FACES, labels, 14).maps[2], 1 - plain.maps[2])
-    assert torch.equal(draw(CueConfig(control="mean"), FACES, labels, 14, **given).maps[0], given["mean"][0])
+    for control, row in (("mean", 0), ("class_mean", 1)):
+        found = draw(CueConfig(control=control), FACES, labels, 14, mean=given[control]).maps[0]
+        assert torch.equal(found, given[control][row])
     blob = draw(CueConfig(control="centre"), FACES, labels, 15).maps[0, 0]
     assert blob[7, 7] == 1
     assert torch.allclose(blob, blob.flip(0), atol=1e-5)
@@ -419,6 +452,13 @@ def test_shuffled_never_keeps_its_own_and_leaves_invalid_out():
         given = cue.maps.flatten()[valid].tolist()
         assert sorted(given) == [0, 1, 3, 4, 6, 7, 8]
         assert not (cue.maps.flatten() == maps.flatten())[valid].any()
+        among = torch.tensor([0, 1, 0, 0, 1, 1, 0, 1, 2])
+        cue = controls.shuffled(Cue(maps, valid), torch.Generator().manual_seed(seed), among)
+        assert cue.valid.tolist() == [*valid.tolist()[:8], False], "the ninth is alone in its class"
+        donors = cue.maps.flatten().long()
+        assert (among[donors] == among)[cue.valid].all()
+        assert not (donors == torch.arange(9))[cue.valid].any()
+        assert sorted(donors[cue.valid].tolist()) == torch.arange(9)[cue.valid].tolist()
     alone = controls.shuffled(Cue(maps[:1], valid[:1]))
     assert not alone.valid.any()
     draws = [draw(CueConfig(control="shuffled"), FACES, 1, generator=torch.Generator().manual_seed(5)) for _ in "12"]

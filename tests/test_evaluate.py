@@ -21,7 +21,7 @@ from mien.errors import DataError, UsageError
 from mien.evaluation.evaluate import BASELINES, MISMATCHED, choose_methods, evaluate
 from mien.explain import DEFAULT_METHODS, Sampling, evidence, explain
 from mien.metrics.alignment import SCORES, cam_scores
-from mien.metrics.faithfulness import FAITHFULNESS
+from mien.metrics.faithfulness import FAITHFULNESS, TWINS
 from mien.models import HEADS, create_model
 from mien.schema import EXPRESSIONS, HeadOutput, Layers
 from mien.training import checkpoint
@@ -364,6 +364,10 @@ def test_faithfulness(run, results, tmp_path, capsys):
             assert (-1 if kind.startswith("random") else 0) <= score["class_mean"] <= 1 + 1e-6
     saved = np.load(copy / "maps" / "faces.npz")
     assert np.isfinite(saved["cam/deletion"]).sum() == 10
+    spread = found["scores"]["cam"]["randomised_all"]
+    assert found["twins"] == len(spread["each"]) == TWINS
+    assert spread["deviation"] == pytest.approx(np.std([one for one in spread["each"] if one is not None], ddof=1))
+    assert spread["undefined"] == 10 - np.isfinite(saved["cam/randomised_all"]).sum()
     assert found["scores"]["layer-5"]["randomised_head"]["class_mean"] == pytest.approx(1, abs=1e-4)  # of no class
     assert found["scores"]["cam"]["randomised_head"]["class_mean"] < 0.99
     again = evaluate(copy, **options, batch=3)["faithfulness"]["scores"]

@@ -13,6 +13,7 @@ from mien.metrics.faithfulness import (
     blurred,
     deletion_insertion,
     importance_rank,
+    map_similarity,
     mean_colour,
     randomised,
 )
@@ -123,6 +124,19 @@ class Net(nn.Module):
         super().__init__()
         self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.LayerNorm([8, 6, 6]))
         self.head = nn.Linear(8, 4)
+
+
+def test_similarity_to_a_flat_map_is_undefined():
+    """A random net without evidence has proved nothing: an empty or constant map on either side is no passed test."""
+    own, twin = torch.rand(4, 1, 6, 6), torch.rand(4, 1, 6, 6)
+    own[1], twin[2], twin[3] = 0, 0, 0.3 + 1e-9 * torch.rand(1, 6, 6)
+    found = map_similarity(own, twin)
+    assert found.isnan().tolist() == [False, True, True, True]
+    a, b = own[0].flatten().double().numpy(), twin[0].flatten().double().numpy()
+    top = sum((x - a.mean()) * (y - b.mean()) for x, y in zip(a, b, strict=True))
+    below = sum((x - a.mean()) ** 2 for x in a) * sum((y - b.mean()) ** 2 for y in b)
+    assert found[0].item() == pytest.approx(top / below**0.5, abs=1e-5)
+    assert map_similarity(own[:1] * 1e-20, twin[:1])[0].item() == pytest.approx(found[0].item(), abs=1e-5)
 
 
 def test_randomised():

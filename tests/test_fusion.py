@@ -55,8 +55,9 @@ def test_prediction_adds_it_where_blendshapes_are_known(run, tmp_path):
     write_fusion(copy, fusion, CLASSES)
 
     def find(image):
-        first, *rest = parts.find(image)
-        return [first._replace(blendshapes=shapes), *rest]
+        first, *rest = (face._replace(blendshapes=shapes) for face in parts.find(image))
+        wide = np.float32([first.box[0], first.box[1], first.box[0] + 121, first.box[3]])
+        return [first._replace(box=wide), *rest]  # the second is small
 
     picture = parts.picture((20, 20), (90, 30))
     before, after = (load(place, faces=find, device="cpu").predict(picture).faces for place in (run, copy))

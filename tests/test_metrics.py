@@ -65,6 +65,25 @@ def test_calibration_twin():
     assert cl.calibration_error(np.eye(4)[labels], labels) == pytest.approx(0)
 
 
+def test_calibration_takes_probabilities_as_they_are():
+    """A softmax that rounds to a hair above 1 is no logit: one such value changes next to nothing."""
+    shares, labels = run(300)
+    before = cl.calibration_error(shares, labels)
+    top = int(shares.max(1).argmax())
+    beyond = shares.copy()
+    beyond[top] = np.eye(4)[shares[top].argmax()] * 1.0000001
+    exact = shares.copy()
+    exact[top] = np.eye(4)[shares[top].argmax()]
+    assert cl.calibration_error(beyond, labels) == pytest.approx(cl.calibration_error(exact, labels), abs=1e-6)
+    assert cl.calibration_error(beyond, labels) == pytest.approx(before, abs=0.01)
+    assert cl.classification_scores(beyond, labels, list("abcd"))["calibration_error"] == pytest.approx(
+        before, abs=0.01
+    )
+    for wrong in (np.log(shares), shares * 2, np.full_like(shares, np.nan)):
+        with pytest.raises(DataError, match="no probabilities"):
+            cl.calibration_error(wrong, labels)
+
+
 def test_absent_and_unlabelled_classes():
     shares, labels = run()
     labels[labels == 3] = -1
@@ -204,6 +223,17 @@ def test_scores_stay_in_their_range():
     cue = blobs(64, size=32)
     for other in (cue, 1 - cue):
         assert all((score.abs() <= 1).all() for score in al.alignment_scores(other, cue).values())
+
+
+def test_energy_does_not_depend_on_the_mass():
+    maps, cue = blobs(), blobs(seed=1)
+    whole = m.energy_in_mask(maps, cue)
+    for scale in (1e-4, 1e-9, 1e-20, 1e-30, 1e6, 1e30):
+        torch.testing.assert_close(m.energy_in_mask(maps * scale, cue), whole, atol=1e-5, rtol=0)
+    for b in range(4):
+        inside = sum(v for v, c in zip(maps[b].flatten().tolist(), cue[b].flatten().tolist(), strict=True) if c >= 0.5)
+        assert whole[b].item() == pytest.approx(inside / maps[b].sum().item(), abs=1e-5)
+    assert (m.energy_in_mask(torch.zeros_like(maps), cue) == 0).all()
 
 
 def test_pointing_ties():

@@ -53,6 +53,33 @@ def test_a_row_is_what_the_grid_trains():
         assert settings == as_dict(recipe_of(entry, shared, "paper", 0)), (dataset, entry.row)
 
 
+def test_privileged_attribution_has_the_weight_of_the_report():
+    """The report sums over cells, similarity `paper` is their mean: weight = cells of the guided layer."""
+    for dataset in ("rafdb", "affectnet"):
+        for net in ("vgg16_fc", "vgg16_gap", "resnet50_fc", "resnet50_gap"):
+            recipe = load_recipe(RECIPES / dataset / f"pal_{net}-guided.yaml")
+            with torch.device("meta"):
+                model = create_model(replace(recipe.model, pretrained=False), 7)
+            (layer,) = resolve_layers(recipe.guidance.layers, len(model.backbone.channels))
+            assert recipe.guidance.weight == model.backbone.sides[layer] ** 2, (dataset, net)
+
+
+def test_the_recipe_in_the_documents_is_the_shipped_one(tmp_path):
+    text = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
+    (tmp_path / "docs.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
+    paper = ["--data.protocol", "paper", "--cue.codebook", "paper"]
+    shipped = load_recipe(RECIPES / "affectnet" / "cam-guided.yaml", paper)
+    written = load_recipe(tmp_path / "docs.yaml")
+    assert written.guidance.layers == [5]  # of five: the last
+    assert replace(written, guidance=replace(written.guidance, layers=[-1])) == shipped
+
+
+def test_every_published_row_sees_pictures_as_its_code_does():
+    """The guided-AU code normalises by ImageNet's mean and deviation, for APViT too."""
+    for dataset, entry in ROWS:
+        assert load_recipe(file_of(dataset, entry)).model.preprocessing == "imagenet"
+
+
 def test_the_promise_is_the_published_number():
     for dataset, entry in ROWS:
         promise = file_of(dataset, entry).read_text(encoding="utf-8").splitlines()[0]

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from PIL import Image
 
 from mien.cli import main
 from mien.errors import DataError
+from mien.faces.units import strength_names
 from mien.predict import predict
 from mien.predict.calibration import FILE
-from mien.predict.overlay import Album, annotated, label, writable
-from mien.predict.results import PicturePrediction
+from mien.predict.films import writable
+from mien.predict.overlay import Album, annotated, label, legend
+from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.rows import Layout, columns
 from mien.predict.sources import Picture, files_of, frames, is_video
 from mien.predict.writers import open_writer
@@ -73,7 +76,7 @@ def test_rows_of_a_folder(run, folder, tmp_path, capsys):
         ("b.png", "1", "1", ""),
     ]
     classes = tiny.NAMES
-    assert list(rows[0]) == list(columns(Layout(classes, (), True)))
+    assert list(rows[0]) == list(columns(Layout(classes, strength_names(), True)))
     assert {row["schema_version"] for row in rows} == {"1"}
     for row in (rows[0], rows[1], rows[4]):
         assert sum(float(row[f"p_{name}"]) for name in classes) == pytest.approx(1, abs=1e-4)
@@ -293,7 +296,8 @@ def test_annotated_video(run, video, tmp_path):
     assert count == 12
 
 
-def test_the_video_of_a_camera_lasts_as_long_as_it_took(tmp_path):
+def test_the_video_of_a_camera_lasts_as_long_as_it_took(tmp_path, monkeypatch):
+    monkeypatch.setattr("mien.predict.films.has_av", lambda: False)
     with Album(tmp_path) as album:
         for number, time in enumerate((0.0, 0.12, 0.5, 0.52)):
             shown = Picture("camera 0", parts.frame(), frame=number, time=time, size=(160, 96), rate=10.0)
@@ -316,7 +320,8 @@ def test_a_video_that_cannot_be_written_is_left_out(run, video, tmp_path, monkey
     other = video.with_name("run.avi")
     shutil.copy(video, other)
     rates = iter([10.0, 0.0, 10.0])
-    monkeypatch.setattr("mien.predict.overlay.writable", lambda _: next(rates))
+    monkeypatch.setattr("mien.predict.films.has_av", lambda: False)
+    monkeypatch.setattr("mien.predict.films.writable", lambda _: next(rates))
     out = tmp_path / "over"
     predict(video, other, other, run=run, overlay=out, out=tmp_path / "r.csv", explain="none")
     assert sorted(path.name.split("-")[0] for path in out.iterdir()) == ["run", "walk"]
@@ -555,3 +560,20 @@ def test_every_column_and_option_is_documented():
         assert listed in page or f"`{name}`" in page, name
     for name in inspect.signature(predict).parameters:
         assert name == "photos" or f"`--{name.replace('_', '-')}`" in page, name
+
+
+def test_faces_are_numbered_where_a_picture_has_several_and_share_one_bar():
+    told = Explanation("cam", "Fear", "Anger", np.eye(3, dtype=np.float32), np.ones((3, 3), np.float32), None, None)
+    one = FacePrediction(1, (10, 10, 80, 80), None, 1.0, {"Fear": 1.0}, "Fear", 1.0, False, "aligned",
+                         np.zeros((32, 32, 3), np.uint8), np.eye(2, 3), explanation=told)  # fmt: skip
+    assert label(one) == "Fear 100%"
+    assert label(one, 2) == "1: Fear 100%"
+    assert label(replace(one, track=4), 2) == "#4 Fear 100%"
+    two = PicturePrediction("p", 640, 480, (one, replace(one, face=2, box=(200, 10, 280, 80))))
+    assert legend(two) == "expression recognition; map: cam, each face in its own range"
+    image = np.full((480, 640, 3), 110, np.uint8)
+    drawn = annotated(image, two)
+    corner = drawn[-40:, -110:]
+    assert len(np.unique(corner.reshape(-1, 3), axis=0)) > 30  # the bar
+    plain = replace(two, faces=tuple(replace(face, explanation=None) for face in two.faces))
+    assert (annotated(image, plain)[-40:, -110:] == 110).all()

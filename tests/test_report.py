@@ -456,6 +456,18 @@ def test_figures_of_runs(runs: Path) -> None:
     assert narrow < wide  # picture and cue are left out
 
 
+def test_a_panel_of_every_face(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures(runs / "plain-s0", out=runs / "all", faces="all")
+    panels = sorted((runs / "all" / "faces").iterdir())
+    assert len(panels) == len(load_runs([runs / "plain-s0"])[0].faces["id"])
+    before = panels[0].read_bytes()
+    panels[1].unlink()
+    figures(runs / "plain-s0", out=runs / "all", faces="all")
+    assert f"{len(panels)} panels, 1 drawn now" in capsys.readouterr().out
+    assert panels[0].read_bytes() == before
+    assert panels[1].is_file()
+
+
 def test_typical_faces_like_its_slow_twin(made: Path) -> None:
     loaded = load_runs([made / "plain-s0", made / "led-s0"])
     first, second = loaded

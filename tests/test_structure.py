@@ -215,9 +215,9 @@ FORBIDDEN = {
 }
 
 
-def test_pictures_are_opened_in_one_place():
-    """There the formats that count are named: an EPS file is a program that Pillow runs."""
-    places = {r"\bImage\.open\(": "faces/pictures.py"}
+def test_pictures_and_videos_are_opened_in_one_place():
+    """There the formats that count are named: an EPS file is a program that Pillow runs, a playlist makes FFmpeg fetch."""
+    places = {r"\bImage\.open\(": "faces/pictures.py", r"\bVideoCapture\(": "faces/video.py"}
     wrong = [
         f"{path.relative_to(PACKAGE)}: {pattern}"
         for pattern, place in places.items()

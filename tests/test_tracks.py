@@ -7,30 +7,67 @@ import numpy as np
 import predict_parts as parts
 import pytest
 
-from mien.faces.provider import overlap
 from mien.predict.results import FacePrediction, PicturePrediction
-from mien.predict.tracks import KEPT, Tracker, match, smoothed, weight_of_now
+from mien.predict.tracks import KEPT, Tracker, appearance, looks_apart, paired, smoothed, weight_of_now
 
 
-def test_match_is_the_best_of_all_assignments():
+def test_pairs_are_the_best_of_all_assignments():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        corners = rng.uniform(0, 40, (7, 2))
-        boxes = np.concatenate([corners, corners + rng.uniform(10, 40, (7, 2))], 1).astype(np.float32)
-        before, now = boxes[:3], boxes[3:]
-        shared = np.stack([overlap(box, now) for box in before])
-        shared[shared < 0.3] = 0
-        best = max(sum(shared[i, k] for i, k in enumerate(order)) for order in itertools.permutations(range(4), 3))
-        pairs = match(before, now)
-        assert sum(shared[i, k] for i, k in pairs) == pytest.approx(best, abs=1e-6)
-        assert len({i for i, _ in pairs}) == len({k for _, k in pairs}) == len(pairs)
-        assert all(shared[i, k] >= 0.3 for i, k in pairs)
+        costs = rng.uniform(-1, 1, (3, 4))
+        costs[rng.random((3, 4)) < 0.3] = np.inf
+        found = paired(costs)
+        ways = [
+            [(i, k) for i, k in enumerate(order) if np.isfinite(costs[i, k])]
+            for order in itertools.permutations(range(4), 3)
+        ]
+        most = max(len(way) for way in ways)
+        best = min(sum(costs[i, k] for i, k in way) for way in ways if len(way) == most)
+        assert len(found) == most
+        assert sum(costs[i, k] for i, k in found) == pytest.approx(best)
 
 
-def test_match_of_nothing():
-    none, one = np.zeros((0, 4), np.float32), np.float32([[0, 0, 10, 10]])
-    assert match(none, one) == match(one, none) == match(none, none) == []
-    assert match(one, one + 100) == []
+def test_pairs_of_nothing():
+    assert paired(np.zeros((0, 3))) == paired(np.zeros((3, 0))) == paired(np.full((2, 2), np.inf)) == []
+
+
+def test_appearance_by_a_loop_and_in_another_light():
+    display = np.random.default_rng(0).integers(0, 120, (18, 18, 3), dtype=np.uint8)
+    slow = [display[4 * r : 4 * r + 4, 4 * c : 4 * c + 4].reshape(-1, 3).mean(0) for r in range(4) for c in range(4)]
+    np.testing.assert_allclose(appearance(display), np.concatenate(slow) / np.mean(slow), rtol=1e-5)
+    assert looks_apart(appearance(display), appearance(display * 2)) < 1e-5
+    assert looks_apart(appearance(display), appearance(display[::-1, ::-1].copy())) > 0.05
+    assert np.isfinite(appearance(np.zeros((8, 8, 3), np.uint8))).all()
+
+
+def coloured(picture: PicturePrediction, *colours: tuple[int, int, int]) -> PicturePrediction:
+    """The faces of a frame in a colour each."""
+    shown = [np.full((8, 8, 3), colour, np.uint8) for colour in colours]
+    faces = tuple(replace(face, display=display) for face, display in zip(picture.faces, shown, strict=True))
+    return replace(picture, faces=faces)
+
+
+RED, GREEN = (200, 60, 60), (60, 200, 60)
+
+
+def test_a_face_comes_back_from_a_turn_of_the_head_beside_where_it_was():
+    tracker = Tracker()
+    tracker.follow(coloured(frame(0.0, (10, 10, 0.9)), RED))
+    tracker.follow(frame(0.1))
+    assert tracker.follow(coloured(frame(1.5, (70, 30, 0.9)), RED)).faces[0].track == 1
+    assert tracker.follow(coloured(frame(3.0, (20, 20, 0.9)), GREEN)).faces[0].track == 2  # another one
+
+
+def test_two_that_cross_keep_their_numbers():
+    tracker = Tracker()
+    for k in range(12):
+        red, green = (10 + 7 * k, 10, 0.9), (90 - 7 * k, 12, 0.9)
+        if abs(red[0] - green[0]) < 20:
+            shown = coloured(frame(k / 10, red), RED)  # the other one is behind
+            wanted = [1]
+        else:
+            shown, wanted = coloured(frame(k / 10, red, green), RED, GREEN), [1, 2]
+        assert [face.track for face in tracker.follow(shown).faces] == wanted
 
 
 def test_weight_does_not_depend_on_the_frame_rate():
@@ -90,7 +127,7 @@ def test_tracks_wait_for_the_next_frame_however_far_it_is(step):
     found = [tracker.follow(frame(k * step, (10, 10, share))).faces[0] for k, share in enumerate((0.9, 0.1, 0.1))]
     assert [face.track for face in found] == [1, 1, 1]
     assert found[1].probabilities["a"] == pytest.approx(0.1 + 0.8 * np.exp(-1))
-    assert tracks(tracker, frame(3 * step), frame(4 * step + 1, (10, 10, 0.1))) == [[], [2]]
+    assert tracks(tracker, frame(3 * step), frame(4 * step + KEPT, (10, 10, 0.1))) == [[], [2]]
 
 
 def test_a_face_without_a_box_is_the_whole_frame():

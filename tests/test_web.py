@@ -201,7 +201,7 @@ def test_a_frame_gives_boxes_in_shares_and_rows_without_maps(served):
     status, found = asked(served, "/frame", encoded(picture((10, 10), (80, 20))), name="v.mp4", time="1.5", frame="3")
     assert status == 200
     assert [sorted(face) for face in found["faces"]] == [
-        ["abstained", "box", "confidence", "expression", "probabilities"]
+        ["box", "confidence", "doubt", "expression", "probabilities"]
     ] * 2
     direct = served.model.predict(picture((10, 10), (80, 20)))[0]
     np.testing.assert_allclose(found["faces"][0]["box"], np.array(direct.faces[0].box) / [160, 96, 160, 96])
@@ -426,6 +426,7 @@ def test_slow_clients_are_dropped_whatever_they_drip(running, monkeypatch):
 
 
 def test_stalled_uploads_hold_little_and_whole_ones_go_on(running):
+    running.rate = guard.Rate(100_000)
     head = post(MAX).replace("HOST", f"Host: 127.0.0.1:{running.place.port}").encode()
     links = [socket.create_connection(("127.0.0.1", running.place.port)) for _ in range(30)]
     for link in links:

@@ -16,6 +16,7 @@ from mien.data.store import open_store
 from mien.data.transforms import normalise
 from mien.errors import DataError, UsageError
 from mien.models import create_model
+from mien.models.weights import load_initial
 from mien.schema import PREPROCESSING
 from mien.training.loop import fit
 
@@ -158,3 +159,20 @@ def test_every_way_to_a_model_uses_the_preprocessing_of_the_run(tmp_path: Path) 
         text = path.read_text()
         for call in re.findall(r"\b(?:Loader|normalise)\((?:[^()]|\([^()]*\))*\)", text):
             assert "preprocessing" in call or "images: Tensor" in call, f"{path.name}: {call}"
+
+
+def test_a_packed_net_is_unpacked_before_it_is_a_start(tmp_path):
+    """The bundled nets hold a byte a weight and a scale a channel; read as they are, logits were hundreds of times too large."""
+    import tiny
+
+    from mien.models import create_model
+    from mien.models.packed import pack
+    from mien.training import checkpoint
+
+    recipe = tiny.recipe(tmp_path)
+    one, other = create_model(recipe.model, 7), create_model(recipe.model, 7)
+    state = {f"model/{name}": value for name, value in one.state_dict().items()}
+    checkpoint.save_tensors(tmp_path / "packed.ckpt", pack(state), {})
+    load_initial(other, tmp_path / "packed.ckpt", "keep")
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name].float(), value.float(), rtol=0.01, atol=0.01, msg=name)

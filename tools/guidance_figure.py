@@ -1,7 +1,7 @@
 """Draw where trained runs look, on one test face of each expression: face, cues, then one row for each run named.
 
-    python tools/guidance_figure.py docs/guidance.png --cues au \
-        unguided=mien-demo/unguided:activation guided=mien-demo/guided:activation
+    python tools/guidance_figure.py docs/guidance.png \
+        unguided=mien-demo/unguided:activation guided=mien-demo/guided:activation --cues au
     python tools/guidance_figure.py docs/attribution.png --side 100 \
         'activation, unguided=runs/unguided:activation' 'activation, guided=runs/activation:activation' \
         'grad_input, unguided=runs/unguided:grad_input' 'grad_input, guided=runs/grad-input:grad_input'

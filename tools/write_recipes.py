@@ -63,9 +63,12 @@ NET_TITLES = {
     "pal_resnet50_gap": "ResNet-50, last layer averaged, linear head",
 }
 PAL: dict[str, Any] = {
-    "guidance.weight": 1.0, "guidance.attribution": "grad_input", "guidance.target": "sum", "guidance.similarity": "paper",
+    "guidance.attribution": "grad_input", "guidance.target": "sum", "guidance.similarity": "paper",
 }  # fmt: skip
 """Eqs. 2 to 4 of the report, with what they need to train at all: the sum of logits, not of probabilities; mean, not sum."""
+CELLS = {"vgg16": 14 * 14, "resnet50": 7 * 7}
+"""Cells of the guided layer at 224 px. The report adds PAL without a factor and sums over the cells; similarity `paper` is their
+mean, so the report's weight is their number."""
 
 MODERN: dict[str, Any] = {
     "augment.erase": 0.25, "model.backbone": "convnext_tiny.fb_in22k_ft_in1k", "model.size": 224, "model.output_stride": 16,
@@ -109,7 +112,8 @@ def files() -> dict[str, str]:
             recipe = recipe_of(entry, paper_recipe(dataset), "paper", 0)
             made |= written(f"{dataset}/{entry.row}-{side}.yaml", recipe, row_head(entry, dataset), entry.training)
         for net, settings in NETS.items():
-            for side, guidance in (("guided", PAL), ("unguided", {})):
+            cells = CELLS[net.split("_")[1]]
+            for side, guidance in (("guided", {**PAL, "guidance.weight": float(cells)}), ("unguided", {})):
                 recipe = plain_recipe(dataset, {**REPORT, **settings, **guidance})
                 made |= written(f"{dataset}/{net}-{side}.yaml", recipe, pal_head(net, side), net)
         for name, guidance in MODERN_GUIDANCE.items():
@@ -166,11 +170,14 @@ def pal_head(net: str, side: str) -> list[str]:
         if side == "guided"
         else "cross-entropy alone"
     )
+    cells = CELLS[net.split("_")[1]]
+    weight = f"Weight {cells}: the report sums over the {cells} cells of the layer, similarity paper is their mean."
     return [
         "Promise: no number. The report behind these settings has no results; not yet measured with Mien.",
         f"{NET_TITLES[net]}; {what}.",
         "Adam at 1e-4, batch 16, 75 epochs, +-10 degrees, flips as reported. Weights are ImageNet's; for VGGFace's add",
         f"--model.pretrained false --model.weights FILE --model.preprocessing {'vggface' if 'vgg16' in net else 'vggface2'}.",
+        *([weight] if side == "guided" else []),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ def labels_of(store: Store, cfg: Cfg) -> Labels:
             raise DataError(f"{store.path}: {why}; identity_loss_lambda and pairing=other_subject need at least two.")
     active = classes_of(units[train], cfg.data.occurrence_threshold).sum(0)
     counts = dict(zip((*cfg.data.action_units, "neutral"), map(int, active), strict=True))
+    tell_never_active([name for name in cfg.data.action_units if not counts[name]], store, cfg)
     report = {
         **parts.report,
         "labelled": {"train": len(train), "valid": len(valid), "test": len(test)},
@@ -74,6 +76,17 @@ def labels_of(store: Store, cfg: Cfg) -> Labels:
     }
     targets = au_targets(torch.from_numpy(units), cfg.data.regress_au_intensities, cfg.data.occurrence_threshold)
     return Labels(train, valid, test, units, targets, subjects, len(names), report)
+
+
+def tell_never_active(names: list[str], store: Store, cfg: Cfg) -> None:
+    """One line on stderr on units that no training face shows; DataError where that is all of them."""
+    if not names:
+        return
+    what = f"at intensity {cfg.data.occurrence_threshold:g} and more in no training face of {store.path}"
+    remedy = "see mien prepare --au-scale for what its numbers mean"
+    if len(names) == len(cfg.data.action_units):
+        raise DataError(f"every action unit is {what}, so nothing can be learnt; {remedy}.")
+    print(f"mien: {', '.join(names)}: {what}; such a unit trains to nothing; {remedy}.", file=sys.stderr)
 
 
 def split_of(store: Store, cfg: Cfg) -> folds.Split:

@@ -16,6 +16,7 @@ from mien.audet.embed import device_of, outputs
 from mien.audet.faces import au_loss, au_targets
 from mien.audet.run import load_audet, read_run
 from mien.audet.spec import Cfg
+from mien.data.au_scale import with_intensity
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
@@ -71,8 +72,10 @@ def evaluate_audet(run: Path, data: Path | None = None, split: str = "test") -> 
             scores, occurrence(truth, threshold), names, cut=threshold if net.regresses else 0.5, groups=groups
         ),
     }
-    if net.regresses and store.info.notes.get("au_scale") != "occurrence":
-        found["intensity"] = intensity_scores(scores, truth, names)
+    coded = with_intensity(store.info.notes.get("au_scale"), names)
+    if net.regresses and coded:
+        columns = [names.index(name) for name in coded]
+        found["intensity"] = intensity_scores(scores[:, columns], truth[:, columns], tuple(coded))
     suffix = ("" if own else f"-{store.path.resolve().name}") + ("" if split == "test" else f"-{split}")
     write_predictions(run / f"predictions{suffix}.csv", [str(store.ids[row]) for row in rows], names, scores, truth)
     write_atomic(run / f"results{suffix}.json", json.dumps(found, indent=1, allow_nan=False))
@@ -118,7 +121,8 @@ def table(found: dict[str, Any]) -> str:
     lines.append(f"{'unit':<6}{'active':>8}{'F1':>8}{'AUC':>8}" + (f"{'ICC':>8}{'MAE':>8}" if intensity else ""))
     for name, row in occurrence["units"].items():
         cells = [row["prevalence"], row["f1"], row["auc"]]
-        cells += [intensity["units"][name]["icc"], intensity["units"][name]["mae"]] if intensity else []
+        own = (intensity or {"units": {}})["units"].get(name, {"icc": None, "mae": None})
+        cells += [own["icc"], own["mae"]] if intensity else []
         lines.append(f"{name:<6}" + "".join(f"{_shown(cell):>8}" for cell in cells))
     cells = [None, occurrence["macro_f1"], occurrence["macro_auc"]]
     cells += [intensity["mean_icc"], intensity["mean_mae"]] if intensity else []

@@ -15,7 +15,7 @@ from mien.audet.blocks import Shape
 from mien.audet.trunks import TimmStem
 from mien.compat import ensure_torchvision
 from mien.errors import DataError
-from mien.models.weights import read_state
+from mien.models.weights import read_state, tell_surplus
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -190,6 +190,7 @@ def _load(net: nn.Module, state: dict[str, Tensor], path: str, optional: tuple[s
         )
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     net.load_state_dict(fitting, strict=False)
+    tell_surplus(Path(path), state, own)
 
 
 LAYERS: dict[type, Callable[[Any, list[Shape], bool], nn.Module]] = {

@@ -11,7 +11,7 @@ __all__ = ["box"]
 
 TAKES = {
     "build": {"work", "out", "recipe", "photos", "columns"},
-    "score": {"dataset", "run", "calibration", "split", "columns", "labels", "views", "out"},
+    "score": {"dataset", "run", "calibration", "split", "columns", "labels", "views", "faces", "out"},
 }
 """Action -> options that mean something to it, beside root."""
 
@@ -31,6 +31,7 @@ def box(
     calibration: str | None = None,
     split: str | None = None,
     views: int | None = None,
+    faces: str | None = None,
 ) -> None:
     """Build the bundled expression model from FER-2013, or score a model end to end: finder, net, fusion and calibration.
 
@@ -52,11 +53,12 @@ def box(
         calibration: score: file of mien calibrate, or the name of one in the run folder.
         split: score: of fer2013, test unless said otherwise.
         views: score: 1, 2 or 4 of each face (2 unless said otherwise).
+        faces: score: mediapipe (used unless said otherwise), dlib, or none (whole pictures are faces).
 
     """
     given = {
         "work": work, "out": out, "recipe": recipe, "photos": photos, "columns": columns, "labels": labels, "dataset": dataset,
-        "run": run, "calibration": calibration, "split": split, "views": views,
+        "run": run, "calibration": calibration, "split": split, "views": views, "faces": faces,
     }  # fmt: skip
     for name, value in given.items():
         if value is not None and name not in TAKES[action]:
@@ -71,5 +73,5 @@ def box(
 
     score(
         dataset or "fer2013", root, run=run, calibration=calibration, split=split or "test", columns=columns, labels=labels,
-        views=views or 2, out=out,
+        views=views or 2, faces=faces or "mediapipe", out=out,
     )  # fmt: skip

@@ -32,8 +32,10 @@ WHOLE = 0.33
 """Share of the training faces that the net also sees unaligned."""
 PART = 2048
 """Faces whose blendshapes are kept in one file."""
-PORTRAIT_WEIGHT = 4.0
-"""What a photo counts beside a validation face in the fit of the fusion."""
+SURE = 0.9
+"""Share of right answers, by the majority of the annotators, from whose confidence on a face is not "unsure"."""
+PORTRAIT_WEIGHT = 30.0
+"""What a photo counts beside a validation face in the fit of the fusion, which small faces do not take."""
 
 
 def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, columns: str | None) -> None:
@@ -44,7 +46,7 @@ def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, 
     fit(settings, work / "expression")
     packed = out / "expression"
     pack.pack_run(work / "expression", packed)
-    calibrate(packed, store=aligned.path)
+    calibrate(packed, store=aligned.path, accuracy=SURE)
     calibrate(packed, store=aligned.path, head="labels")
     facts = fuse_run(packed, settings, whole, aligned, work / "blendshapes", photos, columns)
     pack.describe(packed, aligned.path, facts)
@@ -75,8 +77,8 @@ def fuse_run(
     temperature = model.calibration.temperature
     judged = [decoded(whole.image(int(k)), str(whole.ids[k])) for k in where[valid]]
     base = seen_by(model, judged, votes[valid], 1.0)
-    facts: dict[str, Any] = {"validation": worth(base, expert, temperature, base)}
-    people = None
+    facts: dict[str, Any] = {}
+    shown = None
     if photos is not None:
         pictures, labels, people = photographs(photos, columns, class_index(scheme))
         shown = seen_by(model, pictures, np.eye(len(classes), dtype=np.float32)[labels], PORTRAIT_WEIGHT)
@@ -86,8 +88,9 @@ def fuse_run(
             "net alone": recalls(np.exp(shown.scores), labels, classes),
             "fusion of other people": recalls(held, labels, classes),
         }  # fmt: skip
-        base = fuse.joined([base, shown])
-    write_fusion(packed, fuse.weigh(expert, base, temperature), classes)
+    facts["validation"] = worth(base, expert, temperature, shown)
+    every = base if shown is None else fuse.joined([base, shown])
+    write_fusion(packed, fuse.weigh(expert, every, temperature), classes)
     write_atomic(packed / "fusion.json", json.dumps(facts, indent=1))
     print(json.dumps(facts, indent=1))
     return facts
@@ -148,12 +151,13 @@ def seen_by(model: FaceModel, pictures: Sequence[Picture], targets: FloatArray, 
     return fuse.Seen(np.array(scores, np.float32), np.array(shapes, np.float32), targets.astype(np.float32), count)
 
 
-def worth(seen: fuse.Seen, expert: Any, temperature: float, base: fuse.Seen) -> dict[str, float]:
-    """Accuracy by the largest vote and calibration error, of the net alone, and by a fusion fitted on the other half."""
+def worth(seen: fuse.Seen, expert: Any, temperature: float, shown: fuse.Seen | None) -> dict[str, float]:
+    """Accuracy by the largest vote and calibration error, of the net alone, and by a fusion of the other half and the photos."""
     labels, half = seen.targets.argmax(1), np.arange(len(seen.targets)) % 2 == 0
     p = np.empty_like(seen.scores)
     for own in (half, ~half):
-        rest, held = (fuse.Seen(*(values[chosen] for values in base)) for chosen in (~own, own))
+        rest, held = (fuse.Seen(*(values[chosen] for values in seen)) for chosen in (~own, own))
+        rest = rest if shown is None else fuse.joined([rest, shown])
         p[own] = fuse.fused(held, fuse.weigh(expert, rest, temperature), temperature)
     alone = np.exp(seen.scores)
     return {

@@ -14,7 +14,9 @@ import yaml
 from mien.errors import DataError
 from mien.evaluation.evaluate import evaluate
 from mien.files import write_atomic
+from mien.models.packed import pack
 from mien.predict.bundled import WEIGHTS
+from mien.predict.fusion import LEAST_WIDTH
 from mien.report import report
 from mien.training import checkpoint
 
@@ -30,7 +32,7 @@ def pack_run(run: Path, out: Path) -> None:
         old.unlink()
     tensors, meta = checkpoint.load_tensors(run / "best.ckpt")
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(("optimizer/", "average/"))}
-    checkpoint.save_tensors(out / "best.ckpt", checkpoint.pack(weights), meta)
+    checkpoint.save_tensors(out / "best.ckpt", pack(weights), meta)
     facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     if "store" in facts:
         facts["store"] = Path(facts["store"]).name
@@ -72,10 +74,10 @@ def fused(facts: dict[str, Any]) -> str:
     """Section of the card on what the blendshapes add."""
     valid = facts["validation"]
     text = (
-        "\n## Fusion with blendshapes\n\nWhere the face provider gives blendshapes (`mediapipe`), they add to the logits of the "
-        f"votes' head. On {valid['faces']} validation faces, each half by the fusion of the other: accuracy by the largest vote "
-        f"{valid['net alone']:.3f} alone, {valid['fused']:.3f} fused; calibration error {valid['calibration error alone']:.3f}, "
-        f"{valid['calibration error fused']:.3f}.\n"
+        "\n## Fusion with blendshapes\n\nWhere the face provider gives blendshapes (`mediapipe`) and the face is at least "
+        f"{LEAST_WIDTH:.0f} px wide, they add to the logits of the votes' head. The {valid['faces']} validation faces (48 px) are "
+        f"not: with a fusion of the other half their accuracy by the largest vote would be {valid['fused']:.3f} instead of "
+        f"{valid['net alone']:.3f}.\n"
     )
     if "photos" not in facts:
         return text

@@ -51,6 +51,7 @@ def score(
     columns: str | None = None,
     labels: str | None = None,
     views: int = 2,
+    faces: str = "mediapipe",
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Find the faces of labelled pictures, name their expressions, and print how often that is right."""
@@ -64,7 +65,7 @@ def score(
         for record in DATASETS[dataset].records(root, **options)
         if isinstance(record, Skipped) or record.split == split or dataset != "fer2013"
     )
-    model = load(run, views=views, calibration=calibration)
+    model = load(run, views=views, calibration=calibration, faces=faces)
     answers = answer(model, records)
     result = {
         "model": model.title,
@@ -132,11 +133,11 @@ def scores(answers: Answers, truth: IntArray, classes: tuple[str, ...]) -> dict[
     recall = {}
     for k in np.unique(labels):
         own = np.flatnonzero(labels == k)
-        recall[classes[k]] = [len(own), *bootstrap_mean(right[own].astype(float), [people[i] for i in own])]
+        recall[classes[k]] = [len(own), *interval(right[own], [people[i] for i in own])]
     order = np.argsort(-p.max(1), kind="stable")
     return {
         "faces": len(labels),
-        "accuracy": list(bootstrap_mean(right.astype(float), people)),
+        "accuracy": interval(right, people),
         "balanced_accuracy": float(np.mean([row[1] for row in recall.values()])),
         "recall": recall,
         "calibration_error": calibration_error(p[found], labels[found]),
@@ -144,6 +145,12 @@ def scores(answers: Answers, truth: IntArray, classes: tuple[str, ...]) -> dict[
             f"{share:g}": float(right[order[: round(share * len(order))]].mean()) for share in COVERAGES
         },
     }
+
+
+def interval(right: np.ndarray, people: list[str]) -> list[float]:
+    """Share of right answers with the two ends of its interval over people."""
+    found = bootstrap_mean(right.astype(float), people)
+    return [found[0], found[1], found[2]]
 
 
 def by_group(answers: Answers, key: str) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def by_group(answers: Answers, key: str) -> dict[str, Any]:
             named.setdefault(group[key], []).append(i)
     right = (answers.probabilities.argmax(1) == answers.labels) & (answers.probabilities.max(1) > 0)
     return {
-        value: [len(rows), *bootstrap_mean(right[rows].astype(float), [answers.people[i] for i in rows])]
+        value: [len(rows), *interval(right[rows], [answers.people[i] for i in rows])]
         for value, rows in sorted(named.items())
     }
 

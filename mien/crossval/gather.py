@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def gather(out: Path, recipe: Recipe, cells: Sequence[Cell], failed: Mapping[str
         "run": out.name,
         **score_faces(faces, classes, shared_methods(list(runs.values())), seed=0),
         "methods": shared_methods(list(runs.values())),
+        "weights": hashlib.sha256(" ".join(run.results["weights"] for run in runs.values()).encode()).hexdigest(),
         "folds": {
             **fold_scores(runs, len(faces["label"])),
             "k": len(cells),

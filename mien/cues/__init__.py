@@ -13,7 +13,7 @@ from mien.cues.config import CueConfig
 if TYPE_CHECKING:
     from mien.cues.codebook import load_codebook
     from mien.cues.controls import MeanCue
-    from mien.cues.render import CONTROLS, CUES, has_cue, mean_cue, per_class_maps, render_cue
+    from mien.cues.render import CONTROLS, CUES, has_cue, map_resize, mean_cue, per_class_maps, render_cue
 
 __all__ = [
     "CONTROLS",
@@ -22,6 +22,7 @@ __all__ = [
     "MeanCue",
     "has_cue",
     "load_codebook",
+    "map_resize",
     "mean_cue",
     "per_class_maps",
     "render_cue",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mien.cues.codebook import Choice, Geometry
-from mien.maps import min_max
+from mien.maps import min_max, published_resize
 from mien.schema import OUTER_EYE_CORNERS
 
 LEFT_EYE, RIGHT_EYE = OUTER_EYE_CORNERS
@@ -246,7 +246,7 @@ def draw_canvas(
     """
     valid = canvas_valid(landmarks, rows, book, choice, image_size)
     merged = canvas_maps(landmarks, choice.slots[rows], None, book, image_size)[0]
-    return paper_resize(min_max(merged), size), valid
+    return published_resize(min_max(merged), size), valid
 
 
 def canvas_valid(
@@ -339,10 +339,8 @@ def _filled(dx: Tensor, dy: Tensor, ax: Tensor, ay: Tensor) -> Tensor:
     return u.square() + v.square() <= 1
 
 
-def paper_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """The paper's resize to an attention layer: bilinear, aligned corners, antialiased, clamped to the map's range."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
-    small = F.interpolate(maps, size=size, mode="bilinear", align_corners=True, antialias=True)
-    return torch.minimum(torch.maximum(small, low), high)
+def resized_canvas(maps: Tensor, seen_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Maps as drawn on the stored picture -> resized with it, to the nearest pixel as published, and then to `size`."""
+    if tuple(maps.shape[-2:]) != seen_size:
+        maps = F.interpolate(maps, size=seen_size, mode="nearest-exact")
+    return published_resize(maps, size)

@@ -18,7 +18,11 @@ CUE_KINDS = (
     "landmark_dilation",
     "saliency",
 )
-CONTROL_KINDS = ("none", "uniform", "centre", "mean", "shuffled", "other_class", "inverted")
+CONTROL_KINDS = ("none", "uniform", "centre", "mean", "class_mean", "shuffled", "same_class", "other_class", "inverted")
+NEED_MEANS = ("mean", "class_mean")
+"""Controls that are made of the mean cue of the training faces."""
+NEED_BATCH = ("shuffled", "same_class")
+"""Controls that take the cue of another face of the batch."""
 CODEBOOKS = ("corrected", "paper")
 SALIENCIES = ("spectral_residual",)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pb")
@@ -50,7 +54,7 @@ class CueConfig:
     jaw: bool | None = None
     """Draw the jaw line (points 0-16) too; unless said, landmark_mask and landmark_soft do."""
     control: str = "none"
-    """`none`, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted."""
+    """`none`, or what replaces the cue: uniform, centre, mean, class_mean, shuffled, same_class, other_class, inverted."""
     groups: dict[str, float] = field(default_factory=dict)
     """Landmark kinds: factor of jaw, brows, nose, eyes or mouth, 1 where not named, 0 leaves out."""
     dilation: Literal["centred", "published"] = "centred"

@@ -41,18 +41,23 @@ def mean(maps: Tensor, dataset_mean: Tensor) -> Tensor:
     return resize(dataset_mean.to(maps), (maps.shape[-2], maps.shape[-1])).expand_as(maps)
 
 
-def shuffled(cue: Cue, generator: torch.Generator | None = None) -> Cue:
+def shuffled(cue: Cue, generator: torch.Generator | None = None, among: Tensor | None = None) -> Cue:
     """Another valid sample's map for each valid sample: one random cycle through them, so nobody keeps its own.
 
-    With a single valid sample there is no other; it becomes invalid.
+    With `among` (B,), e.g. class indices, a cycle through the samples of equal number each: another face of the same class.
+    A sample without another one becomes invalid.
     """
     count, device = len(cue.valid), cue.valid.device
-    order = (_random(count, generator, device) + (~cue.valid).float() * 2).argsort()
-    valid_count = cue.valid.sum()
-    place = torch.arange(count, device=device)
-    following = torch.where(place + 1 < valid_count, place + 1, 0)
+    group = torch.zeros(count, dtype=torch.int64, device=device) if among is None else among
+    group = torch.where(cue.valid, group, group.max() + 1)  # those without a cue make a group of their own, at the end
+    order = (group + _random(count, generator, device).clamp(max=0.999)).argsort()
+    ordered, place = group[order], torch.arange(count, device=device)
+    first = torch.searchsorted(ordered, ordered)
+    after = torch.searchsorted(ordered, ordered, right=True)
+    following = torch.where(place + 1 < after, place + 1, first)
     donor = torch.empty_like(order).scatter_(0, order, order[following])
-    return Cue(cue.maps[donor], cue.valid & (valid_count > 1))
+    alone = torch.empty_like(cue.valid).scatter_(0, order, after - first < 2)
+    return Cue(cue.maps[donor], cue.valid & ~alone)
 
 
 def other_labels(labels: Tensor, drawn: Tensor, generator: torch.Generator | None = None) -> Tensor:

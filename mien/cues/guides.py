@@ -173,9 +173,9 @@ def file_names(ids: list[str]) -> list[str]:
     return names
 
 
-def begin(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, or make sure that the same command began it."""
-    file = out / SETTINGS
+def begin(out: Path, settings: dict[str, Any], name: str = SETTINGS) -> None:
+    """Make the folder with its file of settings, or make sure that the same command began it."""
+    file = out / name
     if file.is_file():
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -184,10 +184,10 @@ def begin(out: Path, settings: dict[str, Any]) -> None:
         other = [name for name, value in settings.items() if found.get(name) != value]
         if other:
             raise UsageError(
-                f"'{out}' holds guides with another {other[0]} ({found.get(other[0])}): choose another folder for --out."
+                f"'{out}' holds files made with another {other[0]} ({found.get(other[0])}): choose another folder for --out."
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"'{out}' exists and holds no guides: choose a new or empty folder for --out.")
+        raise UsageError(f"'{out}' exists and holds something else: choose a new or empty folder for --out.")
     else:
         write_atomic(file, json.dumps(settings, indent=1) + "\n")
 

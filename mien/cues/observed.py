@@ -11,11 +11,10 @@ from mien.cues.action_units import (
     eye_distance,
     face_ellipses,
     known,
-    paper_resize,
     windowed_coverage,
 )
 from mien.cues.codebook import Geometry, Units
-from mien.maps import min_max
+from mien.maps import min_max, published_resize
 
 FULL = 5.0
 """Intensity that is drawn with strength 1."""
@@ -66,7 +65,7 @@ def draw_observed_canvas(
     numbers = units.slots.expand(len(strength), -1, -1)
     merged, usable, touches = canvas_maps(landmarks, numbers, strength, book, image_size)
     used = (strength[:, :, None] * units.contains).amax(1) > 0
-    return paper_resize(min_max(merged), size), _known_units(used, usable) & (used & touches).any(1)
+    return published_resize(min_max(merged), size), _known_units(used, usable) & (used & touches).any(1)
 
 
 def _known_units(used: Tensor, usable: Tensor) -> Tensor:

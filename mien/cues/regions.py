@@ -80,11 +80,12 @@ def unit_names(codebook: str) -> tuple[str, ...]:
 
 
 def unit_maps(
-    codebook: str, landmarks: Tensor, image_size: tuple[int, int], size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+    codebook: str, landmarks: Tensor, image_size: tuple[int, int], size: tuple[int, int],
+    canvas: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Region of every action unit of `unit_names`, (B, U, h, w) in [0, 1], and validity (B, U): its points are known.
 
-    Drawn as the cue of a face that shows this unit alone, at full intensity.
+    Drawn as the cue of a face that shows this unit alone, at full intensity; `canvas` as in `render_cue`.
     """
     from mien.cues.render import render_cue
 
@@ -97,6 +98,6 @@ def unit_maps(
     faces = landmarks.repeat_interleave(len(names), 0)
     labels = torch.full((len(faces),), -1, device=landmarks.device)
     cue = render_cue(
-        config, faces, labels, image_size=image_size, size=size, action_units=alone.repeat(count, 1)
+        config, faces, labels, image_size=image_size, size=size, action_units=alone.repeat(count, 1), canvas=canvas
     )  # fmt: skip
     return cue.maps.view(count, len(names), *size), cue.valid.view(count, len(names))

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from mien.cues import controls
-from mien.cues.action_units import canvas_valid, draw_canvas, draw_face
+from mien.cues.action_units import canvas_valid, draw_canvas, draw_face, resized_canvas
 from mien.cues.codebook import Choice, choice, drawn_units, geometry, load_codebook
-from mien.cues.config import CueConfig
+from mien.cues.config import NEED_BATCH, NEED_MEANS, CueConfig
 from mien.cues.heatmaps import draw_landmarks, point_weights
 from mien.cues.masks import draw_masks
 from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
 from mien.cues.saliency import draw_saliency, has_contrast
 from mien.errors import UsageError
+from mien.maps import published_resize, resize
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
 Size = tuple[int, int]
@@ -33,6 +34,9 @@ class Faces(NamedTuple):
     """(B,) class index, -1 unknown."""
     scheme: str
     image_size: Size
+    """(H, W) of the canvas that the landmarks lie on."""
+    seen_size: Size
+    """(H, W) of the picture that the net sees: where codebook `paper` is resized to on its way."""
     images: Tensor | None
     """(B, 3, H, W) RGB in [0, 1], where given."""
     action_units: Tensor | None
@@ -50,8 +54,10 @@ def _action_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
     landmarks = faces.landmarks
     book = geometry(config.codebook, faces.image_size, landmarks.device)
     table, rows = _class_rows(config, faces)
-    draw = draw_face if load_codebook(config.codebook).drawing == "face" else draw_canvas
-    return draw(landmarks, rows, book, table, faces.image_size, size)
+    if load_codebook(config.codebook).drawing == "face":
+        return draw_face(landmarks, rows, book, table, faces.image_size, size)
+    maps, valid = draw_canvas(landmarks, rows, book, table, faces.image_size, faces.image_size)
+    return resized_canvas(maps, faces.seen_size, size), valid
 
 
 def _observed_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
@@ -62,8 +68,10 @@ def _observed_units(config: CueConfig, faces: Faces, size: Size) -> Drawn:
     device = faces.landmarks.device
     book, units = geometry(config.codebook, faces.image_size, device), drawn_units(config.codebook, device)
     strength = strengths(faces.action_units.to(device), units, config.least)
-    draw = draw_observed_face if load_codebook(config.codebook).drawing == "face" else draw_observed_canvas
-    return draw(faces.landmarks, strength, book, units, faces.image_size, size)
+    if load_codebook(config.codebook).drawing == "face":
+        return draw_observed_face(faces.landmarks, strength, book, units, faces.image_size, size)
+    maps, valid = draw_observed_canvas(faces.landmarks, strength, book, units, faces.image_size, faces.image_size)
+    return resized_canvas(maps, faces.seen_size, size), valid
 
 
 def _landmarks(config: CueConfig, faces: Faces, size: Size) -> Drawn:
@@ -95,7 +103,9 @@ CONTROLS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "uniform": controls.uniform,
     "centre": controls.centre,
     "mean": None,
+    "class_mean": None,
     "shuffled": None,
+    "same_class": None,
     "other_class": None,
     "inverted": controls.inverted,
 }
@@ -114,6 +124,7 @@ def render_cue(
     mean: Tensor | None = None,
     images: Tensor | None = None,
     action_units: Tensor | None = None,
+    canvas: Size | None = None,
 ) -> Cue:
     """Cue of a batch, drawn on the landmarks' device at `size` without a detour over the image size.
 
@@ -124,10 +135,12 @@ def render_cue(
         scheme: label scheme (a key of `schema.SCHEMES`).
         image_size: (H, W) of the image that the landmarks lie on.
         size: (h, w) of the maps.
-        generator: source of the controls `shuffled` and `other_class`.
-        mean: (1, 1, h, w) dataset-mean cue, needed by the control `mean`.
+        generator: source of the controls `shuffled`, `same_class` and `other_class`.
+        mean: (1, 1, h, w) dataset-mean cue, needed by the control `mean`; (K, 1, h, w) of each class, by `class_mean`.
         images: (B, 3, H, W) RGB in [0, 1], needed by the kind `saliency`, which needs no landmarks.
         action_units: (B, A) intensities 0-5 over schema.ACTION_UNITS, NaN unknown, needed by the kind `au_observed`.
+        canvas: (H, W) of the stored picture where the image is a resized copy of it: figures whose sizes are pixels (codebook
+            `paper`) are drawn on it, and resized with the image. None for `image_size`.
 
     Returns:
         maps (B, 1, h, w) float32 in [0, 1], zero where not valid, and valid (B,): False for a class without action
@@ -137,25 +150,51 @@ def render_cue(
     """
     if landmarks.dim() != 3 or landmarks.shape[1:] != (LANDMARKS, 2):
         raise UsageError(f"landmarks have shape {tuple(landmarks.shape)}; render_cue needs (B, 68, 2).")
-    if config.control == "mean" and mean is None:
-        raise UsageError("control 'mean' needs the dataset-mean cue; accumulate it with mean_cue first.")
+    if config.control in NEED_MEANS and mean is None:
+        raise UsageError(f"control '{config.control}' needs the mean cue; accumulate it with mean_cue first.")
     hard = (labels.argmax(1) if labels.dim() == 2 else labels).to(landmarks.device, torch.int64)
     with torch.autocast(landmarks.device.type, enabled=False):
-        faces = Faces(landmarks.float(), hard, scheme, image_size, images, action_units)
+        places = onto_canvas(landmarks.float(), image_size, canvas or image_size)
+        faces = Faces(places, hard, scheme, canvas or image_size, image_size, images, action_units)
         maps, valid = CUES[config.kind](config, faces, size)
-        if config.control == "shuffled":
-            maps, valid = controls.shuffled(Cue(maps, valid), generator)
+        if config.control in NEED_BATCH:
+            among = hard if config.control == "same_class" else None
+            maps, valid = controls.shuffled(Cue(maps, valid), generator, among)
         elif config.control == "other_class":
             drawn = choice(config.codebook, scheme, False, landmarks.device).drawn[:-1]
             others = controls.other_labels(hard, drawn, generator)
             maps, other_valid = CUES[config.kind](config, faces._replace(labels=others), size)
             valid = valid & other_valid
+        elif config.control == "class_mean" and mean is not None:
+            maps = controls.mean(maps, mean.to(hard.device)[hard.clamp_min(0)])
+            valid = valid & (hard >= 0)
         elif config.control == "mean" and mean is not None:
             maps = controls.mean(maps, mean)
         else:
             change = CONTROLS[config.control]
             maps = maps if change is None else change(maps)
         return Cue(torch.where(valid[:, None, None, None], maps, 0.0), valid)
+
+
+def map_resize(config: CueConfig) -> Callable[[Tensor, Size], Tensor]:
+    """How attention is resized that is compared with this cue, in the loss and in the scores: as the cue itself was.
+
+    `maps.published_resize` for cues of a codebook that is drawn on a canvas (`paper`), else `maps.resize`.
+    """
+    units = config.kind in ("au", "au_generic", "au_observed")
+    return published_resize if units and load_codebook(config.codebook).drawing == "canvas" else resize
+
+
+def onto_canvas(landmarks: Tensor, image_size: Size, canvas: Size) -> Tensor:
+    """Landmarks (B, 68, 2), pixels of an image, on the canvas that the image was resized from; centres stay centres.
+
+    What resizing there and back has lost is put right: 1/4096 of a pixel, which would move a whole number to the one below.
+    """
+    if canvas == image_size:
+        return landmarks
+    scale = landmarks.new_tensor([canvas[1] / image_size[1], canvas[0] / image_size[0]])
+    moved = (landmarks + 0.5) * scale - 0.5
+    return moved + (torch.round(moved * 4096) / 4096 - moved).detach()
 
 
 SMALL = (7, 7)
@@ -171,27 +210,23 @@ def has_cue(
     image_size: Size,
     images: Tensor | None = None,
     action_units: Tensor | None = None,
+    canvas: Size | None = None,
 ) -> Tensor:
     """Whether each face has a plain cue, (B,) bool: `render_cue(...).valid` without the cost of the maps."""
     plain = replace(config, control="none")
     if config.kind == "saliency" and images is not None:
         return has_contrast(images)
     if config.kind in ("au", "au_generic") and load_codebook(config.codebook).drawing == "canvas":
-        faces = Faces(landmarks.float(), labels.to(landmarks.device), scheme, image_size, None, None)
+        canvas = canvas or image_size
+        places = onto_canvas(landmarks.float(), image_size, canvas)
+        faces = Faces(places, labels.to(landmarks.device), scheme, canvas, image_size, None, None)
         table, rows = _class_rows(plain, faces)
-        return canvas_valid(
-            faces.landmarks, rows, geometry(config.codebook, image_size, landmarks.device), table, image_size
-        )
+        book = geometry(config.codebook, canvas, landmarks.device)
+        return canvas_valid(places, rows, book, table, canvas)
     cue = render_cue(
-        plain,
-        landmarks,
-        labels,
-        scheme=scheme,
-        image_size=image_size,
-        size=SMALL,
-        images=images,
-        action_units=action_units,
-    )
+        plain, landmarks, labels, scheme=scheme, image_size=image_size, size=SMALL, images=images, action_units=action_units,
+        canvas=canvas,
+    )  # fmt: skip
     return cue.valid
 
 
@@ -215,6 +250,7 @@ def mean_cue(
     scheme: str = "basic-7",
     image_size: Size,
     size: Size,
+    canvas: Size | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Dataset-mean cue over batches of (landmarks, labels[, images[, action units]]), what a cue does not need may be None.
 
@@ -227,8 +263,9 @@ def mean_cue(
         assert labels is not None
         images, units = (*more, None, None)[:2]
         cue = render_cue(
-            plain, landmarks, labels, scheme=scheme, image_size=image_size, size=size, images=images, action_units=units
-        )
+            plain, landmarks, labels, scheme=scheme, image_size=image_size, size=size, images=images, action_units=units,
+            canvas=canvas,
+        )  # fmt: skip
         total.update(cue, labels)
     overall, per_class = total.overall(), total.per_class()
     if total.total is None:

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from mien.cues.config import CueConfig
+from mien.cues.config import NEED_BATCH, NEED_MEANS, CueConfig
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import replacing, write_npz
 from mien.schema import EXPRESSIONS, LANDMARKS, ByteArray, FloatArray
@@ -48,6 +48,9 @@ def cues(
     least: float = 1.0,
     action_units: Path | None = None,
     control: str = "none",
+    per_class: bool = False,
+    files: Literal["npy", "png"] = "npy",
+    crops: bool = False,
     seed: int = 0,
 ) -> FloatArray | None:
     """Draw where the evidence should be: maps from landmarks, or a sheet of cues over the faces of a prepared store.
@@ -61,7 +64,8 @@ def cues(
         expression: draw every face as this expression; a store uses its own labels when this is left out.
         image_size: side in pixels of the image that the landmarks of an .npz file lie on.
         size: side of the maps in cells; the image size when left out.
-        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,).
+        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,). Or, for a store, a
+            folder: one file a face, resumed by the same command, in flat memory, and index.csv.
         sheet: .png file to write: one row per expression with image, landmarks and cue.
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
         jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
@@ -71,20 +75,19 @@ def cues(
         saliency: spectral_residual, or a file with weights of MSI-Net.
         least: au_observed, intensity (0-5) from which an action unit is drawn.
         action_units: au_observed, file `id,AU1,...` of mien audet predict in place of the store's action units.
-        control: none, or what replaces the cue: uniform, centre, mean, shuffled, other_class, inverted.
+        per_class: folder only: the map of every expression on each face, in place of that of its own.
+        files: folder only: npy (float32 from 0 to 1) or png (8-bit grey).
+        crops: folder only: write the store's pictures beside the maps, as PNG.
+        control: none, or what replaces the cue: uniform, centre, mean, class_mean, shuffled, same_class, other_class, inverted.
         seed: seed of the controls that draw lots.
 
     """
     config = CueConfig(cue, codebook, sigma, merge, jaw, control, groups or {}, dilation, saliency, least)
-    if out is None and sheet is None:
-        raise UsageError("nothing to write: give --out MAPS.npz, --sheet SHEET.png or both.")
-    if image_size < 1 or (size is not None and size < 1):
-        raise UsageError("--image-size and --size must be at least 1.")
+    as_folder = out is not None and source.is_dir() and out.suffix.lower() != ".npz"
+    _check_output(out, sheet, as_folder, per_class or crops or files != "npy", image_size, size)
     if expression is not None:
         _check_expression(expression, cue, codebook)
-    names: list[str | None] | None = None
-    pictures: Pictures = None
-    units: FloatArray | None = None
+    names, pictures, units, store = _nothing()
     if source.is_dir():
         from mien.data.observed import open_faces
 
@@ -96,22 +99,49 @@ def cues(
             print(f"{sheet}: cue sheet of {source}")
     else:
         landmarks = _read_landmarks(source)
-        if sheet is not None:
-            raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
-        if cue == "saliency":
-            raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
-        if cue == "au_observed" or action_units is not None:
-            raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
-        if cue == "au" and expression is None:
-            raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
-    if out is None:
-        return None
+        _check_landmarks_alone(source, cue, expression, sheet, action_units)
     if names is None or expression is not None:
         names = [expression] * len(landmarks)
+    if out is None:
+        return None
+    if as_folder and store is not None:
+        from mien.cues.folder import write_maps
+
+        print(write_maps(store, config, out, names, size or image_size, seed, per_class, files, crops))
+        return None
     maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures, units)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
+
+
+def _nothing() -> tuple[list[str | None] | None, Pictures, FloatArray | None, Store | None]:
+    """What only a store has: names of expressions, pictures, action units, itself."""
+    return None, None, None, None
+
+
+def _check_output(
+    out: Path | None, sheet: Path | None, as_folder: bool, of_folders: bool, image_size: int, size: int | None
+) -> None:
+    if out is None and sheet is None:
+        raise UsageError("nothing to write: give --out MAPS.npz, --out FOLDER, --sheet SHEET.png or both.")
+    if of_folders and not as_folder:
+        raise UsageError("--per-class, --files and --crops go with a prepared store and --out FOLDER.")
+    if image_size < 1 or (size is not None and size < 1):
+        raise UsageError("--image-size and --size must be at least 1.")
+
+
+def _check_landmarks_alone(
+    source: Path, cue: str, expression: str | None, sheet: Path | None, action_units: Path | None
+) -> None:
+    if sheet is not None:
+        raise UsageError(f"--sheet needs a prepared store with faces; {source} holds landmarks only. Use --out.")
+    if cue == "saliency":
+        raise UsageError(f"--cue saliency needs a prepared store with pictures; {source} holds landmarks only.")
+    if cue == "au_observed" or action_units is not None:
+        raise UsageError(f"--cue au_observed needs a prepared store; {source} holds landmarks only.")
+    if cue == "au" and expression is None:
+        raise UsageError("--cue au needs --expression for a file of landmarks, for example --expression Happiness.")
 
 
 def _check_expression(expression: str, cue: str, codebook: str) -> None:
@@ -168,7 +198,7 @@ def _draw(
     generator = torch.Generator().manual_seed(seed)
     mean = None
     # a shuffle goes through all faces, everything else is drawn in pieces
-    chunk = max(1, len(points)) if config.control == "shuffled" else CHUNK
+    chunk = max(1, len(points)) if config.control in NEED_BATCH else CHUNK
     parts = torch.arange(len(points)).split(chunk)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
@@ -176,8 +206,9 @@ def _draw(
             images = as_pictures(pictures(rows.numpy())) if pictures and config.kind == "saliency" else None
             yield points[rows], labels[rows], images, None if units is None else torch.from_numpy(units[rows.numpy()])
 
-    if config.control == "mean":
-        mean, _ = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
+    if config.control in NEED_MEANS:
+        overall, classes = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
+        mean = classes if config.control == "class_mean" else overall
     drawn: list[Cue] = [
         render_cue(
             config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean,

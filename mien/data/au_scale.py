@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from functools import lru_cache
 from typing import Literal, get_args
 
 from mien.errors import UsageError, unknown_name
@@ -76,7 +77,8 @@ def unit_columns(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     return taken, [name for name in alike if name not in taken.values()]
 
 
-def value_of(cell: object) -> float | str | None:
+@lru_cache(maxsize=2**16)
+def value_of(cell: Hashable) -> float | str | None:
     """A cell as a number, the letters A to E as text, None where it is empty or says "unknown"; other text stays text."""
     if cell is None or isinstance(cell, bool):
         return None if cell is None else float(cell)
@@ -94,7 +96,7 @@ def value_of(cell: object) -> float | str | None:
     return None if math.isnan(value) else value
 
 
-def count_values(cells: Iterable[object], into: Counter[float | str]) -> None:
+def count_values(cells: Iterable[Hashable], into: Counter[float | str]) -> None:
     """Add the known values of cells to a count, numbers rounded to two places."""
     for cell in cells:
         value = value_of(cell)
@@ -170,7 +172,8 @@ def read_scale(text: str | None) -> dict[str, Scale]:
     return scales
 
 
-def intensity(cell: object, scale: Scale) -> float | None:
+@lru_cache(maxsize=2**16)
+def intensity(cell: Hashable, scale: Scale) -> float | None:
     """A cell as an intensity from 0 to 5, NaN where it is unknown, None where it is none of the scale.
 
     Occurrences, and probabilities from 0.5 or percents from 50 on, are 5, below 0.

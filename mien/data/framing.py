@@ -7,6 +7,8 @@ those, sampled at the store's size, then resized to the net's input: the same ch
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,6 +52,26 @@ class FramedFace(NamedTuple):
     """(2, 3) from pixels of the photo to those of `display`."""
     rule: str
     """fitted: five points onto the training faces'; box: square around the face box; whole: the whole picture."""
+
+
+def kept_framing(environment: Path) -> Framing:
+    """Framing of the run whose environment.json this is.
+
+    Raises:
+        DataError: no such file, or its training faces had no landmarks.
+
+    """
+    try:
+        kept = json.loads(environment.read_text(encoding="utf-8")).get("framing")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"'{environment.parent}' is no run folder with an environment.json: give one of mien train."
+        ) from error
+    if not kept or kept["points"] is None:
+        raise DataError(
+            f"'{environment.parent}' was trained on faces without landmarks, so nothing can be aligned with them."
+        )
+    return Framing(**kept)
 
 
 def framing_of(store: Store, rows: np.ndarray) -> Framing:
@@ -109,11 +131,12 @@ def frame_face(
         points = unknown if landmarks is None else move_points(landmarks, matrix)
         rule = "whole" if box is None else "box"
     if framing.channels == 1:
-        pixels = _grey(pixels)
+        pixels = grey_repeated(pixels)
     return FramedFace(pixels, points, shown, placement, rule)
 
 
-def _grey(pixels: ByteArray) -> ByteArray:
+def grey_repeated(pixels: ByteArray) -> ByteArray:
+    """RGB (H, W, 3) as its grey, three times."""
     import cv2
 
     return np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)

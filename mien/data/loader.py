@@ -60,6 +60,8 @@ class Memory(NamedTuple):
     """(N, 68, 2) pixels of `images`."""
     guides: Tensor | None = None
     """(N, 1, S, S) what `Batch.guide` gets, where it is the same in every epoch; else None."""
+    canvas: int | None = None
+    """`Batch.canvas`."""
 
 
 def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memory:
@@ -73,7 +75,7 @@ def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memor
         pictures, points = resize_faces(pictures, points, model.size)
         images[rows[0] : rows[-1] + 1] = luma(pictures) if grey else pictures
         landmarks[rows[0] : rows[-1] + 1] = points
-    return Memory(images, landmarks)
+    return Memory(images, landmarks, canvas=store.info.size)
 
 
 class Loader:
@@ -112,6 +114,7 @@ class Loader:
     ) -> None:
         self.labels = None if labels is None else torch.from_numpy(labels)
         self.targets, self.action_units = torch.from_numpy(targets), torch.from_numpy(store.action_units)
+        self.canvas = store.info.size
         self.device, self.preprocessing, self.memory = device, preprocessing, memory
         self.size, self.augment, self.seed, self.epoch = size, augment, seed, epoch
         self.batches = BatchSampler(rows.tolist(), batch, drop_last and len(rows) > batch)
@@ -137,7 +140,8 @@ class Loader:
                 images, landmarks = change_faces(images, landmarks, changes) if changes else (images, landmarks)
             guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[rows]
             labels = None if self.labels is None else self.labels[index].to(self.device)
-            yield Batch(normalise(images, self.preprocessing), targets, units, landmarks, rows, None, guide, labels)
+            pixels = normalise(images, self.preprocessing)
+            yield Batch(pixels, targets, units, landmarks, rows, None, guide, labels, self.canvas)
 
     def _remembered(self, memory: Memory) -> Iterator[Item]:
         torch.empty((), dtype=torch.int64).random_()  # DataLoader draws a seed too: dropout must not differ

@@ -19,7 +19,7 @@ class Reader(NamedTuple):
     notes: Callable[..., dict[str, str]] | None = None
     """(root, *, some of the options) -> licence, choices: what the store should remember."""
     shape: Callable[..., tuple[int, int]] | None = None
-    """(root) -> size and channels, where the data decide."""
+    """(root, *, some of the options) -> size and channels, where the data decide."""
     landmarks: bool = False
     """Every face comes with its 68 landmarks: `--align` needs no `--faces`."""
 

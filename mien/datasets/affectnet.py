@@ -17,8 +17,11 @@ import numpy as np
 
 from mien.data.arrow import Skipped
 from mien.data.fold_files import CONVERTED, with_fold_file
+from mien.datasets import folder
 from mien.datasets.published_folds import with_folds
+from mien.datasets.words import SPLIT_NAMES
 from mien.errors import DataError, UsageError
+from mien.files import listing
 from mien.schema import LANDMARKS, FloatArray, Record
 
 CODES = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
@@ -67,6 +70,11 @@ def records(root: Path, *, folds: Path | None = None, polarity: float | None = N
         lists = _find_lists(base)
         if lists:
             return _folded(_from_lists(base, lists, polarity), folds)
+    numbered = next((base for base in around if _numbered(base)), None)
+    if numbered is not None:
+        if polarity is not None:
+            raise UsageError(f"'{numbered}' holds class folders without valences, which polarity needs.")
+        return _folded(_from_folders(numbered), folds)
     raise DataError(
         f"'{root}' is not AffectNet: neither train_set/images nor training.csv (of Manually_Annotated_file_lists) in it."
     )
@@ -90,6 +98,26 @@ class _BadAnnotationError(Exception):
     """An annotation that cannot be used; becomes the reason of a Skipped."""
 
 
+# --- class folders ---
+
+
+def _numbered(base: Path) -> bool:
+    """Whether split folders hold class folders 0 to 7, perhaps 8 to 10."""
+    splits = [path for path in listing(base) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
+    classes = [{child.name for child in listing(path) if child.is_dir()} for path in splits]
+    return bool(classes) and all(names and names <= {str(k) for k in range(11)} for names in classes)
+
+
+def _from_folders(base: Path) -> Iterator[Record | Skipped]:
+    """Pictures of class folders; a validation set is "test", as elsewhere, where there is no other test set."""
+    pairs = [*(f"{k}={name}" for k, name in enumerate(CODES)), *(f"{k}=skip" for k in NO_LABEL)]
+    tested = any(SPLIT_NAMES.get(path.name.lower()) == "test" for path in listing(base) if path.is_dir())
+    for item in folder.records(base, labels=",".join(pairs)):
+        if isinstance(item, Record) and item.split == "valid" and not tested:
+            item = item._replace(split="test")
+        yield item
+
+
 # --- arrays beside the pictures ------------------------------------------------------------------------------------
 
 
@@ -110,8 +138,8 @@ def _from_arrays(base: Path, limit: float | None) -> Iterator[Record | Skipped]:
                 yield Skipped(f"{name}/images/{picture.name}", str(error))
 
 
-def _record_of_arrays(picture: Path, folder: Path, name: str, split: str, limit: float | None) -> Record:
-    numbers = {key: _array(folder / f"{picture.stem}_{key}.npy") for key in ("exp", "val", "aro", "lnd")}
+def _record_of_arrays(picture: Path, notes_at: Path, name: str, split: str, limit: float | None) -> Record:
+    numbers = {key: _array(notes_at / f"{picture.stem}_{key}.npy") for key in ("exp", "val", "aro", "lnd")}
     for key in ("exp", "val", "aro"):
         if len(numbers[key]) > 1 or (key == "exp" and not len(numbers[key])):
             raise _BadAnnotationError(f"{picture.stem}_{key}.npy holds {len(numbers[key])} numbers, expected 1")
@@ -144,8 +172,8 @@ def _array(path: Path) -> FloatArray:
 
 
 def _find_lists(base: Path) -> list[Path]:
-    for folder in (base, base / "Manually_Annotated_file_lists", base / "Manually_Annotated"):
-        for place in (folder, folder / "Manually_Annotated_file_lists"):
+    for above in (base, base / "Manually_Annotated_file_lists", base / "Manually_Annotated"):
+        for place in (above, above / "Manually_Annotated_file_lists"):
             found = [place / name for name in LISTS if (place / name).is_file()]
             if found:
                 return found

@@ -14,7 +14,8 @@ import numpy as np
 
 from mien.data import folds
 from mien.data.arrow import Skipped
-from mien.data.framing import framing_of
+from mien.data.framed import FramedStore
+from mien.data.framing import framing_of, kept_framing
 from mien.data.store import Store, open_store
 from mien.datasets.synthetic_store import open_synthetic, record_of
 from mien.errors import DataError, UsageError
@@ -30,7 +31,9 @@ WHOLE = "whole/"
 """Ids of training faces that are there unaligned, too."""
 
 
-def records(root: Path, synthetic: Path | None = None, whole: float = 0.0) -> Iterator[Record | Skipped]:
+def records(
+    root: Path, synthetic: Path | None = None, whole: float = 0.0, like: Path | None = None
+) -> Iterator[Record | Skipped]:
     """Faces of the store `root`, turned, scaled and shifted so that their five points lie on the median training face's.
 
     Borders are repeated; a face without landmarks stays as it is. Splits are those of protocol strict at run.seed 0: its
@@ -38,13 +41,23 @@ def records(root: Path, synthetic: Path | None = None, whole: float = 0.0) -> It
     store of `mien synthesize`, are laid on the same points and join the training part. A share `whole` of the training
     faces, chosen at random, joins it unaligned too, so that a net knows the pictures in which no face is found.
 
+    `like` is a run folder of mien train: all faces are laid where its training faces lie, at the size of its store, and keep
+    their splits, so that a store without training faces can be aligned for it.
+
     Raises:
-        DataError: `root` has no landmarks or no training part, or `synthetic` is no store of synthetic faces.
+        DataError: `root` has no landmarks, or no training part without `like`, or `synthetic` is no store of synthetic faces.
 
     """
     if not 0 <= whole <= 1:
         raise UsageError(f"--whole {whole:g} must lie between 0 and 1.")
     store = open_store(Path(root))
+    if like is not None:
+        if synthetic is not None or whole:
+            raise UsageError(
+                "--like aligns faces for a run that was trained; --synthetic and --whole are for a training part."
+            )
+        yield from _like(store, like)
+        return
     parts = folds.strict(store, SEED, FRACTION)
     points, size = framing_of(store, parts.train).points, store.info.size
     if points is None:
@@ -69,6 +82,16 @@ def records(root: Path, synthetic: Path | None = None, whole: float = 0.0) -> It
         yield align_record(record._replace(id=f"{SYNTHETIC}{record.id}", split="train"), target, size)
 
 
+def _like(store: Store, like: Path) -> Iterator[Record | Skipped]:
+    """Faces of a store in the framing of a run; those without landmarks are their whole picture."""
+    framed = FramedStore(store, kept_framing(Path(like) / "environment.json"))
+    if not any(matrix is not None for matrix in framed.placements):
+        raise DataError(f"'{store.path}' has no landmarks to align its faces by; prepare it with --faces mediapipe.")
+    for i in range(len(framed)):
+        yield record_of(framed, i)
+    yield from store.skipped
+
+
 def align_record(record: Record, target: FloatArray, size: int) -> Record:
     """The face with its five points on `target` (5, 2) in a picture of `size`; as it is where its own are not all known."""
     if record.landmarks is None:
@@ -80,14 +103,19 @@ def align_record(record: Record, target: FloatArray, size: int) -> Record:
     return record._replace(image=pixels, landmarks=move_points(record.landmarks, matrix))
 
 
-def shape(root: Path) -> tuple[int, int]:
-    """Size and channels of the first store."""
+def shape(root: Path, like: Path | None = None) -> tuple[int, int]:
+    """Size and channels of the first store, or of the run's."""
+    if like is not None:
+        framing = kept_framing(Path(like) / "environment.json")
+        return framing.size, framing.channels
     info = open_store(Path(root)).info
     return info.size, info.channels
 
 
-def notes(root: Path, synthetic: Path | None = None) -> dict[str, str]:
+def notes(root: Path, synthetic: Path | None = None, like: Path | None = None) -> dict[str, str]:
     """What the first store was told of itself, its dataset and fingerprint, and the fingerprint of the synthetic faces."""
     store = open_store(Path(root))
     added = {} if synthetic is None else {"synthetic_source": open_synthetic(synthetic).fingerprint}
+    if like is not None:
+        added = {"like": Path(like).name}
     return {**store.info.notes, "source_dataset": store.info.dataset, "source": store.fingerprint, **added}

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def load_labels(root: Path, units: str | None, scale: str | None) -> Labels:
 
 @lru_cache(maxsize=1)
 def _load(path: Path, _modified: int, units: str | None, scale: str | None) -> Labels:
-    vectors: Mapping[str, Sequence[object]]
+    vectors: Mapping[str, Sequence[Any]]
     if path.suffix.lower() == ".csv":
         if units is not None:
             raise UsageError(f"--units belongs to pickled labels; the header of '{path}' names the action units.")
@@ -128,7 +128,7 @@ def _load(path: Path, _modified: int, units: str | None, scale: str | None) -> L
     return Labels(rows, names, scales.note(kinds))
 
 
-def _row(cells: Sequence[object], kinds: dict[str, scales.Scale], names: tuple[str, ...]) -> FloatArray | str:
+def _row(cells: Sequence[Any], kinds: dict[str, scales.Scale], names: tuple[str, ...]) -> FloatArray | str:
     if len(cells) != len(names):
         return f"{len(cells)} labels, expected {len(names)}"
     values = [scales.intensity(cell, kinds[name]) for cell, name in zip(cells, names, strict=True)]
@@ -138,7 +138,7 @@ def _row(cells: Sequence[object], kinds: dict[str, scales.Scale], names: tuple[s
     return spread_units(names, np.array([values], dtype=np.float32))[0]
 
 
-def _names(path: Path, vectors: Mapping[str, Sequence[object]], units: str | None) -> tuple[str, ...]:
+def _names(path: Path, vectors: Mapping[str, Sequence[Any]], units: str | None) -> tuple[str, ...]:
     """Names of the columns of pickled vectors: those given, else those of the dataset that the ids belong to."""
     length = Counter(len(value) for value in vectors.values()).most_common(1)[0][0]
     if units is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from mien.data.arrow import Skipped
 from mien.data.au_folds import split_of_subject
 from mien.data.au_scale import intensity
+from mien.datasets import graph_au
 from mien.errors import DataError
 from mien.faces.text_table import open_table
 from mien.files import IMAGE_SUFFIXES
@@ -31,9 +32,12 @@ def records(root: Path, *, fold: str | None = None) -> Iterator[Record | Skipped
     `root` is the folder with ``AUCoding`` and the pictures. `fold` (default literature-1; also published-1, ...) says which
     subjects are split `test`; all others are `train`, and "none" puts all there (BP4D+, whose people are in no list).
     Occurrences are kept as 0 and 5, unknown ones as NaN; the coded intensities of five units are not read. Frames without a
-    picture, with an odd code, or without any known code are skipped.
+    picture, with an odd code, or without any known code are skipped. Lists of ME-GraphAU are read by `graph_au`, with `fold` 1 to 3.
     """
     root = Path(root)
+    if lists := graph_au.find_lists(root, "bp4d"):
+        yield from graph_au.records(lists, root, "bp4d", fold)
+        return
     codes = next((root / name for name in CODES if any((root / name).glob("*_T*.csv"))), None)
     if codes is None:
         raise DataError(f"'{root}' is not BP4D: no AUCoding/AU_OCC/F001_T1.csv or the like in it.")

@@ -40,11 +40,11 @@ def check(
     """
     from mien.data.store import open_store
     from mien.datasets.inventory import audit, picture_sheet
+    from mien.datasets.screen import check_limit
 
     if not 0 <= bits <= 6 or not 0 <= correlation <= 1:
         raise UsageError(f"--bits {bits} must be 0-6 and --correlation {correlation} 0-1.")
-    if not landmark_limit > 0:
-        raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
+    check_limit(landmark_limit)
     opened = open_store(store)
     report = audit(opened, not exact_only, bits, correlation, landmark_limit)
     print(describe(opened, report))

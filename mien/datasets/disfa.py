@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from mien.data.arrow import Skipped
 from mien.data.au_folds import NO_FOLD, split_of_subject
+from mien.data.au_scale import intensity
 from mien.data.au_table import spread_units
-from mien.datasets import disfa_plus
+from mien.datasets import disfa_plus, graph_au
 from mien.datasets.frame_numbers import first_number
 from mien.errors import DataError, unknown_name
 from mien.faces.video import VIDEO_SUFFIXES
@@ -45,6 +46,8 @@ def records(
     `fold` (default literature-1) says which subjects are split `test`; all others are `train`, and "none" puts all there.
     `first_frame` says whether picture files count from 0 or 1; by default all subjects together show it (`frame_numbers`).
 
+    Lists of ME-GraphAU are read by `graph_au`, with `fold` 1, 2 or 3.
+
     DISFA+ (posed: ``Labels/SN001/<trial>/AU1.txt``, ``Images/SN001/<trial>/000.jpg``) is read by `disfa_plus`, without a fold.
 
     Intensities are kept as coded, 0 to 5: what counts as active (2 and more in papers, more than 2 in AUDetNet) is chosen
@@ -54,6 +57,9 @@ def records(
     labels = root / "ActionUnit_Labels"
     if disfa_plus.is_there(root):
         yield from disfa_plus.records(root)
+        return
+    if lists := graph_au.find_lists(root, "disfa"):
+        yield from graph_au.records(lists, root, "disfa", fold)
         return
     if not labels.is_dir():
         raise DataError(f"'{root}' is not DISFA: no ActionUnit_Labels in it, nor the Labels and Images of DISFA+.")
@@ -75,12 +81,13 @@ def records(
 def notes(root: Path, *, pictures: str | None = None, fold: str | None = None) -> dict[str, str]:
     """What the store should remember."""
     plus = disfa_plus.is_there(Path(root))
+    listed = bool(graph_au.find_lists(Path(root), "disfa"))
     return {
         "source": "DISFA+, Mavadati, Sanger and Mahoor 2016" if plus else "DISFA, Mavadati et al. 2013",
         "licence": "research under DISFA's agreement; pictures may not be redistributed",
-        "pictures": "images" if plus else kind_of_pictures(Path(root), pictures),
+        "pictures": "images" if plus or listed else kind_of_pictures(Path(root), pictures),
         "fold": NO_FOLD if plus else fold or FOLD,
-        "au_scale": "intensity",
+        "au_scale": "occurrence" if listed else "intensity",
     }
 
 
@@ -163,10 +170,11 @@ def read_labels(folder: Path) -> tuple[FloatArray, dict[int, str]]:
     for k, (name, cells) in enumerate(columns.items()):
         for frame in range(1, count + 1):
             text = cells.get(frame, "")
-            if text not in ("0", "1", "2", "3", "4", "5"):
+            value = intensity(text, "intensity") if text else None
+            if value is None or (np.isfinite(value) and value != int(value)):
                 broken[frame - 1] = f"{name} is '{text}', no intensity from 0 to 5"
             else:
-                values[frame - 1, k] = float(text)
+                values[frame - 1, k] = value
     return spread_units(tuple(columns), values), broken
 
 

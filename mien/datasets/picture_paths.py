@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from mien.errors import DataError
-from mien.files import IMAGE_SUFFIXES, listing
+from mien.files import IMAGE_SUFFIXES, listing, walk
 
 SAMPLE = 200
 """Rows of a table that folder and path are found out from."""
@@ -31,8 +31,10 @@ def clean(cell: str) -> str:
 class Pictures:
     """Finds pictures below `base` by the paths of a table, whose first `drop` parts belong to another computer."""
 
-    def __init__(self, base: Path, drop: int) -> None:
+    def __init__(self, base: Path, drop: int, by_name: dict[str, Path] | None = None) -> None:
         self.base, self.drop = base, drop
+        self.by_name = by_name
+        """Lower-case name and stem -> the only picture below the base that has it; None where paths are read."""
         self.told = False
         self.cells: dict[str, str] = {}
 
@@ -51,6 +53,9 @@ class Pictures:
 
     def find(self, cell: str) -> Path:
         """The file: as written, with letters in another case, or with another picture suffix; else as written."""
+        if self.by_name is not None:
+            word = _parts(clean(cell))[-1].lower()
+            return self.by_name.get(word) or self.by_name.get(Path(word).stem) or self.base / clean(cell)
         path = self.base / self.name(cell)
         if path.is_file():
             return path
@@ -102,6 +107,8 @@ def find_base(cells: Sequence[str], beside: Path, root: Path, pictures: Path | N
                 best, hits = Pictures(base, drop), count
         if hits == len(sample) or (base == first and 2 * hits >= len(sample)):
             break
+    if sample and not hits and (found := _by_names(sample, first if pictures is not None else root)) is not None:
+        return found
     if sample and not hits:
         raise DataError(
             f"'{table}': none of the first {len(sample)} pictures is there, e.g. '{sample[0]}', looked for in and around "
@@ -111,6 +118,27 @@ def find_base(cells: Sequence[str], beside: Path, root: Path, pictures: Path | N
         shown = "/".join(_parts(sample[0])[best.drop :])
         print(f"pictures: '{sample[0]}' of '{table.name}' is read as '{best.base / shown}'.", file=sys.stderr)
     return best
+
+
+def _by_names(sample: Sequence[str], root: Path) -> Pictures | None:
+    """Pictures anywhere below a folder, by their bare names, where nearly all of a sample have just one there."""
+    if not root.is_dir():
+        return None
+    counts: dict[str, list[Path]] = {}
+    for path in walk(root):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            for word in {path.name.lower(), path.stem.lower()}:
+                counts.setdefault(word, []).append(path)
+    names = {word: paths[0] for word, paths in counts.items() if len(paths) == 1}
+    found = Pictures(root, 0, names)
+    hits = sum(found.find(text).is_file() for text in sample)
+    if 10 * hits < 9 * len(sample):
+        return None
+    print(
+        f"pictures: found below '{root}' by their names, e.g. '{sample[0]}' as '{found.find(sample[0])}'.",
+        file=sys.stderr,
+    )
+    return found
 
 
 def _hits(sample: Iterable[str], base: Path) -> Counter[int]:

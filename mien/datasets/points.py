@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from mien.data.arrow import Skipped
 from mien.errors import DataError, PictureError, UsageError
 from mien.faces.detect import open_given
 from mien.faces.pictures import upright_size
+from mien.faces.provider import Face
 from mien.schema import FloatArray, Record
 
 Read = Callable[[], Iterator[Record | Skipped]]
@@ -27,9 +29,13 @@ WIDEST = 1.1
 USUAL_FRAMES = (48, 64, 96, 100, 112, 128, 160, 178, 192, 218, 224, 256, 299, 320, 384, 480, 512, 640, 720, 1024)
 
 
-def with_points(read: Read, landmarks: Path, order: Literal["row-col", "x-y"]) -> Iterator[Record | Skipped]:
+def laid_over(read: Read, landmarks: Path, order: Literal["row-col", "x-y"]) -> Read:
+    """The records of a dataset with the landmarks of a user's file, which is read once."""
+    return functools.partial(with_points, read, open_given(landmarks, order), landmarks)
+
+
+def with_points(read: Read, look_up: Callable[..., list[Face] | None], landmarks: Path) -> Iterator[Record | Skipped]:
     """Records with the landmarks of a user's file; a picture that it does not list has no face, but some must fit."""
-    look_up = open_given(landmarks, order)
 
     def laid(item: Record) -> Record | None:
         found = look_up(item.id, item.image if isinstance(item.image, Path) else None)

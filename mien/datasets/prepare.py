@@ -16,9 +16,9 @@ from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
-from mien.datasets.points import as_shares, check_frame, read_frame, with_points
+from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
 from mien.datasets.replace import new_place, put_in_place
-from mien.datasets.screen import limit_landmarks
+from mien.datasets.screen import check_limit, limit_landmarks
 from mien.datasets.summary import summary
 from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.progress import ordered_map
@@ -58,6 +58,7 @@ def prepare(
     subject_leak: bool = False,
     synthetic: Path | None = None,
     whole: float | None = None,
+    like: Path | None = None,
     replace: bool = False,
     workers: int | None = None,
 ) -> Store:
@@ -105,6 +106,7 @@ def prepare(
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
         synthetic: fitted only: store of mien synthesize whose faces join the training part.
         whole: aligned only: share of the training faces that join it unaligned, too.
+        like: aligned only: run folder of mien train; faces are laid where its training faces lie, and keep their splits.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         workers: Processes; all cores by default, 1 stays in this one.
 
@@ -114,19 +116,18 @@ def prepare(
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns, "labels": labels,
         "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale,
         "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
+        "like": like,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     first = _first(read, dataset, root, out, own)
-    shape = _shape(reader, root, size, channels)
-    options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model)
-    if landmark_limit is not None and not landmark_limit > 0:
-        raise UsageError(f"--landmark-limit {landmark_limit:g} must be above 0; 0.25 is a start.")
-    chosen = own | _without_none(brought) if landmarks else own
-    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
-    laid = read if landmarks is None else functools.partial(with_points, read, landmarks, landmark_order)
+    shape = _shape(reader, root, own, size, channels)
+    options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model, landmark_limit)
+    laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
     if options.provider is None and not reader.landmarks and landmark_frame is None:
         check_frame(laid())
+    chosen = own | _without_none(brought) if landmarks else own
+    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
     place = new_place(out) if replace else out
     left, total = _left(laid, place, options)
     store = write_store(
@@ -160,9 +161,13 @@ def _reader(dataset: str, align: bool) -> Reader:
     return DATASETS[dataset]
 
 
-def _shape(reader: Reader, root: Path, size: int | None, channels: int | None) -> tuple[int, int]:
+def _shape(
+    reader: Reader, root: Path, given: dict[str, Any], size: int | None, channels: int | None
+) -> tuple[int, int]:
     """Size and channels of the store: what was asked for, else what is usual for the dataset."""
-    usual = (reader.size, reader.channels) if reader.shape is None else reader.shape(root)
+    accepted = {} if reader.shape is None else inspect.signature(reader.shape).parameters
+    taken = {name: value for name, value in given.items() if name in accepted}
+    usual = (reader.size, reader.channels) if reader.shape is None else reader.shape(root, **taken)
     return size or usual[0], channels or usual[1]
 
 
@@ -230,9 +235,16 @@ def _notes(reader: Reader, root: Path, given: dict[str, Any]) -> dict[str, str]:
 
 
 def _options(
-    size: int, faces: str, align: bool, own_points: bool, brought: dict[str, Any], model: Path | None
+    size: int,
+    faces: str,
+    align: bool,
+    own_points: bool,
+    brought: dict[str, Any],
+    model: Path | None,
+    limit: float | None,
 ) -> Options:
     """Check the face options before any work starts; `brought` are those of landmarks that the user brings."""
+    check_limit(limit)
     if align and faces == "none" and not own_points:
         raise UsageError("--align needs landmarks: add --faces given or --faces mediapipe.")
     for name in (name for name, value in brought.items() if value not in (None, "row-col")):

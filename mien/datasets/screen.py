@@ -9,6 +9,7 @@ import numpy as np
 
 from mien.data.arrow import read_json, write_json
 from mien.data.store import Store, open_store
+from mien.errors import UsageError
 from mien.faces.landmarks import median_shape, shape_distance
 from mien.schema import FloatArray
 
@@ -23,6 +24,12 @@ def shape_distances(store: Store) -> FloatArray:
     """(N,) `shape_distance` of every face to the median shape of the store, dropped ones too; NaN with unknown points."""
     points = Store(store.path, store.info._replace(landmarks_dropped=())).landmarks
     return shape_distance(points, median_shape(points))
+
+
+def check_limit(limit: float | None) -> None:
+    """UsageError for a limit that is not above 0."""
+    if limit is not None and not limit > 0:
+        raise UsageError(f"--landmark-limit {limit:g} must be above 0; 0.25 is a start.")
 
 
 def limit_landmarks(store: Store, limit: float | None) -> Store:

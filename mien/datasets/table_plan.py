@@ -15,7 +15,7 @@ from mien.data import au_scale as scales
 from mien.datasets.columns import POINTS, Columns, resolve
 from mien.datasets.picture_paths import Pictures, find_base
 from mien.datasets.tables import Table, find_tables, without_header
-from mien.datasets.words import SPLIT_NAMES, find_expression, label_remedy, named, read_labels
+from mien.datasets.words import SPLIT_NAMES, find_expression, label_key, label_remedy, named, read_labels
 from mien.errors import UsageError
 from mien.faces.text_table import is_picture_name
 from mien.schema import ACTION_UNITS
@@ -115,19 +115,24 @@ def _by_cells(table: Table, said: set[str]) -> list[str]:
     kinds = {
         "image": lambda word: is_picture_name(word) or "/" in word or "\\" in word,
         "split": lambda word: word.lower() in SPLIT_NAMES,
-        "expression": lambda word: find_expression(word) is not None or word.isdigit(),
+        "expression": lambda word: find_expression(word) is not None or label_key(word).isdigit(),
     }
     found: dict[str, str] = {}
     for target, fits in kinds.items():
-        name = next(
-            (k for k, words in cells.items() if k not in found.values() and words and all(map(fits, words))), None
-        )
+        fitting = (k for k, words in cells.items() if k not in found.values() and words and all(map(fits, words)))
+        # A number that never repeats counts the rows (MXNet's .lst); classes are few.
+        name = next((k for k in fitting if target != "expression" or _few(cells[k])), None)
         if name is not None:
             found[target] = name
     if "image" not in found and cells and not said:
         found["image"] = table.names[0]
         found = {target: name for target, name in found.items() if target == "image" or name != table.names[0]}
     return [f"{target}={name}" for target, name in found.items()]
+
+
+def _few(words: list[str]) -> bool:
+    """Whether words repeat as labels do: at most eleven, and not each of them once unless there are few rows."""
+    return len(set(words)) <= 11 and (len(set(words)) < len(words) or len(words) <= 3)
 
 
 def _look(table: Table, meaning: Columns) -> Found:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from mien import maps
-from mien.cues import controls
+from mien.cues import controls, map_resize
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, partner_cue
-from mien.metrics.alignment import alignment_scores
+from mien.metrics.alignment import Resize, alignment_scores
 from mien.schema import Batch, Cue, Output
 from mien.training.cues import cues_for
 
@@ -38,7 +38,8 @@ def cue_of(plan: Plan, batch: Batch, size: tuple[int, int] | None = None) -> Cue
 
 def baseline_scores(plan: Plan, batch: Batch, output: Output, cue: Cue, said: Cue) -> Scores:
     """BASELINES and the ceiling against the cue of the true class, AT_PREDICTED against `said`, that of the predicted one."""
-    reference = plan.reference.resized((cue.maps.shape[-2], cue.maps.shape[-1]), cue.maps.device)
+    as_cue = map_resize(plan.recipe.cue)
+    reference = plan.reference.resized((cue.maps.shape[-2], cue.maps.shape[-1]), cue.maps.device, as_cue)
     answers, layer = output.logits.argmax(1), output.features[-1].shape[-2:]
     predicted = reference.of(answers)
     blind = {
@@ -51,20 +52,20 @@ def baseline_scores(plan: Plan, batch: Batch, output: Output, cue: Cue, said: Cu
     }
     return {
         **{f"baseline:{name}": alignment_scores(map_, cue.maps) for name, map_ in blind.items()},
-        CEILING: alignment_scores(cue_of(plan, batch, (layer[0], layer[1])).maps, cue.maps),
+        CEILING: alignment_scores(cue_of(plan, batch, (layer[0], layer[1])).maps, cue.maps, as_cue),
         AT_PREDICTED: alignment_scores(predicted, said.maps),
     }
 
 
 def mismatched_scores(plan: Plan, batch: Batch, attention: Tensor, answers: Tensor, cue: Cue) -> Scores:
     """MISMATCHED rows of the attention (B, 1, h, w), and BESIDE each what other maps score there; NaN without a wrong cue."""
-    size = (cue.maps.shape[-2], cue.maps.shape[-1])
-    blind = plan.reference.resized(size, cue.maps.device).of(answers)
+    size, as_cue = (cue.maps.shape[-2], cue.maps.shape[-1]), map_resize(plan.recipe.cue)
+    blind = plan.reference.resized(size, cue.maps.device, as_cue).of(answers)
     own = {"": maps.shift_to_zero(attention), ":perfect": cue.maps, ":class_mean": blind}
     scores = {}
     for name, wrong in wrong_cues(plan, batch, cue).items():
         for end, map_ in own.items():
-            found = alignment_scores(map_, wrong.maps)
+            found = alignment_scores(map_, wrong.maps, as_cue)
             scores[f"mismatched:{name}{end}"] = {
                 kind: values.masked_fill(~wrong.valid, torch.nan) for kind, values in found.items()
             }
@@ -84,13 +85,18 @@ def wrong_cues(plan: Plan, batch: Batch, cue: Cue) -> dict[str, Cue]:
     return wrong
 
 
-def trained_baselines(reference: ClassCues, own: Cue, name: str, labels: Tensor, cue: Cue) -> Scores:
+def trained_baselines(
+    reference: ClassCues, own: Cue, name: str, labels: Tensor, cue: Cue, as_cue: Resize = maps.resize
+) -> Scores:
     """Class-mean baseline and ceiling of a trained attribution that has a cue of its own, under its name.
 
-    `own` is that cue at the size of the attribution, `cue` at the size of the images; labels (B,) true or predicted.
+    `own` is that cue at the size of the attribution, `cue` at the size of the images; labels (B,) true or predicted;
+    `as_cue` is the resize of that cue.
     """
     size = (cue.maps.shape[-2], cue.maps.shape[-1])
     return {
-        f"baseline:class_mean:{name}": alignment_scores(reference.resized(size, cue.maps.device).of(labels), cue.maps),
-        f"{CEILING}:{name}": alignment_scores(own.maps, cue.maps),
+        f"baseline:class_mean:{name}": alignment_scores(
+            reference.resized(size, cue.maps.device, as_cue).of(labels), cue.maps
+        ),
+        f"{CEILING}:{name}": alignment_scores(own.maps, cue.maps, as_cue),
     }

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mien import maps
-from mien.cues import controls
+from mien.cues import map_resize
 from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
 from mien.explain import cam, evidence, explain_with_output
-from mien.metrics.alignment import alignment_scores, attention_scores, cam_scores
-from mien.metrics.faithfulness import PARTS, deletion_insertion, randomised
+from mien.metrics.alignment import cam_scores
 from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, Output, scheme_classes
 from mien.training.cues import cues_for
+from mien.training.fit import attention, attention_fit, trained_fit
 from mien.training.guidance import trained_maps
 from mien.training.guides import guides_of
 
@@ -50,6 +49,8 @@ class Collected(NamedTuple):
     valid_predicted: npt.NDArray[np.bool_]
     """So have both the true and the predicted class."""
     scores: FaceScores
+    valid_own: dict[str, npt.NDArray[np.bool_]]
+    """Trained attribution -> (N,) faces that have its own cue."""
     class_maps: dict[str, FloatArray]
     """Map name -> (K, H, W) mean over the faces of each class."""
     face_maps: dict[str, np.ndarray]
@@ -108,6 +109,7 @@ def collect(plan: Plan) -> Collected:
         known,
         joined(both, back),
         {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        {},
         {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
         {name: joined(parts, back) for name, parts in small.items()},
         joined(thetas, back) if thetas else None,
@@ -116,8 +118,8 @@ def collect(plan: Plan) -> Collected:
 
 def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue) -> Scores:
     """Attention of every layer, every method, baselines, ceiling, mismatched cues; `said` is the cue of the predicted class."""
-    count, answers = len(output.features), output.logits.argmax(1)
-    scores = {f"layer-{k + 1}": attention_scores(attention(output, k), cue.maps) for k in range(count)}
+    count, answers, as_cue = len(output.features), output.logits.argmax(1), map_resize(plan.recipe.cue)
+    scores = {f"layer-{k + 1}": attention_fit(output, k, cue, as_cue) for k in range(count)}
     for name, map_ in raw.items():
         scores[name] = cam_scores(evidence(name, map_), cue.maps)
     if "cam" in raw:
@@ -127,18 +129,13 @@ def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor
     return scores | segmentation_scores(plan, output, cue)
 
 
-def attention(output: Output, layer: int) -> Tensor:
-    """(B, 1, h, w) channel mean of a layer (index into features), as it lies on the input picture."""
-    return maps.to_input(maps.channel_mean(output.features[layer]), output.theta)
-
-
 def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
     """Dice and IoU of the segmentation head and of regions that never saw the face; nothing without a head."""
     if output.segmentation is None:
         return {}
     true = maps.otsu_region(cue.maps)
     size = (true.shape[-2], true.shape[-1])
-    reference = plan.reference.resized(size, true.device)
+    reference = plan.reference.resized(size, true.device, map_resize(plan.recipe.cue))
     regions = {
         "net": predicted_region(output.segmentation, size),
         "baseline:uniform": torch.ones_like(true),
@@ -146,44 +143,6 @@ def segmentation_scores(plan: Plan, output: Output, cue: Cue) -> Scores:
         "baseline:class_mean_predicted": maps.otsu_region(reference.of(output.logits.argmax(1))),
     }
     return {SEGMENTATION + name: region_scores(region, true) for name, region in regions.items()}
-
-
-@torch.no_grad()
-def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> FaceScores:
-    """Scores of FAITHFULNESS of the last layer's attention and of every method on `rows`, baselines of the first two.
-
-    Maps are of the true class. Similarities to the maps of randomised models are Pearson correlations.
-    """
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    twins = {part: randomised(plan.model, part, plan.seed) for part in PARTS}
-    # One noise picture for all faces at the size of a coarse layer: a score does not depend on the batch.
-    noise = torch.rand((1, 1, 7, 7), generator=torch.Generator().manual_seed(plan.seed)).to(plan.device)
-
-    def probability(guide: Tensor | None, images: Tensor) -> Tensor:
-        output: Output = plan.model(images, guide=guide)
-        return output.logits.float().softmax(1)
-
-    def looks(model: nn.Module, part: Batch) -> dict[str, Tensor]:
-        output, raw = explain_with_output(
-            model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
-        )
-        shown = {f"layer-{len(output.features)}": attention(output, -1)}
-        return {**shown, **{name: evidence(name, map_) for name, map_ in raw.items()}}
-
-    loader = plan.loader(rows)
-    for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
-        own = looks(plan.model, part)
-        plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
-        baselines = {"baseline:random": noise.expand(len(plain), -1, -1, -1), "baseline:centre": controls.centre(plain)}
-        for name, map_ in {**own, **baselines}.items():
-            seen = partial(probability, part.guide)
-            add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
-        for which, twin in twins.items():
-            for name, map_ in looks(twin, part).items():
-                similarity = maps.pearson(maps.min_max(map_), maps.min_max(own[name]))
-                add(scores[name], {f"randomised_{which}": similarity})
-    everything = np.arange(len(rows))
-    return {name: {kind: joined(v, everything) for kind, v in kinds.items()} for name, kinds in scores.items()}
 
 
 def member(batch: Batch, classes: int) -> Tensor:
@@ -202,8 +161,10 @@ def joined(parts: list[Tensor], order: npt.NDArray[np.int64]) -> np.ndarray:
     return np.asarray(torch.cat(parts).numpy()[order])
 
 
-def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
+def guided_scores(plan: Plan, run: Path | None = None) -> tuple[FaceScores, dict[str, npt.NDArray[np.bool_]]]:
     """Scores of the attributions that a run was trained with, each against its own cue, where the layers' do not tell.
+
+    Also name -> (N,) bool: faces that have this cue.
 
     Beside each stand its own class-mean baseline, of the true class where the attribution is that of its logit, of the
     predicted class for an activation, and its ceiling. Class-mean cues are kept in the folder `run`, where one is given.
@@ -212,12 +173,13 @@ def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
     guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.has_own_score]
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
     references: dict[str, ClassCues] = {}
+    valid: dict[str, list[Tensor]] = defaultdict(list)
     loader = plan.loader(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
         size = (part.images.shape[-2], part.images.shape[-1])
         output, looks = trained_maps(plan.model, guides, part.images, part.expressions, part.guide)
         for seen in looks:
-            own = replace(plan.recipe, cue=seen.cue)
+            own, as_cue = replace(plan.recipe, cue=seen.cue), map_resize(seen.cue)
             h, w = seen.maps.shape[-2:]
             small, cue = cues_for(own, part, [(h, w), size], [None, None], 0, 0)
             if seen.name not in references:
@@ -225,10 +187,12 @@ def guided_scores(plan: Plan, run: Path | None = None) -> FaceScores:
                 references[seen.name] = kept_class_cues(
                     file, own, plan.store, plan.labels, plan.reference_rows, h, plan.device
                 )
-            add(scores[seen.name], alignment_scores(maps.shift_to_zero(seen.maps), cue.maps))
+            valid[seen.name].append(cue.valid.cpu())
+            add(scores[seen.name], trained_fit(seen, cue, as_cue))
             labels = (
                 output.logits.argmax(1) if seen.name.partition(":")[2].startswith("activation") else part.expressions
             )
-            for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue).items():
+            for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue, as_cue).items():
                 add(scores[name], values)
-    return {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
+    found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
+    return found, {name: torch.cat(parts).numpy() for name, parts in valid.items()}

@@ -19,7 +19,7 @@ from mien.cues import MeanCue, controls, render_cue
 from mien.cues.codebook import choice
 from mien.data.store import Store
 from mien.files import file_sha256, write_npz
-from mien.metrics.alignment import class_mean_maps, class_weighted_maps
+from mien.metrics.alignment import Resize, class_mean_maps, class_weighted_maps
 from mien.schema import Cue, IntArray, scheme_classes
 from mien.training.cues import faces_of
 
@@ -39,9 +39,9 @@ class ClassCues(NamedTuple):
     overall: Tensor
     """(1, 1, h, w) mean over the classes, each weighted by its training faces with a cue."""
 
-    def resized(self, size: tuple[int, int], device: torch.device) -> ClassCues:
-        """The same at the size of a cue that they are scored against."""
-        means, overall = (maps.resize(one.to(device), size) for one in (self.means, self.overall))
+    def resized(self, size: tuple[int, int], device: torch.device, resize: Resize = maps.resize) -> ClassCues:
+        """The same at the size of a cue that they are scored against; `resize` as of attention (`mien.cues.map_resize`)."""
+        means, overall = (resize(one.to(device), size) for one in (self.means, self.overall))
         return ClassCues(means, self.faces.to(device), overall)
 
     def of(self, labels: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def class_cues(
     classes = len(scheme_classes(recipe.data.scheme))
     chosen, total = at_most(labels, rows, MOST), MeanCue(classes)
     for part in faces_of(recipe, store, labels, chosen):
-        total.update(draw(recipe, part, (side, side), device), part[1])
+        total.update(draw(recipe, part, (side, side), device, store.info.size), part[1])
     faces = total.count[:classes].long()
     means = total.per_class().expand(-1, -1, side, side).clone()
     asked = np.bincount(labels[chosen], minlength=classes).clip(1)
@@ -82,14 +82,17 @@ def at_most(labels: IntArray, rows: IntArray, most: int) -> IntArray:
     return rows[place < most]
 
 
-def draw(recipe: Recipe, faces: Faces, size: tuple[int, int], device: torch.device) -> Cue:
-    """The recipe's cue, without its control, of faces in the frame of the net as `faces_of` gives them."""
+def draw(recipe: Recipe, faces: Faces, size: tuple[int, int], device: torch.device, canvas: int) -> Cue:
+    """The recipe's cue, without its control, of faces in the frame of the net as `faces_of` gives them.
+
+    `canvas` is the side of the stored pictures.
+    """
     points, labels, pictures, units = faces
     frame = (recipe.model.size, recipe.model.size)
     return render_cue(
         replace(recipe.cue, control="none"), points.to(device), labels.to(device), scheme=recipe.data.scheme,
         image_size=frame, size=size, images=None if pictures is None else pictures.to(device),
-        action_units=units.to(device),
+        action_units=units.to(device), canvas=(canvas, canvas),
     )  # fmt: skip
 
 
@@ -123,7 +126,7 @@ def key_of(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side:
     files = [Path(name) for name in (cue.codebook, cue.saliency)]
     facts = [
         __version__, asdict(cue), [file_sha256(file) for file in files if file.is_file()], recipe.data.scheme,
-        recipe.model.size, recipe.model.preprocessing, store.fingerprint, side, MOST,
+        recipe.model.size, recipe.model.preprocessing, store.fingerprint, store.info.size, side, MOST,
         hashlib.sha256(rows.tobytes() + labels[rows].tobytes()).hexdigest(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -175,7 +178,7 @@ def partner_cue(
     found, valid = torch.zeros(count, 1, *size, device=device), torch.zeros(count, dtype=torch.bool, device=device)
     done = 0
     for part in faces_of(recipe, store, labels, partners[there]) if len(there) else ():
-        cue = draw(recipe, part, size, device)
+        cue = draw(recipe, part, size, device, store.info.size)
         place = torch.from_numpy(there[done : done + len(cue.valid)]).to(device)
         found[place], valid[place] = cue.maps, cue.valid
         done += len(cue.valid)

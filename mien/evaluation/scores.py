@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mien.data.store import Store
 from mien.evaluation.baselines import AT_PREDICTED
@@ -31,6 +32,9 @@ def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
         "expression": np.array([name or "" for name in store.expression[rows]], dtype=str),
         "landmarks": np.asarray(np.isfinite(store.landmarks[rows]).any(axis=(1, 2))),
     }
+    found = [store.attributes[row].get("face") for row in rows]
+    if any(word is not None for word in found):
+        facts["found"] = np.array([word != "not found" for word in found])
     for name in AFFECT:
         found = [store.attributes[row].get(name) for row in rows]
         values = np.array([np.nan if value is None or isinstance(value, str) else value for value in found], np.float32)
@@ -61,6 +65,7 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
             if "voted" in faces
             else {}
         ),
+        **({"end_to_end": end_to_end(faces["found"], predicted, labels)} if "found" in faces else {}),
         "alignment": alignment,
         "excess": {
             name: {
@@ -83,6 +88,21 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
     }
 
 
+def end_to_end(found: npt.NDArray[np.bool_], predicted: IntArray, labels: IntArray) -> dict[str, Any]:
+    """From photo to label: a face that was not found is a wrong answer, whatever the net says of the whole crop.
+
+    faces and not_found (counts), accuracy and balanced_accuracy (mean recall of the classes that occur), both from 0 to 1.
+    """
+    right = (predicted == labels) & found
+    recalls = [right[labels == k].mean() for k in np.unique(labels)]
+    return {
+        "faces": len(labels),
+        "not_found": int((~found).sum()),
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean(recalls)),
+    }
+
+
 def scored_faces(faces: Arrays, name: str) -> np.ndarray:
     """(N,) bool: faces on which a map or a baseline has a score: the cues that it is held against are there."""
     if name in (PREDICTED, AT_PREDICTED):
@@ -90,7 +110,8 @@ def scored_faces(faces: Arrays, name: str) -> np.ndarray:
     if name.startswith("mismatched:"):  # not every face has a partner of its class
         wrong = ":".join(name.split(":")[:2])
         return np.asarray(faces["valid"] & np.isfinite(faces[f"{wrong}:perfect/cosine"]))
-    return faces["valid"]
+    own = f"valid:{name.removeprefix('baseline:class_mean:').removeprefix('ceiling:')}"
+    return faces.get(own, faces["valid"])  # an attribution that was trained with a cue of its own
 
 
 def compared_with(scores: Mapping[str, Any], methods: Sequence[str]) -> dict[str, str]:

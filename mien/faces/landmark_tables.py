@@ -133,7 +133,8 @@ def known_points(points: npt.NDArray[np.float64]) -> FloatArray:
 
 def main_faces(faces: dict[str, list[Found]], place: str) -> dict[str, FloatArray]:
     """Picture -> points of its main face; one line on stderr tells how many pictures have several."""
-    several = sum(sum(bool(np.isfinite(face.points).any()) for face in found) > 1 for found in faces.values())
+    more = (found for found in faces.values() if len(found) > 1)
+    several = sum(sum(bool(np.isfinite(face.points).any()) for face in found) > 1 for found in more)
     if several:
         print(
             f"{place}: {several} pictures have several faces; the largest of the confident ones is taken.",
@@ -144,6 +145,8 @@ def main_faces(faces: dict[str, list[Found]], place: str) -> dict[str, FloatArra
 
 def main_face(found: Sequence[Found]) -> FloatArray:
     """Points of the largest face whose confidence is at least 0.5, or of the largest where none is; NaN without any face."""
+    if len(found) == 1:
+        return found[0].points
     known = [face for face in found if np.isfinite(face.points).any()]
     if not known:
         return found[0].points

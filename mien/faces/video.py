@@ -1,31 +1,195 @@
-"""Single frames of a video file, fast when they are asked for in order."""
+"""Videos and cameras: opened in one place, frames with the times of the stream, and single frames by number."""
 
 from __future__ import annotations
 
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mien.errors import PictureError
+from mien.errors import DataError, PictureError
+from mien.faces.containers import cut_off, trimmed
 from mien.schema import ByteArray, Frame
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".mpg", ".webm")
+FORMATS = "3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
+"""What FFmpeg may take a file for, whatever its name. Its playlists are left out: they make it open other files, or ask hosts."""
+ASKED = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+"""OpenCV hands these options to FFmpeg; it reads them from the environment when it opens a video."""
+OPEN_MS, READ_MS = 10_000, 10_000
+"""A network stream that is silent for so long is taken for gone."""
+RATE = 25.0
+"""Frames a second where a video does not say."""
+SHORT = 0.9
+"""An MP4 file with fewer of the frames that its index lists is damaged."""
+_opening = threading.Lock()
+
+
+class Shot(NamedTuple):
+    """One frame of a video or camera."""
+
+    number: int
+    """From 0, also counting those that were not taken."""
+    time: float
+    """Seconds: of a file from its first frame, by presentation timestamps; of a camera or network stream since it was opened."""
+    pixels: ByteArray
+    """RGB (H, W, 3)."""
+    rate: float
+    """Frames a second that the video announces."""
+
+
+class End(NamedTuple):
+    """Why a video ended before its end."""
+
+    number: int
+    time: float
+    reason: str
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What OpenCV and FFmpeg have to say of a damaged video is not printed: the reason is in the rows."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
+@contextmanager
+def _options(words: str) -> Iterator[None]:
+    before = os.environ.get(ASKED)
+    os.environ[ASKED] = words
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ASKED]
+        else:
+            os.environ[ASKED] = before
+
+
+def is_opened_by_opencv(path: Path) -> bool:
+    """Whether a path is UTF-8; with another OpenCV would end the process."""
+    return str(path).encode("utf-8", "ignore").decode() == str(path)
+
+
+def open_capture(source: Path | str | int) -> Any:
+    """cv2.VideoCapture of a file, an address (`rtsp://...`) or a camera's number; it may not be opened.
+
+    A file is read as one of FORMATS only and from this computer only.
+    """
+    import cv2
+
+    if isinstance(source, int):
+        with quiet():
+            return cv2.VideoCapture(source)
+    with _opening, quiet():
+        if isinstance(source, Path):
+            with _options(f"protocol_whitelist;file|format_whitelist;{FORMATS}"):
+                return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG)
+        times = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
+        with _options(os.environ.get(ASKED, "rtsp_transport;tcp")):
+            return cv2.VideoCapture(source, cv2.CAP_FFMPEG, times)
+
+
+def rate_of(capture: Any) -> float:
+    """Frames a second that a video announces; RATE where it announces nothing that can be."""
+    import cv2
+
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0 < rate < 1000 else RATE
+
+
+def moment_of(position: float, number: int, rate: float, before: float) -> float:
+    """Time of frame `number` in seconds from the video's presentation timestamp `position`; times never go back.
+
+    A stream without timestamps stays at 0; its frames are counted by the announced rate.
+    """
+    if not math.isfinite(position) or (position <= 0 and number > 0 and before <= (number - 1) / rate):
+        return number / rate
+    return max(position, before, 0.0)
+
+
+def shots(source: Path | int, every: int = 1, start: float = 0.0, end: float = math.inf) -> Iterator[Shot | End]:
+    """Every `every`-th frame of a video file or camera whose time lies in [start, end), in the order in which it is shown.
+
+    Turned upright as the file says. The last thing is an `End` where a file holds less than it says. Nothing at all comes from
+    a file that cannot be opened; a camera that cannot is a DataError.
+    """
+    import cv2
+
+    capture = open_capture(source)
+    try:
+        if isinstance(source, int) and not capture.isOpened():
+            raise DataError(f"no camera {source} can be opened here; give a video file, or another number.")
+        rate, number, moment, began = rate_of(capture), 0, 0.0, time.monotonic()
+        while capture.grab():
+            if isinstance(source, int):
+                moment = time.monotonic() - began
+            else:
+                moment = moment_of(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, number, rate, moment)
+            if moment >= end:
+                return
+            if number % every == 0 and moment >= start:
+                done, pixels = capture.retrieve()
+                if not done:
+                    break
+                yield Shot(number, moment, np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8), rate)
+            number += 1
+        if isinstance(source, Path) and number:
+            reason = lacking(source, number, capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if reason:
+                yield End(number, moment, reason)
+    finally:
+        capture.release()
+
+
+def lacking(path: Path, number: int, announced: float) -> str | None:
+    """Why a file of which `number` frames could be read is damaged; None for a whole one.
+
+    Numbers that a container announces are mostly estimates, and a trimmed video shows fewer frames than it holds; so a file
+    is damaged only if its own sizes say that bytes are missing, or an MP4 index lists more frames and no edit hides them.
+    """
+    if cut_off(path):
+        return f"the video ends here, after {number} frames, for the file is cut off; it is damaged"
+    if number < SHORT * announced and trimmed(path) is False:
+        return f"the video ends here, though it announces {announced:.0f} frames; it is damaged"
+    return None
+
+
+def frame_count(file: Path) -> int:
+    """Frames that a video file announces; 0 where it does not."""
+    import cv2
+
+    if not is_opened_by_opencv(file):
+        return 0
+    capture = open_capture(file)
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    return int(min(max(count, 0), 1e9))
 
 
 class _Video:
     """An open video and the number of its next frame. Frames in between are decoded and dropped: jumps are not exact."""
 
     def __init__(self, path: Path) -> None:
-        import cv2
-
         if not path.is_file():
             raise PictureError("video file does not exist")
-        if str(path).encode("utf-8", "ignore").decode() != str(path):  # OpenCV would end the process
+        if not is_opened_by_opencv(path):
             raise PictureError("OpenCV opens no video whose path is not UTF-8; rename it")
         self.path = path
-        self.capture: Any = cv2.VideoCapture(str(path))
+        self.capture: Any = open_capture(path)
         self.next = 0
 
     def read(self, number: int) -> ByteArray:

@@ -23,6 +23,9 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Name -> score of (map, cue), (B,). DISTANCES are better when lower, the others when higher."""
 
+Resize = Callable[[Tensor, tuple[int, int]], Tensor]
+"""(maps, (h, w)) -> maps of that size."""
+
 DISTANCES = ("l1", "l2", "kl")
 
 
@@ -111,31 +114,32 @@ def resolve_layers(layers: Sequence[int], count: int, section: str = "guidance")
 
 
 def compared_map(
-    attribution: Tensor, config: GuidanceConfig, size: Sequence[int], generator: torch.Generator | None = None
-) -> Tensor:
+    attribution: Tensor, config: GuidanceConfig, size: Sequence[int], generator: torch.Generator | None = None,
+    resize: Resize = maps.resize,
+) -> Tensor:  # fmt: skip
     """What is compared with a cue of `size` (h, w): channels chosen, resized, normalised; (B, 1 or C, h, w).
 
     Gradients are as small as 1 / (h w C), so attributions by gradients are divided by their largest value (a constant),
-    which puts them into [-1, 1]; activations stay as they are.
+    which puts them into [-1, 1]; activations stay as they are. `resize` is that of the cue (`mien.cues.map_resize`).
     """
     chosen = CHANNELS[config.channels](attribution, config.fraction, generator)
     if config.attribution != "activation":
         chosen = maps.peak_one(chosen)
-    chosen = maps.resize(chosen, (size[0], size[1]))
+    chosen = resize(chosen, (size[0], size[1]))
     return maps.spatial_softmax(chosen) if config.normalise == "softmax" else chosen
 
 
 def guidance_loss(
     attributions: Sequence[Tensor], cues: Sequence[Cue], config: GuidanceConfig, t: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | None = None, resize: Resize = maps.resize,
 ) -> Tensor:  # fmt: skip
     """Arithmetic mean over layers of the alignment of their attribution (B, C, h, w) with the cue, without the weight.
 
-    `t` is the sharpness of the barrier, `generator` draws the channels of `random`.
+    `t` is the sharpness of the barrier, `generator` draws the channels of `random`, `resize` is that of the cue.
     """
     losses = [
         alignment_loss(
-            compared_map(a, config, cue.maps.shape[-2:], generator), cue, config.similarity,
+            compared_map(a, config, cue.maps.shape[-2:], generator, resize), cue, config.similarity,
             per_channel=config.channels == "all_per_channel", t=t if config.barrier else None,
         )
         for a, cue in zip(attributions, cues, strict=True)

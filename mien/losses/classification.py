@@ -39,7 +39,9 @@ def focal(
 ) -> Tensor:
     """Focal loss (Lin et al. 2017, arXiv 1708.02002): mean of -alpha sum_c y_c w_c (1 - p_c)^gamma log p_c, >= 0.
 
-    At alpha 1 and gamma 0 it is the cross-entropy, with the same weighting; the published code is the case of class indices.
+    At alpha 1 and gamma 0 it is the cross-entropy, with the same weighting. Without class weights it is the published code
+    (Belharbi et al. 2024) for class indices. With them that code has the weight in the probability too, p_y^w_y, and divides by
+    the number of faces: mean of alpha w_y (1 - p_y^w_y)^gamma (-log p_y).
     """
     log_p = logits.log_softmax(1)
     easy = (1 - log_p.exp()).clamp_min(1e-8) ** gamma  # at p = 1 a power below 1 has no finite slope

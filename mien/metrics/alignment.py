@@ -48,21 +48,27 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "dice", "iou"), True), **FAITHFULNESS}
 
 
-def alignment_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
+Resize = Callable[[Tensor, tuple[int, int]], Tensor]
+"""(maps, (h, w)) -> maps of that size."""
+
+
+def alignment_scores(maps: Tensor, cue: Tensor, resize: Resize = m.resize) -> dict[str, Tensor]:
     """All SCORES of prepared maps (B, 1, h, w), values >= 0, against cues (B, 1, H, W); maps are resized to the cue.
 
     Prepare with a named call: `min_max` for CAMs, `shift_to_zero` for attention. Controls (uniform, centre prior, mean
-    cue) go through this same function in place of `maps`, which gives the baselines.
+    cue) go through this same function in place of `maps`, which gives the baselines. `resize` is how the cue was resized where
+    it was an aim of training (`mien.cues.map_resize`).
     """
     if maps.shape[:2] != cue.shape[:2] or cue.dim() != 4:
         raise DataError(f"maps {tuple(maps.shape)} and cues {tuple(cue.shape)} do not fit; expected (B, 1, h, w) each.")
-    resized = m.resize(maps.float(), (cue.shape[-2], cue.shape[-1]))
+    resized = resize(maps.float(), (cue.shape[-2], cue.shape[-1]))
     return {name: score(resized, cue).clamp(-1, 1) for name, score in SCORES.items()}  # rounding goes a hair beyond
 
 
-def attention_scores(features: Tensor, cue: Tensor) -> dict[str, Tensor]:
-    """All SCORES of a layer's attention: channel mean, minimum shifted to zero where negative, resized to the cue."""
-    return alignment_scores(m.shift_to_zero(m.channel_mean(features)), cue)
+def attention_scores(features: Tensor, cue: Tensor, resize: Resize = m.resize) -> dict[str, Tensor]:
+    """All SCORES of a layer's attention: channel mean, resized to the cue, its minimum shifted to zero where negative."""
+    resized = resize(m.channel_mean(features).float(), (cue.shape[-2], cue.shape[-1]))
+    return alignment_scores(m.shift_to_zero(resized), cue)
 
 
 def cam_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
@@ -73,8 +79,8 @@ def cam_scores(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
 def att_cos(features: Tensor, cue: Tensor) -> Tensor:
     """ATT-COS of a layer (Belharbi et al. 2024): features (B, C, h, w), cue (B, 1, H, W) -> (B,) in [0, 1].
 
-    The published code resizes with aligned corners, clamps to the range before and shifts last; here corners are not
-    aligned, like everywhere in Mien. Bilinear values stay in range, so the clamp does nothing and is left out.
+    As published up to the resize: `attention_scores(features, cue, maps.published_resize)` is the published number, which
+    `mien evaluate` takes with codebook `paper`; here corners are not aligned.
     """
     return attention_scores(features, cue)["cosine"]
 
@@ -113,6 +119,16 @@ def excess(scores: npt.ArrayLike, baseline: npt.ArrayLike) -> npt.NDArray[np.flo
     Per-face scores (N,) of one kind; a NaN counts as 0 on either side, as in `summarise`. 0 at the baseline, negative below.
     """
     return np.nan_to_num(np.asarray(scores, dtype=np.float64)) - np.nan_to_num(np.asarray(baseline, dtype=np.float64))
+
+
+def class_mean(values: npt.ArrayLike, labels: npt.ArrayLike, valid: npt.ArrayLike) -> float | None:
+    """Unweighted mean over the classes of the mean over their valid faces, as `summarise` prints it; NaN counts as 0.
+
+    values (N,) scores, labels (N,) class index, valid (N,) bool. None without a valid face.
+    """
+    chosen = np.asarray(valid, dtype=bool)
+    scores, truth = np.nan_to_num(np.asarray(values, dtype=np.float64))[chosen], np.asarray(labels)[chosen]
+    return float(np.mean([scores[truth == k].mean() for k in np.unique(truth)])) if len(truth) else None
 
 
 def summarise(

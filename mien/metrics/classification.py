@@ -62,18 +62,15 @@ def confusion_matrix(predicted: Labels, labels: Labels, classes: int) -> Labels:
 
 def calibration_error(probabilities: npt.ArrayLike, labels: Labels, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599): mean |confidence - accuracy| over equal-width
-    bins of the top probability, weighted by their share of samples; [0, 1], lower is better.
+    bins of the top probability, weighted by their share of samples; [0, 1], lower is better. Bins are closed above.
+
+    Probabilities are taken as they are; rounding beyond 1 is cut. DataError for rows that are none, such as logits.
     """
-    import torch
-
-    from mien.compat import ensure_torchvision
-
-    ensure_torchvision()
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    shares = torch.as_tensor(np.asarray(probabilities, dtype=np.float64))
-    target = torch.as_tensor(np.asarray(labels, dtype=np.int64))
-    return float(multiclass_calibration_error(shares, target, num_classes=shares.shape[1], n_bins=bins, norm="l1"))
+    shares, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    _refuse_no_probabilities(shares)
+    top, right = shares.max(1).clip(0, 1), shares.argmax(1) == truth
+    place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(place, weights=top - right, minlength=bins)).sum() / len(truth))
 
 
 def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
@@ -204,15 +201,19 @@ def _checked(
     wrong = np.flatnonzero((truth < -1) | (truth >= len(classes)))
     if len(wrong):
         raise DataError(f"label {truth[wrong[0]]} in row {wrong[0]} is outside -1..{len(classes) - 1}.")
+    _refuse_no_probabilities(shares)
+    known = truth >= 0
+    if not known.any():
+        raise DataError("no labelled sample; nothing to score.")
+    return shares[known], truth[known].astype(np.int64), int((~known).sum())
+
+
+def _refuse_no_probabilities(shares: npt.NDArray[np.float64]) -> None:
     valid = np.isfinite(shares).all(axis=1) & (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < 1e-3)
     if not valid.all():
         raise DataError(
             f"row {int(np.argmin(valid))} holds no probabilities (finite, >= 0, sum 1); apply softmax first."
         )
-    known = truth >= 0
-    if not known.any():
-        raise DataError("no labelled sample; nothing to score.")
-    return shares[known], truth[known].astype(np.int64), int((~known).sum())
 
 
 def _same_length(predicted: Labels, labels: Labels) -> None:

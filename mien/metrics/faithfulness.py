@@ -15,6 +15,8 @@ from mien import maps as m
 from mien.errors import UsageError, unknown_name
 
 STEPS = 16
+TWINS = 5
+"""Random nets whose maps are compared: one alone can lie anywhere."""
 PARTS = ("head", "all")
 """What `randomised` makes random."""
 FAITHFULNESS = {"deletion": False, "insertion": True, "randomised_head": False, "randomised_all": False}
@@ -102,13 +104,22 @@ def importance_rank(maps: Tensor, seed: int = 0) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
 
 
+def map_similarity(own: Tensor, twin: Tensor) -> Tensor:
+    """Pearson correlation of the maps of a net and of its random twin, (B,) in [-1, 1]; NaN where either is flat.
+
+    (B, 1, h, w) each. A random net often has no evidence at all: its empty map correlates with nothing, which is no sign that
+    the net's own map depends on its weights.
+    """
+    return m.pearson(own, twin).masked_fill(m.is_flat(own) | m.is_flat(twin), torch.nan)
+
+
 @torch.no_grad()
 def randomised(model: nn.Module, part: str = "all", seed: int = 0) -> nn.Module:
     """A copy of a model whose weights say nothing (Adebayo et al. 2018, arXiv 1810.03292); the model itself is left alone.
 
     Matrices and kernels are drawn anew (He normal), vectors such as biases are shuffled, batch norm goes back to its
     start. A map that hardly changes with `part` "all" shows edges of the image, not what was learnt; one that does not
-    change with "head" does not depend on the class. Compare with `maps.pearson`; lower is better.
+    change with "head" does not depend on the class. Compare with `map_similarity`, over several seeds; lower is better.
     """
     if part not in PARTS:
         raise unknown_name("part", part, PARTS)

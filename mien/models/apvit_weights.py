@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -85,6 +86,9 @@ def resized(position: Tensor, patches: int) -> Tensor:
 def _load_file(net: APViT, path: Path) -> None:
     state = read_state(path)
     layout, prefix = _layout(state, path)
+    total = len(state) + any(
+        name.endswith("pos_embed") for name in state if layout == "transformer"
+    )  # becomes two tensors
     state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if layout == "trunk":
         state = trunk_names(state, [len(stage) for stage in net.extractor.body])  # type: ignore[arg-type]
@@ -102,7 +106,13 @@ def _load_file(net: APViT, path: Path) -> None:
             f"weights {path} do not fit APViT: {len(missing)} tensors missing ({', '.join(missing[:2])}), {len(wrong)} of "
             f"another shape ({', '.join(wrong[:2])}). Published files fit the full size: leave model.backbone_options out."
         )
-    net.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+    fitting = {name: state[name] for name in own if name in state}
+    net.load_state_dict(fitting, strict=False)
+    if len(fitting) < total:
+        print(
+            f"mien: weights {path}: {total - len(fitting)} of {total} tensors have no place in APViT and were left out.",
+            file=sys.stderr,
+        )
 
 
 def _layout(state: Mapping[str, Tensor], path: Path) -> tuple[str, str]:

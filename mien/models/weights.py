@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from mien.config import ModelConfig
 from mien.errors import DataError, UsageError
+from mien.models.packed import unpack
 from mien.models.tokens import is_token_net, resized_positions
 from mien.schema import PREPROCESSING
 
@@ -23,16 +25,17 @@ def load_weights(net: nn.Module, path: Path) -> None:
     """Load backbone weights by name from .safetensors, the .ckpt of a run, or a plain state dict .pth.
 
     timm's own names, torchvision's (the same for ResNets and VGGs) and VGGFace's conv1_1 .. conv5_3 are understood, under
-    any common prefix (module., backbone., ...). Classifiers in the file are ignored. Every tensor of the net must be there
-    in its shape; only counters of batch norm (num_batches_tracked) may be missing, as in old files. Position embeddings of
-    a ViT that was trained at another size are resized to the grid of the net.
+    any common prefix (module., backbone., ...). Tensors that the net does not have, such as a classifier, are left out and
+    told. Every tensor of the net must be there in its shape; only counters of batch norm (num_batches_tracked) may be
+    missing, as in old files. Position embeddings of a ViT that was trained at another size are resized to its grid.
 
     Raises:
         DataError: no such file, not readable without running code, or tensors missing or of another shape.
 
     """
     own = net.state_dict()
-    state = _without_prefix(_vgg_names(read_state(path), net), own)
+    given = _vgg_names(read_state(path), net)
+    state = _without_prefix(given, own)
     if is_token_net(net):
         state = resized_positions(net, state)
     state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
@@ -40,6 +43,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
     _refuse(path, missing, wrong)
     net.load_state_dict({name: state[name] for name in own})
+    tell_surplus(path, given, own)
 
 
 _PUBLISHED_PLACES = {
@@ -50,21 +54,27 @@ _PUBLISHED_PLACES = {
 """First part of a published name of Simple-CNN or spatial transformer -> where it stands in a Classifier."""
 
 
+SHIPPED = {"demo": Path(__file__).parent.parent / "weights" / "demo" / "best.ckpt"}
+"""Name that `model.initial` may have -> a net that comes with the package: the unguided one that `mien demo` starts from."""
+
+
 def load_initial(model: nn.Module, path: Path, head: str) -> None:
     """Start a whole model from another run, or from a published state dict of the guided spatial transformers.
 
     Args:
         model: Classifier.
-        path: run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 .. conv4, norm, fc1,
-            fc2, localization, fc_loc as published.
+        path: a name of SHIPPED, run folder (its best.ckpt), .ckpt, .safetensors, .pt or .pth; names as Mien's, or conv1 ..
+            conv4, norm, fc1, fc2, localization, fc_loc as published.
         head: keep, or new for the head as it was drawn.
 
     Raises:
         DataError: not readable, another architecture, or another number of classes under `keep`.
 
     """
+    path = SHIPPED.get(str(path), path)
     own = model.state_dict()
-    state = _without_prefix(_own_names(read_state(path / "best.ckpt" if path.is_dir() else path)), own)
+    given = _own_names(read_state(path / "best.ckpt" if path.is_dir() else path))
+    state = _without_prefix(given, own)
     wanted = [name for name in own if head == "keep" or not name.startswith("head.")]
     missing = [name for name in wanted if name not in state]
     wrong = [name for name in wanted if name in state and state[name].shape != own[name].shape]
@@ -74,7 +84,24 @@ def load_initial(model: nn.Module, path: Path, head: str) -> None:
             f"{tuple(own[wrong[0]].shape)} here); set model.initial_head new."
         )
     _refuse(path, missing, wrong)
+    tell_surplus(path, given, own)
     model.load_state_dict({**own, **{name: state[name] for name in wanted}})
+
+
+def tell_surplus(path: Path, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """A line on stderr where a file holds tensors that the net has no place for: often they belong to another net.
+
+    The state of an optimiser and a moving average, beside the weights in a run's last.ckpt, are not meant.
+    """
+    prefix = _prefix(given, own)
+    names = [name.removeprefix(prefix) for name in given if not name.startswith(("optimizer/", "average/"))]
+    names = [name for name in names if name not in own]
+    if names:
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        print(
+            f"mien: weights {path}: {len(names)} tensors have no place in the net and were left out ({some}).",
+            file=sys.stderr,
+        )
 
 
 def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +124,7 @@ def _refuse(path: Path, missing: list[str], wrong: list[str]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a file, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
+    """Named tensors of a file, unpacked, dug out of the usual wrappers ({"state_dict": ...}); code in the file is never run."""
     try:
         if path.suffix in (".safetensors", ".ckpt"):
             from safetensors.torch import load_file
@@ -113,15 +140,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
     if not isinstance(state, Mapping):
         raise DataError(f"weights {path} hold a {type(state).__name__}; a state dict (name -> tensor) is needed.")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return unpack({str(name): value for name, value in state.items() if isinstance(value, Tensor)})
 
 
 def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the prefix that fits most names of the net, without that prefix."""
+    best = _prefix(state, own)
+    return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
+
+
+def _prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What stands before the names of the net in a file, such as "module."."""
     first = next(iter(own))
     prefixes = {name.removesuffix(first) for name in state if name.endswith(first)} | {""}
-    best = max(sorted(prefixes), key=lambda prefix: sum(prefix + name in state for name in own))
-    return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
+    return max(sorted(prefixes), key=lambda prefix: sum(prefix + name in state for name in own))
 
 
 def _vgg_names(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:

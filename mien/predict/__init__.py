@@ -26,11 +26,13 @@ def predict(
     run: Path | None = None,
     action_units: Path | None = None,
     out: Path | None = None,
+    format: str = "mien",
     overlay: Path | None = None,
     explain: str = "auto",
     fast: bool = False,
     smooth: float = 0.0,
     every: int = 1,
+    start: float = 0.0,
     seconds: float = 0.0,
     camera: int | None = None,
     device: str = "auto",
@@ -51,16 +53,19 @@ def predict(
     docs/predict.md.
 
     Args:
-        photos: pictures, videos, folders of them, or - for standard input (a list of paths, one a line, or one picture).
+        photos: pictures, videos, folders of them, addresses of streams (rtsp://, http://), or - for standard input (a
+            list of paths, one a line, or one picture).
         run: run folder of mien train; by default the bundled model.
         action_units: run folder of mien audet train; by default action units come from mediapipe's points.
         out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
+        format: columns of the table: mien, or those of other tools, as CSV: openface (OpenFace 2), py-feat.
         overlay: folder for pictures and videos with boxes, labels and maps.
         explain: map that is explained and drawn: a name of docs/explanations.md, auto for the first that fits, or none.
         fast: leave out what blurring each region of a face does, which takes eight passes more a face.
         smooth: time constant in seconds of the smoothing of a video's probabilities; 0 leaves them alone.
         every: take every n-th frame of a video.
-        seconds: stop a video or a camera after this time; 0 goes to the end, of a camera until Ctrl-C.
+        start: begin a video at this second.
+        seconds: length of the part of a video or camera that is taken; 0 goes to the end, of a camera or stream until Ctrl-C.
         camera: number of a camera to read from, 0 is the first.
         device: auto, cpu, cuda or cuda:1.
         faces: mediapipe, dlib, or none (whole pictures are faces).
@@ -80,10 +85,11 @@ def predict(
         How many pictures, faces, without_face and unreadable there were.
 
     """
+    from mien.faces.live import address_of
     from mien.predict.writers import check_out
 
-    check_options(photos, camera, smooth, every, seconds, batch)
-    check_out(out)
+    check_options(photos, camera, smooth, every, start, seconds, batch)
+    check_out(out, format)
     if batch > 1 and camera is None:
         # Threads of the nets that wait for work would spin, and take the cores from those that look for faces. OpenMP
         # asks once, when torch is imported. Picture by picture nobody else wants the cores, and waking takes time.
@@ -96,14 +102,15 @@ def predict(
         neutral=neutral, views=views or (1 if camera is not None else 2),
     )  # fmt: skip
     method = None if explain == "none" else model.method(explain)
-    size = 1 if camera is not None else batch
-    pictures = opened(photos, camera, every, seconds)
+    live = camera is not None or any(address_of(str(photo)) for photo in photos)
+    size = 1 if live else batch
+    pictures = opened(photos, camera, every, start, seconds)
     stream = model.stream(
         pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32,
         keep_images=overlay is not None,
     )  # fmt: skip
     counts: Counter[str] = Counter()
-    write_all(model, stream, counts, out, overlay, smooth, method is not None, camera is not None)
+    write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)
     if counts["pictures"] and counts["pictures"] == counts["unreadable"]:
         raise DataError(f"none of {counts['pictures']} pictures could be read.")
@@ -111,35 +118,39 @@ def predict(
 
 
 def check_options(
-    photos: tuple[Path, ...], camera: int | None, smooth: float, every: int, seconds: float, batch: int
+    photos: tuple[Path, ...], camera: int | None, smooth: float, every: int, start: float, seconds: float, batch: int
 ) -> None:
     """UsageError for what cannot be meant."""
     if bool(photos) == (camera is not None):
         raise UsageError("give photos, videos or folders, or --camera 0, one of the two.")
-    if not (smooth >= 0 and seconds >= 0 and every >= 1 and batch >= 1 and (camera or 0) >= 0):
-        raise UsageError("--smooth, --seconds and --camera must be at least 0, --every and --batch at least 1.")
+    finite = all(0 <= value < 1e9 for value in (smooth, start, seconds))
+    if not (finite and every >= 1 and batch >= 1 and (camera or 0) >= 0):
+        raise UsageError(
+            "--smooth, --start, --seconds and --camera must be at least 0, --every and --batch at least 1."
+        )
 
 
-def opened(photos: tuple[Path, ...], camera: int | None, every: int, seconds: float) -> Iterator[Picture]:
+def opened(photos: tuple[Path, ...], camera: int | None, every: int, start: float, seconds: float) -> Iterator[Picture]:
     """Every picture and frame in order, with a bar on a terminal."""
-    from mien.predict.sources import files_of, frame_count, frames, is_video, pictures_in
+    from mien.faces.video import frame_count
+    from mien.predict.sources import files_of, frames, is_video, pictures_in
     from mien.progress import track
 
     if camera is not None:
-        yield from frames(camera, every, seconds)
+        yield from frames(camera, every, seconds, start)
         return
     if any(str(path) == "-" for path in photos):  # nobody knows how many will come
         for file, reason in track(files_of(photos, sys.stdin.buffer), "files"):
-            yield from pictures_in(file, reason, every, seconds)
+            yield from pictures_in(file, reason, every, seconds, start)
         return
     files = list(files_of(photos))
     if len(files) > 1:
         for file, reason in track(files, "files", len(files)):
-            yield from pictures_in(file, reason, every, seconds)
+            yield from pictures_in(file, reason, every, seconds, start)
     elif isinstance(file := files[0][0], Path) and files[0][1] is None and is_video(file):
-        yield from track(pictures_in(file, None, every, seconds), "frames", frame_count(file) // every or None)
+        yield from track(pictures_in(file, None, every, seconds, start), "frames", frame_count(file) // every or None)
     else:
-        yield from pictures_in(*files[0])
+        yield from pictures_in(*files[0], every, seconds, start)
 
 
 def write_all(
@@ -147,6 +158,7 @@ def write_all(
     stream: Iterator[tuple[Picture, PicturePrediction]],
     counts: Counter[str],
     out: Path | None,
+    format: str,
     overlay: Path | None,
     smooth: float,
     explained: bool,
@@ -155,22 +167,16 @@ def write_all(
     """Take the pictures as they come: track, write, draw, print. `counts` is filled on the way; Ctrl-C ends what is `endless`."""
     from mien.predict.overlay import Album
     from mien.predict.rows import Layout
-    from mien.predict.tracks import Tracker
+    from mien.predict.tracks import followed
     from mien.predict.writers import open_writer
 
     with ExitStack() as stack:
         layout = Layout(model.classes, model.action_units, explained)
-        writer = stack.enter_context(open_writer(out, layout)) if out is not None else None
+        writer = stack.enter_context(open_writer(out, layout, format)) if out is not None else None
         album = stack.enter_context(Album(overlay)) if overlay is not None else None
         if endless:
             stack.enter_context(suppress(KeyboardInterrupt))
-        source, frame, tracker = "", 0, Tracker()
-        for picture, found in stream:
-            if picture.time is not None:
-                if picture.source != source or picture.frame <= frame:  # another video, or the same one again
-                    tracker = Tracker(smooth, model.calibration.threshold)
-                source, frame = picture.source, picture.frame
-                found = tracker.follow(found)
+        for picture, found in followed(stream, smooth, model.calibration.threshold):
             count(counts, found, picture.reason is not None)
             if writer is not None:
                 writer.write(found)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mien import explain as explainers
 from mien import maps as m
 from mien.config import Recipe
-from mien.cues import load_codebook, render_cue
+from mien.cues import load_codebook, map_resize, render_cue
 from mien.cues.config import FACE_REGIONS
 from mien.cues.regions import face_regions, unit_maps, unit_names
 from mien.data.transforms import normalise, resize_faces
@@ -45,6 +45,8 @@ class Faces(NamedTuple):
     guide: Tensor | None
     added: Tensor
     """(B, K) added to the logits: what the points of the face say beside the pixels; zeros without a fusion."""
+    canvas: int
+    """Side of the pictures before they were resized, on which cues are drawn."""
 
 
 def batch_of(
@@ -57,10 +59,11 @@ def batch_of(
     images = normalise(pictures, recipe.model.preprocessing)
     intensities = torch.from_numpy(units).to(device)
     unlabelled, rows = torch.full((len(images),), -1, device=device), torch.arange(len(images), device=device)
-    batch = Batch(images, unlabelled, intensities, points, rows)
+    canvas = pixels.shape[-1]
+    batch = Batch(images, unlabelled, intensities, points, rows, canvas=canvas)
     nothing = torch.zeros(len(images), len(scheme_classes(recipe.data.scheme)))
     more = (nothing if added is None else added).to(device)
-    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide, more)
+    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide, more, canvas)
 
 
 @torch.no_grad()
@@ -90,9 +93,12 @@ def explain_faces(
     frame = (recipe.model.size, recipe.model.size)
     cue = render_cue(
         replace(recipe.cue, control="none"), faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
-        images=faces.pictures.float() / 255, action_units=faces.units,
+        images=faces.pictures.float() / 255, action_units=faces.units, canvas=(faces.canvas, faces.canvas),
     )  # fmt: skip
-    scores = {"attention": attention_scores(attention, cue.maps), method: cam_scores(evidence, cue.maps)}
+    scores = {
+        "attention": attention_scores(attention, cue.maps, map_resize(recipe.cue)),
+        method: cam_scores(evidence, cue.maps),
+    }
     difference = c.class_contrast(model, faces.images, output, target, second, faces.guide)
     regions, placed = face_regions(faces.landmarks, frame)
     share, effect = c.shares(evidence, regions), None
@@ -103,7 +109,9 @@ def explain_faces(
     units = None
     if difference is not None:
         size = (difference.shape[-2], difference.shape[-1])
-        units = c.densities(difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size)[0])
+        units = c.densities(
+            difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size, (faces.canvas, faces.canvas))[0]
+        )
     told = Told(target, second, evidence, attention, cue, difference, placed, share, effect, units, scores)
     return probabilities, told.explanations(recipe, method, measured)
 

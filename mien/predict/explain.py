@@ -190,9 +190,10 @@ def explain_faces(
 
     from mien import explain as explainers
     from mien import maps
-    from mien.cues import render_cue
+    from mien.cues import map_resize, render_cue
     from mien.data.transforms import normalise, resize_faces
     from mien.metrics.alignment import attention_scores, cam_scores
+    from mien.training.cues import canvas_of
     from mien.training.steering import with_guide
 
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
@@ -204,17 +205,19 @@ def explain_faces(
     images = normalise(pictures.to(device), recipe.model.preprocessing)
     wanted = None if expression is None else classes.index(expression)
     unlabelled, rows = torch.full((len(images),), -1), torch.arange(len(images))
-    batch = Batch(images, unlabelled, torch.from_numpy(units).to(device), points.to(device), rows)
+    batch = Batch(
+        images, unlabelled, torch.from_numpy(units).to(device), points.to(device), rows, canvas=pixels[0].shape[-1]
+    )
     guide = with_guide(recipe, batch, None, 0, 0).guide
     output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods, guide=guide)
     target = explainers.resolve_target(output, wanted)
     frame = (recipe.model.size, recipe.model.size)
     cue = render_cue(
         replace(recipe.cue, control="none"), points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame,
-        images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units),
+        images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units), canvas=canvas_of(batch),
     )  # fmt: skip
     attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)
-    scores = {"attention": attention_scores(attention, cue.maps)}
+    scores = {"attention": attention_scores(attention, cue.maps, map_resize(recipe.cue))}
     scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
     raw = {"attention": attention, **raw}
     return ExplainedFaces(

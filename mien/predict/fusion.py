@@ -2,7 +2,8 @@
 
 Late fusion: the net looks at pixels, a small second net at the 52 blendshapes of the face provider, and logits add up, as
 log-probabilities of independent witnesses do (Kittler et al. 1998, "On Combining Classifiers"). A face without blendshapes
-gets zeros, so that the first net answers alone.
+gets zeros, so that the first net answers alone. So does a face of less than LEAST_WIDTH: people who judged faces of 48 px
+did not see the smiles that show in a portrait, and each is answered as it was judged.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from mien.files import file_sha256
 from mien.schema import FloatArray
 from mien.training.checkpoint import load_tensors, save_tensors
 
+LEAST_WIDTH = 120.0
+"""Pixels between the sides of the face's box."""
 FILE = "fusion.ckpt"
 """In the run folder of the net that it belongs to."""
 
@@ -46,7 +49,8 @@ class Fusion(NamedTuple):
 
 def added_by(fusion: Fusion | None, faces: Sequence[Face | None]) -> Tensor | None:
     """(B, K) what the blendshapes of some faces add to the logits; None without a fusion."""
-    rows = stacked([None if face is None else face.blendshapes for face in faces])
+    large = [face is not None and face.box[2] - face.box[0] >= LEAST_WIDTH for face in faces]
+    rows = stacked([face.blendshapes if face and one else None for face, one in zip(faces, large, strict=True)])
     return None if fusion is None else fusion.added(rows)
 
 

@@ -31,6 +31,7 @@ from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, pictures_of
 from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.videos import predict_video
 from mien.predict.views import check_views
 from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
@@ -196,6 +197,8 @@ class FaceModel:
             partial(self._judge, method=method, expression=expression, masking=masking, batch=batch),
             batch,
         )
+
+    predict_video = predict_video
 
     @staticmethod
     def _stream(

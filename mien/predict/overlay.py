@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mien import draw
+from mien.errors import DataError
 from mien.faces.align import invert
 from mien.files import writing
+from mien.predict.films import Film, open_film
 from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture, name_of
 from mien.schema import ByteArray, FloatArray
@@ -44,17 +47,44 @@ def annotated(image: ByteArray, prediction: PicturePrediction) -> ByteArray:
         x0, y0, x1, y1 = (int(v) for v in np.rint((box + 0.5) * scale - 0.5))
         ink = UNSURE if face.abstained else BOX
         cv2.rectangle(canvas, (x0, y0), (x1, y1), ink, max(1, size // 8), cv2.LINE_AA)
-        draw.plate(canvas, label(face), (x0, y0), size, draw.INK, ink)
-    text = NOTICE if prediction.faces else f"{NOTICE}: {prediction.reason or 'no face found'}"
-    draw.plate(canvas, text, (0, canvas.shape[0]), max(12, size * 3 // 4))
+        draw.plate(canvas, label(face, len(prediction.faces)), (x0, y0), size, draw.INK, ink)
+    small = max(12, size * 3 // 4)
+    draw.plate(canvas, legend(prediction), (0, canvas.shape[0]), small)
+    if any(face.explanation is not None for face in prediction.faces):
+        bar(canvas, small)
     return canvas
 
 
-def label(face: FacePrediction) -> str:
-    """What is written at a face: track, expression, confidence; where the model abstains, why."""
+def label(face: FacePrediction, several: int = 1) -> str:
+    """What is written at a face: its number where a picture has several, or its track, expression, confidence.
+
+    Where the model abstains it stands there why. The numbers are those of the rows.
+    """
     name = f"{face.expression} {face.confidence:.0%}"
     name = f"{face.doubt} ({name})" if face.doubt else name
-    return name if face.track is None else f"#{face.track} {name}"
+    number = f"#{face.track} " if face.track is not None else f"{face.face}: " if several > 1 else ""
+    return number + name
+
+
+def legend(prediction: PicturePrediction) -> str:
+    """The line at the foot of a picture: the notice, and what is drawn."""
+    if not prediction.faces:
+        return f"{NOTICE}: {prediction.reason or 'no face found'}"
+    told = next((face.explanation for face in prediction.faces if face.explanation is not None), None)
+    return NOTICE if told is None else f"{NOTICE}; map: {told.method}, each face in its own range"
+
+
+def bar(canvas: ByteArray, size: int) -> None:
+    """One colour bar for the maps of all faces, low to high, into the lower right corner, in place."""
+    height, width = canvas.shape[:2]
+    wide, tall = 6 * size, size + size // 2
+    if width < 3 * wide or height < 4 * tall:
+        return
+    ramp = draw.colour(np.linspace(0, 1, wide, dtype=np.float32)[None].repeat(size // 2, 0))
+    top = height - 2 * tall
+    canvas[top + size // 2 : top + size // 2 + len(ramp), width - wide :] = ramp
+    draw.plate(canvas, "low", (width - wide, top + size // 2), size)
+    draw.plate(canvas, "high", (width, top + size // 2), size)
 
 
 def with_map(canvas: ByteArray, face: FacePrediction, scale: int) -> ByteArray:
@@ -84,16 +114,10 @@ def unit_range(values: FloatArray) -> FloatArray:
     return np.asarray((values - values.min()) / (spread if spread > 0 else 1.0), dtype=np.float32)
 
 
-def writable(rate: float) -> float:
-    """The nearest frame rate that MPEG-4 can hold: OpenCV notes it as a fraction of a power of ten, at most 65,535 / 10^n."""
-    digits = 3 if rate < 65.5 else 2 if rate < 655 else 1
-    return max(round(rate, digits), 0.01)
-
-
 class Video(NamedTuple):
     """A video that is being written."""
 
-    writer: Any
+    film: Film
     target: Path
     temporary: Path
     """Its name until it is whole, NAME.part.mp4."""
@@ -104,7 +128,7 @@ class Album:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.source, self.frame, self.begun, self.written = "", 0, False, 0
+        self.source, self.frame, self.begun = "", 0, False
         self.video: Video | None = None
         """Of the present source; None before its first frame, and where it cannot be written."""
 
@@ -117,13 +141,14 @@ class Album:
         if kind is None:
             self.finish()
         elif self.video is not None:
-            self.video.writer.release()
+            with suppress(DataError):  # what stopped it is told
+                self.video.film.close()
 
     def add(self, picture: Picture, prediction: PicturePrediction) -> None:
         """Draw one picture, or append one frame to its video."""
         if picture.source != self.source or picture.frame <= self.frame:
             self.finish()
-            self.begun, self.written = False, 0
+            self.begun = False
         self.source, self.frame = picture.source, picture.frame
         if picture.image is None:
             return
@@ -134,25 +159,19 @@ class Album:
         # MPEG-4 wants even sides
         drawn = np.pad(drawn, ((0, drawn.shape[0] % 2), (0, drawn.shape[1] % 2), (0, 0)), mode="edge")
         if not self.begun:
-            self.video, self.begun = self.opened(drawn, picture.rate), True
-        # where the nets are slower than a camera, a frame stands for those that were not taken
-        while self.video is not None and self.written <= round(picture.time * picture.rate):
-            self.video.writer.write(drawn[:, :, ::-1])
-            self.written += 1
+            self.video, self.begun = self.opened(drawn, picture), True
+        if self.video is not None:
+            self.video.film.add(drawn, picture.time)
 
-    def opened(self, frame: ByteArray, rate: float) -> Video | None:
+    def opened(self, frame: ByteArray, picture: Picture) -> Video | None:
         """The video of the present source for frames like this one; None, and a line, where it cannot be written."""
-        import cv2
-
         target = self.path(".mp4")
         with writing(target):
             self.folder.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.stem}.part.mp4")
-        if name_of(target) == str(target):  # with another path OpenCV would end the process
-            size = (frame.shape[1], frame.shape[0])
-            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), writable(rate), size)
-            if writer.isOpened():
-                return Video(writer, target, temporary)
+        film = open_film(temporary, picture.source, picture.rate, (frame.shape[1], frame.shape[0]))
+        if film is not None:
+            return Video(film, target, temporary)
         print(f"mien: {name_of(target)}: OpenCV cannot write this video; it is left out.", file=sys.stderr)
         return None
 
@@ -165,6 +184,6 @@ class Album:
         """Close the video of the present source."""
         if self.video is not None:
             video, self.video = self.video, None
-            video.writer.release()
+            video.film.close()
             with writing(video.target):
                 os.replace(video.temporary, video.target)

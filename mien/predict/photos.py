@@ -50,8 +50,9 @@ class Photos(NamedTuple):
 def refuse_foreign_guide(recipe: Recipe) -> None:
     """UsageError for a run whose guide is made of other faces, which a photo does not have."""
     from mien.config import GUIDED_KINDS
+    from mien.cues.config import NEED_BATCH, NEED_MEANS
 
-    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.control in ("mean", "shuffled"):
+    if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.control in (*NEED_MEANS, *NEED_BATCH):
         raise UsageError(
             f"this run was guided by a control (cue.control {recipe.cue.control}) that needs a data set; explain another run."
         )

@@ -5,11 +5,10 @@ What cannot be read is a `Picture` without an image that carries the reason.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,8 +16,9 @@ import numpy as np
 
 from mien.draw import is_drawn, rgb
 from mien.errors import DataError, PictureError
+from mien.faces.live import address_of, live_shots, shown
 from mien.faces.pictures import load_picture
-from mien.faces.video import VIDEO_SUFFIXES
+from mien.faces.video import VIDEO_SUFFIXES, End, Shot, is_opened_by_opencv, shots
 from mien.schema import ByteArray
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -27,8 +27,6 @@ VIDEO_MAGIC = (b"ftyp", b"AVI LIST", b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba")
 """Bytes near the beginning of MP4 and MOV, AVI, Matroska and WebM, MPEG files."""
 PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"WEBP", b"II*\x00", b"MM\x00*")
 """Bytes near the beginning of JPEG, PNG, GIF, WebP and TIFF files."""
-SHORT = 0.9
-"""A video with fewer of its announced frames is reported as damaged. Announced numbers are estimates."""
 
 
 class Picture(NamedTuple):
@@ -42,7 +40,7 @@ class Picture(NamedTuple):
     frame: int = 0
     """Number in its video from 0."""
     time: float | None = None
-    """Seconds from the start of its video."""
+    """Seconds from the first frame of its video, by presentation timestamps; of a camera or stream since it was opened."""
     size: tuple[int, int] = (0, 0)
     """(width, height), which outlives the image."""
     rate: float = 0.0
@@ -118,9 +116,11 @@ def decoded(image: Any, source: str) -> Picture:
 def is_video(path: Path) -> bool:
     """A file that begins as videos do, or has the name of one and does not begin as a picture does."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+            return False
         with open(path, "rb") as file:
             head = file.read(16)
-    except OSError:
+    except (OSError, ValueError):
         return False
     if any(magic in head for magic in (b"ftyphei", b"ftypmif1", b"ftypavi", *PICTURE_MAGIC)):
         return False
@@ -133,6 +133,9 @@ def files_of(paths: Iterable[Path], stdin: IO[bytes] | None = None) -> Iterator[
     Standard input holds one encoded picture, or a list of paths, one a line. A path in the list may be a folder, too.
     """
     for path in paths:
+        if address_of(str(path)) is not None:
+            yield path, None
+            continue
         if str(path) == "-" and stdin is not None:
             yield from _standard_input(stdin)
             continue
@@ -171,81 +174,51 @@ def _chain(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def pictures_in(file: Path | bytes, reason: str | None, every: int = 1, seconds: float = 0.0) -> Iterator[Picture]:
+def pictures_in(
+    file: Path | bytes, reason: str | None, every: int = 1, seconds: float = 0.0, start: float = 0.0
+) -> Iterator[Picture]:
     """The picture of a file, or the frames of a video, as `frames`."""
     if isinstance(file, bytes):
         yield decoded(file, "standard input")
+    elif (address := address_of(str(file))) is not None:
+        yield from frames(address, every, seconds, start)
     elif reason is not None:
         yield Picture(name_of(file), None, reason)
     elif is_video(file):
-        yield from frames(file, every, seconds)
+        yield from frames(file, every, seconds, start)
     else:
         yield decoded(file, name_of(file))
 
 
-def frames(video: Path | int, every: int = 1, seconds: float = 0.0) -> Iterator[Picture]:
-    """Every `every`-th frame of a video file or camera, until `seconds` have passed (0: to the end).
+def frames(video: Path | str | int, every: int = 1, seconds: float = 0.0, start: float = 0.0) -> Iterator[Picture]:
+    """Every `every`-th frame of a video file, network stream or camera from `start` on, for `seconds` (0: to the end).
 
-    A file without a readable frame gives one `Picture` with the reason; a camera that is not there is a DataError.
+    Times are those of `mien.faces.video.Shot`. A file without a readable frame gives one `Picture` with the reason, as does
+    one that is damaged further on; a camera or stream that is not there is a DataError.
     """
-    import cv2
-
-    source = f"camera {video}" if isinstance(video, int) else name_of(video)
-    if isinstance(video, Path) and source != str(video):  # with such a path OpenCV would end the process
+    source = f"camera {video}" if isinstance(video, int) else shown(video) if isinstance(video, str) else name_of(video)
+    end = start + seconds if seconds else math.inf
+    if isinstance(video, str):
+        found: Iterator[Shot | End] = live_shots(video, every, start, end)
+    elif isinstance(video, Path) and not is_opened_by_opencv(video):
         yield Picture(source, None, "OpenCV opens no video whose path is not UTF-8; rename it")
         return
-    with quiet():
-        capture = cv2.VideoCapture(video) if isinstance(video, int) else cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
-    try:
-        if isinstance(video, int) and not capture.isOpened():
-            raise DataError(f"no camera {video} can be opened here; give a video file, or another number.")
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        rate = rate if 0 < rate < 1000 else 25.0
-        number, began = 0, time.monotonic()
-        while True:
-            moment = time.monotonic() - began if isinstance(video, int) else number / rate
-            if seconds and moment >= seconds:
-                return
-            if not capture.grab():
-                break
-            if number % every == 0:
-                done, pixels = capture.retrieve()
-                if not done:
-                    break
-                image = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-                size = (image.shape[1], image.shape[0])
-                yield Picture(source, image, frame=number, time=moment, size=size, rate=rate / every)
-            number += 1
-        if number == 0:
-            yield Picture(source, None, "video without a readable frame, or damaged")
-        elif number < SHORT * (announced := capture.get(cv2.CAP_PROP_FRAME_COUNT)) and not isinstance(video, int):
-            reason = f"the video ends here, though it announces {announced:.0f} frames; it may be damaged"
-            yield Picture(source, None, reason, number, number / rate)
-    finally:
-        capture.release()
+    else:
+        found = shots(video, every, start, end)
+    some = False
+    for shot in found:
+        some = True
+        if isinstance(shot, End):
+            yield Picture(source, None, shot.reason, shot.number, shot.time)
+        else:
+            size = (shot.pixels.shape[1], shot.pixels.shape[0])
+            yield Picture(source, shot.pixels, frame=shot.number, time=shot.time, size=size, rate=shot.rate / every)
+    if not some and isinstance(video, Path):
+        yield Picture(source, None, unreadable(video, start))
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """What OpenCV and FFmpeg have to say of a damaged video is not printed: the reason is in the rows."""
-    import cv2
-
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(before)
-
-
-def frame_count(file: Path) -> int:
-    """Frames that a video file announces; 0 where it does not."""
-    import cv2
-
-    if name_of(file) != str(file):
-        return 0
-    with quiet():
-        capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    capture.release()
-    return max(count, 0)
+def unreadable(video: Path, start: float) -> str:
+    """Why a video file gave no frame."""
+    if start and any(isinstance(shot, Shot) for shot in shots(video)):
+        return f"the video ends before --start {start:g}"
+    return "video without a readable frame, or damaged"

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from mien.errors import UsageError
 from mien.files import writing
+from mien.predict.formats import FORMATS, format_named
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, arrow_schema, columns, rows_of
 from mien.predict.sources import name_of
@@ -28,8 +29,8 @@ HELD = 4096
 class Writer:
     """A context that leaves a whole file behind. After Ctrl-C or an error its rows lie in NAME.part.csv, beside an older file."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.path, self.layout, self.count = path, layout, 0
+    def __init__(self, path: Path, layout: Layout, format: str = "mien") -> None:
+        self.path, self.layout, self.format, self.count = path, layout, format_named(format), 0
         self.part = path.with_name(f"{path.stem}.part{path.suffix}")
 
     def __enter__(self) -> Writer:
@@ -54,7 +55,7 @@ class Writer:
 
     def write(self, picture: PicturePrediction) -> None:
         """Add the rows of a picture."""
-        for row in rows_of(picture):
+        for row in self.format.rows(picture):
             with writing(self.path):
                 self.add(row)
             self.count += 1
@@ -78,7 +79,7 @@ class CsvWriter(Writer):
     def open(self) -> None:
         """Begin with the header."""
         super().open()
-        self.table = csv.DictWriter(self.file, list(columns(self.layout)), restval="", lineterminator="\n")
+        self.table = csv.DictWriter(self.file, list(self.format.columns(self.layout)), restval="", lineterminator="\n")
         self.table.writeheader()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -133,18 +134,23 @@ WRITERS: dict[str, type[Writer]] = {".csv": CsvWriter, ".jsonl": JsonLinesWriter
 """Ending of a file -> its writer."""
 
 
-def open_writer(path: Path, layout: Layout) -> Writer:
-    """Writer by the ending of the file; UsageError for another."""
+def open_writer(path: Path, layout: Layout, format: str = "mien") -> Writer:
+    """Writer by the ending of the file; UsageError for another, and where tables of `format` are CSV only."""
     kind = WRITERS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"--out {path}: give a file that ends in {', '.join(WRITERS)}.")
-    return kind(path, layout)
+    if format in FORMATS and format != "mien" and kind is not CsvWriter:
+        raise UsageError(f"--out {path}: tables of --format {format} are CSV; give a file that ends in .csv.")
+    return kind(path, layout, format)
 
 
-def check_out(path: Path | None) -> None:
-    """UsageError for a file that no writer knows, before anything is computed."""
+def check_out(path: Path | None, format: str = "mien") -> None:
+    """UsageError for a file or format that no writer knows, before anything is computed."""
+    format_named(format)
+    if path is None and format != "mien":
+        raise UsageError(f"--format {format} needs --out FILE.csv.")
     if path is not None:
-        open_writer(path, Layout((), (), False))
+        open_writer(path, Layout((), (), False), format)
 
 
 def csv_text(pictures: Iterable[PicturePrediction], layout: Layout) -> str:

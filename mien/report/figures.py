@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mien.errors import DataError, UsageError
 
 __all__ = ["figures"]
 
 
-def figures(*folders: Path, out: Path = Path("figures"), no_faces: bool = False) -> Path:
+def figures(
+    *folders: Path, out: Path = Path("figures"), no_faces: bool = False, faces: Literal["some", "all"] = "some"
+) -> Path:
     """Draw PNG files: strips of single faces and mean maps of classes from runs, curves and dots from tables.
 
     Args:
         folders: run folders that `mien evaluate` has scored (unguided ones first), and folders of `mien reproduce`.
         out: folder for the pictures.
         no_faces: maps without the faces under them, for datasets whose licence does not allow to show them.
+        faces: some, or all: also a panel of every scored face of the first run (picture, cue, class map, attention), in
+            OUT/faces; panels that are there already are left alone.
 
     """
     from mien.files import write_atomic
@@ -37,6 +43,8 @@ def figures(*folders: Path, out: Path = Path("figures"), no_faces: bool = False)
         write_atomic(written[-1], png(figure_of(table)))
     if runs:
         written += draw_runs(runs, out, no_faces)
+        if faces == "all":
+            written.append(draw_panels(runs[0], out / "faces", no_faces))
     print("\n".join(str(path) for path in written))
     return out
 
@@ -62,6 +70,26 @@ def draw_runs(runs: Sequence[Path], out: Path, no_faces: bool) -> list[Path]:
         return [out / "class_maps.png"]
     draw.write_png(out / "faces.png", strips)
     return [out / "class_maps.png", out / "faces.png"]
+
+
+def draw_panels(run: Path, out: Path, no_faces: bool) -> Path:
+    """One PNG a scored face of a run, a few at a time; the same command continues."""
+    from mien import draw
+    from mien.progress import track
+    from mien.report import pictures
+    from mien.report.runs import load_runs
+
+    (scored,) = load_runs([run])
+    faces, _ = (None, "") if no_faces else pictures.open_faces(scored)
+    plain = [re.sub(r"[^A-Za-z0-9._-]+", "_", str(name)) for name in scored.faces["id"]]
+    counts = Counter(plain)
+    names = [f"{name}.png" if counts[name] == 1 else f"{name}-{k}.png" for k, name in enumerate(plain)]
+    out.mkdir(parents=True, exist_ok=True)
+    left = [k for k, name in enumerate(names) if not (out / name).is_file()]
+    for k in track(left, "panels", len(left)):
+        draw.write_png(out / names[k], pictures.panel(scored, faces, k))
+    print(f"{out}: {len(names)} panels, {len(left)} drawn now")
+    return out
 
 
 def tables_in(folder: Path) -> list[Path]:

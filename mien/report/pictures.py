@@ -38,10 +38,14 @@ class Faces:
     """Pixels and landmarks of the faces that a run was scored on, read from its store."""
 
     def __init__(self, run: Run) -> None:
+        from mien.data.framed import FramedStore
+        from mien.data.framing import Framing
         from mien.data.observed import open_faces
 
         self.run, data = run, run.recipe.data
         self.store = open_faces(data.store, data.action_units)
+        if "framing" in run.results:
+            self.store = FramedStore(self.store, Framing(**run.results["framing"]))
         if self.store.fingerprint != run.results["store_fingerprint"]:
             raise DataError(f"the store '{self.store.path}' holds other faces than {run.name} was scored on")
 
@@ -178,7 +182,7 @@ def expression_strips(groups: Sequence[Group], faces: Faces | None) -> ByteArray
     heads = [*(["picture, answer", "cue"] if faces is not None else []), shown, "attention"]
     blocks = []
     for place, (label, own) in enumerate(rows.items()):
-        strips = [_strip(group, faces, row) for group, row in zip(groups, own, strict=True)]
+        strips = [_strip(group.first, faces, row) for group, row in zip(groups, own, strict=True)]
         cells, captions = zip(*strips, strict=True)
         titles = [group.name for group in groups] if place % ABREAST == 0 else []
         bar = place == min(ABREAST, len(rows)) - 1
@@ -204,9 +208,15 @@ def typical_faces(runs: Sequence[Run]) -> dict[int, list[int]]:
     return chosen
 
 
-def _strip(group: Group, faces: Faces | None, row: int) -> tuple[list[ByteArray | None], list[str]]:
-    """Picture, cue, class map and attention of one face in the group's first run, with a caption each."""
-    run = group.first
+def panel(run: Run, faces: Faces | None, row: int) -> ByteArray:
+    """Picture, cue, class map and attention of one scored face, its true class above."""
+    cells, captions = _strip(run, faces, row)
+    heads = [*(["picture, answer", "cue"] if faces is not None else []), map_title(run), "attention"]
+    return draw.grid([cells], [], heads, [captions], CELL, run.classes[int(run.faces["label"][row])])
+
+
+def _strip(run: Run, faces: Faces | None, row: int) -> tuple[list[ByteArray | None], list[str]]:
+    """Picture, cue, class map and attention of one face in a run, with a caption each."""
     share = run.faces["probabilities"][row]
     cells: list[ByteArray | None] = []
     texts: list[str] = []

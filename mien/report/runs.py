@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mien.config import Recipe, as_dict
-from mien.errors import DataError, UsageError
+from mien.cues.identity import drawn_numbers, same_drawn
+from mien.errors import DataError, MienError, UsageError
 from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
 """Settings that do not make another recipe."""
-CUE_KEYS = ("kind", "codebook", "sigma", "merge", "jaw", "groups")
 
 Arrays = dict[str, np.ndarray]
 
@@ -122,7 +125,27 @@ def load_runs(paths: Sequence[Path], split: str = "test", store: Path | None = N
             raise UsageError(f"run {path.name} is given twice; name each run folder once.")
     names = [path.name for path in full]
     shown = [p.name if names.count(p.name) == 1 else f"{p.parent.name}/{p.name}" for p in full]
-    return [load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)]
+    return each_once([load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)])
+
+
+def each_once(runs: Sequence[Run]) -> list[Run]:
+    """Runs without copies: the same recipe with the same weights is one net and one seed, in whatever folder; told on stderr."""
+    kept: dict[str, Run] = {}
+    for run in runs:
+        key = json.dumps([_column_key(run), run.results["weights"]])
+        if key in kept:
+            print(
+                f"mien: {run.name} and {kept[key].name} hold the same net (recipe and weights are equal); it counts once.",
+                file=sys.stderr,
+            )
+        kept.setdefault(key, run)
+    return list(kept.values())
+
+
+def _column_key(run: Run) -> str:
+    """What makes a column of the report: everything but the seed and where it ran, and the faces that were scored."""
+    settings = {key: value for key, value in flat(run.recipe).items() if key not in SEED_ONLY}
+    return json.dumps([settings, run.results["store_fingerprint"], run.classes], sort_keys=True)
 
 
 def load_run(path: Path, name: str, split: str = "test", store: Path | None = None) -> Run:
@@ -146,7 +169,7 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
             f"{file} has run version {results.get('run_version')}; this mien reads {RUN_VERSION}. "
             f"Run `{command}` again."
         )
-    if "excess" not in results:
+    if "excess" not in results or "weights" not in results:
         raise DataError(f"{file} was scored by an older mien, without the class-mean baseline. Run `{command}` again.")
     faces = _arrays(path / "maps" / f"faces{suffix}.npz", again)
     means = _arrays(path / "maps" / f"class_means{suffix}.npz", again)
@@ -212,8 +235,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Gather runs whose recipes differ only in the seed (and where they ran), in the order given."""
     gathered: dict[str, list[Run]] = {}
     for run in runs:
-        settings = {key: value for key, value in flat(run.recipe).items() if key not in SEED_ONLY}
-        key = json.dumps([settings, run.results["store_fingerprint"], run.classes], sort_keys=True)
+        key = _column_key(run)
         gathered.setdefault(key, []).append(run)
     names = [_group_name(part) for part in gathered.values()]
     return [
@@ -243,8 +265,23 @@ def same_faces(first: Run, second: Run) -> bool:
 
 
 def same_cue(first: Run, second: Run) -> bool:
-    """True when alignment is measured against the same cue; controls change the training, not the yardstick."""
-    return all(getattr(first.recipe.cue, key) == getattr(second.recipe.cue, key) for key in CUE_KEYS)
+    """True when alignment is measured against the same cue: what is drawn is the same, and from the same action units.
+
+    Controls change the training, not the yardstick.
+    """
+    cues = [replace(run.recipe.cue, control="none") for run in (first, second)]
+    if cues[0] != cues[1]:  # what the recipes say now counts too, where it can still be drawn
+        with contextlib.suppress(MienError):
+            drawn = [drawn_numbers(cue, run.recipe.data.scheme) for cue, run in zip(cues, (first, second), strict=True)]
+            if not same_drawn(*drawn):
+                return False
+    return same_yardstick(first.results, second.results)
+
+
+def same_yardstick(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """`same_cue` of two results.json."""
+    a, b = first.get("cue", {}), second.get("cue", {})
+    return same_drawn(a.get("drawn"), b.get("drawn")) and a.get("action_units") == b.get("action_units")
 
 
 def choose_baseline(groups: Sequence[Group]) -> tuple[Group, list[Group]]:

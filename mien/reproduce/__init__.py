@@ -36,7 +36,7 @@ def reproduce(
     """Train and score every cell of a table and set it beside the published numbers; the same command resumes.
 
     Args:
-        table: methods (11 methods without and with AUs), lambda, layers or pal.
+        table: methods (11 methods without and with AUs), lambda, layers, pal or controls (cues that are wrong on purpose).
         data: prepared store.
         seeds: trainings of each entry, seeds 0 to N-1.
         scale: small (narrow nets, about a minute each on a CPU) or paper (as published; a GPU).

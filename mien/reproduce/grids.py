@@ -132,12 +132,45 @@ PAL_TITLES = {
 }
 
 
+def controls_table() -> list[Entry]:
+    """Does it matter where the cue points? Guided by AU maps, landmarks or both, and by cues that are wrong on purpose."""
+    cam = METHODS["cam"].settings
+    rows: dict[str, Settings] = {
+        "none": {"guidance.weight": 0.0},
+        "au": {},
+        "pal": {"cue.kind": "landmarks", **_section("guidance", PAL)},
+        "au_pal": {"guidance.cue": "au", **_section("second", PAL)},
+        **{name: {"cue.control": name} for name in TRAINED_CONTROLS},
+    }
+    titles = {"none": "no guidance", "au": "AU maps", "pal": "PAL", "au_pal": "AU maps and PAL", **TRAINED_CONTROLS}
+    return [
+        Entry(
+            row, titles[row], "", SHARED_TRAININGS.get(row, f"controls-{row}"), {**cam, **settings},
+            against=None if row == "none" else ("none", ""),
+        )
+        for row, settings in rows.items()
+    ]  # fmt: skip
+
+
+SHARED_TRAININGS = {"none": "cam", "au": "cam", "pal": "pal-pal_mean"}
+"""Row of `controls` -> training of another table that is the same."""
+TRAINED_CONTROLS = {
+    "class_mean": "the mean AU map of the class",
+    "same_class": "another face's AU map, same class",
+    "shuffled": "another face's AU map, any class",
+    "other_class": "another class's AU map, same face",
+    "mean": "the mean AU map of all faces",
+    "inverted": "the inverted AU map",
+}
+"""Control -> what takes the place of the AU map in the loss; scores are against the real one."""
+
+
 def _section(name: str, settings: Settings) -> Settings:
     return {f"{name}.{key}": value for key, value in settings.items()}
 
 
 TABLES: dict[str, list[Entry]] = {
-    "methods": methods_table(), "lambda": lambda_table(), "layers": layers_table(), "pal": pal_table(),
+    "methods": methods_table(), "lambda": lambda_table(), "layers": layers_table(), "pal": pal_table(), "controls": controls_table(),
 }  # fmt: skip
 """Name of a table -> its entries."""
 
@@ -167,6 +200,8 @@ PROTOCOLS: dict[str, Settings] = {
     "paper": {"data.protocol": "paper", "cue.codebook": "paper"},
 }
 """strict: an own validation split and the corrected codebook; paper: test faces select the epoch, codebook as published."""
+WILDCAT_AS_CODED = {"alpha": 0.0}
+"""Under protocol paper: the published code computes the term of the lowest pixels (kmin) and loses it."""
 SMALL_BUDGET, SMALL_EPOCHS = 12_000, 12
 """At the small scale a training sees about this many faces, in this many epochs at most."""
 
@@ -230,6 +265,8 @@ def reaches(entry: Entry, key: str) -> bool:
 def recipe_of(entry: Entry, shared: Recipe, scale: str, seed: int) -> Recipe:
     """Recipe of one cell: what all share, and over it what makes the entry."""
     own = {**entry.settings, **(entry.small if scale == "small" else {}), "run.seed": seed}
+    if shared.data.protocol == "paper" and own.get("model.head") == "wildcat":
+        own["model.head_options"] = WILDCAT_AS_CODED
     return with_settings(shared, own)
 
 

@@ -131,7 +131,7 @@ METHODS: dict[str, Method] = {
     "apvit": Method(
         "APViT (TAFFC 2022)", "apvit", None, -1,
         {
-            "model.head": "cls", "model.backbone": "apvit", "model.size": 112, "model.preprocessing": "half",
+            "model.head": "cls", "model.backbone": "apvit", "model.size": 112,
             "model.output_stride": None, "model.pretrained": False,
         },
         _both(

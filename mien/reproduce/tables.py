@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mien.metrics.intervals import paired_seeds
 from mien.report.numbers import Number, over_seeds
+from mien.report.runs import same_yardstick
 from mien.reproduce.grids import Entry
 
 Results = dict[str, Any]
@@ -22,8 +23,8 @@ class Score(NamedTuple):
 
     title: str
     of: str
-    """classification, explainer (the entry's map of the true class), layer (attention of the entry's layer), or constrained
-    or attribution (Grad*Input of the true class, over the channels that were constrained or over all)."""
+    """classification, explainer (the entry's map of the true class), layer (attention of the entry's layer), excess (of that
+    layer), or constrained or attribution (Grad*Input of the true class, over the channels that were constrained or over all)."""
     kind: str
 
 
@@ -32,14 +33,19 @@ SCORES = {
     "balanced_accuracy": Score("Balanced accuracy", "classification", "balanced_accuracy"),
     "cam_cos": Score("CAM-COS", "explainer", "cosine"),
     "att_cos": Score("ATT-COS", "layer", "cosine"),
+    "att_excess": Score("Excess of ATT-COS over the class-mean cue", "excess", "cosine"),
     "cam_pearson": Score("Pearson correlation of the CAM", "explainer", "pearson"),
     "att_pearson": Score("Pearson correlation of the attention", "layer", "pearson"),
     "constrained_pearson": Score("Pearson correlation of Grad*Input, constrained channels", "constrained", "pearson"),
     "attribution_pearson": Score("Pearson correlation of Grad*Input, all channels", "attribution", "pearson"),
 }
 """Name -> score; higher is better for all of them."""
+PLAIN = ("classification", "excess")
+"""Scores beside which no map without evidence stands."""
 CONSTRAINED = ("guided:grad_input", "second:grad_input")
 """Map that privileged attribution was trained with, by the section that asked for it."""
+AS_CODED = "grad_cam_pp_as_coded"
+"""Grad-CAM++ under protocol paper: the map behind the published numbers."""
 BASELINES = ("uniform", "centre", "mean")
 """Maps that never saw the face, weakest first as a rule."""
 
@@ -69,8 +75,8 @@ def lines_of(
                     "low": value.low,
                     "high": value.high,
                     "difference": difference(base, own, entry, score),
-                    "baselines": baselines(list(own.values()), score.kind) if score.of != "classification" else None,
-                    "class_mean": class_mean(list(own.values()), entry, score),
+                    "baselines": baselines(list(own.values()), score.kind) if score.of not in PLAIN else None,
+                    "class_mean": class_mean(list(own.values()), entry, score) if score.of not in PLAIN else None,
                     "published": entry.published.get(dataset, {}).get(name),
                 }
             )
@@ -82,6 +88,10 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
     if score.of == "classification":
         scores = results["classification"]
         return Number(scores[score.kind], *scores[f"{score.kind}_interval"])
+    if score.of == "excess":
+        beyond = results.get("excess", {}).get(map_of(results, entry, score))
+        own = beyond["scores"][score.kind] if beyond else None
+        return Number(own["class_mean"], *own["interval"]) if own and own["class_mean"] is not None else Number(None)
     found = results["alignment"].get(map_of(results, entry, score), {}).get(score.kind, {"class_mean": None})
     return Number(found["class_mean"], *found["interval"]) if found["class_mean"] is not None else Number(None)
 
@@ -89,7 +99,8 @@ def read(results: Results, entry: Entry, score: Score) -> Number:
 def map_of(results: Results, entry: Entry, score: Score) -> str | None:
     """Which map of a run a score is read from; None where it has none."""
     if score.of == "explainer":
-        return entry.explainer
+        as_coded = results.get("protocol") == "paper" and AS_CODED in results["alignment"]
+        return AS_CODED if as_coded and entry.explainer == "grad_cam_pp" else entry.explainer
     if score.of == "attribution":
         return "grad_input"
     if score.of == "constrained":
@@ -114,9 +125,14 @@ def over_runs(numbers: Sequence[Number]) -> Number:
 def difference(
     base: Mapping[int, Results], own: Mapping[int, Results], entry: Entry, score: Score
 ) -> dict[str, float | int | None] | None:
-    """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds."""
+    """The entry minus what it is compared with, paired by seed, both read from the entry's map; t interval from two seeds.
+
+    None for an alignment score where both were measured against different cues.
+    """
     pairs = [
-        (read(base[seed], entry, score).value, read(own[seed], entry, score).value) for seed in own if seed in base
+        (read(base[seed], entry, score).value, read(own[seed], entry, score).value)
+        for seed in own
+        if seed in base and (score.of == "classification" or same_yardstick(base[seed], own[seed]))
     ]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not known:

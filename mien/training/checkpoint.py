@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from mien import __version__
 from mien.config import Recipe, as_dict, load_recipe
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic as write_atomic
+from mien.models.packed import unpack
 from mien.schema import scheme_classes
 
 if TYPE_CHECKING:
@@ -50,30 +52,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return unpack(tensors), meta
 
 
-def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in about a byte each, for shipping: matrices and kernels as int8, one float32 scale an output channel, in
-    `scale/NAME`; other floats as float16. The largest weight of a channel is 127 steps, so that none is off by more than
-    half a step, 1/254 of it.
-    """
-    packed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            packed[name] = tensor
-        elif tensor.dim() < 2:
-            packed[name] = tensor.half()
-        else:
-            most = tensor.float().abs().flatten(1).amax(1).clamp(min=1e-12)
-            scale = (most / 127).view(-1, *[1] * (tensor.dim() - 1))
-            packed[name], packed[f"scale/{name}"] = (tensor / scale).round().to(torch.int8), scale
-    return packed
-
-
-def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `pack` was given, to its precision; tensors that it did not make are left as they are."""
-    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("scale/")}
-    return {
-        name: plain[name] * tensors[f"scale/{name}"] if f"scale/{name}" in tensors else plain[name] for name in plain
-    }
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names, shapes and values of a model's weights: two runs with the same are one net."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

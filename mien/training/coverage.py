@@ -129,12 +129,12 @@ def coverage_columns(coverage: dict[str, Coverage]) -> dict[str, int]:
 
 def _count(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray) -> int:
     """Faces of `rows` with the recipe's cue."""
-    side = recipe.model.size
+    side, canvas = recipe.model.size, (store.info.size, store.info.size)
     number = 0
     for points, classes, pictures, units in faces_of(recipe, store, labels, rows):
         valid = has_cue(
             recipe.cue, points, classes, scheme=recipe.data.scheme, image_size=(side, side), images=pictures,
-            action_units=units,
+            action_units=units, canvas=canvas,
         )  # fmt: skip
         number += int(valid.sum())
     return number

@@ -36,10 +36,15 @@ def cues_for(
             recipe.cue, batch.landmarks, labels, scheme=recipe.data.scheme,
             image_size=(batch.images.shape[-2], batch.images.shape[-1]), size=(h, w),
             generator=generator_of(recipe, epoch, step, batch.landmarks.device), mean=mean, images=images_for_cue(recipe, batch),
-            action_units=batch.action_units,
+            action_units=batch.action_units, canvas=canvas_of(batch),
         )  # fmt: skip
         cues.append(cue if batch.mix is None else mix_cue(cue, batch.mix))
     return cues
+
+
+def canvas_of(batch: Batch) -> tuple[int, int] | None:
+    """(H, W) on which the cues of a batch are drawn, for `render_cue`."""
+    return None if batch.canvas is None else (batch.canvas, batch.canvas)
 
 
 def images_for_cue(recipe: Recipe, batch: Batch) -> Tensor | None:
@@ -67,7 +72,13 @@ def faces_of(
 
 
 def mean_of_cue(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, side: int) -> Tensor:
-    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it."""
-    frame = (recipe.model.size, recipe.model.size)
-    batches = faces_of(recipe, store, labels, rows)
-    return mean_cue(recipe.cue, batches, scheme=recipe.data.scheme, image_size=frame, size=(side, side))[0]
+    """Mean cue (1, 1, side, side) over `rows`, e.g. the training faces, each drawn as the net's batches draw it.
+
+    Under the control `class_mean` the mean of each class, (K, 1, side, side).
+    """
+    frame, canvas = (recipe.model.size, recipe.model.size), (store.info.size, store.info.size)
+    overall, classes = mean_cue(
+        recipe.cue, faces_of(recipe, store, labels, rows), scheme=recipe.data.scheme, image_size=frame, size=(side, side),
+        canvas=canvas,
+    )  # fmt: skip
+    return classes if recipe.cue.control == "class_mean" else overall

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mien import maps
 from mien.config import Recipe
-from mien.cues import CueConfig
+from mien.cues import CueConfig, map_resize
 from mien.losses.alignment import compared_map, guidance_loss
 from mien.losses.attribution import Request, attribute
 from mien.schema import Batch, Output
@@ -73,7 +73,7 @@ def guidance_terms(
         sizes = [batch.images.shape[-2:] if to_cue else a.shape[-2:] for a in found]
         cues = cues_for(replace(recipe, cue=guide.cue), batch, sizes, guide.means, epoch, step)
         draws = generator_of(recipe, epoch, step, batch.images.device)
-        loss = guidance_loss(found, cues, guide.config, recipe.loss.sharpness(epoch), draws)
+        loss = guidance_loss(found, cues, guide.config, recipe.loss.sharpness(epoch), draws, map_resize(guide.cue))
         terms[guide.section] = guide.config.weight_at(epoch) * loss
     return terms
 

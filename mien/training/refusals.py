@@ -23,6 +23,38 @@ NOTHING = 1e-5
 """Share of a gradient under which it counts as zero, or as the same everywhere."""
 
 
+def layers_on_the_path(model: Classifier, size: int) -> list[int]:
+    """Indices of the layers whose maps the logits are computed from, so that a gradient exists; the model is left as it was.
+
+    Some nets hand on a copy of a layer (Swin, MambaOut and EVA02 before their last one), and a head of the class token does
+    not read the patches behind the last block.
+    """
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with left_as_found(model), torch.enable_grad():
+        output: Output = model(images, guide=model.blank_guide(images))
+        features = [feature if feature.requires_grad else feature.requires_grad_() for feature in output.features]
+        slopes = torch.autograd.grad(output.logits.sum(), features, allow_unused=True)
+    return [index for index, slope in enumerate(slopes) if slope is not None]
+
+
+def refuse_off_path(guide: Guide, model: Classifier, recipe: Recipe) -> None:
+    """UsageError that names key, layer and remedy where a gradient of the logits does not reach a guided layer."""
+    path = layers_on_the_path(model, recipe.model.size)
+    for layer in guide.layers:
+        if layer in path:
+            continue
+        number, net = layer + 1, recipe.model.backbone
+        reason = "hands on a copy of it, which the logits are not computed from"
+        if recipe.model.head == "cls" and layer == len(model.backbone.channels) - 1:
+            reason = "answers through the class token, which head cls reads alone"
+        others = ", ".join(str(index + 1) for index in path)
+        remedy = f"take {guide.section}.layers [{path[-1] + 1}] (any of {others})" if path else "take another backbone"
+        raise UsageError(
+            f"{guide.section}.layers: attribution {guide.config.attribution} has no gradient at layer {number} of "
+            f"{len(model.backbone.channels)}: '{net}' {reason}; {remedy}, or {guide.section}.attribution activation."
+        )
+
+
 def refuse_sizes(recipe: Recipe, model: Classifier) -> None:
     """UsageError where the net cannot take pictures of a side in optim.sizes, found by showing it an empty one."""
     training_size(recipe, 1)

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mien.compat import ensure_torchvision
 from mien.config import GUIDED_KINDS, Recipe
+from mien.cues.config import NEED_MEANS
 from mien.data import folds
 from mien.data.folds import Split
 from mien.data.framing import framing_of, mean_shape
@@ -36,7 +37,7 @@ from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate, refuse_sizes
+from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.steering import kept_guides
 
 ensure_torchvision()
@@ -122,10 +123,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     state = checkpoint.resume(out, model, optimizer, average)  # after the move: the optimiser's state is on its device
     if fabric.is_global_zero:
         checkpoint.trim_log(out, state["epoch"])
-    image_mean = None
-    guided = recipe.transformer.kind in GUIDED_KINDS
-    if recipe.cue.control == "mean" and (recipe.model.segmentation or colour is not None or guided):
-        image_mean = mean_of_cue(recipe, store, labels, split.train, recipe.model.size).to(fabric.device)
+    image_mean = mean_in_place(recipe, store, labels, split.train, colour is not None, fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
     weight = None
     if recipe.data.balance in ("weights", "weights_max"):
@@ -137,6 +135,24 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
         coverage,
     ), state  # fmt: skip
+
+
+def mean_in_place(
+    recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, masked: bool, device: torch.device
+) -> Tensor | None:
+    """Mean cue (1, 1, S, S) where the control `mean` stands for a mask, a segmentation or what steers a transformer.
+
+    UsageError for the control `class_mean` there: it would name the class to the net.
+    """
+    if not (recipe.model.segmentation or masked or recipe.transformer.kind in GUIDED_KINDS):
+        return None
+    if recipe.cue.control == "class_mean":
+        raise UsageError(
+            "cue.control class_mean is for guidance: as a mask or a guide it would name the class to the net."
+        )
+    if recipe.cue.control != "mean":
+        return None
+    return mean_of_cue(recipe, store, labels, rows, recipe.model.size).to(device)
 
 
 def open_fabric(recipe: Recipe, precision: str) -> Fabric:
@@ -159,8 +175,9 @@ def prepare_guides(
     guides = guides_of(recipe, model)
     for k, guide in enumerate(guides):
         if guide.by_gradient:
+            refuse_off_path(guide, model, recipe)
             refuse_degenerate(guide, model, recipe.model.size)
-        if guide.cue.control == "mean":
+        if guide.cue.control in NEED_MEANS:
             to_cue = guide.config.scale == "to_cue"
             sides = [recipe.model.size if to_cue else model.backbone.sides[layer] for layer in guide.layers]
             own = replace(recipe, cue=guide.cue)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mien.config import GUIDED_KINDS, Recipe
+from mien.cues.config import NEED_BATCH
 from mien.data.loader import Memory
 from mien.data.transforms import normalise
 from mien.schema import Batch
@@ -31,7 +32,7 @@ def with_guide(recipe: Recipe, batch: Batch, mean: Tensor | None, epoch: int, st
 
 def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor | None:
     """Guides of all pictures in memory, (N, 1, S, S), drawn once; None where none is wanted or it changes with the batch."""
-    own = recipe.cue.control == "shuffled" or recipe.cue.kind == "au_observed"  # needs more than pictures and points
+    own = recipe.cue.control in NEED_BATCH or recipe.cue.kind == "au_observed"  # needs more than pictures and points
     changing = own or recipe.augment.changes_faces or recipe.augment.cutmix or recipe.mask.train
     if recipe.transformer.kind not in GUIDED_KINDS or changing:
         return None
@@ -39,7 +40,8 @@ def kept_guides(recipe: Recipe, memory: Memory, mean: Tensor | None) -> Tensor |
     for images, landmarks in zip(memory.images.split(256), memory.landmarks.split(256), strict=True):
         pictures = normalise(images, recipe.model.preprocessing)
         unknown = images.new_full((len(images),), -1, dtype=torch.int64)
-        batch = Batch(pictures, unknown, landmarks.new_full((len(images), 0), torch.nan), landmarks, unknown)
+        units = landmarks.new_full((len(images), 0), torch.nan)
+        batch = Batch(pictures, unknown, units, landmarks, unknown, canvas=memory.canvas)
         guide = with_guide(recipe, batch, mean, 0, 0).guide
         assert guide is not None
         found.append(guide)

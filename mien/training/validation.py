@@ -9,25 +9,30 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mien import maps
 from mien.config import Recipe
+from mien.cues import map_resize
 from mien.data.labels import voted_labels
 from mien.data.loader import Loader
 from mien.errors import DataError
+from mien.metrics.alignment import class_mean
 from mien.metrics.classification import classification_scores
 from mien.schema import scheme_classes
 from mien.training.cues import cues_for
-from mien.training.guidance import TrainedMap, trained_maps
+from mien.training.fit import attention_fit, trained_fit
+from mien.training.guidance import trained_maps
 from mien.training.guides import guides_of
 from mien.training.objective import masked
 from mien.training.session import Session
 from mien.training.steering import with_guide
 
+KEPT_BYTES = 2**28
+"""Cues of validation faces that are kept from one epoch to the next; those beyond are drawn again."""
+
 
 @torch.no_grad()
 def validate(session: Session, recipe: Recipe) -> dict[str, float]:
-    """Classification scores, last-layer alignment (cosine) and that of trained attributions (Pearson) on the validation
-    faces; the model goes back to its mode.
+    """Classification scores, ATT-COS of the last layer and Pearson of trained attributions on the validation faces, each as
+    `mien evaluate --split valid` gives it for the same weights; the model goes back to its mode.
     """
     model, rows, labels, device = session.evaluated, session.split.valid, session.labels, session.fabric.device
     plain = replace(recipe, cue=replace(recipe.cue, control="none"))  # a control is scored against the real cue
@@ -45,16 +50,17 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
         logits.append(output.logits.float().cpu())
         if output.label_logits is not None:
             of_labels.append(output.label_logits.float().cpu())
-        attention = TrainedMap(
-            "att_cos", maps.to_input(maps.channel_mean(output.features[-1]), output.theta), plain.cue
-        )
-        for k, seen in enumerate((attention, *looks)):
-            if (number, k) not in session.drawn:
-                drawn = cues_for(replace(plain, cue=seen.cue), batch, [seen.maps.shape[-2:]], [None], 0, 0)
-                session.drawn[number, k] = drawn[0]
-            cue = session.drawn[number, k]
-            score = maps.cosine if seen is attention else maps.pearson
-            aligned[seen.name].append(score(seen.maps, cue.maps)[cue.valid].cpu())
+        size = (batch.images.shape[-2], batch.images.shape[-1])
+        for k, (name, config) in enumerate([("att_cos", plain.cue), *((seen.name, seen.cue) for seen in looks)]):
+            cue = session.drawn.get((number, k))
+            if cue is None:
+                cue = cues_for(replace(plain, cue=config), batch, [size], [None], 0, 0)[0]
+                if sum(kept.maps.nbytes for kept in session.drawn.values()) < KEPT_BYTES:
+                    session.drawn[number, k] = cue
+            as_cue = map_resize(config)
+            own = trained_fit(looks[k - 1], cue, as_cue) if k else attention_fit(output, -1, cue, as_cue)
+            score = own["pearson" if k else "cosine"]
+            aligned[name].append(torch.stack([score, cue.valid.to(score.dtype)]).cpu())
     model.train(training)
     voted = torch.cat(logits)
     every = torch.cat(of_labels) if of_labels else voted  # of two heads that of the labels answers for the labels
@@ -67,8 +73,10 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
         kept["majority"] = float((voted.argmax(1).numpy() == majority)[majority >= 0].mean())
     kept["loss"] = float(F.cross_entropy(every, torch.from_numpy(labels[rows])))
     for name, parts in aligned.items():
-        if len(torch.cat(parts)):
-            kept[name] = float(torch.cat(parts).mean())
+        score, valid = torch.cat(parts, 1).numpy()
+        mean = class_mean(score, labels[rows], valid > 0)
+        if mean is not None:
+            kept[name] = mean
     return kept
 
 

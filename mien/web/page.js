@@ -205,11 +205,11 @@ function paint(canvas, faces) {
   const size = Math.max(14, canvas.width / 40);
   faces.forEach((face, number) => {
     const [x0, y0, x1, y1] = face.box.map((share, k) => share * (k % 2 ? canvas.height : canvas.width));
-    pen.strokeStyle = pen.fillStyle = face.abstained ? '#c8c8c8' : '#ffc400';
+    pen.strokeStyle = pen.fillStyle = face.doubt ? '#c8c8c8' : '#ffc400';
     pen.lineWidth = size / 8;
     pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
     pen.font = `${size}px sans-serif`;
-    const text = `${faces.length > 1 ? `${number + 1} ` : ''}${face.abstained ? 'unsure: ' : ''}${face.expression} ${Math.round(100 * face.confidence)}%`;
+    const text = `${faces.length > 1 ? `${number + 1} ` : ''}${face.doubt ? `${face.doubt}: ` : ''}${face.expression} ${Math.round(100 * face.confidence)}%`;
     const top = Math.max(y0 - size * 1.3, 0);
     pen.fillRect(x0, top, pen.measureText(text).width + size / 2, size * 1.3);
     pen.fillStyle = '#14181d';

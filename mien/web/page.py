@@ -152,7 +152,7 @@ def frame(served: Served, question: Question) -> Answer:
     )  # fmt: skip
     faces = [
         {"box": [v / s for v, s in zip(face.box or (0, 0, found.width, found.height), (found.width, found.height) * 2, strict=True)],
-         "expression": face.expression, "confidence": face.confidence, "abstained": face.abstained,
+         "expression": face.expression, "confidence": face.confidence, "doubt": face.doubt,
          "probabilities": face.probabilities}
         for face in found.faces
     ]  # fmt: skip

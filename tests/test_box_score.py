@@ -1,0 +1,114 @@
+"""`mien box`: scores of a model end to end against loops, options that do not go together, packing of a run."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from mien.box import box, pack
+from mien.box.score import majority, score
+from mien.cli import main
+from mien.errors import DataError, UsageError
+from mien.predict.model import load
+from mien.schema import EXPRESSIONS, Record, scheme_classes
+from mien.training.loop import fit
+
+CLASSES = scheme_classes("basic-7")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tiny.store(tmp_path_factory.mktemp("data") / "store").path
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(path, data={"targets": "both"}, optim={"epochs": 1}), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """28 pictures of 7 people of two kinds."""
+    folder = tmp_path_factory.mktemp("photos")
+    with open(folder / "index.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "expression", "subject", "kind"])
+        for k, record in enumerate(tiny.records(each=4, splits=("test",))):
+            Image.fromarray(record.image).save(folder / f"{k}.png")
+            writer.writerow([f"{k}.png", record.expression, f"person{k % 7}", "ab"[k % 2]])
+    return folder / "index.csv"
+
+
+def test_scores_against_loops(run, table, tmp_path, capsys):
+    words = [
+        "--root",
+        str(table),
+        "--dataset",
+        "table",
+        "--columns",
+        "attr.kind=kind",
+        "--run",
+        str(run),
+        "--faces",
+        "none",
+    ]
+    assert main(["box", "score", *words, "--out", str(tmp_path / "s.json")]) == 0
+    result = json.loads((tmp_path / "s.json").read_text())
+    with open(table) as file:
+        rows = list(csv.DictReader(file))
+    faces = load(run, faces="none").predict([table.parent / row["image"] for row in rows]).faces
+    right = [face.expression == row["expression"] for face, row in zip(faces, rows, strict=True)]
+    assert result["labels"]["accuracy"][0] == pytest.approx(sum(right) / 28)
+    assert result["crops"] == {"whole": 28}
+    for name in CLASSES:
+        own = [ok for ok, row in zip(right, rows, strict=True) if row["expression"] == name]
+        assert result["labels"]["recall"][name][:2] == [4, pytest.approx(sum(own) / 4)]
+    order = sorted(range(28), key=lambda k: -faces[k].confidence)
+    most = [right[k] for k in order[: round(0.4 * 28)]]
+    assert result["labels"]["accuracy_of_most_confident"]["0.4"] == pytest.approx(sum(most) / len(most))
+    for value in "ab":
+        own = [ok for ok, row in zip(right, rows, strict=True) if row["kind"] == value]
+        assert result["by kind"][value][:2] == [14, pytest.approx(sum(own) / 14)]
+    assert "accuracy of the most confident share" in capsys.readouterr().out
+
+
+def test_majority_of_votes():
+    index = {name: k for k, name in enumerate(CLASSES)}
+
+    def of(**votes):
+        shares = np.array([votes.get(name, 0.0) for name in EXPRESSIONS], np.float32)
+        return majority(Record("a", b"", votes=shares), index)
+
+    assert of(Fear=0.6, Anger=0.4) == CLASSES.index("Fear")
+    assert of(Fear=0.5, Anger=0.5) == -1
+    assert of(Contempt=1.0) == -1
+    assert majority(Record("a", b""), index) == -1
+
+
+def test_what_does_not_go_together(tmp_path):
+    with pytest.raises(UsageError, match="takes no --split"):
+        box("build", root=tmp_path, split="test")
+    with pytest.raises(UsageError, match="takes no --photos"):
+        box("score", root=tmp_path, photos=tmp_path)
+    with pytest.raises(UsageError, match="not 'rafdb'"):
+        score("rafdb", tmp_path)
+    with pytest.raises(UsageError, match="for a table"):
+        score("folder", tmp_path, columns="image=a")
+
+
+def test_a_packed_run_predicts_and_is_summed_up(run, tmp_path, monkeypatch):
+    out = tmp_path / "weights"
+    pack.pack_run(run, out / "expression")
+    (out / "expression" / "calibration.json").write_text("{}")
+    pack.pack_run(run, out / "expression")  # what belongs to other weights goes
+    assert {path.name for path in (out / "expression").iterdir()} == {"best.ckpt", "config.yaml", "environment.json"}
+    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    one, other = (load(place, faces="none").predict(image).faces[0] for place in (run, out / "expression"))
+    assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=0.02)
+    pack.bring_units(out)
+    pack.sum_up(out)
+    assert len((out / "SHA256SUMS").read_text().splitlines()) == 3 + len(list((out / "action_units").iterdir()))
+    monkeypatch.setattr(pack, "LIMIT", 10)
+    with pytest.raises(DataError, match="more than 10"):
+        pack.sum_up(out)
