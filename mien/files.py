@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,12 @@ from typing import Any
 import numpy as np
 
 from mien.errors import DataError, UsageError
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -49,6 +57,53 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes through `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time is in this block for a folder, which is made; DataError that names the other one.
+
+    The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes. Further
+    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks and
+    Windows have none.
+    """
+    if fcntl is None or any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        yield
+        return
+    path = folder / ".lock"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = file.read(200).strip() or "another process"
+            raise DataError(
+                f"{folder} is being written by {who}; wait until it has ended, or choose another --out."
+            ) from error
+        except OSError:  # no locks on this file system
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+    finally:
+        file.close()
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Mapping of a JSON file; DataError that ends in `remedy` for a missing or damaged one, or one of another type."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {remedy}.") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged (it holds a {type(content).__name__}, not a mapping); {remedy}.")
+    return content
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -114,11 +169,17 @@ def _shallow(text: str, source: str) -> str:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise UsageError(f"{source}: line {line} refers to '&{event.anchor}'; write the value itself there.")
+            raise UsageError(
+                f"{source}: line {_line(event)} refers to '&{event.anchor}'; write the value itself there."
+            )
         if depth > DEEPEST:
-            raise UsageError(f"{source}: line {event.start_mark.line + 1} is nested deeper than {DEEPEST} levels.")
+            raise UsageError(f"{source}: line {_line(event)} is nested deeper than {DEEPEST} levels.")
     return text
+
+
+def _line(part: Any) -> int:
+    """Where a YAML event or node begins, from 1."""
+    return int(part.start_mark.line) + 1
 
 
 def _plain(node: Any, source: str) -> Any:
@@ -130,7 +191,7 @@ def _plain(node: Any, source: str) -> Any:
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
+            line = _line(key)
             if not isinstance(key, yaml.ScalarNode):
                 raise UsageError(f"{source}: line {line} has a key that is no text.")
             if key.value in found:
