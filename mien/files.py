@@ -114,11 +114,17 @@ def _shallow(text: str, source: str) -> str:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise UsageError(f"{source}: line {line} refers to '&{event.anchor}'; write the value itself there.")
+            raise UsageError(
+                f"{source}: line {_line(event)} refers to '&{event.anchor}'; write the value itself there."
+            )
         if depth > DEEPEST:
-            raise UsageError(f"{source}: line {event.start_mark.line + 1} is nested deeper than {DEEPEST} levels.")
+            raise UsageError(f"{source}: line {_line(event)} is nested deeper than {DEEPEST} levels.")
     return text
+
+
+def _line(part: Any) -> int:
+    """Where a YAML event or node begins, from 1."""
+    return int(part.start_mark.line) + 1
 
 
 def _plain(node: Any, source: str) -> Any:
@@ -130,7 +136,7 @@ def _plain(node: Any, source: str) -> Any:
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
+            line = _line(key)
             if not isinstance(key, yaml.ScalarNode):
                 raise UsageError(f"{source}: line {line} has a key that is no text.")
             if key.value in found:
