@@ -22,7 +22,7 @@ from mien.files import from_text, read_yaml
 from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
 from mien.losses.options import LossConfig
 from mien.training.config import OptimConfig, RunConfig
-from mien.values import Range, option_values, plain_numbers, plain_words, short, told_where, wrong_value
+from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
@@ -228,9 +228,17 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
         plain_numbers(in_file, kinds, f"{path}: ")
         settings = parser.parse_object(data)
     with plain_words(kinds, given, source="--"):
-        plain_numbers({key: from_text(text, key) for key, text in given.items()}, kinds, source="--")
+        plain_numbers(
+            {key: from_text(text, key) for key, text in given.items() if not TEXT & set(leaf_types(kinds[key]))},
+            kinds,
+            source="--",
+        )
         settings = parser.parse_args(list(overrides), namespace=settings) if overrides else settings
     for key, kind in kinds.items():
+        if isinstance(settings[key], dict):
+            settings[key] = {
+                str(name): value for name, value in settings[key].items()
+            }  # the command line's may be numbers
         if settings[key] is None and types.NoneType not in typing.get_args(kind):
             raise UsageError(f"{path}: {wrong_value(key, None, kind)}")
     with told_where(str(path or "command line")):
@@ -289,6 +297,8 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
 
 GUIDED_KINDS = ("guide", "masked", "channel")
 """Values of transformer.kind that take a guide image."""
+TEXT = {str, Path}
+"""Types that are taken as they are written."""
 SHARE, BELOW_ONE, EPOCH, COUNT = Range(0, 1), Range(0, 1, open_high=True), Range(1, 1e5), Range(0, 1e5)
 FACTOR, SEED, OPTION = Range(0, 1e6), Range(0, 2**32 - 1), Range(-1e6, 1e6)
 RANGES = {

@@ -95,19 +95,19 @@ def plain_numbers(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str
 
     """
     for key, value in given.items():
-        if not (str in _leaves(kinds[key]) or Path in _leaves(kinds[key]) or Any in _leaves(kinds[key])):
+        if not (str in leaf_types(kinds[key]) or Path in leaf_types(kinds[key]) or Any in leaf_types(kinds[key])):
             words = [word for word in _texts(value) if word.lower() not in ("true", "false", "null", "none", "")]
-            choices = [str(choice) for choice in _leaves(kinds[key])]
+            choices = [str(choice) for choice in leaf_types(kinds[key])]
             if any(not NUMBER.fullmatch(word) and word not in choices for word in words):
                 raise UsageError(where + wrong_value(key, value, kinds[key], source and source + key))
 
 
-def _leaves(kind: Any) -> list[Any]:
+def leaf_types(kind: Any) -> list[Any]:
     """The plain types, and the words of a Literal, that a type is made of; without the keys of mappings."""
     parts = typing.get_args(kind)
     if typing.get_origin(kind) is dict:
         parts = parts[1:]
-    return [leaf for part in parts for leaf in _leaves(part)] if parts else [kind]
+    return [leaf for part in parts for leaf in leaf_types(part)] if parts else [kind]
 
 
 def _texts(value: Any) -> list[str]:

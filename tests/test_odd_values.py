@@ -10,7 +10,7 @@ from mien.config import RANGES, Recipe, as_dict, load_recipe
 from mien.config import _kinds as kinds
 from mien.errors import MienError, UsageError
 from mien.losses.options import TERM_OPTIONS, LossConfig
-from mien.values import _leaves as leaves
+from mien.values import leaf_types
 
 IMPOSSIBLE = [
     ("optim.lr", ".inf"), ("optim.lr", "1e400"), ("optim.lr", "1e308"), ("optim.lr", "-.inf"), ("optim.head_lr", ".inf"),
@@ -59,11 +59,11 @@ def test_the_command_line_is_held_to_the_same():
 
 
 def test_every_number_of_a_recipe_has_a_range():
-    numbers = {key for key, kind in kinds().items() if {int, float} & set(leaves(kind))}
+    numbers = {key for key, kind in kinds().items() if {int, float} & set(leaf_types(kind))}
     assert numbers | {"loss.terms"} == set(RANGES)
     for name, kind in TERM_OPTIONS.items():
         for key, type_ in typing.get_type_hints(kind).items():
-            if {int, float} & set(leaves(type_)):
+            if {int, float} & set(leaf_types(type_)):
                 with pytest.raises(UsageError, match=key):
                     LossConfig(terms=[{"name": name, key: 10**9}])
 
