@@ -26,6 +26,7 @@ def wrong_value(name: str, value: Any, kind: Any, source: str = "") -> str:
     choices = [str(choice) for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
     shown = "null" if value is None else f"'{short(value)}'"
     if choices:
+        choices += ["true", "false"] if bool in parts else []
         near = difflib.get_close_matches(short(value), choices, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return f"{name}: unknown value {shown}.{hint} Valid: {', '.join(choices)}."
