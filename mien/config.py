@@ -232,6 +232,7 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
             {key: from_text(text, key) for key, text in given.items() if not TEXT & set(leaf_types(kinds[key]))},
             kinds,
             source="--",
+            written=given,
         )
         settings = parser.parse_args(list(overrides), namespace=settings) if overrides else settings
     for key, kind in kinds.items():

@@ -26,6 +26,7 @@ def wrong_value(name: str, value: Any, kind: Any, source: str = "") -> str:
     choices = [str(choice) for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
     shown = "null" if value is None else f"'{short(value)}'"
     if choices:
+        choices += ["true", "false"] if bool in parts else []
         near = difflib.get_close_matches(short(value), choices, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return f"{name}: unknown value {shown}.{hint} Valid: {', '.join(choices)}."
@@ -84,7 +85,13 @@ NUMBER = re.compile(r"[-+]?(([1-9]\d*|0+)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.?
 """A number as people write it. YAML 1.1 also reads 1:30 as 90, 017 as 15 and 1_0 as 10."""
 
 
-def plain_numbers(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str = "", source: str = "") -> None:
+def plain_numbers(
+    given: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    where: str = "",
+    source: str = "",
+    written: Mapping[str, Any] | None = None,
+) -> None:
     """UsageError for text where a number belongs that YAML would read as another one than is written there.
 
     Args:
@@ -92,6 +99,7 @@ def plain_numbers(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str
         kinds: type of every key.
         where: what the line begins with, for example "recipe.yaml: ".
         source: what stands before a key where the value came from, "--" for an option.
+        written: values as the user wrote them, where `given` is not that.
 
     """
     for key, value in given.items():
@@ -99,7 +107,7 @@ def plain_numbers(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str
             words = [word for word in _texts(value) if word.lower() not in ("true", "false", "null", "none", "")]
             choices = [str(choice) for choice in leaf_types(kinds[key])]
             if any(not NUMBER.fullmatch(word) and word not in choices for word in words):
-                raise UsageError(where + wrong_value(key, value, kinds[key], source and source + key))
+                raise UsageError(where + wrong_value(key, (written or given)[key], kinds[key], source and source + key))
 
 
 def leaf_types(kind: Any) -> list[Any]:

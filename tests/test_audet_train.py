@@ -472,8 +472,9 @@ def test_steps_are_those_of_the_published_loop(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     import benchmarks.audet as benchmark
 
-    ours, plain = benchmark.both(cfg("--loss.pairing", "roll", "--training.batch_size", "4"), batch=4)
+    words = ["--loss.pairing", "roll", "--loss.through_shuffled", "False", "--training.batch_size", "4"]
+    ours, plain = benchmark.both(cfg(*words), batch=4)
     for _ in range(3):
         one, other = ours(), plain()
-        assert one.keys() == other.keys()
-        assert all(one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5) for name in one), (one, other)
+        assert one.keys() - {"z1_variance"} == other.keys()
+        assert all(one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5) for name in other), (one, other)

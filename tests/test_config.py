@@ -53,7 +53,7 @@ def test_bad_recipe_is_one_clear_line(tmp_path: Path, text: str, words: list[str
     ("optim.epochs", "2.5", "'2.5' is no whole number"),
     ("optim.lr", "fast", "'fast' is no number"),
     ("model.stem_pool", "maybe", "'maybe' is neither true nor false"),
-    ("cue.jaw", "x", "'x' is neither true nor false"),
+    ("cue.jaw", "x", "unknown value 'x'. Valid: published, true, false."),
     ("model.output_stride", "x", "'x' is no whole number"),
     ("model.channels", "[8, x]", "'[8, x]' is no list of whole numbers"),
     ("model.head_options", "5", "'5' is no mapping of names to numbers"),

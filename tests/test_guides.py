@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on(faces, tmp_path, capsys):
     assert (tmp_path / "out" / "3.png").stat().st_mtime_ns == stamp
     assert "3 guides were there, 1 written" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.tmp"))
-    with pytest.raises(UsageError, match=r"guides with another size \(48\)"):
+    with pytest.raises(UsageError, match=r"files made with another size \(48\)"):
         guides(faces, out=tmp_path / "out", size=24)
     with pytest.raises(UsageError, match="another jaw"):
         guides(faces, out=tmp_path / "out", jaw=False)
@@ -162,7 +162,7 @@ def test_wrong_options(faces, tmp_path, options, message):
 
 def test_other_folders_are_left_alone(faces, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds no guides"):
+    with pytest.raises(UsageError, match="holds something else"):
         guides(faces, out=tmp_path)
     with pytest.raises(DataError, match="no prepared store"):
         guides(tmp_path / "none", out=tmp_path / "out")

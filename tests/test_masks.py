@@ -77,6 +77,18 @@ def test_jaw_line_is_as_wide_as_opencv_draws_it():
     assert all(mine[0, y, x] > 0.6 for x, y in outline)
 
 
+@pytest.mark.parametrize("size", [48, 120, 240])
+def test_the_published_jaw_line_fades_with_the_size_of_the_picture(size):
+    points = faces(size)
+    mine = draw("landmark_mask", points, size, jaw="published").maps[:, 0].numpy()
+    published = np.stack([cv2.resize(opencv(p, size), (48, 48), interpolation=cv2.INTER_AREA) for p in points])
+    assert np.corrcoef(mine.ravel(), published.ravel())[0, 1] > 0.95
+    outline = (((points[0, slice(*JAW)] + 0.5) * 48 / size - 0.5).round()).astype(int)
+    assert np.mean([mine[0, y, x] for x, y in outline]) == pytest.approx(
+        np.mean([published[0, y, x] for x, y in outline]), abs=0.12
+    )
+
+
 def scalar_mask(points, side, cells, sub, rim):
     """Loops: is a sub-pixel in the hull, widened by a square? Tested by the hulls of all corners moved by the rim."""
     covered_cells = np.zeros((cells, cells))

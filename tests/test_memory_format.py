@@ -101,17 +101,19 @@ NETS = [
     "mobileone_s0", "fastvit_t8", "resnet10t", "resnet18", "resnet34", "resnet50", "resnet101", "vgg11", "vgg16", "inception_v3",
     "efficientnet_b0", "densenet121", "convnext_atto", "convnext_tiny", "mobilenetv3_small_050", "mobilenetv4_conv_small",
     "regnetx_002", "regnety_016", "seresnet18", "ghostnet_050", "edgenext_xx_small", "poolformer_s12", "simple_cnn",
+    "test_resnet", "swin_tiny_patch4_window7_224", "mambaout_femto", "eva02_tiny_patch14_224", "vit_relpos_small_patch16_224",
 ]  # fmt: skip
 """One or more of every family that recipes and documents name."""
 TOKEN_NETS = [
     "deit_tiny_patch16_224", "deit_small_patch16_224", "deit_tiny_distilled_patch16_224", "vit_tiny_patch16_224",
+    "deit3_small_patch16_224",
 ]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_every_backbone_trains_in_both_formats(name):
-    size = {"inception_v3": "128", "simple_cnn": "40"}.get(name, "64")
+    size = {"inception_v3": "128", "simple_cnn": "40", "eva02_tiny_patch14_224": "56"}.get(name, "64")
     run(STEP, name, size, "flat" if name == "simple_cnn" else "gap", "{}")
 
 

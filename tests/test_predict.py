@@ -43,6 +43,7 @@ def run(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def provider(monkeypatch):
     monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: parts.find)
+    monkeypatch.setattr("mien.predict.limits.read_limits", dict)  # flat grey frames have no contrast
 
 
 @pytest.fixture

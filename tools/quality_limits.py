@@ -4,9 +4,9 @@
 
 Size, sharpness, contrast and cut: faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the bundled model
 never saw, made worse in steps; their points are those found on the faces as they are, so that reading is judged and not finding.
-Yaw and pitch: the synthetic faces with an expression of tools/unit_faces.py. A quality is read off each face by mien.faces.quality,
-faces are put into bins by it, and the limit is where the first bin begins that keeps less than KEPT of the accuracy of the best
-half. Where no bin does, the limit of an angle is the end of what was measured, and other qualities have none.
+The limit is the quality at which the line through the steps (median quality, accuracy) falls to KEPT of the accuracy of the first.
+Yaw and pitch: the synthetic faces with an expression of tools/unit_faces.py, in bins by the angle; the limit is where the first bin
+begins that keeps less than KEPT of the accuracy of the best half, and where none does, the end of what was measured.
 """
 
 from __future__ import annotations
@@ -127,12 +127,21 @@ def judged(faces: list[Shown], factors: tuple[str, ...]) -> tuple[dict[str, Floa
     return {name: np.array([getattr(one.quality, name) for one in found], np.float32) for name in factors}, right
 
 
-def limit(values: FloatArray, right: FloatArray, better: float) -> tuple[list[str], float | None]:
-    """Lines of the bins, best quality first, and where the first bin begins that keeps less than KEPT; None where none does.
+def crossing(medians: list[float], accuracies: list[float]) -> float | None:
+    """Quality at which the line through the steps first falls to KEPT of the first accuracy; None where it does not."""
+    bar = KEPT * accuracies[0]
+    for k in range(1, len(medians)):
+        if accuracies[k] < bar:
+            share = (accuracies[k - 1] - bar) / (accuracies[k - 1] - accuracies[k])
+            return medians[k - 1] + share * (medians[k] - medians[k - 1])
+    return None
 
-    `better` is 1 where more is better, -1 where less is.
+
+def limit(values: FloatArray, right: FloatArray) -> tuple[list[str], float]:
+    """Lines of the bins, smallest value first, and where the first bin begins that keeps less than KEPT of the smaller half's
+    accuracy; the 99th percentile where none does.
     """
-    order = np.argsort(-better * values, kind="stable")
+    order = np.argsort(values, kind="stable")
     usual = float(right[order[: len(order) // 2]].mean())
     lines, edge = [], None
     for part in np.array_split(order, BINS):
@@ -140,7 +149,7 @@ def limit(values: FloatArray, right: FloatArray, better: float) -> tuple[list[st
         lines.append(f"| {values[part[0]]:.3g} to {values[part[-1]]:.3g} | {accuracy:.2f} | {len(part)} |")
         if edge is None and accuracy < KEPT * usual:
             edge = float(values[part[0]])
-    return lines, edge
+    return lines, float(np.quantile(values, 0.99)) if edge is None else edge
 
 
 def main() -> None:
@@ -152,23 +161,23 @@ def main() -> None:
     given = parser.parse_args()
     found: dict[str, list[float | None]] = {}
     values, right = judged(list(heads(given.faces)), ("yaw", "pitch"))
-    measured = {name: (np.abs(part), right) for name, part in values.items()}
     faces = list(photos(Path(os.environ["MIEN_SHARED_DATA"]), given.count))
     for factor, (worse, levels) in WORSE.items():
         steps = [judged([worse(face, level) for face in faces], (factor,)) for level in levels]
+        medians = [float(np.median(part[factor])) for part, _ in steps]
+        rights = [float(good.mean()) for _, good in steps]
+        edge = crossing(medians, rights)
         for level, (part, good) in zip(levels, steps, strict=True):
             print(
                 f"{factor} step {level:g}: median {np.median(part[factor]):.3g}, accuracy {good.mean():.3f} of {len(good)}"
             )
-        measured[factor] = (np.concatenate([part[factor] for part, _ in steps]), np.concatenate([g for _, g in steps]))
-    for factor, (part, good) in measured.items():
-        lines, edge = limit(part, good, 1.0 if factor in UPWARDS else -1.0)
-        print(f"\n| {factor} | accuracy | faces |\n| --- | ---: | ---: |\n" + "\n".join(lines), flush=True)
-        if edge is None and factor in ("yaw", "pitch"):
-            edge = float(np.quantile(part, 0.99))
         print(f"limit: {edge}")
         if edge is not None:
             found[factor] = [round(edge, 3), None] if factor in UPWARDS else [None, round(edge, 3)]
+    for factor, part in values.items():
+        lines, edge = limit(np.abs(part), right)
+        print(f"\n| {factor} | accuracy | faces |\n| --- | ---: | ---: |\n" + "\n".join(lines) + f"\nlimit: {edge}")
+        found[factor] = [None, round(edge, 1)]
     if given.write:
         about = f"Quality of a face within which accuracy holds ({KEPT:.0%} of it); made by tools/quality_limits.py --write."
         LIMITS.write_text(json.dumps({"about": about, "limits": found}, indent=1) + "\n", encoding="utf-8")

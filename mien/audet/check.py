@@ -23,7 +23,7 @@ from mien.audet.cfg import (
     settings_of,
     unknown,
 )  # fmt: skip
-from mien.audet.joints import Report, check_joints, check_options
+from mien.audet.joints import Report, check_joints, check_options, published_image_weights
 from mien.audet.options import GENERAL, NETS, NetOptions
 from mien.audet.spec import Cfg, NetSpec, Wired
 from mien.errors import UsageError
@@ -56,6 +56,8 @@ def cfg_of(text: str, source: str = "cfg", overrides: Sequence[str] = ()) -> Cfg
     named = {section.name: section for section in sections}
     general = _general(named.get("General"), report)
     nets = _nets(named, general["data"].image_size, report)
+    if (image_weights := published_image_weights(general["loss"], named.get("General"), report)) is not None:
+        general["loss"] = image_weights
     cfg = Cfg(**general, nets=nets, text=render(sections))
     if "General" in named:
         check_options(cfg, named["General"], report)

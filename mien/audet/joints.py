@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from mien.audet.blocks import BatchNorm, CombineConcat, Convolutional, Resnet50, Shape, VggFace
 from mien.audet.cfg import Mistake, Place, Section
-from mien.audet.options import CRITIC_KINDS, GENERAL, refuse_units
+from mien.audet.options import CRITIC_KINDS, GENERAL, IMAGE_WEIGHTS, PUBLISHED_IMAGE_WEIGHTS, LossOptions, refuse_units
 from mien.audet.spec import Cfg
 from mien.schema import PREPROCESSING
 
@@ -20,6 +21,24 @@ class Report(NamedTuple):
 
     mistakes: list[Mistake]
     warnings: list[Mistake]
+
+
+def published_image_weights(loss: LossOptions, general: Section | None, report: Report) -> LossOptions | None:
+    """The weights of the critic of pictures that stand for the published pair (1000, 5e-7), with a warning; None for others."""
+    keys = ("gradient_loss_lambda_img_discr", "img_discriminator_loss_lambda")
+    if tuple(getattr(loss, key) for key in keys) != PUBLISHED_IMAGE_WEIGHTS:
+        return None
+    block = general.blocks[2] if general is not None and len(general.blocks) > 2 else None
+    entry = block.entries.get(keys[0]) if block is not None else None
+    ours = " and ".join(f"{key}={value:g}" for key, value in zip(keys, IMAGE_WEIGHTS, strict=True))
+    text = (
+        "the published pair 1000 and 5e-7 belongs to a gradient penalty with one norm a pixel; here it has one norm a picture, "
+        f"and {ours} are taken."
+    )
+    if entry is not None:
+        report.warnings.append(Mistake(entry.place, text))
+    penalty, weight = IMAGE_WEIGHTS
+    return replace(loss, gradient_loss_lambda_img_discr=penalty, img_discriminator_loss_lambda=weight)
 
 
 def check_options(cfg: Cfg, general: Section, report: Report) -> None:

@@ -68,12 +68,12 @@ class AudetNet(nn.Module):
         self.cross_entropy = cfg.cross_entropy
         self.mean, self.std = cfg.data.mean, cfg.data.std
 
-    def forward(self, images: Tensor) -> AudetOutput:
-        """(B, 3, size, size) as from `from_pixels` or `standardise` -> AudetOutput."""
+    def forward(self, images: Tensor, decode: bool = True) -> AudetOutput:
+        """(B, 3, size, size) as from `from_pixels` or `standardise` -> AudetOutput; without `decode` no reconstruction."""
         z = self.encode(images)
         z1, z2 = z[:, : self.z1_channels], z[:, self.z1_channels :]
         logits = self.predict(z1)
-        picture = None if self.decoder is None else self.decoder(z)
+        picture = self.decoder(z) if decode and self.decoder is not None else None
         return AudetOutput(z1, z2, logits, self.scores(logits), picture)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ class LossOptions:
     """How the dependency between z1 and z2 is estimated."""
     pairing: Literal["derangement", "roll", "other_subject"] = "derangement"
     """Whose z2 a shuffled pair takes: anybody's but its own, the next face's (published), or that of another subject."""
-    through_shuffled: bool = False
-    """Let the encoder's gradient flow through shuffled pairs too, not only through real ones (published)."""
+    through_shuffled: bool = True
+    """Let the encoder's gradient flow through shuffled pairs too; False: through real ones only (published), which lets z1 grow."""
     identity_loss_lambda: float = limited(0.0, least=0)
     """Weight of the reversed gradient of a subject classifier on z1; 0 for none."""
 
@@ -116,6 +116,10 @@ class RunOptions:
     workers: int = limited(0, least=0)
     """Loader processes; results do not depend on their number."""
 
+
+PUBLISHED_IMAGE_WEIGHTS, IMAGE_WEIGHTS = (1000.0, 5e-7), (10.0, 2e-4)
+"""gradient_loss_lambda_img_discr and img_discriminator_loss_lambda: as published, for a penalty with one norm a pixel, and what
+stands for them here, where it has one norm a picture."""
 
 GENERAL: dict[str, type] = {"training": TrainingOptions, "data": DataOptions, "loss": LossOptions, "run": RunOptions}
 """Blocks of {General} in their order; their names in brackets are free."""

@@ -25,9 +25,9 @@ class MainNet(nn.Module):
         self.net, self.weight = net, weight
         self.classifier = nn.Linear(net.z1_channels, subjects) if weight else None
 
-    def forward(self, images: Tensor) -> tuple[AudetOutput, Tensor | None]:
-        """Normalised images -> AudetOutput and (B, S) logits of subjects, or None."""
-        output = self.net(images)
+    def forward(self, images: Tensor, decode: bool = True) -> tuple[AudetOutput, Tensor | None]:
+        """Normalised images -> AudetOutput and (B, S) logits of subjects, or None; without `decode` no reconstruction."""
+        output = self.net(images, decode)
         if self.classifier is None:
             return output, None
         return output, self.classifier(reverse_gradient(output.z1.mean((2, 3)), self.weight))

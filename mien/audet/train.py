@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mien.audet import data, run
 from mien.audet.dependency import critic_estimate, dependency, shuffled_order
 from mien.audet.faces import au_loss, changed, moved, noisy
+from mien.audet.growth import tell_growth
 from mien.audet.momu import Momu
 from mien.audet.nets import AudetNet, Critic
 from mien.audet.output import AudetOutput
@@ -95,6 +96,7 @@ def _fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
         state = next_state(state, line)
         if session.fabric.is_global_zero:
             keep(out, session, line, state)
+            tell_growth(out)
         session.fabric.barrier()
     return {"epoch": state["best_epoch"], "loss": state["best_loss"]}
 
@@ -114,6 +116,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     store = open_store(path)
     labels = data.labels_of(store, cfg)
     momu = data.make_momu(cfg, labels)
+    refuse_idle(cfg, len(labels.train), fabric.world_size)
     torch.manual_seed(where.seed)
     resumes = (out / "last.ckpt").exists()
     modules: dict[str, nn.Module] = {
@@ -140,6 +143,20 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     if fabric.is_global_zero:
         checkpoint.trim_log(out, state["epoch"])
     return session, state
+
+
+def refuse_idle(cfg: Cfg, faces: int, processes: int) -> None:
+    """UsageError for a training whose main net would never have a turn; `faces` are those of train."""
+    if not (cfg.uses_critic or "Image Discriminator" in cfg.nets):
+        return  # without critics every batch is its turn
+    faces = (cfg.data.epoch_size if cfg.data.balance_dataset_with_momu else faces) // processes
+    batches = max(1, faces // cfg.training.batch_size) * cfg.training.max_epochs
+    every = cfg.training.train_main_net_every_n_batches
+    if batches < every:
+        raise UsageError(
+            f"training.train_main_net_every_n_batches is {every}, but the training has {batches} batches: the main net would "
+            f"take no step. Lower it, or training.batch_size {cfg.training.batch_size}, or raise training.max_epochs."
+        )
 
 
 def epoch_rows(session: Session, epoch: int) -> IntArray:
@@ -203,8 +220,9 @@ def train_step(
 
     """
     cfg = session.cfg
+    decode = turn or "image_critic" in session.players  # half of a step at 256 px, and nobody else looks at its picture
     with torch.set_grad_enabled(turn):
-        output, identities = session.players["main"].wrapped(seen)
+        output, identities = session.players["main"].wrapped(seen, decode)
     order = shuffled_order(cfg.loss.pairing, len(seen), generator, session.labels.subjects[rows]).to(seen.device)
     terms = critic_steps(session, output, pictures, order, generator)
     if turn:
@@ -257,7 +275,7 @@ def main_terms(
     """Unweighted terms of the main net's loss; the critics are those after their step of this batch, and do not learn here."""
     cfg, players = session.cfg, session.players
     targets = session.labels.targets[rows].to(pictures.device)
-    terms = {"au": au_loss(output.logits, targets, cfg.cross_entropy)}
+    terms = {"au": au_loss(output.logits, targets, cfg.cross_entropy), "z1_variance": embedding_variance(output.z1)}
     if output.reconstruction is not None:
         terms["reconstruction"] = F.l1_loss(output.reconstruction, pictures)
     critics = [players[name].module for name in ("critic", "image_critic") if name in players]
@@ -279,6 +297,11 @@ def main_terms(
         subjects = session.labels.subjects[rows].to(pictures.device)
         terms["identity"] = F.cross_entropy(identities, subjects)
     return terms
+
+
+def embedding_variance(z: Tensor) -> Tensor:
+    """Mean over the channels of a part of the embedding (B, C, h, w) of its variance over faces and places; for the log."""
+    return z.detach().float().transpose(0, 1).flatten(1).var(1, unbiased=False).mean()
 
 
 WEIGHTS = {

@@ -51,8 +51,8 @@ class CueConfig:
     """Landmark heatmap: standard deviation as a fraction of the distance of the outer eye corners (points 36-45)."""
     merge: Literal["max", "sum"] = "max"
     """Landmark heatmap: pixel-wise maximum or sum over the points."""
-    jaw: bool | None = None
-    """Draw the jaw line (points 0-16) too; unless said, landmark_mask and landmark_soft do."""
+    jaw: bool | Literal["published"] | None = None
+    """Draw the jaw line (points 0-16) too; unless said, landmark_mask and landmark_soft do. `published`: 3 pixels of the picture."""
     control: str = "none"
     """`none`, or what replaces the cue: uniform, centre, mean, class_mean, shuffled, same_class, other_class, inverted."""
     groups: dict[str, float] = field(default_factory=dict)
@@ -103,4 +103,4 @@ class CueConfig:
     @property
     def draws_jaw(self) -> bool:
         """Whether the jaw line is part of the cue."""
-        return self.kind in ("landmark_mask", "landmark_soft") if self.jaw is None else self.jaw
+        return self.kind in ("landmark_mask", "landmark_soft") if self.jaw is None else bool(self.jaw)

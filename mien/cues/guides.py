@@ -36,7 +36,7 @@ def guides(
     out: Path | None = None,
     size: int = 48,
     missing: Literal["white", "black", "image", "skip"] = "white",
-    jaw: bool | None = None,
+    jaw: bool | Literal["published"] | None = None,
     groups: dict[str, float] | None = None,
     dilation: Literal["centred", "published"] = "centred",
     saliency: str = "spectral_residual",
@@ -52,7 +52,8 @@ def guides(
         size: Side in pixels; published 48.
         missing: Guide of a face without landmarks (saliency: of a flat picture): white (published), black, image (the grey
             picture), or skip (no file).
-        jaw: True or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
+        jaw: True or false: draw the jaw line; unless said, landmark_mask and landmark_soft do. published: 3 pixels of the store's
+            pictures wide, for weights that have seen such guides.
         groups: Factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named, 0 leaves out.
         dilation: landmark_dilation: centred, or as published, moved to the right and down.
         saliency: spectral_residual, or a file with weights of MSI-Net.

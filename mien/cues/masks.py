@@ -16,8 +16,9 @@ HULLS = (("brows", 17, 22), ("brows", 22, 27), ("nose", 27, 36), ("eyes", 36, 42
 JAW = (0, 17)
 PUBLISHED_SIDE = 48
 """Side of the published guide images, in whose pixels their line widths are given."""
-JAW_WIDTH = 3 / PUBLISHED_SIDE
-"""Width of the jaw line as a share of the picture: 3 px of 48, which OpenCV draws for a published thickness of 2."""
+JAW_PIXELS = 3
+"""Width of the jaw line in pixels of a picture of 48, which OpenCV draws for a published thickness of 2. So many pixels of any
+picture with `jaw: published`: drawn on the original picture, the line fades the larger that is."""
 SOFT_THRESHOLD = 38 / 255
 """Published: int(0.15 * 255) of 255."""
 SOFT_BACKGROUND = 0.5
@@ -54,7 +55,9 @@ def draw_masks(config: CueConfig, landmarks: Tensor, image_size: Size, size: Siz
     mask = points.new_zeros(len(points), rows, size[1])
     for factor in {factor for factor in factors.values() if factor}:
         drawn = {group for group in factors if factors[group] == factor}
-        left, right = _figures(points, drawn, heights, wider, JAW_WIDTH * min(image_size) / 2)
+        left, right = _figures(
+            points, drawn, heights, wider, JAW_PIXELS * (1.0 if config.jaw == "published" else unit) / 2
+        )
         mask = torch.maximum(mask, factor * covered(left, right, image_size[1], size[1]))
     maps = mask.view(len(mask), size[0], strips, size[1]).mean(2)[:, None]
     used = [k for name, (first, end) in LANDMARK_GROUPS.items() if factors[name] for k in range(first, end)]

@@ -40,7 +40,7 @@ def cues(
     out: Path | None = None,
     sheet: Path | None = None,
     sigma: float = 0.06,
-    jaw: bool | None = None,
+    jaw: bool | Literal["published"] | None = None,
     merge: Literal["max", "sum"] = "max",
     groups: dict[str, float] | None = None,
     dilation: Literal["centred", "published"] = "centred",
@@ -68,7 +68,8 @@ def cues(
             folder: one file a face, resumed by the same command, in flat memory, and index.csv.
         sheet: .png file to write: one row per expression with image, landmarks and cue.
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
-        jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do.
+        jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do. published: 3 pixels of
+            the picture wide.
         merge: landmark heatmap, max or sum over the points.
         groups: landmark kinds, factors of jaw, brows, nose, eyes, mouth, e.g. '{mouth: 2, nose: 0}'; 1 where not named.
         dilation: landmark_dilation, centred or as published, moved to the right and down.

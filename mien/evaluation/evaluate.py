@@ -25,6 +25,7 @@ from mien.evaluation.baselines import BASELINES, MISMATCHED
 from mien.evaluation.collect import Collected, collect, guided_scores
 from mien.evaluation.faithful import faithfulness_of
 from mien.evaluation.plan import Plan
+from mien.evaluation.published import run_of_weights
 from mien.evaluation.reference import MOST, kept_class_cues, others_of
 from mien.evaluation.scores import face_facts, score_faces
 from mien.evaluation.seen import scored_in_training
@@ -48,6 +49,8 @@ def evaluate(
     *,
     split: Literal["test", "valid", "train"] = "test",
     store: Path | None = None,
+    weights: Path | None = None,
+    out: Path | None = None,
     methods: str | None = None,
     samples: int | None = None,
     per_class: bool = False,
@@ -63,11 +66,13 @@ def evaluate(
     their store (results-on-NAME.json): the run's own stay as they are.
 
     Args:
-        run: run folder of `mien train`.
+        run: run folder of `mien train`; with --weights a recipe.
         split: which part of the store; test unless said otherwise.
         store: another store than the recipe's, for example a moved or a foreign one. Faces of a foreign one that have landmarks
             are aligned with the run's training faces first, as those of a photo. Where it has no training faces, the baseline
             of the mean cue is that of the scored faces themselves.
+        weights: published weights (.pt, .pth, .safetensors) of the recipe's net, to be scored without training.
+        out: run folder to make of --weights; runs/NAME of the file unless said otherwise.
         methods: explainers to score, separated by commas (docs/explanations.md); by default those of cam, grad_cam,
             grad_cam_pp, layer_cam, attention, ts_cam, rollout that fit the model, and grad_input with a cue of landmarks.
         samples: noisy or scaled pictures of methods that draw some, such as ss_cam; by default their published number.
@@ -81,6 +86,7 @@ def evaluate(
     """
     if min(faithfulness_faces, faithfulness_steps, batch) < 1:
         raise UsageError("--faithfulness-faces, --faithfulness-steps and --batch must be at least 1.")
+    run = _run_of(run, weights, out)
     model, trained, env = checkpoint.load_model(run)
     recipe = trained
     if store is not None:
@@ -98,9 +104,7 @@ def evaluate(
     seen = scored_in_training(trained, env, faces, rows, reference)
     device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
     names = choose_methods(methods, model, recipe)
-    own = (
-        run if faces.fingerprint == env.get("store_fingerprint") else None
-    )  # the run keeps what belongs to its own store
+    own = run if faces.fingerprint == env.get("store_fingerprint") else None  # keeps what is of its own store
     plan = Plan(
         model.to(device), recipe, faces, rows, labels,
         kept_class_cues(
@@ -124,6 +128,12 @@ def evaluate(
         print_classes(results)
     print(f"written to {run / f'results{suffix}.json'}")
     return results
+
+
+def _run_of(run: Path, weights: Path | None, out: Path | None) -> Path:
+    if weights is None and out is not None:
+        raise UsageError("--out goes with --weights; scores of a run are written into its folder.")
+    return run if weights is None else run_of_weights(run, weights, out)
 
 
 def in_framing(faces: Store, env: dict[str, Any]) -> Store:
