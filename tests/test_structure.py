@@ -20,7 +20,7 @@ MAX_LINES, MAX_FUNCTION = 400, 60
 LAYERS: list[set[str]] = [
     {"errors", "compat", "progress", "__init__"},
     {"schema", "files", "values", "maps"},
-    {"cues.config", "losses.options"},
+    {"cues.config", "losses.options", "training.config"},
     {"losses.config"},
     {"config", "draw"},
     {"faces", "metrics", "explain", "models", "losses"},

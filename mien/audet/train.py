@@ -28,6 +28,7 @@ from mien.data.framing import framing_of
 from mien.data.loader import Loader
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
+from mien.files import alone
 from mien.losses.adversarial import gradient_penalty, mixed
 from mien.models.memory_format import to_channels_last
 from mien.models.precision import resolve_precision
@@ -63,7 +64,15 @@ def train_audet(cfg: Cfg, store: Path, out: Path) -> None:
 
 
 def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
-    """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and loss of the best epoch."""
+    """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and loss of the best epoch.
+
+    DataError where another process trains into the same folder.
+    """
+    with alone(out):
+        return _fit(cfg, store, out)
+
+
+def _fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
     session, state = prepare_session(cfg, store, out)
     for epoch in range(state["epoch"] + 1, cfg.training.max_epochs + 1):
         began = time.perf_counter()

@@ -116,6 +116,10 @@ class Backbone(nn.Module):
 
 OWN_NETS = ("apvit", "simple_cnn", "small_resnet")
 """Backbones that are not timm's."""
+UNBUILDABLE = (
+    TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+"""What a net raises whose settings do not fit, for example two widths for four stages."""
 OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool", "pretrained", "patch_drop_rate")
 """timm options that model.backbone_options may not hold: keys of their own set them, or they would tear the grid."""
 
@@ -142,7 +146,7 @@ def _create(config: ModelConfig, extra: int) -> Any:
         options["in_chans"] = 3 + extra
     try:
         net = _create_own(config, options, extra) if own else _create_timm(config, options)
-    except (TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError) as error:
+    except UNBUILDABLE as error:
         raise UsageError(_refusal(config, options, error)) from error
     if own and config.pretrained:
         raise UsageError(f"backbone '{config.backbone}' has no weights in timm; give its files as model.weights.")

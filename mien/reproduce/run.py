@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mien.config import Recipe
-from mien.errors import DataError, MienError
+from mien.errors import MienError
+from mien.files import read_json
 
 FAILED = "failed.txt"
 """In the folder of a cell that failed: the reason, one line."""
@@ -36,13 +37,7 @@ class Cell(NamedTuple):
     def results(self) -> dict[str, Any]:
         """Content of results.json; one clear line where it is damaged."""
         file = self.folder / "results.json"
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{file} is damaged ({error}); delete it, the same command scores the run again."
-            ) from error
-        return content
+        return read_json(file, "delete it, the same command scores the run again")
 
 
 def run_cells(cells: Sequence[Cell], workers: int, threads: int) -> dict[str, str]:

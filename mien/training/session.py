@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,15 +27,15 @@ from mien.data.observed import open_faces
 from mien.data.sampling import taught_classes
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic
 from mien.models import Alignment, Classifier, create_model
-from mien.models.precision import resolve_precision
+from mien.models.precision import device_kind, resolve_precision
 from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of, refuse_never
 from mien.training.cues import mean_of_cue
 from mien.training.guides import Guide, describe, guides_of
-from mien.training.notes import synthetic_faces, tell_split
+from mien.training.notes import synthetic_faces, tell_batch, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
@@ -90,6 +91,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
 
     refuse_leaking_start(recipe, store, split)
     refuse_never(recipe)
+    tell_batch(recipe, len(split.train))
     wanted = recipe.data.targets
     targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     coverage = coverage_of(recipe, store, targets, split.train)
@@ -155,14 +157,22 @@ def mean_in_place(
     return mean_of_cue(recipe, store, labels, rows, recipe.model.size).to(device)
 
 
+FEW_WORKERS = 16
+"""So many loader processes are taken on every machine: shipped recipes ask for 8."""
+
+
 def open_fabric(recipe: Recipe, precision: str) -> Fabric:
     """Devices of a recipe, launched; UsageError for what this machine does not have."""
-    run = recipe.run
+    run, cores = recipe.run, os.cpu_count() or 1
+    if device_kind(run.accelerator) == "cpu" and run.devices > cores:
+        raise UsageError(f"run.devices is {run.devices}, but this machine has {cores} cores; lower it.")
+    if run.workers > max(cores, FEW_WORKERS):
+        raise UsageError(f"run.workers is {run.workers}, but this machine has {cores} cores; lower it.")
     try:
         fabric = Fabric(
             accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=cast(Any, precision)
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError, ImportError) as error:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()
     return fabric
@@ -244,7 +254,7 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
         },
     )  # fmt: skip
     file = out / "environment.json"
-    before = json.loads(file.read_text()) if file.exists() else facts
+    before = read_json(file, "choose another --out") if file.exists() else facts
     if before.get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
     if before.get("precision", facts["precision"]) != facts["precision"]:
