@@ -26,7 +26,8 @@ from mien.values import Range, leaf_types, option_values, plain_numbers, plain_w
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
-    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "load_recipe", "recipe_keys", "recipe_parser", "with_settings",
+    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "check_recipe", "load_recipe", "recipe_keys",
+    "recipe_parser", "with_settings",
 ]  # fmt: skip
 
 
@@ -244,7 +245,7 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
             raise UsageError(f"{path}: {wrong_value(key, None, kind)}")
     with told_where(str(path or "command line")):
         recipe = Recipe(**parser.instantiate(settings).as_dict())
-    _refuse_out_of_range(recipe, str(path or "command line"), given)
+    check_recipe(recipe, str(path or "command line"), given)
     return recipe
 
 
@@ -263,7 +264,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         sections.setdefault(section, {})[name] = value
     parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in sections.items()}
     changed = dataclasses.replace(recipe, **parts)
-    _refuse_out_of_range(changed, "settings")
+    check_recipe(changed, "settings")
     return changed
 
 
@@ -327,8 +328,8 @@ RANGES = {
 """Recipe key -> where its number, or each number in its list or mapping, lies. Every number of a recipe has one."""
 
 
-def _refuse_out_of_range(recipe: Recipe, where: str, overridden: Collection[str] = ()) -> None:
-    """Numbers that no training can run with, told by key before anything is read or written."""
+def check_recipe(recipe: Recipe, where: str, overridden: Collection[str] = ()) -> None:
+    """UsageError for numbers and sets of them that no training can run with, by key, before anything is read or written."""
     tree = as_dict(recipe)
     for key, range_ in RANGES.items():
         section, name = key.split(".")

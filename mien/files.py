@@ -122,20 +122,26 @@ MOST_TEXT, DEEPEST = 2**20, 30
 """Bytes of a settings file, and lists and mappings within each other in it."""
 
 
+def settings_text(path: Path, what: str, shipped: str) -> str:
+    """Text of a recipe or cfg, `what`; UsageError of one line for anything but a small text file."""
+    there = f"Shipped ones lie in {shipped}."
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give a {what} file. {there}")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no file but a pipe or a device; give a {what} file. {there}")
+        if path.stat().st_size > MOST_TEXT:
+            raise UsageError(f"{path} has {path.stat().st_size} bytes; a {what} has {MOST_TEXT} at most.")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{what} not found: {path}. {there}") from error
+    except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
+        raise UsageError(f"cannot read {path}: {error}.") from error
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Mapping of a YAML file; one clear line for a missing file, a folder, bad syntax or a file that is no mapping."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; give a recipe file (.yaml). Shipped recipes lie in recipes/.")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no file but a pipe or a device; give a recipe file (.yaml).")
-    try:
-        if path.stat().st_size > MOST_TEXT:
-            raise UsageError(f"{path} has {path.stat().st_size} bytes; a recipe has {MOST_TEXT} at most.")
-        data = from_text(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError as error:
-        raise UsageError(f"recipe not found: {path}. Shipped recipes lie in recipes/.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}.") from error
+    data = from_text(settings_text(path, "recipe", "recipes/"), str(path))
     if not isinstance(data, dict):
         raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
     return data

@@ -76,9 +76,9 @@ def test_every_number_of_a_recipe_has_a_range():
     ("data: " + "{a: " * 5000, "nested deeper than 30 levels"),
     ("? [a]\n: 1", "a key that is no text"),
     ("optim: !!python/object/apply:os.system [x]", "section with keys"),
-    ("guidance: {weight: 1, start_epoch: 40}", "guidance.start_epoch is 40, but optim.epochs is 30"),
-    ("second: {weight: 1, start_epoch: 31}", "second.start_epoch is 31, but optim.epochs is 30"),
-    ("loss: {terms: [{name: focal, start_epoch: 31}]}", "focal.start_epoch is 31, but optim.epochs is 30"),
+    ("guidance: {weight: 1, start_epoch: 40}", "guidance.start_epoch is 40, but training ends after optim.epochs 30"),
+    ("second: {weight: 1, start_epoch: 31}", "second.start_epoch is 31, but training ends after optim.epochs 30"),
+    ("loss: {terms: [{name: focal, start_epoch: 31}]}", "focal.start_epoch is 31, but training ends after optim.epochs 30"),
     ("cue: {kind: nose}", "cue.kind"),
     ("x" * 2_000_000, "bytes; a recipe has"),
 ])  # fmt: skip

@@ -19,8 +19,8 @@ from mien.errors import DataError, MienError, UsageError
 from mien.files import alone, read_json
 from mien.models.backbone import Backbone
 from mien.training import checkpoint
+from mien.training.devices import open_fabric
 from mien.training.loop import fit
-from mien.training.session import open_fabric
 
 ROOT = Path(__file__).parent.parent
 HOLDER = """
@@ -145,11 +145,11 @@ def test_an_odd_last_checkpoint_is_one_clear_line(run, tmp_path, change):
 @pytest.mark.parametrize(("key", "value"), [("devices", 1000), ("workers", 1000)])
 def test_more_processes_than_the_machine_has_cores_are_refused(tmp_path, key, value):
     with pytest.raises(UsageError, match=rf"^run\.{key} is 1000, but this machine has \d+ cores; lower it\.$"):
-        open_fabric(tiny.recipe(tmp_path, run={key: value}), "32-true")
+        open_fabric(tiny.recipe(tmp_path, run={key: value}).run, "32-true")
 
 
 def test_widths_that_do_not_fit_the_net_are_one_clear_line():
-    with pytest.raises(UsageError, match="does not take"):
+    with pytest.raises(UsageError, match=r"with model\.channels \[4, 4\] does not take|does not take \{"):
         Backbone(ModelConfig(backbone="resnet18", size=32, channels=[4, 4]))
 
 

@@ -35,6 +35,7 @@ from mien.models.precision import resolve_precision
 from mien.progress import track
 from mien.schema import IntArray
 from mien.training import checkpoint
+from mien.training.devices import open_fabric
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -105,14 +106,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     """Data, nets, optimisers and run folder of a cfg, with the state of `last.ckpt` where there is one."""
     where = cfg.run
     precision = resolve_precision(where.precision, where.accelerator)
-    try:
-        fabric = Fabric(
-            accelerator=where.accelerator, devices=where.devices, strategy=where.strategy,
-            precision=cast(Any, precision),
-        )  # fmt: skip
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"run: {' '.join(str(error).split())}") from error
-    fabric.launch()
+    fabric = open_fabric(where, precision)
     store = open_store(path)
     labels = data.labels_of(store, cfg)
     momu = data.make_momu(cfg, labels)

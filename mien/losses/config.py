@@ -106,5 +106,6 @@ def refuse_never(part: str, weight: float, start_epoch: int, epochs: int) -> Non
     """UsageError where a part of the loss has a weight but begins after the last epoch: it would change nothing."""
     if weight and start_epoch > epochs:
         raise UsageError(
-            f"{part}.start_epoch is {start_epoch}, but optim.epochs is {epochs}: it would never count; set its weight to 0."
+            f"{part}.start_epoch is {start_epoch}, but training ends after optim.epochs {epochs}: it would never count; set its "
+            "weight to 0."
         )

@@ -20,6 +20,11 @@ from mien.models.tokens import check_size, is_token_net, plain_attention, spread
 from mien.models.weights import load_weights, not_fetched, refuse_other_preprocessing
 from mien.schema import Layers
 
+UNBUILDABLE = (
+    TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+"""What a net raises whose settings do not fit, for example two widths for four stages."""
+
 
 class Backbone(nn.Module):
     """timm model or APViT -> features of layer 1 .. n, shallow to deep, each (B, C, h, w).
@@ -105,10 +110,11 @@ class Backbone(nn.Module):
         self.net.eval()
         try:
             layers: Layers = self(torch.zeros(1, self.colours + self.extra, config.size, config.size))
-        except (RuntimeError, AssertionError) as error:
+        except UNBUILDABLE as error:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            widths = "" if config.channels is None else f" with model.channels {config.channels}"
             raise UsageError(
-                f"backbone '{config.backbone}' does not take pictures of model.size {config.size} ({reason})."
+                f"backbone '{config.backbone}'{widths} does not take pictures of model.size {config.size} ({reason})."
             ) from error
         self.net.train(training)
         return layers
@@ -116,10 +122,6 @@ class Backbone(nn.Module):
 
 OWN_NETS = ("apvit", "simple_cnn", "small_resnet")
 """Backbones that are not timm's."""
-UNBUILDABLE = (
-    TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError,
-)  # fmt: skip
-"""What a net raises whose settings do not fit, for example two widths for four stages."""
 OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool", "pretrained", "patch_drop_rate")
 """timm options that model.backbone_options may not hold: keys of their own set them, or they would tear the grid."""
 
