@@ -89,8 +89,8 @@ import mien.cli
 def train() -> None:
     "Wait."
     import time
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         time.sleep(60)
     finally:
         print("tidied", flush=True)
