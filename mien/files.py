@@ -9,9 +9,9 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -63,34 +63,49 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Only one process at a time is in this block for a folder, which is made; DataError that names the other one.
 
-    The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes. Further
+    The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes, as long as it does. A
+    folder that was made here and is still empty at the end is removed. Further
     processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks and
     Windows have none.
     """
     if fcntl is None or any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         yield
         return
-    path = folder / ".lock"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    path, made = folder / ".lock", not folder.exists()
+    file = _locked(path)
     try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        file.close()
+        if made:
+            with suppress(OSError):  # it has content, as it should
+                folder.rmdir()
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock file, open and locked; DataError that names its holder."""
+    while True:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            who = file.read(200).strip() or "another process"
+            with file:
+                file.seek(0)
+                who = file.read(200).strip() or "another process"
             raise DataError(
-                f"{folder} is being written by {who}; wait until it has ended, or choose another --out."
+                f"{path.parent} is being written by {who}; wait until it has ended, or choose another --out."
             ) from error
         except OSError:  # no locks on this file system
             pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
-    finally:
-        file.close()
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            return file
+        file.close()  # its last holder took it away in between
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
