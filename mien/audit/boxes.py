@@ -38,7 +38,7 @@ def from_function(
             "probabilities."
         )
     notes.append("a function has no layer: only perturbation methods can explain it, and it has no hash of weights.")
-    title = name or getattr(function, "__name__", "function")
+    title = name or str(getattr(function, "__name__", "function"))
     return WrappedModel(
         title, expressions_of(words), words, side, box, "", None, torch.device("cpu"), kind="function", notes=tuple(notes)
     )  # fmt: skip
