@@ -480,3 +480,8 @@ def test_steps_are_those_of_the_published_loop(monkeypatch):
         one, other = ours(), plain()
         assert one.keys() - {"z1_variance"} == other.keys()
         assert all(one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5) for name in other), (one, other)
+
+
+def test_few_validation_faces_are_told(faces, tmp_path, capsys):
+    fit(cfg("--training.max_epochs", "1"), faces, tmp_path / "run")
+    assert "validation faces choose the epoch" in capsys.readouterr().err
