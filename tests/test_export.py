@@ -181,7 +181,7 @@ def test_a_graph_that_the_format_cannot_hold(tmp_path, run, monkeypatch):
     def write(graph, example, file, meta):
         raise RuntimeError("outer") from RuntimeError("No ONNX function found for <OpOverload(op='aten.made_up')>")
 
-    monkeypatch.setitem(verb.WRITERS, "torchscript", (".pt", write, verb.read_torchscript))
+    monkeypatch.setitem(verb.WRITERS, "torchscript", (".pt", write, verb.WRITERS["torchscript"][2]))
     with pytest.raises(DataError, match=r"cannot be written as torchscript: ONNX has no counterpart of aten\.made_up"):
         verb.export(run, to="torchscript", out=tmp_path / "model.pt")
 

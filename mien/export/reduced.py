@@ -1,8 +1,8 @@
 """Smaller ONNX files: weights of 16 or 8 bits, and what that costs in accuracy and calibration on labelled faces.
 
-fp16: weights and arithmetic of the net are half precision, pixels, probabilities and maps stay as they were. int8: convolutions and matrix products are
-quantised after training (Jacob et al. 2018, arXiv 1712.05877), weights by channel with seven bits, which do not overflow on
-processors without VNNI, activations to the range that they take on faces of the store.
+fp16: weights and arithmetic of the net are half precision, pixels, probabilities and maps stay as they were. int8: convolutions
+and matrix products are quantised after training (Jacob et al. 2018, arXiv 1712.05877), weights by channel with seven bits, which do
+not overflow on processors without VNNI, activations to the range that they take on faces of the store.
 """
 
 from __future__ import annotations
