@@ -93,7 +93,7 @@ def test_refusals(run, tmp_path, capsys):
         export(run, store=tmp_path, out=tmp_path / "a.onnx")
     with pytest.raises(UsageError, match="for graphs of expressions, not of action units"):
         export(units=True, precision="int8", out=tmp_path / "a.onnx")
-    few = tiny.store(tmp_path / "few", each=1).path
+    few = tiny.store(tmp_path / "few", each=2, splits=("test",)).path
     with pytest.raises(DataError, match="has 7 labelled faces to score; 20 are the least"):
         export(run, precision="fp16", store=few, out=tmp_path / "a.onnx")
     assert not list(tmp_path.glob("*.onnx"))
