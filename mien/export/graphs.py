@@ -134,8 +134,8 @@ class UnitGraph(Written):
     def forward(self, blendshapes: Tensor) -> dict[str, Tensor]:
         """(B, 52) float32 in [0, 1] -> intensities (B, C), present (B, C) 0 or 1, and added (B, K) where there is a fusion."""
         shapes = blendshapes.double()
-        kept = shapes.clamp(measured.SMALLEST, 1 - measured.SMALLEST)
-        fitted = (kept / (1 - kept)).log() @ self.matrix + self.bias
+        logits = shapes.clamp_min(measured.SMALLEST).log() - (1 - shapes).clamp_min(measured.SMALLEST).log()
+        fitted = logits @ self.matrix + self.bias
         found = torch.where(self.own, shapes @ self.gains, fitted)
         outputs = {"intensities": found.float(), "present": (found >= self.cuts).float()}
         return outputs if self.fusion is None else {**outputs, "added": self.fusion.added(blendshapes)}
