@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,7 +131,8 @@ def export_net_units(run: Path, file: Path, kind: str) -> Path:
 
 
 def print_file(file: Path, kind: str, what: str, outputs: list[str], worst: float, meta: dict[str, Any]) -> None:
-    """What was written, and how it was checked."""
+    """What was written, and how it was checked; the metadata once more as a file, for readers that do not show them."""
+    write_atomic(file.with_name(f"{file.name}.json"), json.dumps(meta, indent=1))
     opset = f", opset {meta['opset']}" if "opset" in meta else ""
     print(f"{file}: {kind}{opset}, {what}, {file.stat().st_size / 1e6:.1f} MB; outputs {', '.join(outputs)}")
     print(
