@@ -135,7 +135,7 @@ def test_units_of_blendshapes_as_a_graph(run, tmp_path):
 def test_a_run_of_action_units_as_a_graph(tmp_path):
     store = tiny_audet.store(tmp_path / "store")
     out = tmp_path / "units"
-    fit_units(tiny_audet.cfg("--training_options.max_epochs", "1"), store.path, out)
+    fit_units(tiny_audet.cfg("--training.max_epochs", "1"), store.path, out)
     call, about = opened(export(out, out=tmp_path / "net.onnx"))
     assert about["units"] == list(open_reader(out).net.action_units)
     assert (tmp_path / "face_crop.py").is_file()
