@@ -9,7 +9,7 @@ from mien.data.store import Store, open_store
 from mien.errors import UsageError
 from mien.files import writing
 
-PARTS = ("store.json", "progress.json", "skipped.csv")
+PARTS = ("store.json", "progress.json", "skipped.csv", ".verified.json", ".lock")
 
 
 def new_place(out: Path) -> Path:
