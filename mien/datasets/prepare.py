@@ -127,19 +127,14 @@ def prepare(
     shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model, landmark_limit)
     laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
-    if options.provider is None and not reader.landmarks and landmark_frame is None:
-        check_frame(laid())
-    chosen = own | _without_none(brought) if landmarks else own
-    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
-    if replace and add:
-        raise UsageError("--replace makes the store anew, --add keeps what it has: give one of both.")
-    place = new_place(out) if replace else out
-    source = source_of(root, own | brought, out)
+    _refuse_shares(laid, options, reader)
+    notes = {"faces": faces, "align": str(align), **_shown(own, brought), **_notes(reader, root, own)}
+    place = new_place(out, add) if replace else out
     left, total = _left(laid, place, options, add)
     store = write_store(
         _prepare_all(left, options, _processes(workers, options, first)), place,
         dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes,
-        source=source, add=add, total=total,
+        source=source_of(root, own | brought, out), add=add, total=total,
     )  # fmt: skip
     store = limit_landmarks(put_in_place(place, out) if replace else store, landmark_limit)
     print(summary(store))
@@ -178,8 +173,9 @@ def _shape(
     return size or usual[0], channels or usual[1]
 
 
-def _shown(chosen: dict[str, Any]) -> dict[str, str]:
-    """Options as a store notes them: of files and folders the names only."""
+def _shown(own: dict[str, Any], brought: dict[str, Any]) -> dict[str, str]:
+    """Options as a store notes them: of files and folders the names only; those of landmarks where some are brought."""
+    chosen = own | (_without_none(brought) if brought["landmarks"] else {})
     paths = {key: Path(value).name for key, value in chosen.items() if isinstance(value, Path) or key == "pictures"}
     return {key: str(value) for key, value in chosen.items()} | paths
 
@@ -194,6 +190,12 @@ def _left(
     slow = options.provider is not None or options.align
     total = sum(1 for _ in read()) - len(done) if slow and sys.stderr is not None and sys.stderr.isatty() else None
     return (item for item in read() if item.id not in done), total
+
+
+def _refuse_shares(read: Callable[[], Iterator[Record | Skipped]], options: Options, reader: Reader) -> None:
+    """`check_frame` where the frame of the landmarks is not known otherwise."""
+    if options.provider is None and not reader.landmarks and options.frame is None:
+        check_frame(read())
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
