@@ -366,7 +366,7 @@ def test_mixed_precision(faces, tmp_path):
 
 
 def test_a_wrong_accelerator_is_a_usage_error(faces, tmp_path):
-    with pytest.raises(UsageError, match="run.accelerator: "):
+    with pytest.raises(UsageError, match=r"run\.accelerator: "):
         fit(cfg_of(TEXT, "x", ["--run.accelerator", "abacus"]), faces, tmp_path / "run")
 
 
