@@ -32,7 +32,7 @@ class Machine(Protocol):
 
     @property
     def strategy(self) -> str:
-        """auto, ddp or fsdp."""
+        """auto or ddp."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from mien.data import folds
 from mien.data.folds import Split
 from mien.data.framing import framing_of, mean_shape
 from mien.data.labels import labels_of
-from mien.data.loader import Memory, load_memory, targets_of
+from mien.data.loader import Memory, Reader, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.observed import open_faces
 from mien.data.sampling import taught_classes
@@ -40,6 +40,7 @@ from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.steering import kept_guides
+from mien.training.unused import leave_out_unused
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -71,6 +72,10 @@ class Session(NamedTuple):
     """Cues of the validation faces, drawn in the first validation: batch, map -> cue."""
     coverage: dict[str, Coverage]
     """Part of the recipe that needs a cue -> how many training faces have it."""
+    reader: Reader
+    """Reads the store in every epoch and validation, with loader processes that live as long."""
+    idle: list[Tensor]
+    """Weights that no logits depend on but a term may use: several processes give them a gradient of zero."""
 
     @property
     def evaluated(self) -> Classifier:
@@ -107,6 +112,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
     try_terms(recipe, model)
     refuse_sizes(recipe, model)
+    idle = leave_out_unused(model, recipe.model.size)
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
@@ -135,7 +141,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
     return Session(
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
-        coverage,
+        coverage, Reader(store, fabric.device, run.workers, keep=True), idle,
     ), state  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._pytree import tree_map_only
 
 from mien.config import Recipe
 from mien.cues import map_resize
@@ -20,7 +22,7 @@ from mien.schema import scheme_classes
 from mien.training.cues import cues_for
 from mien.training.fit import attention_fit, trained_fit
 from mien.training.guidance import trained_maps
-from mien.training.guides import guides_of
+from mien.training.guides import Guide, guides_of
 from mien.training.objective import masked
 from mien.training.session import Session
 from mien.training.steering import with_guide
@@ -40,13 +42,14 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
     model.eval()
     guides, logits, of_labels, aligned = guides_of(plain, model), [], [], defaultdict(list)
     loader = Loader(
-        session.store, rows, labels, size=recipe.model.size, batch=256, device=device, workers=recipe.run.workers,
-        preprocessing=recipe.model.preprocessing, memory=session.memory,
+        session.store, rows, labels, size=recipe.model.size, batch=validation_batch(recipe, guides), device=device,
+        preprocessing=recipe.model.preprocessing, memory=session.memory, reader=session.reader,
     )  # fmt: skip
     for number, batch in enumerate(loader):
         batch = masked(recipe, batch, session.masking, float(recipe.mask.evaluate), 0, 0)
         batch = with_guide(recipe, batch, session.masking.mean, 0, 0)
         output, looks = trained_maps(model, guides, batch.images, batch.expressions, batch.guide)
+        output = tree_map_only(torch.Tensor, torch.Tensor.detach, output)  # or what is kept would keep every batch's graph
         logits.append(output.logits.float().cpu())
         if output.label_logits is not None:
             of_labels.append(output.label_logits.float().cpu())
@@ -78,6 +81,15 @@ def validate(session: Session, recipe: Recipe) -> dict[str, float]:
         if mean is not None:
             kept[name] = mean
     return kept
+
+
+MOST = 256
+"""Validation faces in a batch without gradients."""
+
+
+def validation_batch(recipe: Recipe, guides: Sequence[Guide]) -> int:
+    """Faces of a validation batch: never more than fit. Where maps need gradients, a graph is made as in training."""
+    return min(MOST, recipe.optim.batch) if any(guide.by_gradient for guide in guides) else MOST
 
 
 def selecting(recipe: Recipe) -> str:
