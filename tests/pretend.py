@@ -95,7 +95,9 @@ class Pretended(TorchDispatchMode):
 def note(kind: str, operation: str) -> None:
     """Write down an event with the last line of the package that led to it."""
     frames = [f for f in traceback.extract_stack() if "/mien/" in f.filename and "/tests/" not in f.filename]
-    EVENTS.append((kind, operation, f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line}" if frames else "backward"))
+    EVENTS.append(
+        (kind, operation, f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line}" if frames else "backward")
+    )
 
 
 def near(value: Any) -> Any:

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest

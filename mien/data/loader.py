@@ -183,7 +183,11 @@ class Loader:
     def _targets(self, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Targets, labels of a second head and rows on the device; whole numbers go there side by side."""
         soft = self.targets.dim() > 1
-        lists = [index, *([] if soft else [self.targets[index]]), *([] if self.labels is None else [self.labels[index]])]
+        lists = [
+            index,
+            *([] if soft else [self.targets[index]]),
+            *([] if self.labels is None else [self.labels[index]]),
+        ]
         rows, *found = torch.stack(lists).to(self.device, non_blocking=True).unbind()
         labels = None if self.labels is None else found.pop()
         return self.targets[index].to(self.device, non_blocking=True) if soft else found[0], labels, rows

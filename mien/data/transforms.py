@@ -6,7 +6,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,22 +44,8 @@ class Changes(NamedTuple):
 
 def uniform(seed: int, epoch: int, rows: IntArray) -> Tensor:
     """(B, DRAWN) numbers in [0, 1) that depend on (seed, epoch, row) alone, whatever the batch."""
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
-        state = _scrambled(np.asarray(rows).astype(np.uint64)[:, None] * STEP + np.arange(DRAWN, dtype=np.uint64))
-        for word in (epoch, seed):
-            state = _scrambled(state + STEP * np.uint64(word + 1))
-    return torch.from_numpy((state >> np.uint64(40)).astype(np.float32) / np.float32(2**24))
-
-
-STEP = np.uint64(0x9E3779B97F4A7C15)
-"""Odd and without a pattern: 2^64 divided by the golden ratio."""
-
-
-def _scrambled(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195), a one-to-one map of 64 bits."""
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    drawn = [np.random.default_rng((seed, epoch, int(row))).random(DRAWN) for row in rows]
+    return torch.from_numpy(np.stack(drawn)).float() if drawn else torch.empty(0, DRAWN)
 
 
 def draw_changes(augment: AugmentConfig, drawn: Tensor) -> Changes | None:

@@ -17,7 +17,7 @@ from mien.data.cutmix import cutmix
 from mien.data.loader import Loader
 from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.errors import DataError
-from mien.files import alone
+from mien.files import alone, first_process
 from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
@@ -44,6 +44,8 @@ def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = (
     settings = load_recipe(recipe, overrides)
     folder = out or Path("runs") / f"{recipe.stem}-seed{settings.run.seed}"
     best = fit(settings, folder)
+    if not first_process():
+        return folder
     print(
         f"{folder}: {'last' if settings.optim.select == 'last' else 'best'} epoch {best['epoch']}, validation {selecting(settings)} "
         f"{best['score']:.4f}. Next: {next_command(settings, folder)}"
@@ -168,7 +170,9 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
     tensors |= checkpoint.optimizer_tensors(session.optimizer)
     if session.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in session.average.state_dict().items()}
-    checkpoint.save_tensors(out / "last.ckpt", tensors, state)
+    checkpoint.save_tensors(
+        out / "last.ckpt", tensors, {**state, "scaler": session.fabric.strategy.precision.state_dict()}
+    )
     shown = [
         "train_classification",
         "train_guidance",

@@ -88,7 +88,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     check_recipe(recipe, "recipe")
     run = recipe.run
     precision = resolve_precision(run.precision, run.accelerator)
-    fabric = open_fabric(run, precision)
+    fabric = open_fabric(run, precision, run.num_nodes)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -128,9 +128,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
         average.to(fabric.device)
-    state = checkpoint.resume(out, model, optimizer, average)  # after the move: the optimiser's state is on its device
-    if fabric.is_global_zero:
-        checkpoint.trim_log(out, state["epoch"])
+    state = resumed(out, fabric, model, optimizer, average)  # after the move: the optimiser's state is on its device
     image_mean = mean_in_place(recipe, store, labels, split.train, colour is not None, fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
     weight = None
@@ -143,6 +141,19 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
         coverage, Reader(store, fabric.device, run.workers, keep=True), idle,
     ), state  # fmt: skip
+
+
+def resumed(
+    out: Path, fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> dict[str, Any]:
+    """State of `last.ckpt`, which is loaded, with the log cut to it; that of a run which begins where there is none."""
+    state = checkpoint.resume(out, model, optimizer, average)
+    if fabric.is_global_zero:
+        checkpoint.trim_log(out, state["epoch"])
+    scaler = state.pop("scaler")
+    if scaler:
+        fabric.strategy.precision.load_state_dict(scaler)
+    return state
 
 
 def mean_in_place(
