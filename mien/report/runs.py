@@ -171,10 +171,10 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
         )
     if "excess" not in results or "weights" not in results:
         raise DataError(f"{file} was scored by an older mien, without the class-mean baseline. Run `{command}` again.")
-    faces, means = (read_npz(path / "maps" / f"{name}{suffix}.npz", again) for name in ("faces", "class_means"))
-    for name, digest in results.pop("arrays", {}).items():
-        if file_sha256(path / name) != digest:
-            raise DataError(f"{path / name} does not belong to {file.name}; {again}.")
+    faces, means = (read_npz(path / "maps" / f"{part}{suffix}.npz", again) for part in ("faces", "class_means"))
+    for array, digest in results.pop("arrays", {}).items():
+        if file_sha256(path / array) != digest:
+            raise DataError(f"{path / array} does not belong to {file.name}; {again}.")
     if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:
         raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
     logs = tuple(_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
