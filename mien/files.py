@@ -139,12 +139,29 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     return content
 
 
+def refuse_special(path: Path) -> None:
+    """DataError for a folder, pipe or device where a file belongs: reading some of them would never end."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"'{path}' is no file, but a folder, pipe or device.")
+
+
 def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """Arrays of a .npz by name, nothing unpickled; DataError that ends in `remedy` for a missing or damaged file."""
+    arrays = read_arrays(path, remedy)
+    if "" in arrays:
+        raise DataError(f"{path} holds a single array, not named ones; {remedy}.")
+    return arrays
+
+
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Arrays of a .npz by name, or that of a .npy by the name ""; DataError as `read_npz`."""
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file, but a folder, pipe or device")
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded as archive:
             return {str(name): archive[name] for name in archive}
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error

@@ -33,7 +33,7 @@ from mien.evaluation.seen import scored_in_training
 from mien.evaluation.shown import print_classes, print_results
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
-from mien.files import file_sha256, write_atomic, write_json, write_npz
+from mien.files import write_atomic, write_json, write_npz
 from mien.metrics.faithfulness import STEPS
 from mien.models import Classifier
 from mien.schema import FloatArray, IntArray, scheme_classes
@@ -325,5 +325,4 @@ def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps:
     write_npz(run / "maps" / f"faces{suffix}.npz", faces)
     write_atomic(run / f"predictions{suffix}.csv", predictions_csv(faces, results["classes"]))
     write_atomic(run / f"errors{suffix}.csv", errors_csv(faces, results["classes"]))
-    arrays = [f"maps/{name}{suffix}.npz" for name in ("class_means", "faces")]
-    write_json(run / f"results{suffix}.json", {**results, "arrays": {name: file_sha256(run / name) for name in arrays}})
+    write_json(run / f"results{suffix}.json", results)

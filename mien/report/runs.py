@@ -16,7 +16,7 @@ import numpy as np
 from mien.config import Recipe, as_dict
 from mien.cues.identity import drawn_numbers, same_drawn
 from mien.errors import DataError, MienError, UsageError
-from mien.files import file_sha256, read_json, read_npz
+from mien.files import read_json, read_npz
 from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
@@ -172,9 +172,6 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
     if "excess" not in results or "weights" not in results:
         raise DataError(f"{file} was scored by an older mien, without the class-mean baseline. Run `{command}` again.")
     faces, means = (read_npz(path / "maps" / f"{part}{suffix}.npz", again) for part in ("faces", "class_means"))
-    for array, digest in results.pop("arrays", {}).items():
-        if file_sha256(path / array) != digest:
-            raise DataError(f"{path / array} does not belong to {file.name}; {again}.")
     if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:
         raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
     logs = tuple(_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
