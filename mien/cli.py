@@ -48,13 +48,17 @@ VERBS: dict[str, tuple[str, str]] = {
         "temperature and abstain threshold of a run, or class offsets from labelled photos",
     ),
     "box": ("mien.box", "build the bundled model from FER-2013, or score a model end to end"),
+    "compare": (
+        "mien.audit.compare",
+        "runs and models of others on the same faces: paired tests, margin, Holm, CSV and LaTeX",
+    ),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
 }
 
-RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
+RESUMED = ("demo", "compare", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
 """Verbs that go on where they were stopped; another starts over."""
 
 
