@@ -135,8 +135,8 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         if name == "overrides":
             rest = name
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            # a camera takes the place of files
-            least = "*" if "camera" in hints else "+"
+            # a camera takes the place of files, a file of rows that of runs
+            least = "*" if {"camera", "rows"} & set(hints) else "+"
             parser.add_argument(name, type=kind, nargs=least, help=text)
             positional.append(name)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:

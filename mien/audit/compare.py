@@ -20,6 +20,7 @@ from mien.report.export import Cell, Table, as_csv, as_latex, test_of
 from mien.report.facts import facts_of, resampled
 from mien.report.family import POINTS, family_of
 from mien.report.numbers import Paired
+from mien.report.rows import add_row, row_of_results
 from mien.report.runs import Run, each_once, group_runs, load_run
 from mien.report.tables import classification_table, tests_table
 from mien.training.checkpoint import read_run, results_suffix
@@ -47,6 +48,7 @@ def compare(
     classes: str | None = None,
     faithfulness: bool = False,
     faithfulness_faces: int = 200,
+    rows: Path | None = None,
     seed: int = 0,
 ) -> Path:
     """Compare expression models on the same faces, paired; the first is the baseline. What was scored before is read again.
@@ -64,6 +66,7 @@ def compare(
         classes: names of the classes of ONNX files that do not bring them, separated by commas, in the order of the answers.
         faithfulness: measure deletion and insertion, too.
         faithfulness_faces: on how many faces.
+        rows: leaderboard file to which each model adds its checked row; `mien report --rows` shows it.
         seed: of draws and the bootstrap.
 
     """
@@ -95,6 +98,8 @@ def compare(
     ]
     write(out, tables, facts_of(groups), words)
     show(tables, words)
+    for run in loaded if rows is not None else ():
+        print(f"{rows}: row of {run.name} {add_row(rows, row_of_results(run.results, run.faces))}")
     print(f"written to {out / 'compare.csv'}, compare.tex and compare.json")
     return out
 
