@@ -98,8 +98,9 @@ def compare(
     ]
     write(out, tables, facts_of(groups), words)
     show(tables, words)
-    for run in loaded if rows is not None else ():
-        print(f"{rows}: row of {run.name} {add_row(rows, row_of_results(run.results, run.faces))}")
+    if rows is not None:
+        for run in loaded:
+            print(f"{rows}: row of {run.name} {add_row(rows, row_of_results(run.results, run.faces))}")
     print(f"written to {out / 'compare.csv'}, compare.tex and compare.json")
     return out
 

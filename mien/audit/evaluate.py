@@ -23,10 +23,11 @@ from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.evaluation.baselines import cue_of
 from mien.evaluation.collect import Collected, add, collect
-from mien.evaluation.evaluate import face_arrays, print_classes, print_results, results_of, write_results
+from mien.evaluation.evaluate import face_arrays, results_of, write_results
 from mien.evaluation.faithful import faithfulness_of
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import class_cues, others_of
+from mien.evaluation.shown import print_classes, print_results
 from mien.explain import (
     DEFAULT_METHODS,
     LAYERLESS,

@@ -182,10 +182,10 @@ class InScheme(nn.Module):
         output: Output = self.model(images)
         logits = output.logits.new_full((len(images), self.count), MISSING)
         logits[:, self.places] = output.logits / self.temperature
-        maps = output.maps
-        if maps is not None:
-            maps = maps.new_zeros((len(images), self.count, *maps.shape[2:]))
-            maps[:, self.places] = output.maps
+        if output.maps is None:
+            return output._replace(logits=logits)
+        maps = output.maps.new_zeros((len(images), self.count, *output.maps.shape[2:]))
+        maps[:, self.places] = output.maps
         return output._replace(logits=logits, maps=maps)
 
     def get_submodule(self, target: str) -> nn.Module:
