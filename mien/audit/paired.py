@@ -64,7 +64,7 @@ def seeds_words(test: Paired) -> str:
     accuracy = test.differences["accuracy"]
     if accuracy.seeds is None:
         return (
-            f"{test.other.name}: one net each, or no common seeds; the luck of training is in no interval. Train at least 3 seeds "
+            f"{test.other.name}: one net each, or no common seeds: seed variance is in no interval. Train at least 3 seeds "
             "of each recipe under the same numbers."
         )
     answers = [float(np.mean(right(second)) - np.mean(right(first))) for first, second in test.pairs]
