@@ -138,7 +138,7 @@ def test_mistakes_are_one_line(faces, tmp_path, capsys):
         compare(one, str(tmp_path / "gone"), store=faces, out=tmp_path / "out")
     other = tiny.store(tmp_path / "else", each=1)
     two = folder(tmp_path, other, "two", 1)
-    with pytest.raises(DataError, match=r"has no results-on-toy.json"):
+    with pytest.raises(DataError, match="has no scores on these test faces"):
         compare(one, two, store=faces, out=tmp_path / "out")
     assert main(["compare", one, "--store", str(faces)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
