@@ -127,8 +127,8 @@ def scored(name: str, wanted: Wanted, cue: CueConfig, taken: Sequence[str]) -> R
         file = path / f"results{results_suffix(wanted.split, store.path)}.json"
         if not fits(file, store, wanted):
             raise DataError(
-                f"{path} has no scores on these {wanted.split} faces of {store.path}{' with faithfulness' * wanted.faithfulness}; give "
-                "the model itself, or run mien.evaluate_model on them."
+                f"{path} has no scores on these {wanted.split} faces of {store.path}{', with faithfulness' * wanted.faithfulness}; "
+                "give the model itself, or run mien.evaluate_model on them."
             )
         return load_run(path, unlike(path.resolve().name, taken), wanted.split, store.path)
     if is_run(path):

@@ -230,7 +230,7 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
 
 def shape_answers(plan: Plan) -> FloatArray | None:
     """What landmarks alone say of the scored faces; None without training faces apart from them."""
-    fit = split_rows(plan.store, plan.recipe).train if splits_by_recipe(plan.store, plan.recipe) else plan.rows
+    fit = plan.reference_rows
     if np.isin(fit, plan.rows).any():
         return None
     count = len(scheme_classes(plan.recipe.data.scheme))
