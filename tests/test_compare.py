@@ -140,5 +140,6 @@ def test_mistakes_are_one_line(faces, tmp_path, capsys):
     two = folder(tmp_path, other, "two", 1)
     with pytest.raises(DataError, match="has no scores on these test faces"):
         compare(one, two, store=faces, out=tmp_path / "out")
+    capsys.readouterr()
     assert main(["compare", one, "--store", str(faces)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
