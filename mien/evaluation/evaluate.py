@@ -247,6 +247,9 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
+        "source_fingerprint": plan.store.store.fingerprint
+        if isinstance(plan.store, FramedStore)
+        else plan.store.fingerprint,
         **({"framing": plan.store.framing._asdict()} if isinstance(plan.store, FramedStore) else {}),
         "synthetic_source": plan.store.info.notes.get("synthetic_source"),
         "classes": list(classes),

@@ -70,13 +70,18 @@ def row_of_results(results: Mapping[str, Any], faces: Mapping[str, Any]) -> dict
 
 
 def facts_of_results(results: Mapping[str, Any], faces: Mapping[str, Any]) -> dict[str, Any]:
-    """FACTS of a scored model from its results.json and its per-face arrays."""
+    """FACTS of a scored model from its results.json and its per-face arrays; DataError for scores of an earlier version."""
+    if "source_fingerprint" not in results:
+        raise DataError(
+            f"{results['run']} was scored by an earlier mien, which kept no fingerprint of the faces; score it again."
+        )
     people = {name for name in faces.get("subject", ()) if name}
     cue = results["cue"]
+    scored = "\n".join([results["source_fingerprint"], *sorted(map(str, faces["id"]))])
     drawn = f"{cue['kind']} {cue.get('drawn')} {cue.get('action_units')}"
     return {
         "model": results["run"], "weights": results["weights"][:16], "store": results["store"],
-        "data": hashlib.sha256("\n".join(sorted(map(str, faces["id"]))).encode()).hexdigest()[:16], "split": results["split"],
+        "data": hashlib.sha256(scored.encode()).hexdigest()[:16], "split": results["split"],
         "protocol": results["protocol"], "cue": hashlib.sha256(drawn.encode()).hexdigest()[:16], "faces": results["faces"],
         "people": len(people), "mien": __version__, "date": results["date"],
     }  # fmt: skip
