@@ -274,6 +274,10 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
         raise DataError(
             f"{path / 'environment.json'} is missing, which says how faces are cut out; bring it back, or train again."
         )
+    if "wrapped" in env.get("checkpoint", {}):
+        raise DataError(
+            f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
+        )
     tensors, meta = load_tensors(path / f"{which}.ckpt")
     refuse_not_finite(tensors, path / f"{which}.ckpt")
     refuse_unbound(path / f"{which}.ckpt", meta, recipe, env)
