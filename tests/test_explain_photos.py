@@ -305,3 +305,25 @@ def test_the_bundled_model_explains_where_no_run_is_named(run, tmp_path, monkeyp
     assert len(manifest["faces"]) == 1
     with pytest.raises(UsageError, match=f"is a run folder, .*write --run {run}"):
         explain_verb(run, tmp_path / "a.png")
+
+
+def test_units_are_those_of_mien_predict(run, tmp_path, capsys, monkeypatch):
+    import mien
+    from mien.faces.blendshapes import BLENDSHAPES
+
+    shapes = np.full(52, 1e-4, np.float32)
+    for name in ("mouthSmileLeft", "mouthSmileRight"):
+        shapes[BLENDSHAPES.index(name)] = 0.99
+    face = found(tiny.points(70).astype(np.float32))._replace(blendshapes=shapes)
+    monkeypatch.setattr("mien.faces.detect.open_provider", lambda name, model=None: lambda image: [face])
+    picture = photo(tmp_path / "one.png", (90, 120))
+    manifest = explain_verb(picture, run=run, faces="mediapipe", out=tmp_path / "out")
+    entry, told = manifest["faces"][0], capsys.readouterr().out
+    monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: lambda image: [face])
+    wanted = mien.load(run).predict(picture).faces[0]
+    assert "AU12" in wanted.reading
+    assert entry["reading"]["text"] == wanted.reading
+    assert entry["present"] == [column for columns in wanted.present_units.values() for column in columns]
+    assert entry["action_units"] == {name: round(value, 3) for name, value in wanted.action_units.items()}
+    assert manifest["action_units_by"] == "points"
+    assert wanted.reading in told
