@@ -105,11 +105,7 @@ def explain(
         "calibration": calibrated.as_json(),
         "faces_found_by": found_by,
         "methods": list(dict.fromkeys(["attention", *names])),
-        "action_units_by": action_units.name
-        if action_units
-        else "points"
-        if any("present" in one for one in entries)
-        else None,
+        "action_units_by": units_by(action_units, entries),
         "photos": len(files),
         "faces": entries,
         "skipped": finder.skipped,
@@ -179,6 +175,11 @@ def measured_units(faces: Sequence[PhotoFace]) -> FaceUnits:
             entry["reading"] = {"text": units.reading}
         entries.append(entry)
     return FaceUnits(spread(found), entries)
+
+
+def units_by(run: Path | None, entries: Sequence[dict[str, Any]]) -> str | None:
+    """Where the units of a manifest come from: the name of a run, the points of the face provider, or nowhere."""
+    return run.name if run is not None else "points" if any("present" in entry for entry in entries) else None
 
 
 class ExplainedFaces(NamedTuple):
