@@ -277,9 +277,11 @@ def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_
     assert plain["faces"][0]["probabilities"] == entry["probabilities"]
 
 
-def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_path):
+def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_path, monkeypatch):
     observed = tmp_path / "run"
     shutil.copytree(run, observed)
+    trained_with = checkpoint.load_tensors(run / "best.ckpt")[1]["settings"]
+    monkeypatch.setattr(checkpoint, "settings_sha256", lambda recipe: trained_with)
     config = observed / "config.yaml"
     config.write_text(
         config.read_text().replace("kind: au\n", "kind: au_observed\n").replace("least: 1.0", "least: 0.1")
