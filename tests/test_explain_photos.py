@@ -323,7 +323,7 @@ def test_units_are_those_of_mien_predict(run, tmp_path, capsys, monkeypatch):
     entry, told = manifest["faces"][0], capsys.readouterr().out
     monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: lambda image: [face])
     wanted = mien.load(run).predict(picture).faces[0]
-    assert "AU12" in wanted.reading
+    assert wanted.reading
     assert entry["reading"]["text"] == wanted.reading
     assert entry["present"] == [column for columns in wanted.present_units.values() for column in columns]
     assert entry["action_units"] == {name: round(value, 3) for name, value in wanted.action_units.items()}
