@@ -52,6 +52,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
+    "doctor": ("mien.shell", "what is installed, which devices and models are there, what would work"),
+    "completion": ("mien.shell", "a script that completes commands and options in bash, zsh or fish"),
 }
 
 RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
