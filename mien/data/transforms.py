@@ -111,6 +111,15 @@ def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[T
     return pixels.round_().to(torch.uint8), landmarks
 
 
+def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, C, S, S) float pictures of any normalisation and (B, 68, 2) pixels -> flipped and moved as in `Changes`.
+
+    A flip also swaps left and right landmark indices. What comes in from outside is 0.
+    """
+    images, landmarks = _flipped(images, landmarks, flip.to(images.device))
+    return _moved(images, landmarks, matrix.to(images.device, images.dtype))
+
+
 def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
     mirrored = torch.stack([images.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, list(FLIP)]
     chosen = flip.view(-1, 1, 1)
