@@ -128,6 +128,11 @@ def test_a_trained_run_beside_a_net_with_fewer_classes(faces, tmp_path, capsys):
     evaluate_model(few, faces, out=tmp_path / "few")
     compare(str(tmp_path / "run"), str(tmp_path / "few"), store=faces, out=tmp_path / "out")
     assert "few against run on 12 shared faces" in capsys.readouterr().out
+    eight = mien.wrap(Small(classes=8), "affectnet", size=32, name="eight")
+    evaluate_model(eight, faces, out=tmp_path / "eight")
+    compare(str(tmp_path / "run"), str(tmp_path / "eight"), store=faces, out=tmp_path / "out")
+    titles = [row[0] for row in table_of(tmp_path / "out" / "compare.csv", "eight minus run")]
+    assert {"ATT-COS, last layer", "excess of ATT-COS over the class-mean cue"} <= set(titles), "one cue, a class more"
 
 
 def test_mistakes_are_one_line(faces, tmp_path, capsys):

@@ -238,8 +238,8 @@ def sides_of(base: Group, other: Group, seed: int) -> Sides:
     return Sides(pairs, same_seed, shared_faces([pair[0] for pair in pairs] + [pair[1] for pair in pairs]), seed)
 
 
-def compare(base: Group, other: Group, seed: int) -> Paired:
-    """Second recipe minus baseline on the faces that all their paired runs scored."""
+def compare(base: Group, other: Group, seed: int, alike: Callable[[Run, Run], bool] = same_cue) -> Paired:
+    """Second recipe minus baseline on the faces that all their paired runs scored; maps only where cues are `alike`."""
     sides = sides_of(base, other, seed)
     shared, pairs, runs = sides.shared, sides.pairs, sides.runs
     valid = runs[0].faces["valid"][shared.rows[0]]
@@ -253,7 +253,7 @@ def compare(base: Group, other: Group, seed: int) -> Paired:
     found["accuracy"] = found["accuracy"]._replace(
         mcnemar=tuple(mcnemar(answers[k], answers[k + len(pairs)]) for k in range(len(pairs)))
     )
-    if same_cue(base.first, other.first) and valid.any():
+    if alike(base.first, other.first) and valid.any():
         for name, title, key in (
             ("att_cos", "ATT-COS, last layer", lambda run: f"{run.last_layer}/cosine"),
             ("att_pearson", "Pearson, last layer", lambda run: f"{run.last_layer}/pearson"),
