@@ -253,7 +253,7 @@ def test_load_model_needs_a_run_with_weights(finished: Path, tmp_path: Path) -> 
     config["model"]["channels"] = [4, 4, 4, 4]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "best.ckpt").write_bytes((finished / "best.ckpt").read_bytes())
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match="was trained with other settings"):
         checkpoint.load_model(run)
 
 
