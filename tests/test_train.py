@@ -259,7 +259,11 @@ def test_load_model_needs_a_run_with_weights(finished: Path, tmp_path: Path) -> 
 
 def test_loss_that_is_no_number_is_told(faces: Path, tmp_path: Path) -> None:
     one_line(
-        DataError, tiny.recipe(faces, optim={"lr": 1e30, "warmup": 0.0}), tmp_path / "run", "loss became", "--optim.lr"
+        DataError,
+        tiny.recipe(faces, loss={"weight": 1e6}, optim={"lr": 100.0, "warmup": 0.0, "epochs": 9}),
+        tmp_path / "run",
+        "loss became",
+        "--optim.lr",
     )
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
