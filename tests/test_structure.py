@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
     {"predict"},
     {"export", "calibrate"},
     {"report"},
+    {"audit"},
     {"reproduce", "box"},
     {"crossval"},
     {"demo", "web", "cli"},
