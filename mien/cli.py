@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "repro
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for data errors, 2 for usage errors."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
+        signal.signal(signal.SIGTERM, _stop)
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())
@@ -73,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function: Callable[..., Any] = getattr(importlib.import_module(module), words[0])
         positional, named = _parse(words[0], summary, function, words[1:])
         function(*positional, **named)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told here, not by the interpreter
     except MienError as error:
         print(f"mien: {error}", file=sys.stderr)
         return error.exit_code
@@ -81,11 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # no permission, disk full: a person's matter, not a defect
         print(f"mien: {error}.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what is under way ends as with Ctrl-C, so that files and processes are tidied up."""
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Terminated
 
 
 def _help() -> str:

@@ -185,7 +185,7 @@ def _left(
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
     slow = options.provider is not None or options.align
-    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
+    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr is not None and sys.stderr.isatty() else None
     return (item for item in read() if item.id not in done), total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import Counter
@@ -140,7 +141,7 @@ def opened(photos: tuple[Path, ...], camera: int | None, every: int, start: floa
         yield from frames(camera, every, seconds, start)
         return
     if any(str(path) == "-" for path in photos):  # nobody knows how many will come
-        for file, reason in track(files_of(photos, sys.stdin.buffer), "files"):
+        for file, reason in track(files_of(photos, io.BytesIO() if sys.stdin is None else sys.stdin.buffer), "files"):
             yield from pictures_in(file, reason, every, seconds, start)
         return
     files = list(files_of(photos))

@@ -17,6 +17,7 @@ import numpy as np
 from mien.config import Recipe, as_dict
 from mien.cues.identity import drawn_numbers, same_drawn
 from mien.errors import DataError, MienError, UsageError
+from mien.files import read_json
 from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
@@ -163,7 +164,7 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
     if not file.is_file():
         raise DataError(_unscored(path, env, file.name, command))
     again = f"run `{command}` again"
-    results = _json(file, again)
+    results = read_json(file, again)
     if results.get("run_version") != RUN_VERSION:
         raise DataError(
             f"{file} has run version {results.get('run_version')}; this mien reads {RUN_VERSION}. "
@@ -193,16 +194,6 @@ def _unscored(path: Path, env: dict[str, Any], wanted: str, command: str) -> str
     return f"{path} has no {wanted}; run `{command}` first{there}."
 
 
-def _json(file: Path, remedy: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file} is damaged ({error}); {remedy}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file} holds no results; {remedy}.")
-    return content
-
-
 def _arrays(file: Path, remedy: str) -> Arrays:
     try:
         with np.load(file, allow_pickle=False) as archive:
@@ -219,8 +210,8 @@ def _log(file: Path) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            lines.append(json.loads(line))
-        except ValueError as error:
+            lines.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
     return lines
 

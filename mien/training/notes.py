@@ -60,6 +60,15 @@ def tell_few(faces: int) -> None:
         )
 
 
+def tell_batch(recipe: Recipe, faces: int) -> None:
+    """One line on stderr where a batch is larger than the training faces: each epoch is then one step with all of them."""
+    if recipe.optim.batch > faces:
+        print(
+            f"mien: optim.batch is {recipe.optim.batch}, but there are {faces} training faces: an epoch is one step with all.",
+            file=sys.stderr,
+        )
+
+
 def synthetic_faces(store: Store, split: Split) -> dict[str, Any]:
     """For environment.json: how many faces of each part `mien prepare aligned --synthetic` brought, and of which store; {} of none."""
     source = store.info.notes.get("synthetic_source")
