@@ -56,7 +56,7 @@ def test_equal_mass_is_its_loop_and_sees_no_order():
 
 def test_ties_stay_in_one_bin():
     bins = equal_mass(np.full(30, 0.7), np.arange(30) < 21, 15)
-    assert bins.count.tolist() == [30]
+    assert bins.size.tolist() == [30]
     assert bins.error == pytest.approx(0)
 
 

@@ -24,12 +24,12 @@ class Bins(NamedTuple):
 
     confidence: Floats
     share: Floats
-    count: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
 
     @property
     def error(self) -> float:
         """Mean |confidence - share| over the samples, in [0, 1]."""
-        return float((np.abs(self.confidence - self.share) * self.count).sum() / max(1, self.count.sum()))
+        return float((np.abs(self.confidence - self.share) * self.size).sum() / max(1, self.size.sum()))
 
 
 def equal_mass(confidence: npt.ArrayLike, right: npt.ArrayLike, bins: int = CALIBRATION_BINS) -> Bins:
@@ -105,7 +105,7 @@ def brier(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = CALIB
     parts = np.zeros(3)
     for k in range(shares.shape[1]):
         found, base = equal_mass(shares[:, k], said[:, k], bins), said[:, k].mean()
-        weight = found.count / len(truth)
+        weight = found.size / len(truth)
         parts += [
             (weight * (found.confidence - found.share) ** 2).sum(),
             (weight * (found.share - base) ** 2).sum(),

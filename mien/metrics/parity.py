@@ -111,7 +111,8 @@ def largest_gaps(
             tests.append(
                 (attribute, first, second, difference(data, names == first, names == second, people, seed=seed))
             )
-    corrected, found = holm([test.p for *_, test in tests]), {}
+    found: dict[str, Gap] = {}
+    corrected = holm([test.p for *_, test in tests])
     for (attribute, first, second, test), p in zip(tests, corrected, strict=True):
         if attribute not in found or abs(test.difference) > abs(found[attribute].test.difference):
             found[attribute] = Gap(first, second, test, float(p))
