@@ -45,12 +45,13 @@ def write_export(content: Mapping[str, Any], folder: Path) -> list[Path]:
 def tables_of(content: Mapping[str, Any]) -> list[Table]:
     """Every table of the page that holds scores, from its context."""
     names = [group["name"] for group in content["groups"]]
-    majority = content["majority"]
     found = [
         Table(
             "recognition", "Recognition of expressions", ["recipe", "accuracy ↑", "balanced accuracy ↑", "macro-F1 ↑", "ECE ↓"],
             [[row["name"], *row["cells"]] for row in content["classification"]]
-            + [["always the most frequent class", majority["accuracy"], majority["balanced"], majority["f1"], ""]],
+            + [
+                [row["title"], row["accuracy"], row["balanced_accuracy"], row["macro_f1"], ""] for row in content["levels"]
+            ],
         ),
         Table(
             "alignment", "Alignment of maps with the cue",
