@@ -169,18 +169,17 @@ def test_max_sensitivity_is_that_of_captum():
     def look(x):
         return x.square().mean(1, keepdim=True)
 
-    seen = []
-
-    def change(inputs):
+    def change(_):
         generator = torch.Generator().manual_seed(4)
         out = []
         for _ in range(5):
             shift = (2 * torch.rand(images.shape[1:], generator=generator) - 1) * 0.02
             out.append(images + shift)
-        seen.append(1)
         return torch.stack(out, 1).flatten(0, 1)
 
-    theirs = captum.sensitivity_max(look, images, perturb_func=change, n_perturb_samples=5, max_examples_per_batch=10)
+    theirs = captum.sensitivity_max(
+        lambda x: (look(x[0]),), images, perturb_func=change, n_perturb_samples=5, max_examples_per_batch=10
+    )
     ours = max_sensitivity(look, images, look(images), radius=0.02, draws=5, seed=4)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     assert max_sensitivity(lambda x: x[:, :1] * 0, images, torch.zeros(2, 1, 4, 4), radius=1, draws=0).isnan().all()
