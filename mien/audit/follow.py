@@ -225,7 +225,7 @@ def confound_table(found: list[Response], classes: tuple[str, ...], seed: int) -
                             f"the answer changes for {100 * flips:.0f} % of the people"))  # fmt: skip
     rows.sort(key=lambda one: -(one.value or 0))
     return Table("confounds", "The same smile (AU12 at 4), something else changed", tuple(rows), "no effect",
-                 "Largest minus smallest probability of Happiness over the steps of a factor, mean over people. Nothing of it is the expression.")  # fmt: skip
+                 "Largest minus smallest probability of Happiness over the steps, mean over people.")  # fmt: skip
 
 
 def smile_curve(one: Response, classes: tuple[str, ...]) -> Drawing:

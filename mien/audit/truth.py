@@ -144,7 +144,7 @@ def unit_table(sample: Sample, found: Faithful, seed: int) -> Table:
             share = _mean(found.shares[:, u])
             rows.append(effect._replace(name=name, note="" if share is None else f"share of the map {share:.2f}"))
     return Table("units", "Action-unit regions: what covering them costs", tuple(rows), "",
-                 "Probability of the predicted class lost where the region is blurred away. Regions overlap and differ in size.")  # fmt: skip
+                 "Probability of the predicted class lost where the region is blurred away. Regions overlap.")  # fmt: skip
 
 
 def mean_map_table(found: Faithful) -> list[Table]:
@@ -177,7 +177,7 @@ def sanity_table(sample: Sample, found: Faithful, seed: int) -> Table:
             left = int((~np.isfinite(values)).sum())
             rows.append(one._replace(name=name, better="lower", note=f"{left} flat maps left out" if left else ""))
     return Table("sanity", "Sanity checks: likeness to maps of randomised nets (Pearson)", tuple(rows), "",
-                 "Stage 1 holds the output. A map that stays as it was when weights turn random shows the picture, not the model.")  # fmt: skip
+                 "Stage 1 holds the output. A map that stays when weights turn random shows the picture, not the model.")  # fmt: skip
 
 
 def score_drawing(main: Table, others: Table) -> Drawing:
@@ -240,7 +240,8 @@ def sentences(tables: list[Table], found: Faithful, sample: Sample) -> tuple[str
     if gone.value is not None:
         mean = "" if base is None else f", {base:.2f} in that of the class-mean cue"
         told.append(
-            f"Deleting in the map's order leaves a probability of {gone.value:.2f} on average, {gone.baseline or 0:.2f} in random order{mean}."
+            f"Deleting in the map's order leaves a probability of {gone.value:.2f} on average, "
+            f"{gone.baseline or 0:.2f} in random order{mean}."
         )
     if found.twins:
         last = _mean(found.twins["cascading"][-1])
