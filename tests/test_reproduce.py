@@ -123,7 +123,7 @@ def test_small_scale_sees_as_many_faces_in_every_store():
 def test_every_seed_can_go_on_from_its_own_net(tmp_path):
     shared = shared_recipe("small", "strict", tmp_path, "toy", 28, ["--model.initial", "runs/net-{seed}"])
     made = [recipe_of(TABLES["controls"][0], shared, "small", seed) for seed in (0, 3)]
-    assert [str(recipe.model.initial) for recipe in made] == ["runs/net-0", "runs/net-3"]
+    assert [recipe.model.initial for recipe in made] == [Path("runs/net-0"), Path("runs/net-3")]
 
 
 def test_protocol_paper_takes_the_codebook_as_published():

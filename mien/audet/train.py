@@ -36,6 +36,7 @@ from mien.progress import track
 from mien.schema import IntArray
 from mien.training import checkpoint
 from mien.training.devices import open_fabric
+from mien.training.notes import tell_few
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -121,6 +122,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     if "Image Discriminator" in cfg.nets:
         modules["image_critic"] = Critic(cfg.nets["Image Discriminator"])
     if fabric.is_global_zero:
+        tell_few(len(labels.valid), "raise --data.valid_fraction, or prepare the store with more validation faces")
         run.open_run(out, cfg)
         facts = {
             "device": str(fabric.device), "precision": precision, "dataset": store.info.dataset, "split": labels.report,

@@ -268,7 +268,7 @@ def recipe_of(entry: Entry, shared: Recipe, scale: str, seed: int) -> Recipe:
     """Recipe of one cell: what all share, and over it what makes the entry."""
     own = {**entry.settings, **(entry.small if scale == "small" else {}), "run.seed": seed}
     if shared.model.initial is not None and SEED_PLACE in str(shared.model.initial):
-        own["model.initial"] = str(shared.model.initial).replace(SEED_PLACE, str(seed))
+        own["model.initial"] = Path(str(shared.model.initial).replace(SEED_PLACE, str(seed)))
     if shared.data.protocol == "paper" and own.get("model.head") == "wildcat":
         own["model.head_options"] = WILDCAT_AS_CODED
     return with_settings(shared, own)

@@ -28,7 +28,7 @@ def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
     if missing:
         print(f"mien: no training face is labelled {', '.join(missing)}: the net cannot learn it.", file=sys.stderr)
     if recipe.optim.select != "last":
-        tell_few(len(split.valid))
+        tell_few(len(split.valid), "raise data.valid_fraction, or keep the last epoch with optim.select last")
     train, valid = (split.report.get(f"dropped_from_{part}", 0) for part in ("train", "valid"))
     if train or valid:
         same = split.report.get("identical_dropped_from_train", 0)
@@ -49,13 +49,12 @@ FEW = 50
 """Validation faces under which their number is told: one face then moves accuracy by 2 points or more."""
 
 
-def tell_few(faces: int) -> None:
+def tell_few(faces: int, remedy: str) -> None:
     """A line on stderr where a handful of validation faces choose the epoch, so that the choice is little more than chance."""
     if faces < FEW:
         who = "1 validation face chooses" if faces == 1 else f"{faces} validation faces choose"
         print(
-            f"mien: {who} the epoch, and one face moves their accuracy by {100 / faces:.0f} points; raise data.valid_fraction, "
-            "or keep the last epoch with optim.select last.",
+            f"mien: {who} the epoch, and one face is {100 / faces:.0f} % of what chooses; {remedy}.",
             file=sys.stderr,
         )
 
