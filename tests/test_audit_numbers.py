@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mien.audit.groups import groups
-from mien.audit.right import right, shapes
+from mien.audit.right import right
 from mien.audit.sample import Sample, thirds
 from mien.audit.sure import sure
 from mien.audit.table import as_json, from_json
@@ -167,12 +167,6 @@ def test_thirds_of_numbers():
     words = thirds(np.array([1.0, 2, 3, 4, 5, 6, np.nan]))
     assert words.tolist() == ["low (to 2.67)"] * 2 + ["middle"] * 2 + ["high (over 4.33)"] * 2 + [""]
     assert set(thirds(np.full(5, 2.0))) == {""}
-
-
-def test_shapes_say_nothing_of_place_size_and_turn():
-    points = np.random.default_rng(0).normal(50, 20, (1, 68, 2)).astype(np.float32)
-    turn = np.array([[0.6, -0.8], [0.8, 0.6]], np.float32)
-    np.testing.assert_allclose(shapes(points), shapes(3 * points @ turn.T + 7), atol=1e-3)
 
 
 @pytest.mark.parametrize("make", [right, sure, groups])

@@ -85,7 +85,7 @@ def jpeg(faces: Faces, strength: int) -> Tensor:
     quality = (50, 30, 18, 10, 4)[strength - 1]
     pixels = (faces.images * 255).round().to(torch.uint8).cpu().permute(0, 2, 3, 1).flip(3).numpy()
     coded = [cv2.imencode(".jpg", one, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for one in pixels]
-    again = np.stack([cv2.imdecode(one, cv2.IMREAD_COLOR) for one in coded])[..., ::-1].copy()
+    again = np.stack([np.asarray(cv2.imdecode(one, cv2.IMREAD_COLOR)) for one in coded])[..., ::-1].copy()
     return torch.from_numpy(again).permute(0, 3, 1, 2).to(faces.images.device).float() / 255
 
 

@@ -9,13 +9,11 @@ import numpy.typing as npt
 
 from mien.audit.sample import Sample
 from mien.audit.table import Drawing, Line, Part, Row, Table, numbers, percent, row
-from mien.faces.landmarks import LEFT_EYE, RIGHT_EYE
 from mien.metrics.classification import confusion_matrix
 from mien.metrics.intervals import Interval, bootstrap_class_mean, bootstrap_mean
 from mien.schema import FloatArray, IntArray
 
 TITLE = "Is it right?"
-FOLDS = 5
 LEVELS = (0.5, 0.7, 0.9)
 """Share of the votes for the label between faces that annotators disagree on, mostly agree on, agree on."""
 UNSURE = 0.5
@@ -52,13 +50,13 @@ def overall(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
         row("balanced accuracy", bootstrap_class_mean(hit, sample.labels, sample.people, seed=seed), n, "higher", 1 / present),
         row(f"majority class ({named}), accuracy", top, n, note="what naming it for every face scores"),
     ]  # fmt: skip
-    points = from_landmarks(sample, seed)
+    points = sample.shape_says
     if points is not None:
         known = points >= 0
         answers = (points[known] == sample.labels[known]).astype(np.float64)
         people = None if sample.people is None else sample.people[known]
         rows.append(row("landmarks alone, accuracy", bootstrap_mean(answers, people, seed=seed), len(answers),
-                        note="logistic regression on the shape, other people's faces"))  # fmt: skip
+                        note="linear discriminant analysis of the shape, fitted on other people"))  # fmt: skip
         rows.append(row("landmarks alone, balanced accuracy",
                         bootstrap_class_mean(answers, sample.labels[known], people, seed=seed), len(answers)))  # fmt: skip
     agree = agreement(sample)
@@ -137,52 +135,6 @@ def vote_levels(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Tabl
                         baseline=unsure[np.isfinite(share)].mean(), note="baseline: share of all faces that are so"))  # fmt: skip
     return Table("votes", "Where annotators agree", tuple(rows), "what one annotator scores there", unit="share",
                  note="A face is disagreed on where at most half of the annotators gave it its label.")  # fmt: skip
-
-
-def shapes(landmarks: FloatArray) -> FloatArray:
-    """(N, 68, 2) as (N, 136): eye centres at -1/2 and 1/2 of a level line, so that place, size and turn say nothing."""
-    left, right_ = landmarks[:, list(LEFT_EYE)].mean(1), landmarks[:, list(RIGHT_EYE)].mean(1)
-    points = (landmarks - ((left + right_) / 2)[:, None]) @ np.array([1, 1j])
-    eyes = (right_ - left) @ np.array([1, 1j])
-    found = points / np.where(eyes == 0, 1, eyes)[:, None]
-    return np.concatenate([found.real, found.imag], axis=1).astype(np.float32)
-
-
-def from_landmarks(sample: Sample, seed: int = 0) -> IntArray | None:
-    """(N,) class that the shape of the landmarks alone tells, -1 for faces without; None where nothing can be fitted.
-
-    Multinomial logistic regression on standardised `shapes`, fitted on `sample.train`, or in folds over other people of the
-    sample where there are no training faces.
-    """
-    known = np.isfinite(sample.landmarks).all((1, 2))
-    answers = np.full(sample.faces, -1, dtype=np.int64)
-    if sample.train is not None and len(np.unique(sample.train[1])) > 1 and known.any():
-        answers[known] = fitted(shapes(sample.train[0]), sample.train[1], shapes(sample.landmarks[known]))
-        return answers
-    people = np.arange(sample.faces) if sample.people is None else sample.people
-    rows = np.flatnonzero(known)
-    if len(rows) < 2 * FOLDS or len(np.unique(people[rows])) < 2:
-        return None
-    order = np.random.default_rng(seed).permutation(int(people.max()) + 1)
-    fold, features = order[people[rows]] % FOLDS, shapes(sample.landmarks[rows])
-    for number in np.unique(fold):
-        own, labels = fold == number, sample.labels[rows]
-        if len(np.unique(labels[~own])) > 1:
-            answers[rows[own]] = fitted(features[~own], labels[~own], features[own])
-    return answers if (answers >= 0).any() else None
-
-
-def fitted(features: FloatArray, labels: IntArray, others: FloatArray) -> IntArray:
-    """Classes of `others` by logistic regression on `features`; at most 3,000 evenly spaced faces are fitted on."""
-    from sklearn.linear_model import LogisticRegression
-
-    step = -(-len(features) // 3000)
-    x, y = features[::step], labels[::step]
-    mean, std = x.mean(0), x.std(0) + 1e-6
-    if len(np.unique(y)) < 2:
-        return np.full(len(others), y[0], dtype=np.int64)
-    model = LogisticRegression(C=0.1, max_iter=200).fit((x - mean) / std, y)
-    return np.asarray(model.predict((others - mean) / std), dtype=np.int64)
 
 
 def sentences(tables: list[Table], sample: Sample) -> tuple[str, ...]:

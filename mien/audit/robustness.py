@@ -65,7 +65,7 @@ def broken(
         for start in range(0, n, BATCH):
             part = np.arange(start, min(n, start + BATCH))
             faces = _faces(sample, pictures, part, seed)
-            usable = np.isfinite(sample.landmarks[part]).all((1, 2)) | (name not in NEED_LANDMARKS)
+            usable = np.asarray(np.isfinite(sample.landmarks[part]).all((1, 2)) | (name not in NEED_LANDMARKS))
             own = torch.from_numpy(clean[part].argmax(1)) if start < mapped else None
             for s in range(STRENGTHS):
                 found, changed = answer(corrupt(name, faces, s + 1), own)
@@ -166,7 +166,9 @@ def confidence_table(sample: Sample, found: Broken) -> Table:
         if known.any():
             top = np.where(known, np.nan_to_num(found.answers[c]).max(2), np.nan)
             over = np.nanmean(top) - (1 - np.nanmean(wrong[c]))
-            rows.append(row(name, over, int(known[0].sum()), "", clean, f"mean confidence {percent(np.nanmean(top))}"))
+            rows.append(
+                row(name, over, int(known[0].sum()), "", clean, f"mean confidence {percent(float(np.nanmean(top)))}")
+            )
     rows.sort(key=lambda one: -(one.value or 0))
     return Table("confidence", "Confidence minus accuracy under each corruption", tuple(rows), "the same faces, clean",
                  "Above 0 it is over-confident: it does not know that it cannot see.", "share")  # fmt: skip

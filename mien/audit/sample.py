@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.store import Store
+from mien.evaluation.landmarks_only import landmarks_only
 from mien.metrics.resampling import people
 from mien.schema import EXPRESSIONS, FloatArray, IntArray
 
 POSE_STEPS = (15.0, 30.0)
 """Degrees of yaw between frontal, turned and far turned."""
+FOLDS = 5
 MOST_NAMES = 20
 """An attribute with more different words is no group but a name of its own for nearly every face."""
 
@@ -35,7 +37,9 @@ class Sample(NamedTuple):
     rows: IntArray
     """(N,) rows of the store."""
     train: tuple[FloatArray, IntArray] | None = None
-    """Landmarks and labels of other people's faces that a baseline may be fitted on."""
+    """Landmarks and labels of training faces that a baseline may be made of."""
+    shape_says: IntArray | None = None
+    """(N,) class that the shape of the landmarks alone tells (`landmarks_only`), -1 without landmarks; None where nothing tells."""
 
     @property
     def faces(self) -> int:
@@ -48,6 +52,7 @@ class Sample(NamedTuple):
             labels=self.labels[chosen], landmarks=self.landmarks[chosen], votes=self.votes[chosen],
             people=None if self.people is None else self.people[chosen],
             groups={name: values[chosen] for name, values in self.groups.items()}, rows=self.rows[chosen],
+            shape_says=None if self.shape_says is None else self.shape_says[chosen],
         )  # fmt: skip
 
 
@@ -59,13 +64,32 @@ def sample_of(store: Store, rows: IntArray, labels: IntArray, classes: tuple[str
     total = shares.sum(1, keepdims=True)
     shares = np.where(total > 0, shares / np.maximum(total, 1e-8), np.nan)
     subjects = [name or "" for name in store.subject[rows]]
-    others = np.setdiff1d(np.flatnonzero((labels >= 0) & (store.split == "train")), rows)
-    others = others[np.isfinite(store.landmarks[others]).all((1, 2))]
+    fit = np.setdiff1d(np.flatnonzero((labels >= 0) & (store.split == "train")), rows)
+    others = fit[np.isfinite(store.landmarks[fit]).all((1, 2))]
     train = (store.landmarks[others], labels[others]) if len(others) else None
     return Sample(
         classes, labels[rows], store.landmarks[rows].astype(np.float32), shares.astype(np.float32), people(subjects),
-        groups_of(store, rows), rows, train,
+        groups_of(store, rows), rows, train, shape_answers(store, fit, rows, labels, len(classes)),
     )  # fmt: skip
+
+
+def shape_answers(store: Store, fit: IntArray, rows: IntArray, labels: IntArray, classes: int) -> IntArray | None:
+    """Classes by `landmarks_only`, fitted on the training faces; in FOLDS over people of `rows` where those are too few."""
+    known = np.isfinite(store.landmarks[rows]).all((1, 2))
+    said = landmarks_only(store, fit, rows, labels, classes) if len(fit) else None
+    if said is not None:
+        return np.where(known, said.argmax(1), -1)
+    persons = people([name or "" for name in store.subject[rows]])
+    fold, answers = (
+        (np.arange(len(rows)) if persons is None else persons) % FOLDS,
+        np.full(len(rows), -1, dtype=np.int64),
+    )
+    for number in range(FOLDS):
+        own = fold == number
+        said = landmarks_only(store, rows[~own], rows[own], labels, classes) if own.any() else None
+        if said is not None:
+            answers[own] = np.where(known[own], said.argmax(1), -1)
+    return answers if (answers >= 0).any() else None
 
 
 def groups_of(store: Store, rows: IntArray) -> dict[str, npt.NDArray[np.str_]]:
