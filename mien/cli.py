@@ -52,13 +52,19 @@ VERBS: dict[str, tuple[str, str]] = {
         "temperature and abstain threshold of a run, or class offsets from labelled photos",
     ),
     "box": ("mien.box", "build the bundled model from FER-2013, or score a model end to end"),
+    "compare": (
+        "mien.audit.compare",
+        "runs and models of others on the same faces: paired tests, margin, Holm, CSV and LaTeX",
+    ),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
+    "doctor": ("mien.shell", "what is installed, which devices and models are there, what would work"),
+    "completion": ("mien.shell", "a script that completes commands and options in bash, zsh or fish"),
 }
 
-RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audit", "audet", "reproduce", "box")
+RESUMED = ("demo", "compare", "synthesize", "prepare", "train", "crossval", "audit", "audet", "reproduce", "box")
 """Verbs that go on where they were stopped; another starts over."""
 
 
@@ -135,8 +141,8 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         if name == "overrides":
             rest = name
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            # a camera takes the place of files
-            least = "*" if "camera" in hints else "+"
+            # a camera takes the place of files, a file of rows that of runs
+            least = "*" if {"camera", "rows"} & set(hints) else "+"
             parser.add_argument(name, type=kind, nargs=least, help=text)
             positional.append(name)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:

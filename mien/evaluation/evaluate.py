@@ -230,7 +230,7 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
 
 def shape_answers(plan: Plan) -> FloatArray | None:
     """What landmarks alone say of the scored faces; None without training faces apart from them."""
-    fit = split_rows(plan.store, plan.recipe).train if splits_by_recipe(plan.store, plan.recipe) else plan.rows
+    fit = plan.reference_rows
     if np.isin(fit, plan.rows).any():
         return None
     count = len(scheme_classes(plan.recipe.data.scheme))
@@ -247,6 +247,9 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
+        "source_fingerprint": plan.store.store.fingerprint
+        if isinstance(plan.store, FramedStore)
+        else plan.store.fingerprint,
         **({"framing": plan.store.framing._asdict()} if isinstance(plan.store, FramedStore) else {}),
         "synthetic_source": plan.store.info.notes.get("synthetic_source"),
         "classes": list(classes),

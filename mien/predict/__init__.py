@@ -220,6 +220,7 @@ def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, over
     parts += [f"{counts['without_face']} without a face"] if counts["without_face"] else []
     parts += [f"{counts['unreadable']} of them unreadable"] if counts["unreadable"] else []
     places = " and ".join(name_of(place) for place in (out, overlay) if place is not None)
-    told = f"{', '.join(parts)}{f': {places}' if places else ''} ({model.title}, {model.device})"
+    fitted = f"; probabilities fitted on {model.calibration.fitted_on}" if model.calibration.fitted_on else ""
+    told = f"{', '.join(parts)}{f': {places}' if places else ''} ({model.title}, {model.device}{fitted})"
     # Without a table the rows themselves are on standard output.
     print(told, file=sys.stdout if out is not None else sys.stderr)

@@ -83,10 +83,14 @@ class Run(NamedTuple):
         return bool(self.results.get("label_leak"))
 
     @property
+    def layers(self) -> list[str]:
+        """Names of the layers whose attention was scored; none of a model of which only answers are known."""
+        return [name for name in self.results["alignment"] if name.startswith("layer-")]
+
+    @property
     def last_layer(self) -> str:
         """Name of the deepest layer, e.g. layer-5."""
-        layers = [name for name in self.results["alignment"] if name.startswith("layer-")]
-        return max(layers, key=lambda name: int(name.split("-")[1]))
+        return max(self.layers, key=lambda name: int(name.split("-")[1]))
 
     @property
     def class_map(self) -> str:
@@ -126,7 +130,11 @@ def load_runs(paths: Sequence[Path], split: str = "test", store: Path | None = N
             raise UsageError(f"run {path.name} is given twice; name each run folder once.")
     names = [path.name for path in full]
     shown = [p.name if names.count(p.name) == 1 else f"{p.parent.name}/{p.name}" for p in full]
-    return each_once([load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)])
+    loaded = [load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)]
+    for run in loaded:
+        if not run.layers:
+            raise DataError(f"{run.path} has no layer whose attention a page could show; `mien compare` takes it.")
+    return each_once(loaded)
 
 
 def each_once(runs: Sequence[Run]) -> list[Run]:

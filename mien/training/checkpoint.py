@@ -231,6 +231,10 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
     recipe, env = read_run(path)
     if recipe.data.folds and recipe.data.fold is None:
         raise DataError(f"{path} gathers the folds of a cross-validation; name one of them, e.g. {path / 'fold-0'}.")
+    if "wrapped" in env.get("checkpoint", {}):
+        raise DataError(
+            f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
+        )
     tensors, meta = load_tensors(path / f"{which}.ckpt")
     refuse_not_finite(tensors, path / f"{which}.ckpt")
     if meta.get("settings", settings_sha256(recipe)) != settings_sha256(recipe):
