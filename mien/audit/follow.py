@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from mien.synthetic.camera import Scene
 from mien.synthetic.render import FaceParameters, render_face
 from mien.synthetic.rig import load_rig
 from mien.synthetic.sample import UNIT_ACTIONS, generator, subject_appearance
+from mien.synthetic.textures import Appearance
 
 TITLE = "Does it follow the face?"
 PEOPLE = 8
@@ -74,23 +76,14 @@ def factors() -> Iterator[
 ]:
     """Name, kind, names and values of the steps, and what makes a step of a face; the smile is there where nuisance is moved."""
     for unit in UNITS:
-        yield (
-            unit,
-            "unit",
-            tuple(f"{v:g}" for v in LEVELS),
-            LEVELS,
-            lambda face, s, unit=unit: with_unit(face, unit, LEVELS[s]),
-        )
-
-    def look(changes: tuple[dict[str, object], ...]) -> Callable[[FaceParameters, int], FaceParameters]:
-        return lambda face, s: replace(face, appearance=replace(face.appearance, **changes[s]))
+        yield unit, "unit", tuple(f"{v:g}" for v in LEVELS), LEVELS, partial(_unit_step, unit)
 
     hair = ("short", "bald", "long", "fringe", "cap", "scarf")
-    yield "hair", "nuisance", hair, _count(hair), look(tuple({"hair": one} for one in hair))
+    yield "hair", "nuisance", hair, _count(hair), partial(_look_step, "hair", hair)
     glasses = ("no", "yes", "dark")
-    yield "glasses", "nuisance", glasses, _count(glasses), look(tuple({"glasses": one} for one in glasses))
+    yield "glasses", "nuisance", glasses, _count(glasses), partial(_look_step, "glasses", glasses)
     skin = ("I", "II", "III", "IV", "V", "VI")
-    yield "skin", "nuisance", skin, _count(skin), look(tuple({"skin": one} for one in skin))
+    yield "skin", "nuisance", skin, _count(skin), partial(_look_step, "skin", skin)
     scenes = tuple(f"{k + 1}" for k in range(6))
     yield "background", "nuisance", scenes, _count(scenes), lambda face, s: replace(face, scene=Scene(seed=1000 + s))
     light = (-80.0, -40.0, 0.0, 40.0, 80.0)
@@ -112,6 +105,14 @@ def factors() -> Iterator[
         lambda face, s: replace(face, pose=(0.0, pitch[s], 0.0)),
     )
     yield "identity", "nuisance", scenes, _count(scenes), lambda face, s: replace(face, identity=_stranger(s))
+
+
+def _unit_step(unit: str, face: FaceParameters, step: int) -> FaceParameters:
+    return with_unit(face, unit, LEVELS[step])
+
+
+def _look_step(field: str, values: tuple[str, ...], face: FaceParameters, step: int) -> FaceParameters:
+    return replace(face, appearance=Appearance(**{**face.appearance.__dict__, field: values[step]}))
 
 
 def _count(names: tuple[str, ...]) -> tuple[float, ...]:

@@ -32,7 +32,7 @@ NO_GROUPS = "The faces carry no attribute with two values (gender, age, pose, li
 
 
 def groups(
-    sample: Sample, probabilities: FloatArray, explained: npt.NDArray[np.float64] | None = None, seed: int = 0
+    sample: Sample, probabilities: FloatArray, explained: npt.NDArray[np.floating] | None = None, seed: int = 0
 ) -> Part:
     """Scores of each group, largest gaps with a test corrected for all of them, equalised odds.
 
@@ -97,7 +97,7 @@ def calibration(sample: Sample, probabilities: FloatArray) -> Table:
                  "Above 0: over-confident. ECE in bins of equal mass of 20 faces or more.", "share")  # fmt: skip
 
 
-def explanations(sample: Sample, explained: npt.NDArray[np.float64], seed: int) -> Table:
+def explanations(sample: Sample, explained: npt.NDArray[np.floating], seed: int) -> Table:
     """How well the map follows the effect of the regions of a face, by group."""
     whole, rows = float(np.nanmean(explained)), []
     for attribute, values in sample.groups.items():
@@ -110,7 +110,7 @@ def explanations(sample: Sample, explained: npt.NDArray[np.float64], seed: int) 
                  "Rank correlation between a region's share of the map and the effect of covering it, a face at a time.")  # fmt: skip
 
 
-def gaps(key: str, title: str, sample: Sample, values: npt.NDArray[np.float64], seed: int) -> Table:
+def gaps(key: str, title: str, sample: Sample, values: npt.NDArray[np.floating], seed: int) -> Table:
     """The largest gap of each attribute, p corrected for all pairs of all attributes (Holm)."""
     rows = []
     for attribute, gap in largest_gaps(values, sample.groups, sample.people, seed=seed).items():

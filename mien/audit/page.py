@@ -30,11 +30,11 @@ def html(parts: Sequence[Part], facts: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [
+    shown: list[dict[str, Any]] = [
         {
             "key": part.key, "title": part.title, "cannot": part.cannot, "seconds": f"{part.seconds:.0f}",
             "figures": [(plots.uri(draw(one)), one) for one in part.drawings if one.lines],
-            "tables": [{**table._asdict(), "rows": [_cells(row) for row in table.rows]} for table in part.tables if table.rows],
+            "tables": [{**dict(table._asdict()), "rows": [_cells(row) for row in table.rows]} for table in part.tables if table.rows],
         }
         for part in parts
     ]  # fmt: skip

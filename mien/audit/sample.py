@@ -75,7 +75,7 @@ def sample_of(store: Store, rows: IntArray, labels: IntArray, classes: tuple[str
 
 def shape_answers(store: Store, fit: IntArray, rows: IntArray, labels: IntArray, classes: int) -> IntArray | None:
     """Classes by `landmarks_only`, fitted on the training faces; in FOLDS over people of `rows` where those are too few."""
-    known = np.isfinite(store.landmarks[rows]).all((1, 2))
+    known = np.asarray(np.isfinite(store.landmarks[rows]).all((1, 2)))
     said = landmarks_only(store, fit, rows, labels, classes) if len(fit) else None
     if said is not None:
         return np.where(known, said.argmax(1), -1)

@@ -198,7 +198,7 @@ def score_drawing(main: Table, others: Table) -> Drawing:
 
 def unit_drawing(found: Faithful) -> Drawing | None:
     """Share of the map against effect of covering, a curve each over the action units."""
-    known = np.isfinite(found.effects).any(0) if len(found.effects) else np.zeros(len(found.units), bool)
+    known = np.asarray(np.isfinite(found.effects).any(0) & (len(found.effects) > 0))
     if not known.any():
         return None
     names = tuple(name for name, there in zip(found.units, known, strict=True) if there)
