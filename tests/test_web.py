@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,6 +309,29 @@ def test_calibrations_are_offered_by_what_they_were_fitted_on(served, tmp_path_f
     assert asked(opened, "/look", shown)[1]["csv"] == plain  # nothing stays of the question before
     assert asked(opened, "/look", shown, calibration="none")[0] == 422
     assert asked(served, "/settings", b"")[1]["calibrations"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_is_flat_over_two_thousand_requests(served):
+    import urllib.request
+
+    def owned() -> float:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["RssAnon"].split()[0]) / 1024
+
+    running = page.launch(served, "127.0.0.1", 0, 400_000, 1_000_000)
+    photo = bytes(encoded(picture()))
+    try:
+        for number in range(2000):
+            asked = urllib.request.Request(f"{running.url}/look", photo, {"Content-Type": guard.BYTES})
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                assert answer.status == 200
+            if number == 400:
+                before = owned()
+        assert owned() - before < 12  # MiB
+    finally:
+        running.close()
 
 
 # the guard
