@@ -96,7 +96,7 @@ def test_no_time_is_said_and_not_kept(faces, net, tmp_path):
 
 
 def test_bad_input_in_one_line(faces, net, tmp_path):
-    with pytest.raises(UsageError, match="robust"):
+    with pytest.raises(UsageError, match="Did you mean 'corruptions'"):
         run.audit(net, store=faces.path, parts="right,corruption")
     with pytest.raises(UsageError, match="above 0"):
         run.audit(net, store=faces.path, minutes=-1)
