@@ -40,7 +40,7 @@ def from_function(
             f"the function returned {found.shape} with sums {np.round(found.sum(-1), 3).tolist()}; expected ({PROBE}, {len(words)}) "
             "probabilities."
         )
-    notes.append("a function has no layer: only perturbation methods can explain it, and it has no hash of weights.")
+    notes.append("a function has no layer: only `occlusion` can explain it, and it has no hash of weights.")
     title = name or str(getattr(function, "__name__", "function"))
     return WrappedModel(
         title, *kept_names(names, words, keep), side, box, "", None, torch.device("cpu"), kind="function", notes=tuple(notes)
@@ -72,12 +72,21 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
     kinds = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
     outputs = [one.name for one in session.get_outputs()]
 
-    def answers(pixels: Tensor) -> Any:
-        moved = pixels.permute(0, 2, 3, 1) if last else pixels
-        fed = (moved * 255).round().clamp(0, 255) if raw else moved
-        values = session.run(None, {put.name: fed.detach().cpu().numpy().astype(kinds.get(put.type, np.float32))})
+    fixed = put.shape[0] if isinstance(put.shape[0], int) else None
+
+    def run(fed: FloatArray) -> Tensor:
+        values = session.run(None, {put.name: fed.astype(kinds.get(put.type, np.float32))})
         found = {key: torch.as_tensor(value) for key, value in zip(outputs, values, strict=True)}
         return logits_of({key: one for key, one in found.items() if one.dim() == 2}, len(words))
+
+    def answers(pixels: Tensor) -> Tensor:
+        moved = pixels.permute(0, 2, 3, 1) if last else pixels
+        fed = ((moved * 255).round().clamp(0, 255) if raw else moved).detach().cpu().numpy()
+        if fixed is None:
+            return run(fed)
+        rest = -len(fed) % fixed  # a graph of one batch size: the last batch is filled up
+        whole = np.concatenate([fed, np.repeat(fed[-1:], rest, 0)])
+        return torch.cat([run(part) for part in np.split(whole, len(whole) // fixed)])[: len(fed)]
 
     names = expressions_of(words)
     keep, more = kept_of(words, names)
@@ -89,7 +98,7 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
         raise
     except Exception as error:
         raise UsageError(f"{file} does not take faces of {side} px ({short(error)}); give size=....") from error
-    notes.append("an ONNX graph has no gradients: only perturbation methods can explain it.")
+    notes.append("an ONNX graph has no gradients: only `occlusion` can explain it.")
     return WrappedModel(
         name or file.stem, *kept_names(names, words, keep), side, module, file_sha256(file), None, torch.device("cpu"), kind="onnx",
         notes=tuple(notes),

@@ -64,6 +64,8 @@ def wrap(
 def _from_module(
     net: nn.Module, classes: Classes, layer: str | None, preprocess: Steps, size: int | None, name: str | None
 ) -> WrappedModel:
+    if any(part.is_meta for part in net.parameters()):
+        raise UsageError("the net has no weights yet (device meta); load them first.")
     words = read_classes(classes if classes is not None else _own_classes(net))
     names = expressions_of(words)
     notes: list[str] = []
@@ -98,11 +100,11 @@ def _layer(adapted: Adapted, layer: str | None, images: Tensor, notes: list[str]
         try:
             found = last_layer(adapted.net, lambda: adapted(images.clone().requires_grad_()).logits, len(images))
         except RuntimeError as error:
-            notes.append(f"gradients cannot be taken ({short(error)}); only perturbation methods can explain it.")
+            notes.append(f"gradients cannot be taken ({short(error)}); only `occlusion` can explain it.")
             return None
     if found is None:
         notes.append(
-            "no layer has places that a gradient reaches (no convolution or tokens); only perturbation methods can explain it."
+            "no layer has places that a gradient reaches (no convolution or tokens); only `occlusion` can explain it."
         )
     else:
         notes.append(f"maps are those of layer {found}.")

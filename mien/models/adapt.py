@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -90,7 +91,7 @@ class Adapted(nn.Module):
             pixels = pixels.to(first.device, first.dtype)
         if torch.is_grad_enabled() and not pixels.requires_grad and pixels.is_floating_point():
             pixels = pixels.requires_grad_()  # a frozen net behind a user's own preprocessing
-        with tapped(self.net, () if self.layer is None else (self.layer,), len(images)) as seen:
+        with plain_attention(), tapped(self.net, () if self.layer is None else (self.layer,), len(images)) as seen:
             answer = self.net(pixels)
         logits = logits_of(answer, self.classes).float()
         if self.probabilities:
@@ -135,6 +136,17 @@ class BlackBox(nn.Module):
         return None
 
 
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Inside, torch's encoder layers call their parts one by one: the fused path that they take in evaluation has none."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 def logits_of(answer: Any, classes: int | None) -> Tensor:
     """(B, K) logits in what a net returns: a tensor, an Output, a mapping or object with logits, the first fitting of a tuple.
 
@@ -151,7 +163,7 @@ def logits_of(answer: Any, classes: int | None) -> Tensor:
 def _tensors(answer: Any) -> list[Tensor]:
     """Tensors of an answer, those called logits first."""
     if isinstance(answer, Tensor):
-        return [answer]
+        return [answer.flatten(1) if answer.dim() > 2 and answer.shape[2:].numel() == 1 else answer]
     if isinstance(answer, dict) or hasattr(answer, "items"):
         items = sorted(answer.items(), key=lambda item: "logit" not in str(item[0]).lower())
         return [one for _, value in items for one in _tensors(value)]

@@ -122,9 +122,10 @@ def tapped(net: nn.Module, names: Sequence[str], batch: int) -> Iterator[list[Ta
 
         return change
 
+    parts = dict(net.named_modules()) if names else {}
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(changed(net.get_submodule(name), tap(name)))
+            stack.enter_context(changed(parts[name], tap(name)))
         yield found
 
 
