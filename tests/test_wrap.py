@@ -99,6 +99,16 @@ def test_a_net_without_places_says_so(capsys):
     assert model.probabilities(faces()).shape == (5, 7)
 
 
+def test_explain_is_the_evidence_of_the_explainer():
+    torch.manual_seed(0)
+    model = mien.wrap(Small(), WORDS, size=32)
+    raw = explain(model.module, model.prepare(faces()), 3, ("layer_cam",))["layer_cam"]
+    np.testing.assert_allclose(model.explain(faces(), "layer_cam", "Happiness"), raw.relu()[:, 0], atol=1e-6)
+    assert mien.wrap(bright, WORDS, size=24).explain(faces(2)).shape == (2, 8, 8)
+    with pytest.raises(UsageError, match="unknown expression 'happy'"):
+        model.explain(faces(), expression="happy")
+
+
 def test_dropout_left_on_is_told(capsys):
     mien.wrap(Small("dropout"), WORDS, size=32)
     assert "differ from pass to pass" in capsys.readouterr().err
