@@ -28,6 +28,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.evaluation.evaluate",
         "score a run: accuracy, calibration, alignment with uninformative and mismatched-cue baselines",
     ),
+    "audit": (
+        "mien.audit.run",
+        "is any expression model right, sure, fair, robust, and does its explanation tell the truth: one page",
+    ),
     "audet": ("mien.audet", "action units from disentangled embeddings: check, train, score and examine a cfg"),
     "explain": ("mien.predict.explain", "explain photos with the bundled model or a run: overlays and a manifest"),
     "export": (
@@ -60,7 +64,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "completion": ("mien.shell", "a script that completes commands and options in bash, zsh or fish"),
 }
 
-RESUMED = ("demo", "compare", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
+RESUMED = ("demo", "compare", "synthesize", "prepare", "train", "crossval", "audit", "audet", "reproduce", "box")
 """Verbs that go on where they were stopped; another starts over."""
 
 

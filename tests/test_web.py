@@ -311,6 +311,23 @@ def test_calibrations_are_offered_by_what_they_were_fitted_on(served, tmp_path_f
     assert asked(served, "/settings", b"")[1]["calibrations"] == {}
 
 
+def test_a_long_name_leaves_room_on_the_report(served, monkeypatch):
+    from matplotlib.figure import Figure
+
+    written, real = [], Figure.text
+
+    def text(page, x, y, words, **options):
+        written.append(words)
+        return real(page, x, y, words, **options)
+
+    monkeypatch.setattr(Figure, "text", text)
+    for name in ("word " * 40, "w" * 200):
+        assert asked(served, "/report", encoded(picture((10, 10))), name=name)[0] == 200
+        line = next(words for words in written if "map: " in words)
+        assert len(line) < 120
+        written.clear()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_flat_over_two_thousand_requests(served):
