@@ -12,7 +12,7 @@ from typing import Any
 
 from mien import __version__
 from mien.errors import MienError, UsageError, unknown_name
-from mien.values import option_values, plain_words
+from mien.values import escaped, option_values, plain_words
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("mien.demo", "synthesise faces, train unguided and guided, compare on unseen identities, write a report"),
@@ -27,6 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": (
         "mien.evaluation.evaluate",
         "score a run: accuracy, calibration, alignment with uninformative and mismatched-cue baselines",
+    ),
+    "audit": (
+        "mien.audit.run",
+        "is any expression model right, sure, fair, robust, and does its explanation tell the truth: one page",
     ),
     "audet": ("mien.audet", "action units from disentangled embeddings: check, train, score and examine a cfg"),
     "explain": ("mien.predict.explain", "explain photos with the bundled model or a run: overlays and a manifest"),
@@ -48,13 +52,19 @@ VERBS: dict[str, tuple[str, str]] = {
         "temperature and abstain threshold of a run, or class offsets from labelled photos",
     ),
     "box": ("mien.box", "build the bundled model from FER-2013, or score a model end to end"),
+    "compare": (
+        "mien.audit.compare",
+        "runs and models of others on the same faces: paired tests, margin, Holm, CSV and LaTeX",
+    ),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
+    "doctor": ("mien.shell", "what is installed, which devices and models are there, what would work"),
+    "completion": ("mien.shell", "a script that completes commands and options in bash, zsh or fish"),
 }
 
-RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
+RESUMED = ("demo", "compare", "synthesize", "prepare", "train", "crossval", "audit", "audet", "reproduce", "box")
 """Verbs that go on where they were stopped; another starts over."""
 
 
@@ -63,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
         signal.signal(signal.SIGTERM, _stop)
+        if sys.stdout is not None and sys.stdout.isatty():
+            sys.stdout = typing.cast(typing.TextIO, _Escaping(sys.stdout))
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())
@@ -79,18 +91,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk is told here, not by the interpreter
     except MienError as error:
-        print(f"mien: {error}", file=sys.stderr)
+        print(f"mien: {escaped(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe went away
         return 0
     except OSError as error:  # no permission, disk full: a person's matter, not a defect
-        print(f"mien: {error}.", file=sys.stderr)
+        print(f"mien: {escaped(str(error))}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+class _Escaping:
+    """A terminal to which names of files are written: none of them can send it commands."""
+
+    def __init__(self, stream: typing.TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of any stream; control characters are escaped."""
+        return self._stream.write(escaped(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Terminated(KeyboardInterrupt):
@@ -131,8 +157,8 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         if name == "overrides":
             rest = name
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            # a camera takes the place of files
-            least = "*" if "camera" in hints else "+"
+            # a camera takes the place of files, a file of rows that of runs
+            least = "*" if {"camera", "rows"} & set(hints) else "+"
             parser.add_argument(name, type=kind, nargs=least, help=text)
             positional.append(name)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:

@@ -180,6 +180,14 @@ class TransformerConfig:
     """What lies outside the picture: zero after normalisation (published; mid-grey), or its border."""
     missing: Literal["white", "black"] = "white"
     """Guide of a face that has none: white (published; everything counts) or black."""
+    moves: list[Literal["turn", "scale", "shift"]] = field(default_factory=lambda: ["turn", "scale", "shift"])
+    """What kind landmarks corrects; the rest stays as it is in the picture."""
+    points: Literal["all", "stable"] = "all"
+    """Landmarks that kind landmarks lays onto their mean shape: all 68, or those that expressions hardly move (eye corners, nose)."""
+
+    def __post_init__(self) -> None:
+        if not self.moves:
+            raise UsageError("transformer.moves is empty, so nothing would move; leave transformer.kind none instead.")
 
 
 @dataclass(frozen=True)

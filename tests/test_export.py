@@ -141,7 +141,13 @@ def test_onnx_of_a_run(run, tmp_path):
     about = json.loads(session.get_modelmeta().custom_metadata_map["mien"])
     assert about["classes"] == list(tiny.NAMES)
     assert [output.name for output in session.get_outputs()] == list(about["outputs"])
-    assert about["calibration"] == {"temperature": 2.5, "threshold": 0.4, "offsets": [], "head": "votes"}
+    assert about["calibration"] == {
+        "temperature": 2.5,
+        "threshold": 0.4,
+        "offsets": [],
+        "head": "votes",
+        "fitted_on": "",
+    }
     assert "not what a person feels" in about["notice"]
     assert (about["precision"], about["opset"]) == ("float32", 20)
     assert about["action_units"]["Happiness"] == ["AU12", "AU25", "AU6"] or "AU12" in about["action_units"]["Happiness"]

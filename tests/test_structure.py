@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
     {"reproduce", "box"},
     {"crossval"},
     {"demo", "web", "cli"},
+    {"shell"},
     {"__main__"},
 ]
 ROOT_MODULES = {

@@ -80,9 +80,13 @@ def test_in_a_browser_it_says_what_mien_says(tmp_path):
             browser = playwright.chromium.launch(executable_path=found_at, args=words)
         except api.Error as error:
             pytest.skip(f"no Chromium here: {error}")
-        tab = browser.new_page()
+        tab, errors = browser.new_page(), []
+        tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(f"http://127.0.0.1:{server.server_address[1]}/index.html")
-        tab.wait_for_selector("body[data-ready]", timeout=60000)
+        try:
+            tab.wait_for_selector("body[data-ready]", state="attached", timeout=240_000)
+        except api.TimeoutError:
+            pytest.fail(f"the page is not ready: {errors}")
         found = tab.evaluate(
             "async (points) => answer(await createImageBitmap(await (await fetch('photo.png')).blob()), points)", points
         )

@@ -95,8 +95,18 @@ def test_a_net_without_places_says_so(capsys):
     model = mien.wrap(Flat(), WORDS, size=32)
     assert model.layer is None
     assert not model.differentiable
-    assert "only perturbation methods" in capsys.readouterr().err
+    assert "only `occlusion`" in capsys.readouterr().err
     assert model.probabilities(faces()).shape == (5, 7)
+
+
+def test_explain_is_the_evidence_of_the_explainer():
+    torch.manual_seed(0)
+    model = mien.wrap(Small(), WORDS, size=32)
+    raw = explain(model.module, model.prepare(faces()), 3, ("layer_cam",))["layer_cam"]
+    np.testing.assert_allclose(model.explain(faces(), "layer_cam", "Happiness"), raw.relu()[:, 0], atol=1e-6)
+    assert mien.wrap(bright, WORDS, size=24).explain(faces(2)).shape == (2, 8, 8)
+    with pytest.raises(UsageError, match="unknown expression 'happy'"):
+        model.explain(faces(), expression="happy")
 
 
 def test_dropout_left_on_is_told(capsys):
@@ -136,6 +146,62 @@ def test_a_function_and_an_onnx_graph(tmp_path):
     np.testing.assert_allclose(
         graph.probabilities(faces()), mien.wrap(net, WORDS, size=32).probabilities(faces()), atol=1e-4
     )
+
+
+class Encoder(nn.Module):
+    """torch's own encoder, whose fused path in evaluation calls none of its parts; tokens first or second."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first, self.patch, self.fc = batch_first, nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 7)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+        seen = self.encoder(tokens) if self.batch_first else self.encoder(tokens.transpose(0, 1)).transpose(0, 1)
+        return self.fc(seen[:, 0])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_encoders_with_a_fused_path(batch_first):
+    torch.manual_seed(0)
+    model = mien.wrap(Encoder(batch_first), WORDS, size=32)
+    assert model.layer == "encoder.layers.1.norm1"
+    for method in ("grad_cam", "score_cam"):
+        assert explain(model.module, model.prepare(faces(2)), 0, (method,))[method].shape == (2, 1, 4, 4)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_odd_nets_give_what_they_can():
+    torch.manual_seed(0)
+    scripted = torch.jit.script(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+    )
+    convolutional = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1))  # answers (B, 7, 1, 1)
+    for net, layer in (
+        (scripted, None), (convolutional, "0"), (nn.DataParallel(Small()), "module.second"), (Small().double(), "second"),
+        (Small().bfloat16(), "second"),
+    ):  # fmt: skip
+        model = mien.wrap(net, WORDS, size=32)
+        assert model.layer == layer
+        assert model.probabilities(faces()).shape == (5, 7)
+        assert explain(model.module, model.prepare(faces(2)), 0, ("occlusion",))["occlusion"].isfinite().all()
+    with pytest.raises(UsageError, match="layer 0 returns no map"):
+        mien.wrap(scripted, WORDS, size=32, layer="0")
+    with pytest.raises(UsageError, match="no weights yet"):
+        mien.wrap(Small().to("meta"), WORDS, size=32)
+
+
+def test_an_onnx_graph_of_one_batch_size(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net, file = Small().eval(), tmp_path / "fixed.onnx"
+    torch.onnx.export(net, (torch.zeros(2, 3, 32, 32),), file, dynamo=False)
+    found = mien.wrap(file, WORDS).probabilities(faces(5))
+    np.testing.assert_allclose(found, mien.wrap(net, WORDS, size=32).probabilities(faces(5)), atol=1e-4)
 
 
 def test_preprocessing_of_ones_own():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mien.audit.classes import expressions_of, read_classes
+from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
 from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of, short
 from mien.audit.model import WrappedModel
 from mien.errors import DataError, UsageError
 from mien.files import file_sha256
-from mien.models.adapt import BlackBox, Inputs, logits_of, pictures_of
-from mien.schema import ByteArray, FloatArray, Output, Preprocessing
+from mien.models.adapt import FLOOR, BlackBox, Inputs, logits_of, pictures_of
+from mien.schema import ByteArray, FloatArray, Preprocessing
 
 
 def from_function(
@@ -27,7 +27,10 @@ def from_function(
     words = read_classes(classes)
     side = size or SIZES[0]
     notes = [] if size else [f"size was not given: the function gets faces of {side} px."]
-    box = BlackBox(function, len(words))
+    names = expressions_of(words)
+    keep, told = kept_of(words, names)
+    notes += told
+    box = BlackBox(function, len(words), keep)
     try:
         found = np.asarray(function(np.zeros((PROBE, side, side, 3), np.uint8)))
     except Exception as error:  # whatever a function of the user raises
@@ -37,10 +40,10 @@ def from_function(
             f"the function returned {found.shape} with sums {np.round(found.sum(-1), 3).tolist()}; expected ({PROBE}, {len(words)}) "
             "probabilities."
         )
-    notes.append("a function has no layer: only perturbation methods can explain it, and it has no hash of weights.")
+    notes.append("a function has no layer: only `occlusion` can explain it, and it has no hash of weights.")
     title = name or str(getattr(function, "__name__", "function"))
     return WrappedModel(
-        title, expressions_of(words), words, side, box, "", None, torch.device("cpu"), kind="function", notes=tuple(notes)
+        title, *kept_names(names, words, keep), side, box, "", None, torch.device("cpu"), kind="function", notes=tuple(notes)
     )  # fmt: skip
 
 
@@ -69,23 +72,35 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
     kinds = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
     outputs = [one.name for one in session.get_outputs()]
 
-    def answers(pixels: Tensor) -> Any:
-        moved = pixels.permute(0, 2, 3, 1) if last else pixels
-        fed = (moved * 255).round().clamp(0, 255) if raw else moved
-        values = session.run(None, {put.name: fed.detach().cpu().numpy().astype(kinds.get(put.type, np.float32))})
+    fixed = put.shape[0] if isinstance(put.shape[0], int) else None
+
+    def run(fed: FloatArray) -> Tensor:
+        values = session.run(None, {put.name: fed.astype(kinds.get(put.type, np.float32))})
         found = {key: torch.as_tensor(value) for key, value in zip(outputs, values, strict=True)}
         return logits_of({key: one for key, one in found.items() if one.dim() == 2}, len(words))
 
-    module = Graph(answers, inputs, len(words))
+    def answers(pixels: Tensor) -> Tensor:
+        moved = pixels.permute(0, 2, 3, 1) if last else pixels
+        fed = ((moved * 255).round().clamp(0, 255) if raw else moved).detach().cpu().numpy()
+        if fixed is None:
+            return run(fed)
+        rest = -len(fed) % fixed  # a graph of one batch size: the last batch is filled up
+        whole = np.concatenate([fed, np.repeat(fed[-1:], rest, 0)])
+        return torch.cat([run(part) for part in np.split(whole, len(whole) // fixed)])[: len(fed)]
+
+    names = expressions_of(words)
+    keep, more = kept_of(words, names)
+    notes += more
+    module = Graph(answers, inputs, len(words), keep)
     try:
         module.soft = _probe_answers_of(module, side)
     except (UsageError, DataError):
         raise
     except Exception as error:
         raise UsageError(f"{file} does not take faces of {side} px ({short(error)}); give size=....") from error
-    notes.append("an ONNX graph has no gradients: only perturbation methods can explain it.")
+    notes.append("an ONNX graph has no gradients: only `occlusion` can explain it.")
     return WrappedModel(
-        name or file.stem, expressions_of(words), words, side, module, file_sha256(file), None, torch.device("cpu"), kind="onnx",
+        name or file.stem, *kept_names(names, words, keep), side, module, file_sha256(file), None, torch.device("cpu"), kind="onnx",
         notes=tuple(notes),
     )  # fmt: skip
 
@@ -93,20 +108,22 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
 class Graph(BlackBox):
     """An ONNX graph: pixels as it wants them -> logits, or probabilities where `soft`."""
 
-    def __init__(self, answers: Callable[[Tensor], Tensor], inputs: Inputs, classes: int) -> None:
-        super().__init__(lambda faces: np.zeros(0, np.float32), classes)
+    def __init__(self, answers: Callable[[Tensor], Tensor], inputs: Inputs, classes: int, keep: Sequence[int]) -> None:
+        super().__init__(lambda faces: np.zeros(0, np.float32), classes, keep)
         self.answers, self.inputs, self.soft = answers, inputs, False
 
     def forward(self, images: Tensor, labels: Any = None, attribute: Any = None, guide: Any = None) -> Any:
         """(B, 3, S, S) as `normalise` makes them for weights of ImageNet -> Output."""
         with torch.no_grad():
             found = self.answers(self.inputs(pictures_of(images.float()))).float()
-        return Output((found.clamp_min(1e-12).log() if self.soft else found).to(images.device), (), None)
+        return self.output((found.clamp_min(FLOOR).log() if self.soft else found).to(images.device))
 
 
 def _probe_answers_of(module: Graph, side: int) -> bool:
     images = torch.rand(PROBE, 3, side, side, generator=torch.Generator().manual_seed(0))
+    kept, module.keep = module.keep, []  # of all classes the probabilities sum to 1
     found = module(images).logits
+    module.keep = kept
     return bool((found >= 0).all()) and bool(torch.allclose(found.sum(1), torch.ones(PROBE), atol=1e-3))
 
 

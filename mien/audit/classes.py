@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -75,19 +76,34 @@ def labels_for(store: Store, classes: Sequence[str]) -> IntArray:
     return np.array([of.get(name or "", -1) for name in store.expression], dtype=np.int64)
 
 
-def class_table(words: Sequence[str], classes: Sequence[str], store: Store) -> str:
-    """How classes and faces were matched, a line a class, and what is left over on either side."""
+def class_table(model_words: Sequence[str], classes: Sequence[str], store: Store) -> str:
+    """How classes and faces were matched, a line a class, and which faces have no class in the model."""
     labels = labels_for(store, classes)
-    known = set(SCHEMES[scheme_of(classes)])
-    width = max(5, *(len(word) for word in words))
+    width = max(5, *(len(word) for word in model_words))
     lines = [f"  {'model':<{width}}  expression    faces"]
-    for k, (word, name) in enumerate(zip(words, classes, strict=True)):
-        means = name if name in known else "(surplus: no expression of the faces; its answers count as wrong)"
-        lines.append(f"  {word:<{width}}  {means:<12}{int((labels == k).sum()) if name in known else '':>7}")
-    left = {str(name): 0 for name in store.expression[labels < 0] if name}
-    for name in store.expression[labels < 0]:
-        if name:
-            left[str(name)] += 1
+    for k, (word, name) in enumerate(zip(model_words, classes, strict=True)):
+        count = int((labels == k).sum())
+        lines.append(f"  {word:<{width}}  {name:<12}{count:>7}{'' if count else '  (surplus: answers count as wrong)'}")
+    left = Counter(str(name) for name in store.expression[labels < 0] if name)
     for name, count in sorted(left.items()):
-        lines.append(f"  {'-':<{width}}  {name:<12}{count:>7}  (missing in the model; these faces are left out)")
+        lines.append(f"  {'-':<{width}}  {name:<12}{count:>7}  (missing in the model: these faces are left out)")
     return "\n".join(lines)
+
+
+def kept_of(words: Sequence[str], names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Places of the classes that a label scheme has, and a line about those that no scheme has, which cannot be scored."""
+    scheme = SCHEMES[scheme_of(names)]
+    keep = [k for k, name in enumerate(names) if name in scheme]
+    left = [word for k, word in enumerate(words) if k not in keep]
+    if not left:
+        return [], []
+    return keep, [
+        f"classes that are no expression are left out: {', '.join(left)}; probabilities are among the others."
+    ]
+
+
+def kept_names(
+    names: tuple[str, ...], words: tuple[str, ...], keep: Sequence[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and words of the classes that are kept; all where `keep` is empty."""
+    return (tuple(names[k] for k in keep), tuple(words[k] for k in keep)) if keep else (names, words)

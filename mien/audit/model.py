@@ -14,8 +14,8 @@ from mien.data.framed import framed_as
 from mien.data.framing import Framing
 from mien.data.store import Store
 from mien.data.transforms import normalise, resize_faces
-from mien.errors import DataError, UsageError
-from mien.explain import left_as_found
+from mien.errors import DataError, UsageError, unknown_name
+from mien.explain import DEFAULT_METHODS, LAYERLESS, evidence, explain, fitting, left_as_found
 from mien.schema import ByteArray, FloatArray, Output
 
 BATCH = 64
@@ -97,6 +97,26 @@ class WrappedModel:
         if np.isnan(values).any():
             raise DataError(f"{self.name} answers with numbers that are not finite; check its weights and precision.")
         return np.asarray(values, dtype=np.float32)
+
+    def explain(self, faces: ByteArray, method: str = "auto", expression: str | None = None) -> FloatArray:
+        """Where the evidence for an expression lies: (N, H, W, 3) uint8 -> (N, h, w) float32, not negative, at the layer's size.
+
+        Args:
+            faces: as in `probabilities`.
+            method: key of EXPLAINERS (docs/explanations.md); auto takes the first that fits.
+            expression: one of `classes` for all faces; the predicted one of each unless given.
+
+        """
+        if expression is not None and expression not in self.classes:
+            raise unknown_name("expression", expression, self.classes)
+        if method == "auto":
+            blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
+            method = fitting(self.module, blank, (*DEFAULT_METHODS, *LAYERLESS))[0]
+        target = None if expression is None else self.classes.index(expression)
+        maps = [
+            evidence(method, explain(self.module, images, target, (method,))[method]) for images in self.batches(faces)
+        ]
+        return np.asarray(torch.cat(maps)[:, 0].float().cpu().numpy(), dtype=np.float32)
 
     def probabilities(self, faces: ByteArray) -> FloatArray:
         """(N, H, W, 3) uint8 -> (N, C) float32, softmax of logits / temperature."""

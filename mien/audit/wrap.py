@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.audit.boxes import from_function, from_onnx
-from mien.audit.classes import expressions_of, read_classes
+from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
 from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of, short
 from mien.audit.model import WrappedModel, tell
 from mien.errors import DataError, UsageError, unknown_name
@@ -64,20 +64,24 @@ def wrap(
 def _from_module(
     net: nn.Module, classes: Classes, layer: str | None, preprocess: Steps, size: int | None, name: str | None
 ) -> WrappedModel:
+    if any(part.is_meta for part in net.parameters()):
+        raise UsageError("the net has no weights yet (device meta); load them first.")
     words = read_classes(classes if classes is not None else _own_classes(net))
     names = expressions_of(words)
     notes: list[str] = []
-    inputs, told = inputs_of(net, preprocess)
-    notes += told
+    keep, told = kept_of(words, names)
+    inputs, more = inputs_of(net, preprocess)
+    notes += [*told, *more]
     first = next((part for part in net.parameters() if part.is_floating_point()), torch.zeros(1))
-    adapted = Adapted(net, len(words), inputs, None, head=_last_weights(net))
+    adapted = Adapted(net, len(words), inputs, None, keep=keep, head=_last_weights(net))
     side = _fitting_size(adapted, size or _own_size(net), first.device, notes, size is not None)
     images = torch.rand(PROBE, 3, side, side, generator=torch.Generator().manual_seed(0)).to(first.device)
     answers_probabilities = _probe_answers(adapted, images, notes)
     adapted.probabilities = answers_probabilities
     adapted.layer = _layer(adapted, layer, images, notes)
     return WrappedModel(
-        name or type(net).__name__, names, words, side, adapted, _identity(net), adapted.layer, first.device, notes=tuple(notes)
+        name or type(net).__name__, *kept_names(names, words, keep), side, adapted, _identity(net), adapted.layer, first.device,
+        notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -96,11 +100,11 @@ def _layer(adapted: Adapted, layer: str | None, images: Tensor, notes: list[str]
         try:
             found = last_layer(adapted.net, lambda: adapted(images.clone().requires_grad_()).logits, len(images))
         except RuntimeError as error:
-            notes.append(f"gradients cannot be taken ({short(error)}); only perturbation methods can explain it.")
+            notes.append(f"gradients cannot be taken ({short(error)}); only `occlusion` can explain it.")
             return None
     if found is None:
         notes.append(
-            "no layer has places that a gradient reaches (no convolution or tokens); only perturbation methods can explain it."
+            "no layer has places that a gradient reaches (no convolution or tokens); only `occlusion` can explain it."
         )
     else:
         notes.append(f"maps are those of layer {found}.")
@@ -131,8 +135,10 @@ def _fitting_size(adapted: Adapted, wanted: int | None, device: torch.device, no
 
 def _probe_answers(adapted: Adapted, images: Tensor, notes: list[str]) -> bool:
     """True where the net answers with probabilities; a note where two passes of the same pictures differ."""
+    kept, adapted.keep = adapted.keep, []  # of all classes the probabilities sum to 1
     with left_as_found(adapted), torch.no_grad():
         one, two = adapted(images).logits, adapted(images).logits
+    adapted.keep = kept
     if not torch.isfinite(one).all():
         raise DataError("the net answers with numbers that are not finite; check its weights and precision.")
     if not torch.allclose(one, two, rtol=1e-3, atol=1e-5):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.faces.landmarks import FLIP
 from mien.schema import PREPROCESSING, ByteArray, IntArray
-
-ensure_torchvision()
-from torchvision.transforms.v2 import functional as VF  # noqa: E402
 
 IMAGENET_MEAN, IMAGENET_STD = PREPROCESSING["imagenet"].mean, PREPROCESSING["imagenet"].std
 DRAWN = 14
@@ -81,11 +78,19 @@ def _boxes(area: Tensor, shape: Tensor, right: Tensor, down: Tensor) -> Tensor:
     return torch.stack([left, top, left + width, top + height], 1)
 
 
+def torchvision_functions() -> Any:
+    """`torchvision.transforms.v2.functional`, imported at its first use: torch's compiler comes with it, which takes a second."""
+    ensure_torchvision()
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
 def resize_faces(images: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) uint8 and (B, 68, 2) -> the same at size x size, antialiased; points measured from pixel centres."""
     height, width = images.shape[-2:]
     if (height, width) != (size, size):
-        images = VF.resize(images, [size, size], antialias=True)
+        images = torchvision_functions().resize(images, [size, size], antialias=True)
     x, y = (landmarks + 0.5).unbind(-1)
     return images, torch.stack([x * (size / width), y * (size / height)], -1) - 0.5
 
@@ -112,9 +117,7 @@ def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[T
 
 def _copied(changes: Changes, device: torch.device) -> tuple[Changes, Tensor]:
     """The changes on a device, and the way back of each matrix (B, 2, 3), from places of the changed picture."""
-    linear, shift = changes.matrix[:, :, :2], changes.matrix[:, :, 2:]
-    inverse = torch.linalg.inv(linear)
-    back = torch.cat([inverse, -inverse @ shift], 2)
+    back = _inverted(changes.matrix)
     parts = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in (*changes, back)]
     table = torch.cat([part.float() for part in parts], 1).to(device, non_blocking=True)
     found = [
@@ -124,10 +127,26 @@ def _copied(changes: Changes, device: torch.device) -> tuple[Changes, Tensor]:
     return Changes(*found[:-1]), found[-1]
 
 
+def _inverted(matrix: Tensor) -> Tensor:
+    """(B, 2, 3) from places of the changed picture back to those of the picture; computed where `matrix` lies, the CPU."""
+    inverse = torch.linalg.inv(matrix[:, :, :2])
+    return torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2)
+
+
 @cache
 def _mirrored(device: torch.device) -> Tensor:
     """FLIP on a device, copied there once."""
     return torch.tensor(FLIP, device=device)
+
+
+def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, C, S, S) float pictures of any normalisation and (B, 68, 2) pixels -> flipped and moved as in `Changes`.
+
+    A flip also swaps left and right landmark indices. What comes in from outside is 0.
+    """
+    images, landmarks = _flipped(images, landmarks, flip.to(images.device))
+    there, back = (part.to(images.device, images.dtype) for part in (matrix, _inverted(matrix)))
+    return _moved(images, landmarks, there, back)
 
 
 def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +184,7 @@ def _recoloured(pixels: Tensor, changes: Changes, there: Changes) -> Tensor:
 
 def _grey(pixels: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    return VF.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    return torchvision_functions().rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
 
 
 def _inside(box: Tensor, side: int) -> Tensor:

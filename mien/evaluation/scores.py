@@ -56,8 +56,8 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
         for name, kinds in scores.items()
     }
     regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
-    last = [name for name in alignment if name.startswith("layer-")][-1]
-    cosines = {name: scores[name]["cosine"] for name in (last, *methods)}
+    last = [name for name in alignment if name.startswith("layer-")][-1:]  # a graph or function has none
+    cosines = {name: scores[name]["cosine"] for name in (*last, *methods)}
     return {
         "faces": len(labels),
         "faces_with_cue": int(faces["valid"].sum()),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from mien.schema import PREPROCESSING, ByteArray, FloatArray, Output, Preprocess
 
 FLOOR = 1e-12
 """Below it a probability counts as this, where a net answers with probabilities."""
+MISSING = -1e4
+"""Logit of a class that a model does not have."""
 
 
 class Inputs(NamedTuple):
@@ -65,16 +68,17 @@ def pictures_of(images: Tensor) -> Tensor:
 class Adapted(nn.Module):
     """A torch net as a model of Mien. Pictures come normalised as for weights of ImageNet, whatever the net itself takes.
 
-    Features of the Output are the maps of `layer` alone; () without one. Logits are float32 in the order of the net.
+    Features of the Output are the maps of `layer` alone; () without one. Logits are float32 in the order of the net, those of
+    `keep` alone: the others are no expressions.
     """
 
     def __init__(
-        self, net: nn.Module, classes: int, inputs: Inputs, layer: str | None, *, probabilities: bool = False,
-        head: str | None = None,
+        self, net: nn.Module, classes: int, inputs: Inputs, layer: str | None, *, keep: Sequence[int] = (),
+        probabilities: bool = False, head: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.net = net
-        self.classes, self.inputs, self.layer = classes, inputs, layer
+        self.classes, self.inputs, self.layer, self.keep = classes, inputs, layer, list(keep)
         self.probabilities, self.head_name = probabilities, head
 
     def forward(
@@ -87,11 +91,12 @@ class Adapted(nn.Module):
             pixels = pixels.to(first.device, first.dtype)
         if torch.is_grad_enabled() and not pixels.requires_grad and pixels.is_floating_point():
             pixels = pixels.requires_grad_()  # a frozen net behind a user's own preprocessing
-        with tapped(self.net, () if self.layer is None else (self.layer,), len(images)) as seen:
+        with plain_attention(), tapped(self.net, () if self.layer is None else (self.layer,), len(images)) as seen:
             answer = self.net(pixels)
         logits = logits_of(answer, self.classes).float()
         if self.probabilities:
             logits = logits.clamp_min(FLOOR).log()
+        logits = logits[:, self.keep] if self.keep else logits
         return Output(logits.to(images.device), tuple(one.grid for one in seen[-1:]), None)
 
     def get_submodule(self, target: str) -> nn.Module:
@@ -104,11 +109,11 @@ class Adapted(nn.Module):
 
 
 class BlackBox(nn.Module):
-    """A function from faces to probabilities as a model of Mien: no layer, no gradient."""
+    """A function from faces to probabilities as a model of Mien: no layer, no gradient. `keep` as in Adapted."""
 
-    def __init__(self, function: Callable[[ByteArray], FloatArray], classes: int) -> None:
+    def __init__(self, function: Callable[[ByteArray], FloatArray], classes: int, keep: Sequence[int] = ()) -> None:
         super().__init__()
-        self.function, self.classes = function, classes
+        self.function, self.classes, self.keep = function, classes, list(keep)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, attribute: Any = None, guide: Tensor | None = None
@@ -120,11 +125,26 @@ class BlackBox(nn.Module):
             raise UsageError(
                 f"the function returned shape {tuple(found.shape)}; expected ({len(images)}, {self.classes}), a probability a class."
             )
-        return Output(found.clamp_min(FLOOR).log().to(images.device), (), None)
+        return self.output(found.clamp_min(FLOOR).log().to(images.device))
+
+    def output(self, logits: Tensor) -> Output:
+        """Logits of every class -> Output with those that are kept."""
+        return Output(logits[:, self.keep] if self.keep else logits, (), None)
 
     def blank_guide(self, images: Tensor) -> Tensor | None:
         """None: nothing steers it."""
         return None
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Inside, torch's encoder layers call their parts one by one: the fused path that they take in evaluation has none."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def logits_of(answer: Any, classes: int | None) -> Tensor:
@@ -143,7 +163,7 @@ def logits_of(answer: Any, classes: int | None) -> Tensor:
 def _tensors(answer: Any) -> list[Tensor]:
     """Tensors of an answer, those called logits first."""
     if isinstance(answer, Tensor):
-        return [answer]
+        return [answer.flatten(1) if answer.dim() > 2 and answer.shape[2:].numel() == 1 else answer]
     if isinstance(answer, dict) or hasattr(answer, "items"):
         items = sorted(answer.items(), key=lambda item: "logit" not in str(item[0]).lower())
         return [one for _, value in items for one in _tensors(value)]
@@ -152,3 +172,38 @@ def _tensors(answer: Any) -> list[Tensor]:
     if isinstance(answer, tuple | list):
         return [one for value in answer for one in _tensors(value)]
     return []
+
+
+class InScheme(nn.Module):
+    """A model whose logits stand in the order of a label scheme: its own, divided by the temperature, where it has the
+    class, else so low that p is 0.
+    """
+
+    def __init__(
+        self, model: nn.Module, classes: Sequence[str], scheme: Sequence[str], temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+        self.places = [scheme.index(name) for name in classes]
+        self.count = len(scheme)
+
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, attribute: Any = None, guide: Tensor | None = None
+    ) -> Output:
+        """As the model, its logits (B, K) in the order of the scheme; maps of its head too."""
+        output: Output = self.model(images)
+        logits = output.logits.new_full((len(images), self.count), MISSING)
+        logits[:, self.places] = output.logits / self.temperature
+        if output.maps is None:
+            return output._replace(logits=logits)
+        maps = output.maps.new_zeros((len(images), self.count, *output.maps.shape[2:]))
+        maps[:, self.places] = output.maps
+        return output._replace(logits=logits, maps=maps)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As torch's; `head` is that of the model."""
+        return self.model.get_submodule(target) if target == "head" else super().get_submodule(target)
+
+    def blank_guide(self, images: Tensor) -> Tensor | None:
+        """None: nothing steers it."""
+        return None

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mien.compat import ensure_torchvision
+from mien.compat import ensure_timm
 from mien.config import ModelConfig
 from mien.errors import UsageError, unknown_name
 from mien.models.apvit import APViT
@@ -128,7 +128,7 @@ OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool
 
 def _create(config: ModelConfig, extra: int) -> Any:
     """The net that a recipe names, with everything that its keys change at construction."""
-    ensure_torchvision()
+    ensure_timm()
     import timm
 
     own = config.backbone in OWN_NETS

@@ -122,14 +122,15 @@ def tapped(net: nn.Module, names: Sequence[str], batch: int) -> Iterator[list[Ta
 
         return change
 
+    parts = dict(net.named_modules()) if names else {}
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(changed(net.get_submodule(name), tap(name)))
+            stack.enter_context(changed(parts[name], tap(name)))
         yield found
 
 
 def last_layer(net: nn.Module, call: Callable[[], Tensor], batch: int) -> str | None:
-    """Name of the last layer with more than one place that an answer's gradient reaches at more than one of them.
+    """Name of the last layer with more than one place that an answer's gradient reaches, beside class and register tokens.
 
     `call` makes a pass of `batch` pictures and returns the logits (B, K). In a ResNet this is its last stage; in a transformer
     whose head sees the class token alone, the norm in front of the last attention. None for a net without such a layer.
@@ -147,7 +148,7 @@ def last_layer(net: nn.Module, call: Callable[[], Tensor], batch: int) -> str | 
     weight = torch.linspace(0.5, 1.5, logits.shape[1], device=logits.device, dtype=logits.dtype)
     gradients = torch.autograd.grad((logits * weight**2).sum(), [one.grid for one in places], allow_unused=True)
     for one, gradient in zip(reversed(places), reversed(gradients), strict=True):
-        if gradient is not None and bool(((gradient != 0).any(1).flatten(1).sum(1) > 1).any()):
+        if gradient is not None and bool((gradient != 0).any()):
             return one.name
     return None
 
