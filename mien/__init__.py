@@ -8,11 +8,15 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-_HOME = {"load": "model", "FaceModel": "model", "FacePrediction": "results", "Predictions": "predictions"}
+_HOME = {
+    "load": "predict.model", "FaceModel": "predict.model", "FacePrediction": "predict.results",
+    "Predictions": "predict.predictions", "wrap": "audit.wrap",
+    "guide": "audit.guide", "evaluate_model": "audit.evaluate", "open_store": "data.store",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Load the model for pictures on first use (docs/predict.md)."""
+    """Load what is named on first use (docs/predict.md, docs/compare.md)."""
     if name in _HOME:
-        return getattr(import_module(f"mien.predict.{_HOME[name]}"), name)
+        return getattr(import_module(f"mien.{_HOME[name]}"), name)
     raise AttributeError(f"module 'mien' has no attribute '{name}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -27,6 +28,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.evaluation.evaluate",
         "score a run: accuracy, calibration, alignment with uninformative and mismatched-cue baselines",
     ),
+    "audit": (
+        "mien.audit.run",
+        "is any expression model right, sure, fair, robust, and does its explanation tell the truth: one page",
+    ),
     "audet": ("mien.audet", "action units from disentangled embeddings: check, train, score and examine a cfg"),
     "explain": ("mien.predict.explain", "explain photos with the bundled model or a run: overlays and a manifest"),
     "export": (
@@ -47,19 +52,27 @@ VERBS: dict[str, tuple[str, str]] = {
         "temperature and abstain threshold of a run, or class offsets from labelled photos",
     ),
     "box": ("mien.box", "build the bundled model from FER-2013, or score a model end to end"),
+    "compare": (
+        "mien.audit.compare",
+        "runs and models of others on the same faces: paired tests, margin, Holm, CSV and LaTeX",
+    ),
     "report": ("mien.report", "one self-contained HTML page that compares runs"),
     "reproduce": ("mien.reproduce", "train and score a table of the papers, beside the published numbers"),
     "figures": ("mien.report.figures", "pictures of the papers as PNG: strips, mean maps, curves and dots of tables"),
     "models": ("mien.faces.models", "get or list the landmark models that photos need"),
+    "doctor": ("mien.shell", "what is installed, which devices and models are there, what would work"),
+    "completion": ("mien.shell", "a script that completes commands and options in bash, zsh or fish"),
 }
 
-RESUMED = ("demo", "synthesize", "prepare", "train", "crossval", "audet", "reproduce", "box")
+RESUMED = ("demo", "compare", "synthesize", "prepare", "train", "crossval", "audit", "audet", "reproduce", "box")
 """Verbs that go on where they were stopped; another starts over."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for data errors, 2 for usage errors."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
+        signal.signal(signal.SIGTERM, _stop)
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())
@@ -73,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         function: Callable[..., Any] = getattr(importlib.import_module(module), words[0])
         positional, named = _parse(words[0], summary, function, words[1:])
         function(*positional, **named)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told here, not by the interpreter
     except MienError as error:
         print(f"mien: {error}", file=sys.stderr)
         return error.exit_code
@@ -81,11 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # no permission, disk full: a person's matter, not a defect
         print(f"mien: {error}.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what is under way ends as with Ctrl-C, so that files and processes are tidied up."""
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Terminated
 
 
 def _help() -> str:
@@ -118,8 +141,8 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
         if name == "overrides":
             rest = name
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            # a camera takes the place of files
-            least = "*" if "camera" in hints else "+"
+            # a camera takes the place of files, a file of rows that of runs
+            least = "*" if {"camera", "rows"} & set(hints) else "+"
             parser.add_argument(name, type=kind, nargs=least, help=text)
             positional.append(name)
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:

@@ -18,14 +18,16 @@ import jsonargparse
 
 from mien.cues.config import CueConfig
 from mien.errors import UsageError, unknown_name
-from mien.files import read_yaml
-from mien.losses.config import GuidanceConfig, check_guidance
+from mien.files import from_text, read_yaml
+from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
 from mien.losses.options import LossConfig
-from mien.values import option_values, plain_words, wrong_value
+from mien.training.config import OptimConfig, RunConfig
+from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
-    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "load_recipe", "recipe_keys", "recipe_parser", "with_settings",
+    "Recipe", "RunConfig", "TransformerConfig", "as_dict", "check_recipe", "load_recipe", "recipe_keys",
+    "recipe_parser", "with_settings",
 ]  # fmt: skip
 
 
@@ -178,61 +180,14 @@ class TransformerConfig:
     """What lies outside the picture: zero after normalisation (published; mid-grey), or its border."""
     missing: Literal["white", "black"] = "white"
     """Guide of a face that has none: white (published; everything counts) or black."""
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Optimiser, schedule and when to stop."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.05
-    head_lr: float = 1.0
-    """Factor of the learning rate of everything after the backbone."""
-    transformer_lr: float = 1.0
-    """Factor of the learning rate of the spatial transformer's localisation net."""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    epochs: int = 30
-    sizes: list[list[float]] = field(default_factory=list)
-    """Smaller pictures first: [side, share of the epochs] in order, e.g. [[32, 0.5], [40, 0.25]]; the rest at model.size."""
-    batch: int = 64
-    schedule: Literal["cosine", "step"] = "cosine"
-    """cosine: linear warm-up then cosine to zero, per step; step: lr * gamma every step_size epochs."""
-    warmup: float = 0.1
-    """Share of all steps with linear warm-up (cosine only)."""
-    step_size: int = 4
-    gamma: float = 0.9
-    label_smoothing: float = 0.0
-    clip: float = 0.0
-    """Largest gradient norm; 0 does not clip."""
-    ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is then what is evaluated; 0 for none."""
-    patience: int = 0
-    """Stop after this many epochs without a better validation score; 0 never stops early."""
-    select: Literal["accuracy", "balanced_accuracy", "macro_f1", "last"] = "accuracy"
-    """Validation score that selects the best epoch; last: no selection, the last epoch is kept."""
+    moves: list[Literal["turn", "scale", "shift"]] = field(default_factory=lambda: ["turn", "scale", "shift"])
+    """What kind landmarks corrects; the rest stays as it is in the picture."""
+    points: Literal["all", "stable"] = "all"
+    """Landmarks that kind landmarks lays onto their mean shape: all 68, or those that expressions hardly move (eye corners, nose)."""
 
     def __post_init__(self) -> None:
-        if self.select == "last" and self.patience:
-            raise UsageError("optim.patience stops when a score no longer rises, but optim.select last looks at none.")
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Where and on what it runs."""
-
-    seed: int = 0
-    accelerator: str = "auto"
-    """lightning-fabric accelerator: auto, cpu, gpu, mps."""
-    devices: int = 1
-    strategy: str = "auto"
-    """lightning-fabric strategy: auto, ddp, fsdp."""
-    precision: str = "auto"
-    """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
-    workers: int = 0
-    """Loader processes; results do not depend on their number."""
-    in_memory: bool = False
-    """Keep all pictures of the store on the device, at model.size; augmentation works on it there."""
+        if not self.moves:
+            raise UsageError("transformer.moves is empty, so nothing would move; leave transformer.kind none instead.")
 
 
 @dataclass(frozen=True)
@@ -279,14 +234,26 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
             raise UsageError(f"command line: {unknown_name('key', key, kinds)}")
     parser, in_file = recipe_parser(), {f"{s}.{key}": value for s, keys in data.items() for key, value in keys.items()}
     with plain_words(kinds, in_file, f"{path}: "):
+        plain_numbers(in_file, kinds, f"{path}: ")
         settings = parser.parse_object(data)
     with plain_words(kinds, given, source="--"):
+        plain_numbers(
+            {key: from_text(text, key) for key, text in given.items() if not TEXT & set(leaf_types(kinds[key]))},
+            kinds,
+            source="--",
+            written=given,
+        )
         settings = parser.parse_args(list(overrides), namespace=settings) if overrides else settings
     for key, kind in kinds.items():
+        if isinstance(settings[key], dict):
+            settings[key] = {
+                str(name): value for name, value in settings[key].items()
+            }  # the command line's may be numbers
         if settings[key] is None and types.NoneType not in typing.get_args(kind):
             raise UsageError(f"{path}: {wrong_value(key, None, kind)}")
-    recipe = Recipe(**parser.instantiate(settings).as_dict())
-    _refuse_out_of_range(recipe, str(path or "command line"), given)
+    with told_where(str(path or "command line")):
+        recipe = Recipe(**parser.instantiate(settings).as_dict())
+    check_recipe(recipe, str(path or "command line"), given)
     return recipe
 
 
@@ -305,7 +272,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         sections.setdefault(section, {})[name] = value
     parts = {section: dataclasses.replace(getattr(recipe, section), **values) for section, values in sections.items()}
     changed = dataclasses.replace(recipe, **parts)
-    _refuse_out_of_range(changed, "settings")
+    check_recipe(changed, "settings")
     return changed
 
 
@@ -330,44 +297,54 @@ def _refuse_unknown(data: dict[str, Any], where: str) -> None:
     sections = {s.name: [f.name for f in dataclasses.fields(_section(s))] for s in dataclasses.fields(Recipe)}
     for name, content in data.items():
         if name not in sections:
-            raise UsageError(f"{where}: {unknown_name('section', str(name), sections)}")
+            raise UsageError(f"{where}: {unknown_name('section', short(name), sections)}")
         if not isinstance(content, dict):
-            raise UsageError(f"{where}: '{name}' is a section with keys of its own, got {content!r}.")
+            raise UsageError(f"{where}: '{name}' is a section with keys of its own, got {short(content)}.")
         for key in content:
             if key not in sections[name]:
-                raise UsageError(f"{where}: {unknown_name('key', f'{name}.{key}', recipe_keys())}")
+                raise UsageError(f"{where}: {unknown_name('key', f'{name}.{short(key)}', recipe_keys())}")
 
 
 GUIDED_KINDS = ("guide", "masked", "channel")
 """Values of transformer.kind that take a guide image."""
-LEAST = {
-    "optim.epochs": 1, "optim.batch": 2, "optim.step_size": 1, "optim.patience": 0, "optim.lr": 0, "optim.head_lr": 0,
-    "optim.transformer_lr": 0, "optim.clip": 0,
-    "optim.weight_decay": 0, "optim.gamma": 0, "model.size": 16, "run.devices": 1, "run.workers": 0, "run.seed": 0,
-    "guidance.weight": 0, "guidance.start_epoch": 1, "guidance.warmup_epochs": 0, "second.weight": 0,
-    "second.start_epoch": 1, "second.warmup_epochs": 0, "augment.rotation": 0, "augment.jitter": 0,
-    "augment.cutmix_alpha": 0.01, "data.curriculum_epochs": 1, "data.fold_seed": 0, "loss.weight": 0, "loss.focal_alpha": 0,
-    "loss.focal_gamma": 0, "transformer.limit": 0, "loss.barrier_start": 0.01, "loss.barrier_factor": 1, "loss.barrier_most": 0.01,
+TEXT = {str, Path}
+"""Types that are taken as they are written."""
+SHARE, BELOW_ONE, EPOCH, COUNT = Range(0, 1), Range(0, 1, open_high=True), Range(1, 1e5), Range(0, 1e5)
+FACTOR, SEED, OPTION = Range(0, 1e6), Range(0, 2**32 - 1), Range(-1e6, 1e6)
+RANGES = {
+    "data.valid_fraction": BELOW_ONE, "data.folds": Range(0, 1000), "data.fold": Range(0, 999), "data.fold_seed": SEED,
+    "data.curriculum_epochs": EPOCH, "augment.flip": SHARE, "augment.rotation": Range(0, 180), "augment.translate": SHARE,
+    "augment.scale": BELOW_ONE, "augment.jitter": SHARE, "augment.grayscale": SHARE, "augment.erase": SHARE,
+    "augment.cutmix": SHARE, "augment.cutmix_alpha": Range(0.01, 100), "cue.sigma": Range(0, 10, open_low=True, open_high=True),
+    "cue.groups": Range(0, 1000), "cue.least": Range(0, 5, open_low=True), "mask.train": SHARE,
+    "mask.sigma": Range(0, 0.3, open_low=True), "mask.dilation": SHARE, "model.backbone_options": OPTION,
+    "model.head_options": OPTION, "model.size": Range(16, 2048), "model.output_stride": Range(1, 64),
+    "model.channels": Range(1, 8192), "model.drop": BELOW_ONE, "model.spatial_drop": BELOW_ONE, "model.adl": SHARE,
+    "transformer.limit": Range(0, 10), "loss.weight": FACTOR, "loss.label_share": SHARE, "loss.focal_alpha": FACTOR,
+    "loss.focal_gamma": Range(0, 100), "loss.terms": OPTION, "loss.barrier_start": Range(0.01, 1e6),
+    "loss.barrier_factor": Range(1, 1000), "loss.barrier_most": Range(0.01, 1e6), "optim.lr": Range(0, 100),
+    "optim.head_lr": Range(0, 1e4), "optim.transformer_lr": Range(0, 1e4), "optim.momentum": BELOW_ONE,
+    "optim.weight_decay": Range(0, 10), "optim.epochs": EPOCH, "optim.sizes": Range(0, 2048), "optim.batch": Range(2, 65536),
+    "optim.warmup": SHARE, "optim.step_size": EPOCH, "optim.gamma": Range(0, 10), "optim.label_smoothing": BELOW_ONE,
+    "optim.clip": FACTOR, "optim.ema": BELOW_ONE, "optim.patience": COUNT, "run.seed": SEED, "run.devices": Range(1, 1024),
+    "run.workers": Range(0, 1024),
+    **{f"{section}.{key}": range_ for section in ("guidance", "second") for key, range_ in {
+        "weight": FACTOR, "layers": Range(-100, 100), "fraction": Range(0, 1, open_low=True), "start_epoch": EPOCH,
+        "end_epoch": EPOCH, "warmup_epochs": COUNT,
+    }.items()},
 }  # fmt: skip
-"""Recipe key -> smallest value that makes sense."""
-SHARES = (
-    "optim.ema", "optim.momentum", "optim.warmup", "optim.label_smoothing", "model.drop", "augment.flip",
-    "augment.translate", "augment.scale", "augment.grayscale", "augment.erase", "augment.cutmix", "model.spatial_drop",
-    "model.adl", "mask.train", "mask.dilation",
-)  # fmt: skip
-"""Recipe keys that lie between 0 and 1."""
+"""Recipe key -> where its number, or each number in its list or mapping, lies. Every number of a recipe has one."""
 
 
-def _refuse_out_of_range(recipe: Recipe, where: str, overridden: Collection[str] = ()) -> None:
-    """Numbers that no training can run with, told by key before anything is read or written."""
+def check_recipe(recipe: Recipe, where: str, overridden: Collection[str] = ()) -> None:
+    """UsageError for numbers and sets of them that no training can run with, by key, before anything is read or written."""
     tree = as_dict(recipe)
-    for key in (*LEAST, *SHARES):
+    for key, range_ in RANGES.items():
         section, name = key.split(".")
         value = tree[section][name]
-        if not LEAST.get(key, 0) <= value <= (1 if key in SHARES else float("inf")):  # NaN is refused too
-            range_ = "between 0 and 1" if key in SHARES else f"at least {LEAST[key]}"
+        if not range_.holds(value):  # NaN is refused too
             place = "command line" if key in overridden else where
-            raise UsageError(f"{place}: {key} is {value}; it must be {range_}.")
+            raise UsageError(f"{place}: {key} is {short(value)}; it must be {range_}.")
     if recipe.transformer.kind in GUIDED_KINDS and recipe.cue.kind == "au":
         raise UsageError(
             f"{where}: cue.kind au is drawn from the label, which a guide must not tell the net; take au_generic or landmarks."
@@ -383,8 +360,12 @@ def _refuse_out_of_range(recipe: Recipe, where: str, overridden: Collection[str]
         )
     for section, guidance in recipe.guidances().items():
         check_guidance(guidance, section, where)
+        refuse_never(f"{where}: {section}", guidance.weight, guidance.start_epoch, recipe.optim.epochs)
         if guidance.cue is not None and guidance.weight:
-            dataclasses.replace(recipe.cue, kind=guidance.cue)  # its own checks, for example of the control
+            with told_where(where):
+                dataclasses.replace(recipe.cue, kind=guidance.cue)  # its own checks, for example of the control
+    for term in recipe.loss.terms:
+        refuse_never(f"{where}: loss.terms: {term['name']}", term["weight"], term["start_epoch"], recipe.optim.epochs)
 
 
 def as_dict(recipe: Any) -> dict[str, Any]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import platform
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from mien.errors import DataError, UsageError
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -50,6 +59,68 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time is in this block for a folder, which is made; DataError that names the other one.
+
+    The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes, as long as it does. A
+    folder that was made here and is still empty at the end is removed. Further
+    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks and
+    Windows have none.
+    """
+    if fcntl is None or any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        yield
+        return
+    path, made = folder / ".lock", not folder.exists()
+    file = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        file.close()
+        if made:
+            with suppress(OSError):  # it has content, as it should
+                folder.rmdir()
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock file, open and locked; DataError that names its holder."""
+    while True:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
+                file.seek(0)
+                who = file.read(200).strip() or "another process"
+            raise DataError(
+                f"{path.parent} is being written by {who}; wait until it has ended, or choose another --out."
+            ) from error
+        except OSError:  # no locks on this file system
+            pass
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            return file
+        file.close()  # its last holder took it away in between
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Mapping of a JSON file; DataError that ends in `remedy` for a missing or damaged one, or one of another type."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {remedy}.") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged (it holds a {type(content).__name__}, not a mapping); {remedy}.")
+    return content
+
+
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed .npz through `replacing`."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -62,23 +133,108 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+MOST_TEXT, DEEPEST = 2**20, 30
+"""Bytes of a settings file, and lists and mappings within each other in it."""
+
+
+def settings_text(path: Path, what: str, shipped: str) -> str:
+    """Text of a recipe or cfg, `what`; UsageError of one line for anything but a small text file."""
+    there = f"Shipped ones lie in {shipped}."
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give a {what} file. {there}")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no file but a pipe or a device; give a {what} file. {there}")
+        if path.stat().st_size > MOST_TEXT:
+            raise UsageError(f"{path} has {path.stat().st_size} bytes; a {what} has {MOST_TEXT} at most.")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{what} not found: {path}. {there}") from error
+    except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
+        raise UsageError(f"cannot read {path}: {error}.") from error
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Mapping of a YAML file; one clear line for a missing file, a folder, bad syntax or a file that is no mapping."""
-    import yaml
-
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; give a recipe file (.yaml). Shipped recipes lie in recipes/.")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"recipe not found: {path}. Shipped recipes lie in recipes/.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    data = from_text(settings_text(path, "recipe", "recipes/"), str(path))
     if not isinstance(data, dict):
         raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
     return data
+
+
+def from_text(text: str, source: str) -> Any:
+    """What YAML text holds: lists, mappings with text as keys, true, false, null, plain numbers and text.
+
+    Numbers are those that JSON has: 1:30 and 017, which YAML 1.1 reads as 90 and 15, stay text.
+
+    Raises:
+        UsageError: bad syntax, a key that stands twice, an alias (a few bytes of them make gigabytes), or lists in lists
+            without end.
+
+    """
+    import yaml
+
+    try:
+        return _plain(yaml.compose(_shallow(text, source), Loader=yaml.SafeLoader), source)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source} is not valid YAML: {' '.join(str(error).split())[:400]}.") from error
+    except ValueError as error:  # a character that is none
+        raise UsageError(f"{source} is not valid YAML: {' '.join(str(error).split())[:400]}.") from error
+
+
+def _shallow(text: str, source: str) -> str:
+    """The text, where it has no alias and is not nested without end: found before anything is built from it."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError(
+                f"{source}: line {_line(event)} refers to '&{event.anchor}'; write the value itself there."
+            )
+        if depth > DEEPEST:
+            raise UsageError(f"{source}: line {_line(event)} is nested deeper than {DEEPEST} levels.")
+    return text
+
+
+def _line(part: Any) -> int:
+    """Where a YAML event or node begins, from 1."""
+    return int(part.start_mark.line) + 1
+
+
+def _plain(node: Any, source: str) -> Any:
+    """The value of a YAML node."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(part, source) for part in node.value]
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            line = _line(key)
+            if not isinstance(key, yaml.ScalarNode):
+                raise UsageError(f"{source}: line {line} has a key that is no text.")
+            if key.value in found:
+                raise UsageError(f"{source}: line {line} has '{key.value[:80]}' a second time; keep one of both.")
+            found[key.value] = _plain(value, source)
+        return found
+    return None if node is None else _scalar(node.value, node.tag)
+
+
+def _scalar(text: str, tag: str) -> Any:
+    kind = tag.rsplit(":", 1)[-1]
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() in ("yes", "true", "on")
+    if kind == "int" and re.fullmatch(r"[-+]?(0|[1-9]\d{0,400})", text):
+        return int(text)
+    if kind == "float" and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+        return float(text)
+    if kind == "float" and text.lower().lstrip("+-") in (".inf", ".nan"):
+        return float(text.lower().replace(".", ""))
+    return text
 
 
 IMAGE_SUFFIXES = (

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mien.errors import UsageError
 
@@ -26,9 +26,9 @@ def wrong_value(name: str, value: Any, kind: Any, source: str = "") -> str:
     choices = [str(choice) for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
     if choices and bool in parts:
         choices = ["true", "false", *choices]
-    shown = "null" if value is None else f"'{' '.join(str(value).split())}'"
+    shown = "null" if value is None else f"'{short(value)}'"
     if choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        near = difflib.get_close_matches(short(value), choices, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return f"{name}: unknown value {shown}.{hint} Valid: {', '.join(choices)}."
     wanted = "neither true nor false" if parts == (bool,) else f"no {_in_words(kind)}"
@@ -48,6 +48,95 @@ def _in_words(kind: Any, many: bool = False) -> str:
     if origin is dict:
         return f"mapping{'s' * many} of names to {_in_words(parts[1], many=True)}"
     return WORDS.get(kind, str(kind)) + "s" * many
+
+
+def short(value: Any, most: int = 120) -> str:
+    """A value as one line of at most `most` characters, control characters escaped."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(f"{value}".split())[: 4 * most])
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class Range(NamedTuple):
+    """Where a number lies; either end may be left out."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number, or every number in lists and mappings, lies there; NaN does not. Anything else has no range."""
+        if isinstance(value, Mapping):
+            return all(map(self.holds, value.values()))
+        if isinstance(value, list | tuple):
+            return all(map(self.holds, value))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        low, high = (f"{int(end)}" if end == int(end) else f"{end:g}" for end in (self.low, self.high))
+        if not (self.open_low or self.open_high):
+            return f"between {low} and {high}"
+        return f"{'above' if self.open_low else 'at least'} {low} and {'below' if self.open_high else 'at most'} {high}"
+
+
+NUMBER = re.compile(r"[-+]?(([1-9]\d*|0+)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.?(inf|nan)", re.IGNORECASE)
+"""A number as people write it. YAML 1.1 also reads 1:30 as 90, 017 as 15 and 1_0 as 10."""
+
+
+def plain_numbers(
+    given: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    where: str = "",
+    source: str = "",
+    written: Mapping[str, Any] | None = None,
+) -> None:
+    """UsageError for text where a number belongs that YAML would read as another one than is written there.
+
+    Args:
+        given: values by key, as `files.from_text` or `files.read_yaml` read them.
+        kinds: type of every key.
+        where: what the line begins with, for example "recipe.yaml: ".
+        source: what stands before a key where the value came from, "--" for an option.
+        written: values as the user wrote them, where `given` is not that.
+
+    """
+    for key, value in given.items():
+        if not (str in leaf_types(kinds[key]) or Path in leaf_types(kinds[key]) or Any in leaf_types(kinds[key])):
+            words = [word for word in _texts(value) if word.lower() not in ("true", "false", "null", "none", "")]
+            choices = [str(choice) for choice in leaf_types(kinds[key])]
+            if any(not NUMBER.fullmatch(word) and word not in choices for word in words):
+                raise UsageError(where + wrong_value(key, (written or given)[key], kinds[key], source and source + key))
+
+
+def leaf_types(kind: Any) -> list[Any]:
+    """The plain types, and the words of a Literal, that a type is made of; without the keys of mappings."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is dict:
+        parts = parts[1:]
+    return [leaf for part in parts for leaf in leaf_types(part)] if parts else [kind]
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [text for part in value.values() for text in _texts(part)]
+    if isinstance(value, list):
+        return [text for part in value for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
+
+
+@contextmanager
+def told_where(where: str) -> Iterator[None]:
+    """What is wrong with settings is told with the place that they came from; numbers that no float holds, too."""
+    try:
+        yield
+    except UsageError as error:
+        known = str(error).startswith(where)
+        raise UsageError(str(error) if known else f"{where}: {error}") from error
+    except (OverflowError, TypeError, ValueError, KeyError, RecursionError) as error:
+        raise UsageError(f"{where}: {short(error)}.") from error
 
 
 @contextmanager
@@ -71,7 +160,7 @@ def plain_words(
         found = re.search(r'key "([\w.]+)"', text)
         key = found[1] if found else ""
         if key not in kinds:
-            raise UsageError(f"{where}{text.rstrip('.')}.") from error
+            raise UsageError(f"{where}{short(text.rstrip('.'), 400)}.") from error
         got = re.findall(r"(?:Got|Given) value: (.+?)(?= - Expected|$)", text)
         value = given.get(key, got[-1] if got else "")
         line = wrong_value(names.get(key, key), value, kinds[key], source and source + key)

@@ -19,7 +19,7 @@ PARTS = {
     "stn": 2,
     "audet": 1,
     "loading": 2,
-    "startup": 2,
+    "startup": 3,
     "memory": 2,
 }
 

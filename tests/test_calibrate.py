@@ -106,7 +106,7 @@ def test_the_verb(run, capsys):
     assert read_calibration(run, ()) == Calibration(1.0, 0.0)
     result = calibrate(run, accuracy=0.2)
     assert json.loads((run / FILE).read_text()) == result
-    assert read_calibration(run, ()) == (result["temperature"], result["threshold"], (), "votes")
+    assert read_calibration(run, ())[:4] == (result["temperature"], result["threshold"], (), "votes")
     assert RANGE[0] <= result["temperature"] <= RANGE[1]
     for split in ("valid", "test"):
         assert 0 <= result[split]["ece"] <= 1
@@ -159,3 +159,12 @@ def test_bad_requests(run, tmp_path):
     fit(tiny.recipe(tiny.store(tmp_path / "store").path, data={"protocol": "paper"}, optim={"epochs": 1}), paper)
     with pytest.raises(UsageError, match="protocol paper"):
         calibrate(paper)
+
+
+def test_a_temperature_that_worsens_test_faces_is_warned_of():
+    from mien.calibrate.faces import worse_on_test
+
+    row = {"ece_before": 0.01, "ece": 0.05, "nll_before": 1.0, "nll": 0.9}
+    assert worse_on_test({"test": row}) == ["calibration error 0.0100 to 0.0500"]
+    assert worse_on_test({"test": {**row, "ece": 0.012}}) == []
+    assert worse_on_test({}) == []

@@ -265,7 +265,7 @@ def test_both_verbs_take_the_name(run, photos, capsys):
 def test_an_exported_graph_has_the_offsets(run, photos, tmp_path):
     offsets = {name: float(k) for k, name in enumerate(mien.load(run, faces="none").classes)}
     (run / "rising.json").write_text(json.dumps({"temperature": 1.5, "threshold": 0.5, "offsets": offsets}))
-    pixels, found = drawn_faces(tiny.SIZE), []
+    pixels, found = drawn_faces(tiny.SIZE)[:3], []
     for name in (None, "rising"):
         file = export(run, to="torchscript", out=tmp_path / f"{name}.pt", calibration=name)
         found.append({key: value.detach().numpy() for key, value in torch.jit.load(file)(pixels).items()})
@@ -339,3 +339,24 @@ def test_a_folder_for_each_expression(run, photos, tmp_path):
     result = calibrate(run, photos=tmp_path / "sorted", subject_pattern=r"(p\d)_", faces="none", accuracy=0.1, out=out)
     assert (result["photos"], result["people"]) == (8, 4)
     assert set(result["held_out"]["recall"]) == {"Neutral", "Happiness"}
+
+
+def test_offsets_that_worsen_people_left_out_are_warned_of(run, photos, tmp_path, capsys, monkeypatch):
+    better = {"accuracy": 0.8, "balanced_accuracy": 0.8, "ece": 0.1}
+    worse = {"accuracy": 0.7, "balanced_accuracy": 0.8, "ece": 0.2}
+    assert photos_module.worse_on_others(better, worse) == [
+        "accuracy 0.800 to 0.700",
+        "calibration error 0.100 to 0.200",
+    ]
+    assert photos_module.worse_on_others(worse, better) == []
+    out = tmp_path / "mine.json"
+    words = ["--photos", str(photos / "index.csv"), "--columns", "image=file,subject=who", "--faces", "none"]
+    wrong = np.zeros((12, len(tiny.NAMES)))
+    wrong[:, 3] = 50  # everybody shows Fear
+    monkeypatch.setattr(photos_module, "leave_people_out", lambda judged, wanted=None: wrong)
+    assert main(["calibrate", str(run), *words, "--out", str(out)]) == 0
+    assert "WARNING: on people left out these offsets are worse than none" in capsys.readouterr().err
+    assert json.loads(out.read_text())["worse"]
+    assert "worse than none on people left out" in read_calibration(run, tiny.NAMES, str(out)).fitted_on
+    with pytest.raises(DataError, match=r"no calibration 'x'.*"):
+        read_calibration(run, tiny.NAMES, "x")

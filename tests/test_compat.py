@@ -43,6 +43,27 @@ def test_missing_operators_are_declared_when_the_import_fails() -> None:
     assert run(code) == "2 torchvision::nms"
 
 
+def test_a_model_answers_without_the_compiler() -> None:
+    code = (
+        "import sys, torch, mien.predict.model; from mien.config import ModelConfig; from mien.models import create_model;"
+        "net = create_model(ModelConfig(backbone='test_resnet', size=32, preprocessing='grey'), 7).eval();"
+        "net(torch.zeros(1, 3, 32, 32)); print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+def test_what_is_asked_of_the_compiler_later_reaches_it() -> None:
+    code = (
+        "import sys, torch; from mien.compat import ensure_timm; ensure_timm();"
+        "from torchvision.ops import roi_align; from timm.models import naflexvit;"
+        "assert 'torch._dynamo' not in sys.modules;"
+        "asked = vars(sys.modules['torchvision.ops.roi_align'])['is_compile_supported'];"
+        "print(asked('cpu') == torch._dynamo.utils.is_compile_supported('cpu'), 'torch._dynamo' in sys.modules,"
+        "torch.compile(lambda x: x + 1, backend='eager')(torch.zeros(1)).item())"
+    )
+    assert run(code) == "True True 1.0"
+
+
 def test_importing_mien_is_cheap() -> None:
     code = (
         "import sys, mien, mien.schema, mien.cli;"

@@ -56,6 +56,11 @@ def test_compare_explainers():
     assert means["baseline: uniform"]["pearson"] == pytest.approx(0, abs=1e-6)
 
 
+def test_guide_own_loop(tmp_path):
+    found = load("guide_own_loop").main(tmp_path, faces=56, size=32, epochs=3)
+    assert found["guided"] > found["unguided"]
+
+
 def test_own_faces_table(tmp_path):
     store = load("own_faces_table").main(tmp_path, count=7, size=48)
     assert len(store) == 7

@@ -11,6 +11,7 @@ from mien.explain import (
     CAM_FAMILY,
     EXPLAINERS,
     GRADIENT_MAPS,
+    LAYERLESS,
     PERTURBATION_MAPS,
     TOKEN_MAPS,
     Sampling,
@@ -367,7 +368,7 @@ def test_every_head_with_every_method(head, transformer):
             assert "\n" not in str(caught.value)
         else:
             maps = explain(model, images, torch.tensor([1, 4]), (name,), sampling=sampling)[name]
-            assert maps.shape == (2, 1, *last.shape[-2:])
+            assert maps.shape == (2, 1, *((1, 1) if name in LAYERLESS else last.shape[-2:]))  # one sample: one cell
             assert maps.isfinite().all()
     expected = set() if transformer else set(TOKEN_MAPS)
     if head in ("mlp", "flat", "cls"):  # no class maps
@@ -380,6 +381,7 @@ def test_every_head_with_every_method(head, transformer):
 def test_the_layer_below_a_class_token():
     model, images = whole("cls", transformer=True), torch.randn(2, 3, 32, 32)
     maps = explain(model, images, 1, (*GRADIENT_MAPS, *PERTURBATION_MAPS), -2, Sampling(samples=1))
+    maps.pop("occlusion")  # it asks no layer
     assert all(map_.shape == (2, 1, 4, 4) and map_.abs().sum() > 0 for map_ in maps.values())
     with pytest.raises(UsageError, match="-2 or lower where the head sees a class token alone"):
         explain(model, images, 1, ("layer_cam",))

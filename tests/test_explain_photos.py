@@ -277,9 +277,11 @@ def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_
     assert plain["faces"][0]["probabilities"] == entry["probabilities"]
 
 
-def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_path):
+def test_observed_cue_of_a_photo_needs_the_units(run, units_run, provider, tmp_path, monkeypatch):
     observed = tmp_path / "run"
     shutil.copytree(run, observed)
+    trained_with = checkpoint.load_tensors(run / "best.ckpt")[1]["settings"]
+    monkeypatch.setattr(checkpoint, "settings_sha256", lambda recipe: trained_with)
     config = observed / "config.yaml"
     config.write_text(
         config.read_text().replace("kind: au\n", "kind: au_observed\n").replace("least: 1.0", "least: 0.1")
@@ -305,3 +307,25 @@ def test_the_bundled_model_explains_where_no_run_is_named(run, tmp_path, monkeyp
     assert len(manifest["faces"]) == 1
     with pytest.raises(UsageError, match=f"is a run folder, .*write --run {run}"):
         explain_verb(run, tmp_path / "a.png")
+
+
+def test_units_are_those_of_mien_predict(run, tmp_path, capsys, monkeypatch):
+    import mien
+    from mien.faces.blendshapes import BLENDSHAPES
+
+    shapes = np.full(52, 1e-4, np.float32)
+    for name in ("mouthSmileLeft", "mouthSmileRight"):
+        shapes[BLENDSHAPES.index(name)] = 0.99
+    face = found(tiny.points(70).astype(np.float32))._replace(blendshapes=shapes)
+    monkeypatch.setattr("mien.faces.detect.open_provider", lambda name, model=None: lambda image: [face])
+    picture = photo(tmp_path / "one.png", (90, 120))
+    manifest = explain_verb(picture, run=run, faces="mediapipe", out=tmp_path / "out")
+    entry, told = manifest["faces"][0], capsys.readouterr().out
+    monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: lambda image: [face])
+    wanted = mien.load(run).predict(picture).faces[0]
+    assert wanted.reading
+    assert entry["reading"]["text"] == wanted.reading
+    assert entry["present"] == [column for columns in wanted.present_units.values() for column in columns]
+    assert entry["action_units"] == {name: round(value, 3) for name, value in wanted.action_units.items()}
+    assert manifest["action_units_by"] == "points"
+    assert wanted.reading in told

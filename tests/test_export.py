@@ -61,7 +61,7 @@ def test_every_head_is_tried():
 @torch.no_grad()
 def test_maps_are_those_of_the_explainers(name):
     graph = graph_of(MODELS[name])
-    faces = verb.drawn_faces(MODELS[name].size)
+    faces = verb.drawn_faces(MODELS[name].size)[:3]
     found = graph(faces)
     assert set(found) == {"logits", "probabilities", "attention", *MAPS[name]}
     images = normalise(faces, MODELS[name].preprocessing)
@@ -109,7 +109,7 @@ def test_without_a_run_the_model_in_the_box_is_written_here(run, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert main(["export", "--to", "torchscript"]) == 0
     assert (tmp_path / "model.torchscript.pt").is_file()
-    assert "at batch 1 and 3: largest difference 0.0e+00" in capsys.readouterr().out
+    assert "at batch 1 and 32, as float32: largest difference 0.0e+00" in capsys.readouterr().out
 
 
 def test_the_ending_names_the_format(run, tmp_path):
@@ -129,8 +129,8 @@ def test_torch_export_of_a_run(run, tmp_path, capsys):
     kept = {"mien.json": ""}
     program = torch.export.load(file, extra_files=kept)
     assert json.loads(kept["mien.json"])["input"]["size"] == tiny.SIZE
-    assert tuple(program.module()(verb.drawn_faces(tiny.SIZE))["probabilities"].shape) == (3, 7)
-    assert "at batch 1 and 3: largest difference" in capsys.readouterr().out
+    assert tuple(program.module()(verb.drawn_faces(tiny.SIZE)[:3])["probabilities"].shape) == (3, 7)
+    assert "at batch 1 and 32, as float32: largest difference" in capsys.readouterr().out
 
 
 def test_onnx_of_a_run(run, tmp_path):
@@ -141,8 +141,16 @@ def test_onnx_of_a_run(run, tmp_path):
     about = json.loads(session.get_modelmeta().custom_metadata_map["mien"])
     assert about["classes"] == list(tiny.NAMES)
     assert [output.name for output in session.get_outputs()] == list(about["outputs"])
-    assert about["calibration"] == {"temperature": 2.5, "threshold": 0.4, "offsets": [], "head": "votes"}
+    assert about["calibration"] == {
+        "temperature": 2.5,
+        "threshold": 0.4,
+        "offsets": [],
+        "head": "votes",
+        "fitted_on": "",
+    }
     assert "not what a person feels" in about["notice"]
+    assert (about["precision"], about["opset"]) == ("float32", 20)
+    assert about["action_units"]["Happiness"] == ["AU12", "AU25", "AU6"] or "AU12" in about["action_units"]["Happiness"]
     shares = session.run(["probabilities"], {"pixels": verb.drawn_faces(tiny.SIZE).numpy()})[0]
     assert np.allclose(shares.sum(1), 1, atol=1e-5)
 
@@ -179,7 +187,7 @@ def test_a_graph_that_the_format_cannot_hold(tmp_path, run, monkeypatch):
     def write(graph, example, file, meta):
         raise RuntimeError("outer") from RuntimeError("No ONNX function found for <OpOverload(op='aten.made_up')>")
 
-    monkeypatch.setitem(verb.WRITERS, "torchscript", (".pt", write, verb.read_torchscript))
+    monkeypatch.setitem(verb.WRITERS, "torchscript", (".pt", write, verb.WRITERS["torchscript"][2]))
     with pytest.raises(DataError, match=r"cannot be written as torchscript: ONNX has no counterpart of aten\.made_up"):
         verb.export(run, to="torchscript", out=tmp_path / "model.pt")
 

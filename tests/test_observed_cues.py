@@ -147,7 +147,7 @@ def test_wrong_settings_are_named():
     with pytest.raises(UsageError, match="needs the action units of every face"):
         render_cue(drawn_without, faces(), torch.tensor([1]), image_size=FRAME, size=GRID)
     for least in (0.0, 5.5, float("nan")):
-        with pytest.raises(UsageError, match="cue least"):
+        with pytest.raises(UsageError, match=r"cue\.least"):
             CueConfig(least=least)
 
 

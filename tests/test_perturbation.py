@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mien.compat import ensure_torchvision
+from mien.errors import UsageError
 from mien.explain import Sampling, explain
 from mien.explain.gradient import grad_cam_pp
 from mien.explain.perturbation import IS_SAMPLES, PERTURBATION_MAPS, SMOOTH_STD, SS_STD
@@ -123,6 +124,34 @@ def test_is_cam_ends_at_score_cam():
     model, images = Toy(), pictures()
     assert torch.equal(maps("is_cam", model, images, samples=1), maps("score_cam", model, images))
     assert torch.equal(maps("is_cam", model, images), maps("is_cam", model, images, samples=IS_SAMPLES))
+
+
+def test_occlusion_is_captums():
+    """Cells of 2 x 2 pixels over the picture's mean colour, side by side."""
+    from captum.attr import Occlusion
+
+    model, images = Toy(2), pictures()
+    found = maps("occlusion", model, images, samples=4)
+    theirs = Occlusion(Logits(model).eval()).attribute(
+        images,
+        (3, 2, 2),
+        strides=(3, 2, 2),
+        target=TARGET,
+        baselines=images.mean((2, 3), keepdim=True).expand_as(images),
+    )
+    assert found.shape == (3, 1, 4, 4)
+    torch.testing.assert_close(found, theirs[:, :1, ::2, ::2], atol=1e-5, rtol=1e-4)
+
+
+def test_occlusion_needs_answers_alone():
+    class Answers(nn.Module):
+        def forward(self, images):
+            return Output(images.mean((2, 3)), (), None)
+
+    assert explain(Answers(), pictures(), 0, ("occlusion",))["occlusion"].shape == (3, 1, 8, 8)
+    for name in ("grad_cam", "score_cam", "cam"):
+        with pytest.raises(UsageError, match=f"{name}: of this model only answers are known"):
+            explain(Answers(), pictures(), 0, (name,))
 
 
 @pytest.mark.parametrize("name", PERTURBATION_MAPS)

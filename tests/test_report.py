@@ -362,7 +362,7 @@ def test_other_cues_compare_in_recognition_only(runs: Path) -> None:
     [
         (lambda run: (run / "results.json").unlink(), ["no results.json", "mien evaluate"]),
         (lambda run: (run / "results.json").write_text("{"), ["results.json is damaged", "mien evaluate"]),
-        (lambda run: (run / "results.json").write_text("[]"), ["results.json holds no results"]),
+        (lambda run: (run / "results.json").write_text("[]"), ["results.json is damaged", "not a mapping"]),
         (lambda run: (run / "results.json").write_text('{"run_version": 99}'), ["run version 99", "reads 1"]),
         (lambda run: (run / "environment.json").write_text('{"run_version": 99}'), ["run version 99"]),
         (lambda run: (run / "maps" / "faces.npz").unlink(), ["faces.npz is missing", "mien evaluate"]),

@@ -120,6 +120,12 @@ def test_small_scale_sees_as_many_faces_in_every_store():
     assert epochs == [12, 1]
 
 
+def test_every_seed_can_go_on_from_its_own_net(tmp_path):
+    shared = shared_recipe("small", "strict", tmp_path, "toy", 28, ["--model.initial", "runs/net-{seed}"])
+    made = [recipe_of(TABLES["controls"][0], shared, "small", seed) for seed in (0, 3)]
+    assert [recipe.model.initial for recipe in made] == [Path("runs/net-0"), Path("runs/net-3")]
+
+
 def test_protocol_paper_takes_the_codebook_as_published():
     recipe = shared_recipe("paper", "paper", Path("s"), "rafdb", 10, ["--optim.epochs", "3"])
     assert (recipe.data.protocol, recipe.cue.codebook, recipe.optim.epochs) == ("paper", "paper", 3)

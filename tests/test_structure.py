@@ -18,9 +18,9 @@ MAX_LINES, MAX_FUNCTION = 400, 60
 # The layers, lowest first (mien/<folder> or a module at the root). A module may import what stands in an earlier row, and
 # its own folder. A module may stand in another row than its folder: settings lie beside what they set.
 LAYERS: list[set[str]] = [
-    {"errors", "compat", "progress", "__init__"},
-    {"schema", "files", "values", "maps"},
-    {"cues.config", "losses.options"},
+    {"errors", "compat", "__init__"},
+    {"schema", "files", "values", "maps", "progress"},
+    {"cues.config", "losses.options", "training.config"},
     {"losses.config"},
     {"config", "draw"},
     {"faces", "metrics", "explain", "models", "losses"},
@@ -33,9 +33,11 @@ LAYERS: list[set[str]] = [
     {"predict"},
     {"export", "calibrate"},
     {"report"},
+    {"audit"},
     {"reproduce", "box"},
     {"crossval"},
     {"demo", "web", "cli"},
+    {"shell"},
     {"__main__"},
 ]
 ROOT_MODULES = {

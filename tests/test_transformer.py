@@ -291,6 +291,42 @@ def test_closed_form_is_finite_for_coinciding_points():
     assert torch.equal(theta[0], torch.eye(2, 3))
 
 
+@pytest.mark.parametrize(
+    "moves", [("turn",), ("scale",), ("shift",), ("turn", "shift"), ("scale", "shift"), ("turn", "scale")]
+)
+def test_parts_of_the_closed_form_by_angle_and_size(moves):
+    """Twin from angle, size and centres of the whole similarity."""
+    shape = face()[0]
+    angle, size = torch.tensor(0.4), 1.3
+    turn = size * torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    points = shape @ turn.T + torch.tensor([0.2, -0.1])
+    kept = (angle if "turn" in moves else torch.tensor(0.0), size if "scale" in moves else 1.0)
+    part = kept[1] * torch.tensor([[kept[0].cos(), -kept[0].sin()], [kept[0].sin(), kept[0].cos()]])
+    shift = points.mean(0) - part @ shape.mean(0) if "shift" in moves else torch.zeros(2)
+    theta = similarity_theta(shape, points[None], moves)[0]
+    torch.testing.assert_close(theta, torch.cat((part, shift[:, None]), 1), atol=1e-5, rtol=0)
+
+
+def test_stable_points_do_not_see_the_mouth():
+    model = model_of("landmarks", points="stable")
+    shape = face()[0]
+    model.transformer.mean_shape.copy_(shape)
+    images, points = torch.zeros(1, 3, 48, 48), ((shape + 1) * 48 - 1) / 2
+    open_mouth = points.clone()
+    open_mouth[48:] += 9
+    open_mouth[:17] += 5
+    _, theta = model.transformer(images, open_mouth[None])
+    torch.testing.assert_close(theta[0], torch.eye(2, 3), atol=1e-5, rtol=0)
+    moved = model_of("landmarks").transformer
+    moved.mean_shape.copy_(shape)
+    assert (moved(images, open_mouth[None])[1][0] - torch.eye(2, 3)).abs().max() > 0.05
+
+
+def test_nothing_to_move_is_refused():
+    with pytest.raises(UsageError, match=r"transformer\.moves is empty"):
+        TransformerConfig(kind="landmarks", moves=[])
+
+
 def test_landmarks_place_the_face_onto_the_mean_shape():
     """A bright pixel on a landmark comes to lie where that landmark is in the mean shape."""
     model = model_of("landmarks")

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,6 +287,68 @@ def test_a_question_starts_no_threads(served):
         threading.Thread.start = real
     assert started == []
     assert threading.active_count() == before[0]
+
+
+def test_calibrations_are_offered_by_what_they_were_fitted_on(served, tmp_path_factory):
+    out = tmp_path_factory.mktemp("two") / "run"
+    fit(tiny.recipe(tiny.store(out.parent / "store").path, optim={"epochs": 1}), out)
+    own = {"temperature": 1.0, "threshold": 0.1, "fitted_on": "valid", "valid": {"faces": 1234}}
+    names = served.model.classes
+    mine = {"temperature": 1.0, "threshold": 0.2, "offsets": {name: 9.0 * (name == "Fear") for name in names}, "fitted_on": "photos",
+            "photos": 12, "people": 6, "photos_without_subject": 0, "before": {"recall": {"Neutral": 1, "Happiness": 1}}}  # fmt: skip
+    (out / "calibration.json").write_text(json.dumps(own))
+    (out / "mine.json").write_text(json.dumps(mine))
+    (out / "other.json").write_text(json.dumps({**own, "checkpoint_sha256": "0" * 64}))
+    opened = page.open_model(out, None, "none", None, "cpu")
+    told = asked(opened, "/settings", b"")[1]["calibrations"]
+    assert told == {"calibration": "1,234 validation faces", "mine": "12 photos of 6 people (Neutral, Happiness)"}
+    shown = encoded(picture())
+    plain, moved = (asked(opened, "/look", shown, calibration=name)[1]["csv"] for name in told)
+    assert ",Fear," in moved
+    assert plain != moved
+    assert asked(opened, "/look", shown)[1]["csv"] == plain  # nothing stays of the question before
+    assert asked(opened, "/look", shown, calibration="none")[0] == 422
+    assert asked(served, "/settings", b"")[1]["calibrations"] == {}
+
+
+def test_a_long_name_leaves_room_on_the_report(served, monkeypatch):
+    from matplotlib.figure import Figure
+
+    written, real = [], Figure.text
+
+    def text(page, x, y, words, **options):
+        written.append(words)
+        return real(page, x, y, words, **options)
+
+    monkeypatch.setattr(Figure, "text", text)
+    for name in ("word " * 40, "w" * 200):
+        assert asked(served, "/report", encoded(picture((10, 10))), name=name)[0] == 200
+        line = next(words for words in written if "map: " in words)
+        assert len(line) < 120
+        written.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_is_flat_over_two_thousand_requests(served):
+    import urllib.request
+
+    def owned() -> float:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["RssAnon"].split()[0]) / 1024
+
+    running = page.launch(served, "127.0.0.1", 0, 400_000, 1_000_000)
+    photo = bytes(encoded(picture()))
+    try:
+        for number in range(2000):
+            asked = urllib.request.Request(f"{running.url}/look", photo, {"Content-Type": guard.BYTES})
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                assert answer.status == 200
+            if number == 400:
+                before = owned()
+        assert owned() - before < 12  # MiB
+    finally:
+        running.close()
 
 
 # the guard

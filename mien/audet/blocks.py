@@ -29,10 +29,10 @@ class Shape(NamedTuple):
 class Convolutional:
     """2-D convolution, then batch normalisation, then the activation; no bias before a normalisation."""
 
-    filters: int = limited(least=1)
-    kernel_size: int = limited(least=1)
-    stride: int = limited(1, least=1)
-    pad: Literal["True", "False"] | int = limited("False", least=0)
+    filters: int = limited(least=1, most=65536)
+    kernel_size: int = limited(least=1, most=2048)
+    stride: int = limited(1, least=1, most=2048)
+    pad: Literal["True", "False"] | int = limited("False", least=0, most=2048)
     """Pixels, or True for (kernel_size - 1) / 2 of an odd kernel."""
     batch_normalise: bool = False
     activation: Activation = "None"
@@ -57,8 +57,8 @@ class Convolutional:
 class BatchNorm:
     """Batch normalisation."""
 
-    num_features: int = limited(least=1)
-    eps: float = limited(1e-5, least=0)
+    num_features: int = limited(least=1, most=1e6)
+    eps: float = limited(1e-5, least=0, most=1)
 
     def shape(self, inputs: list[Shape]) -> Shape:
         """Shape of the output."""
@@ -71,8 +71,8 @@ class BatchNorm:
 class Maxpool:
     """Largest value of a window."""
 
-    pool_size: int = limited(least=1)
-    stride: int = limited(1, least=1)
+    pool_size: int = limited(least=1, most=2048)
+    stride: int = limited(1, least=1, most=2048)
 
     def shape(self, inputs: list[Shape]) -> Shape:
         """Shape of the output."""
@@ -89,8 +89,8 @@ class Upsample:
     """Resizing to output_sizes or by scale_factor, corners not aligned."""
 
     mode: Literal["nearest", "bilinear", "bicubic", "linear", "trilinear"] = "nearest"
-    scale_factor: float | None = limited(None, least=1e-3)
-    output_sizes: tuple[int, int] | None = limited(None, least=1)
+    scale_factor: float | None = limited(None, least=1e-3, most=64)
+    output_sizes: tuple[int, int] | None = limited(None, least=1, most=4096)
 
     def shape(self, inputs: list[Shape]) -> Shape:
         """Shape of the output."""
@@ -111,7 +111,7 @@ class Upsample:
 class Connected:
     """Linear layer over the channels, the same at every pixel."""
 
-    output_features: int = limited(least=1)
+    output_features: int = limited(least=1, most=65536)
     activation: Activation = "linear"
     use_bias: bool = True
     initialization: Initialization = "None"
@@ -185,8 +185,8 @@ class SelectSubset:
 
     origin_layer: Ref
     dimension: int = 1
-    start_index: int = limited(least=0)
-    end_index: int = limited(least=1)
+    start_index: int = limited(least=0, most=1e6)
+    end_index: int = limited(least=1, most=1e6)
 
     def shape(self, inputs: list[Shape]) -> Shape:
         """Shape of the output."""
@@ -216,8 +216,8 @@ class Resnet50:
     """The first children of torchvision's ResNet-50 (conv1, bn1, relu, maxpool, layer1-4, avgpool), some of them frozen."""
 
     end_at_layer: int = limited(least=1, most=9)
-    freeze_first_n_layers: int = limited(0, least=0)
-    n_out_filters: int = limited(least=1)
+    freeze_first_n_layers: int = limited(0, least=0, most=1000)
+    n_out_filters: int = limited(least=1, most=65536)
     weights: str = "imagenet"
     """imagenet (fetched by torchvision), random, or the path of a state dict."""
 
@@ -245,7 +245,7 @@ class VggFace:
 
     state_dict_filepath: str = limited()
     """A state dict with names conv1_1 to conv5_3 or torchvision's (vgg_face_dag.pth); or random."""
-    freeze_first_n_layers: int = limited(0, least=0)
+    freeze_first_n_layers: int = limited(0, least=0, most=1000)
 
     def shape(self, inputs: list[Shape]) -> Shape:
         """Shape of the output."""

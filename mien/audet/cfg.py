@@ -246,13 +246,17 @@ def _choice(text: str, valid: Sequence[str]) -> str:
     return text
 
 
+LARGEST = 2**63 - 1
+"""Of a number in a cfg; what is larger is no seed and no size."""
+
+
 def _number(text: str, kind: type[int] | type[float]) -> int | float:
     try:
         value = kind(text)
     except ValueError as error:
         raise Wrong(f"expected {_named(kind)}.") from error
-    if not math.isfinite(value):
-        raise Wrong("expected a finite number.")
+    if not abs(value) <= LARGEST:  # NaN is refused too
+        raise Wrong("expected a finite number." if kind is float else f"expected {_named(kind)} up to {LARGEST:g}.")
     return value
 
 

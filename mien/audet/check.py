@@ -26,7 +26,7 @@ from mien.audet.cfg import (
 from mien.audet.joints import Report, check_joints, check_options, published_image_weights
 from mien.audet.options import GENERAL, NETS, NetOptions
 from mien.audet.spec import Cfg, NetSpec, Wired
-from mien.errors import UsageError
+from mien.files import settings_text
 
 
 def read_cfg(path: Path, overrides: Sequence[str] = ()) -> Cfg:
@@ -37,13 +37,7 @@ def read_cfg(path: Path, overrides: Sequence[str] = ()) -> Cfg:
         UsageError: no such file.
 
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"cfg not found: {path}. Shipped ones lie in recipes/audet/.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}.") from error
-    return cfg_of(text, str(path), overrides)
+    return cfg_of(settings_text(path, "cfg", "recipes/audet/"), str(path), overrides)
 
 
 def cfg_of(text: str, source: str = "cfg", overrides: Sequence[str] = ()) -> Cfg:
@@ -114,8 +108,8 @@ def _nets(named: dict[str, Section], size: int, report: Report) -> dict[str, Net
 def _net(section: Section, sides: tuple[int, int], report: Report) -> NetSpec | None:
     before = len(report.mistakes)
     options, typed = _typed_blocks(section, report)
-    if options is None or len(report.mistakes) > before:
-        return None
+    if options is None or None in typed or len(report.mistakes) > before:
+        return None  # a block without settings was told where its header was read
     start = Shape(options.channels, *sides)
     wired: list[Wired] = []
     for index, (block, settings) in enumerate(zip(section.blocks[1:], typed, strict=True)):

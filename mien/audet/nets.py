@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from mien.audet.layers import make_layer
 from mien.audet.output import AudetOutput
 from mien.audet.spec import Cfg, NetSpec
-from mien.compat import ensure_torchvision
-
-ensure_torchvision()
-from torchvision.transforms.v2 import functional as VF  # noqa: E402
+from mien.data.transforms import torchvision_functions
 
 
 class Net(nn.Module):
@@ -103,5 +100,5 @@ class AudetNet(nn.Module):
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """(B, 3, h, w) uint8 RGB of any size -> what the encoder takes."""
-        resized = VF.resize(pixels, [self.size, self.size], antialias=True)
+        resized = torchvision_functions().resize(pixels, [self.size, self.size], antialias=True)
         return self.standardise(resized.float() / 255)

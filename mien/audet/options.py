@@ -18,17 +18,17 @@ CRITIC_KINDS = DEPENDENCY_KINDS[:3]
 class TrainingOptions:
     """First block of {General}."""
 
-    batch_size: int = limited(16, least=2)
+    batch_size: int = limited(16, least=2, most=65536)
     """Faces a step, in each process."""
-    max_epochs: int = limited(60, least=1)
+    max_epochs: int = limited(60, least=1, most=1e5)
     """Passes over the training faces, or MOMU epochs."""
-    max_test_iters: int = limited(0, least=0)
+    max_test_iters: int = limited(0, least=0, most=1e9)
     """Batches that are validated after an epoch; 0 for all."""
-    train_main_net_every_n_batches: int = limited(5, least=1)
+    train_main_net_every_n_batches: int = limited(5, least=1, most=1e4)
     """Steps of the critics for one of encoder, AU predictor and decoder."""
     learning_rate_scheduler: Literal["None", "Linear"] = "None"
     """None: constant rates; Linear: down in the last epochs."""
-    decay_lr_over_last_n_epochs: int = limited(0, least=0)
+    decay_lr_over_last_n_epochs: int = limited(0, least=0, most=1e5)
     """Linear: the last n epochs run at n/n, (n-1)/n .. 1/n of the rate."""
 
 
@@ -40,21 +40,21 @@ class DataOptions:
     """True: intensities 0-5; False: occurrence."""
     balance_dataset_with_momu: bool = False
     """Draw each epoch so that all units are about equally often active."""
-    epoch_size: int = limited(0, least=0)
+    epoch_size: int = limited(0, least=0, most=1e9)
     """Faces of an epoch under MOMU."""
-    sampling_size: int = limited(0, least=0)
+    sampling_size: int = limited(0, least=0, most=1e9)
     """Faces that MOMU draws of a class at a time; divides epoch_size."""
-    mean: tuple[float, float, float] = limited((0.5, 0.5, 0.5))
+    mean: tuple[float, float, float] = limited((0.5, 0.5, 0.5), least=0, most=255)
     """Of the encoder's input, for pixels in 0-1; values above 1 are read for pixels in 0-255."""
-    std: tuple[float, float, float] = limited((0.5, 0.5, 0.5), least=1e-6)
+    std: tuple[float, float, float] = limited((0.5, 0.5, 0.5), least=1e-6, most=255)
     """As mean."""
-    image_size: int = limited(256, least=8)
+    image_size: int = limited(256, least=8, most=2048)
     """Side of the pictures in pixels."""
     action_units: tuple[str, ...] = limited(DISFA_UNITS)
     """Columns that are predicted."""
     occurrence_threshold: float = limited(2.0, least=0, most=5)
     """Intensity from which a unit counts as active."""
-    noise: float = limited(0.015, least=0)
+    noise: float = limited(0.015, least=0, most=1)
     """Largest standard deviation of the noise on the encoder's input, for pixels in 0-1; drawn anew for every face."""
     flip: float = limited(0.5, least=0, most=1)
     """Probability of a horizontal flip of a training face."""
@@ -79,15 +79,15 @@ class LossOptions:
     """None: MSE for intensities, BCEWithLogits for occurrence."""
     reconstruction_loss_function: Literal["L1"] = "L1"
     """Mean absolute error of the picture without noise, in [-1, 1]."""
-    reconstruction_loss_lambda: float = limited(1.0, least=0)
+    reconstruction_loss_lambda: float = limited(1.0, least=0, most=1e6)
     """0 needs no {Decoder}."""
-    discriminator_loss_lambda: float = limited(0.5, least=0)
+    discriminator_loss_lambda: float = limited(0.5, least=0, most=1e6)
     """Weight of the dependency between z1 and z2; 0 is the plain encoder."""
-    gradient_loss_lambda_discr: float = limited(10.0, least=0)
+    gradient_loss_lambda_discr: float = limited(10.0, least=0, most=1e6)
     """Weight of the gradient penalty of the pair critic (wgan)."""
-    img_discriminator_loss_lambda: float = limited(2e-4, least=0)
+    img_discriminator_loss_lambda: float = limited(2e-4, least=0, most=1e6)
     """Weight of the score that the {Image Discriminator} gives to reconstructions."""
-    gradient_loss_lambda_img_discr: float = limited(10.0, least=0)
+    gradient_loss_lambda_img_discr: float = limited(10.0, least=0, most=1e6)
     """Weight of the gradient penalty of the {Image Discriminator}."""
     dependency: Literal["wgan", "logistic", "infonce", "hsic", "distance_correlation", "cross_correlation"] = "wgan"
     """How the dependency between z1 and z2 is estimated."""
@@ -95,7 +95,7 @@ class LossOptions:
     """Whose z2 a shuffled pair takes: anybody's but its own, the next face's (published), or that of another subject."""
     through_shuffled: bool = True
     """Let the encoder's gradient flow through shuffled pairs too; False: through real ones only (published), which lets z1 grow."""
-    identity_loss_lambda: float = limited(0.0, least=0)
+    identity_loss_lambda: float = limited(0.0, least=0, most=1e6)
     """Weight of the reversed gradient of a subject classifier on z1; 0 for none."""
 
 
@@ -103,17 +103,17 @@ class LossOptions:
 class RunOptions:
     """Fourth block of {General}, which may be left out: where it runs, as `run` in a recipe."""
 
-    seed: int = limited(0, least=0)
+    seed: int = limited(0, least=0, most=2**32 - 1)
     """Of the start, the split, the order, the augmentation and the pairs."""
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """lightning-fabric accelerator: auto, cpu, gpu, mps."""
-    devices: int = limited(1, least=1)
+    devices: int = limited(1, least=1, most=1024)
     """Processes."""
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     """lightning-fabric strategy: auto, ddp."""
-    precision: str = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
-    workers: int = limited(0, least=0)
+    workers: int = limited(0, least=0, most=1024)
     """Loader processes; results do not depend on their number."""
 
 
@@ -129,9 +129,9 @@ GENERAL: dict[str, type] = {"training": TrainingOptions, "data": DataOptions, "l
 class NetOptions:
     """First block of a net, [net]."""
 
-    channels: int = limited(least=1)
+    channels: int = limited(least=1, most=65536)
     """Of its input."""
-    learning_rate: float = limited(1e-4, least=0)
+    learning_rate: float = limited(1e-4, least=0, most=100)
     """Of Adam."""
     beta1: float = limited(0.5, least=0, most=0.9999)
     """Of Adam."""

@@ -12,7 +12,7 @@ from mien.audet.cfg import parse
 from mien.audet.check import read_cfg
 from mien.audet.spec import Cfg
 from mien.errors import DataError, UsageError
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic
 from mien.training import checkpoint
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def read_run(run: Path) -> tuple[Cfg, dict[str, Any]]:
             f"{run} is not a run folder of AUDetNet (no {CFG}); give the folder that `mien audet train` wrote."
         )
     file = run / "environment.json"
-    try:
-        facts: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is missing or damaged ({error}).") from error
+    facts = read_json(file, "train again")
     if facts.get("run_version") != checkpoint.RUN_VERSION:
         raise DataError(
             f"{run} was written by mien {facts.get('mien', '?')}, which this one does not read; train again."
@@ -80,7 +77,7 @@ def open_run(run: Path, cfg: Cfg) -> None:
 def write_facts(run: Path, cfg: Cfg, store: Path, fingerprint: str, facts: dict[str, Any]) -> None:
     """environment.json; DataError where the folder was trained on other faces."""
     file = run / "environment.json"
-    if file.exists() and json.loads(file.read_text()).get("store_fingerprint") != fingerprint:
+    if file.exists() and read_json(file, "choose another --out").get("store_fingerprint") != fingerprint:
         raise DataError(f"{run} was trained on other data than {store} holds now; choose another --out.")
     whole = {
         **checkpoint.versions(),

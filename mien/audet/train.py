@@ -28,12 +28,15 @@ from mien.data.framing import framing_of
 from mien.data.loader import Loader
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
+from mien.files import alone
 from mien.losses.adversarial import gradient_penalty, mixed
 from mien.models.memory_format import to_channels_last
 from mien.models.precision import resolve_precision
 from mien.progress import track
 from mien.schema import IntArray
 from mien.training import checkpoint
+from mien.training.devices import open_fabric
+from mien.training.notes import tell_few
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -63,7 +66,15 @@ def train_audet(cfg: Cfg, store: Path, out: Path) -> None:
 
 
 def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
-    """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and loss of the best epoch."""
+    """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and loss of the best epoch.
+
+    DataError where another process trains into the same folder.
+    """
+    with alone(out):
+        return _fit(cfg, store, out)
+
+
+def _fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
     session, state = prepare_session(cfg, store, out)
     for epoch in range(state["epoch"] + 1, cfg.training.max_epochs + 1):
         began = time.perf_counter()
@@ -96,14 +107,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     """Data, nets, optimisers and run folder of a cfg, with the state of `last.ckpt` where there is one."""
     where = cfg.run
     precision = resolve_precision(where.precision, where.accelerator)
-    try:
-        fabric = Fabric(
-            accelerator=where.accelerator, devices=where.devices, strategy=where.strategy,
-            precision=cast(Any, precision),
-        )  # fmt: skip
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"run: {' '.join(str(error).split())}") from error
-    fabric.launch()
+    fabric = open_fabric(where, precision)
     store = open_store(path)
     labels = data.labels_of(store, cfg)
     momu = data.make_momu(cfg, labels)
@@ -118,6 +122,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     if "Image Discriminator" in cfg.nets:
         modules["image_critic"] = Critic(cfg.nets["Image Discriminator"])
     if fabric.is_global_zero:
+        tell_few(len(labels.valid), "raise --data.valid_fraction, or prepare the store with more validation faces")
         run.open_run(out, cfg)
         facts = {
             "device": str(fabric.device), "precision": precision, "dataset": store.info.dataset, "split": labels.report,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.predict.calibration import owner_of
 from mien.schema import IntArray
+
+LEAST_LOSS = 0.005
+"""By how much a score of the test faces must rise to count as worse."""
 
 
 def calibrate_faces(
@@ -63,6 +67,7 @@ def calibrate_faces(
         "checkpoint_epoch": env["checkpoint"].get("epoch"),
         **{split: measured(logits[split], truth[split], temperature, threshold) for split in rows},
     }
+    result["worse"] = worse_on_test(result)
     write_atomic(out, json.dumps(result, indent=1))
     print_result(run, result, out)
     return result
@@ -112,6 +117,17 @@ def measured(logits: np.ndarray, labels: IntArray, temperature: float, threshold
     }
 
 
+def worse_on_test(result: dict[str, Any]) -> list[str]:
+    """What the temperature makes worse on test faces, in words; empty for nothing, and where there are none."""
+    if "test" not in result:
+        return []
+    row, names = result["test"], {"ece": "calibration error", "nll": "likelihood"}
+    return [
+        f"{words} {row[f'{name}_before']:.4f} to {row[name]:.4f}" for name, words in names.items()
+        if row[name] - row[f"{name}_before"] > LEAST_LOSS
+    ]  # fmt: skip
+
+
 def print_result(run: Path, result: dict[str, Any], out: Path) -> None:
     """The table that a person wants to see."""
     print(f"{run.name}: temperature {result['temperature']:.3f}, abstain below {result['threshold']:.3f}: {out}")
@@ -122,4 +138,10 @@ def print_result(run: Path, result: dict[str, Any], out: Path) -> None:
         print(
             f"  {split:<6}{row['faces']:>7}{row['accuracy']:>10.3f}{row['ece_before']:>12.4f}{row['ece']:>8.4f}"
             f"{row['nll_before']:>12.4f}{row['nll']:>8.4f}{row['kept']:>7.2f}{kept:>18}"
+        )
+    if result["worse"]:
+        print(
+            f"mien: WARNING: on test faces this temperature is worse than none ({', '.join(result['worse'])}): validation and test "
+            f"faces differ; delete {out} to answer at temperature 1.",
+            file=sys.stderr,
         )

@@ -26,6 +26,8 @@ LEAST_P = 1e-38
 """Probabilities below it, which float32 can hardly hold, count as it: their logarithm must be finite."""
 TOLD = 5
 """Photos that are left out and named; the others are counted."""
+LEAST_LOSS = {"accuracy": 0.0, "balanced_accuracy": 0.0, "ece": 0.005}
+"""Loss from which a score counts as worse. A calibration error of a few photos is never twice the same."""
 MOST_FITS = 100
 """People are left out one by one up to this number of them, in that many groups beyond it."""
 
@@ -108,9 +110,21 @@ def calibrate_photos(
             for name, p in found.items()
         },
     }
+    result["worse"] = worse_on_others(result["before"], result["held_out"])
     write_atomic(out, json.dumps(result, indent=1))
     print_result(model, result, out, run)
     return result
+
+
+def worse_on_others(before: dict[str, Any], held_out: dict[str, Any]) -> list[str]:
+    """What offsets of other people make worse on people left out, in words; empty for nothing."""
+    kinds = {"accuracy": "accuracy", "balanced_accuracy": "mean recall", "ece": "calibration error"}
+    lost = {name: (before[name] - held_out[name]) * (-1 if name == "ece" else 1) for name in kinds}
+    return [
+        f"{kinds[name]} {before[name]:.3f} to {held_out[name]:.3f}"
+        for name, loss in lost.items()
+        if loss > LEAST_LOSS[name]
+    ]
 
 
 def judge(model: FaceModel, photos: Iterator[Record | Skipped], batch: int) -> Judged:
@@ -271,6 +285,12 @@ def print_result(model: FaceModel, result: dict[str, Any], out: Path, run: Path 
         row = result[name]
         cells = "".join(f"{row['recall'][one]:>{width + 2}.3f}" for one in shown)
         print(f"  {words:<26}{cells}{row['balanced_accuracy']:>8.3f}{row['ece']:>8.3f}{row['kept']:>8.2f}")
+    if result["worse"]:
+        print(
+            f"mien: WARNING: on people left out these offsets are worse than none ({', '.join(result['worse'])}): do not use {out} "
+            "for other people; the run's own calibration serves them better, or more photos of more people.",
+            file=sys.stderr,
+        )
     if result["threshold"] == 1:
         print(
             f"mien: no confidence reaches an accuracy of {result['accuracy_asked_for']} on people left out: every face will "

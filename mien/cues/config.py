@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,10 @@ LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": 
 """Group name -> first and last + 1 of its iBUG-68 points."""
 FACE_REGIONS = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin", "elsewhere")
 """Regions of a picture of a face (cues.regions); each place belongs to one."""
+
+
+def _unknown(key: str, what: str, name: str, valid: Iterable[str]) -> UsageError:
+    return UsageError(f"{key}: {unknown_name(what, name, valid)}")
 
 
 @dataclass(frozen=True)
@@ -61,38 +66,38 @@ class CueConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in CUE_KINDS:
-            raise unknown_name("cue", self.kind, CUE_KINDS)
+            raise _unknown("cue.kind", "cue", self.kind, CUE_KINDS)
         if self.control not in CONTROL_KINDS:
-            raise unknown_name("control", self.control, CONTROL_KINDS)
+            raise _unknown("cue.control", "control", self.control, CONTROL_KINDS)
         if self.merge not in ("max", "sum"):
-            raise unknown_name("merge", self.merge, ("max", "sum"))
+            raise _unknown("cue.merge", "merge", self.merge, ("max", "sum"))
         if self.codebook not in CODEBOOKS and not self.codebook.endswith(".json"):
-            error = unknown_name("codebook", self.codebook, CODEBOOKS)
+            error = _unknown("cue.codebook", "codebook", self.codebook, CODEBOOKS)
             raise UsageError(f"{error} Or give the path of an own .json file.")
         for name, weight in self.groups.items():
             if name not in LANDMARK_GROUPS:
-                raise unknown_name("landmark group", name, LANDMARK_GROUPS)
+                raise _unknown("cue.groups", "landmark group", name, LANDMARK_GROUPS)
             if not 0 <= weight < float("inf"):
-                raise UsageError(f"cue groups: {name} is {weight}; it must be 0 or more.")
+                raise UsageError(f"cue.groups: {name} is {weight}; it must be 0 or more.")
         if "jaw" in self.groups and not self.draws_jaw:
-            raise UsageError("cue groups: jaw has a factor, but the jaw line is not drawn; set cue.jaw to true.")
+            raise UsageError("cue.groups: jaw has a factor, but the jaw line is not drawn; set cue.jaw to true.")
         drawn = [name for name in LANDMARK_GROUPS if self.draws_jaw or name != "jaw"]
         if not any(self.groups.get(name, 1) for name in drawn):
-            raise UsageError("cue groups: every factor is 0, so nothing is drawn.")
+            raise UsageError("cue.groups: every factor is 0, so nothing is drawn.")
         if self.dilation not in ("centred", "published"):
-            raise unknown_name("dilation", self.dilation, ("centred", "published"))
+            raise _unknown("cue.dilation", "dilation", self.dilation, ("centred", "published"))
         if self.saliency not in SALIENCIES and not self.saliency.endswith(WEIGHT_SUFFIXES):
-            error = unknown_name("saliency", self.saliency, SALIENCIES)
+            error = _unknown("cue.saliency", "saliency", self.saliency, SALIENCIES)
             raise UsageError(f"{error} Or give a file with weights of MSI-Net ({', '.join(WEIGHT_SUFFIXES)}).")
         if not 0 < self.sigma < 10:
-            raise UsageError(f"cue sigma {self.sigma} is out of range; give a share of the eye distance such as 0.06.")
+            raise UsageError(f"cue.sigma is {self.sigma}, out of range; give a share of the eye distance such as 0.06.")
         if not 0 < self.least <= 5:
             raise UsageError(
-                f"cue least {self.least} is out of range; give an intensity above 0 and up to 5, such as 1."
+                f"cue.least is {self.least}, out of range; give an intensity above 0 and up to 5, such as 1."
             )
         if self.control == "other_class" and self.kind != "au":
             raise UsageError(
-                f"control 'other_class' needs cue 'au': the cue '{self.kind}' is the same for every class."
+                f"cue.control: control 'other_class' needs cue 'au': the cue '{self.kind}' is the same for every class."
             )
 
     @property

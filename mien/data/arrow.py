@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from mien import files
 from mien.errors import DataError, UsageError
-from mien.files import replacing, write_atomic
+from mien.files import file_sha256, replacing, write_atomic
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, SPLITS, ByteArray, FloatArray, Record
+from mien.values import short
 
-STORE_VERSION = 1
+STORE_VERSION = 2
+"""Of what is written. Version 1, which has no digests of its files, is read too: its fingerprint stands for them."""
+READ_VERSIONS = (1, 2)
 JPEG_QUALITY = 95
 
 
@@ -48,7 +53,8 @@ class StoreInfo(NamedTuple):
     fingerprint: str
     """sha256 over ids, pixels and labels in order; independent of encoding and of how parts were cut."""
     parts: tuple[dict[str, Any], ...]
-    """One {file, rows, bytes} each."""
+    """One {file, rows, bytes, sha256, pixels, frame} each: digests of the whole file and of what lies outside the bytes
+    `pixels` (start, stop), which hold the pictures. Version 1 has the first three alone."""
     landmark_limit: float | None = None
     """Largest distance from the median shape, see `screen.limit_landmarks`; None keeps all landmarks."""
     landmarks_dropped: tuple[int, ...] = ()
@@ -166,18 +172,25 @@ def encode(image: ByteArray, encoding: str) -> bytes:
 
 
 def decode(data: Any, info: StoreInfo) -> ByteArray:
-    """Bytes of one row to (H, W, 1) grey or (H, W, 3) RGB; a view without copying where the bytes are raw."""
+    """Bytes of one row to (H, W, 1) grey or (H, W, 3) RGB; a view without copying where the bytes are raw.
+
+    DataError for bytes that are no picture of the store's size.
+    """
     pixels = np.frombuffer(data, dtype=np.uint8)
     if info.encoding == "raw":
+        if pixels.size != info.size * info.size * info.channels:
+            raise DataError(f"a picture of {info.dataset} has {pixels.size} bytes: the store is damaged.")
         return pixels.reshape(info.size, info.size, info.channels)
     import cv2
 
     image: Any = cv2.imdecode(pixels, cv2.IMREAD_GRAYSCALE if info.channels == 1 else cv2.IMREAD_COLOR)
+    if image is None or image.shape[:2] != (info.size, info.size):
+        raise DataError(f"a picture of {info.dataset} cannot be decoded: the store is damaged.")
     return image[:, :, None] if info.channels == 1 else image[:, :, ::-1]
 
 
-def write_part(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as one record batch under a temporary name, sync, rename."""
+def write_part(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write rows as one record batch under a temporary name, sync, rename. Returns its entry in `parts`."""
     schema = table_schema()
     columns = []
     for field in schema:
@@ -192,16 +205,48 @@ def write_part(path: Path, rows: list[dict[str, Any]]) -> None:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
         file.flush()
         os.fsync(file.fileno())
+    pixels = pixel_bytes(path)
+    return {
+        "file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "sha256": file_sha256(path),
+        "pixels": list(pixels), "frame": frame_sha256(path, pixels),
+    }  # fmt: skip
 
 
 def map_part(path: Path) -> Any:
-    """The record batch of a part, memory-mapped."""
+    """The record batch of a part, memory-mapped; DataError for a file that is none, or has other columns."""
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"part '{path}' cannot be read ({error}): delete the folder and run `mien prepare` again."
-        ) from error
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"part '{path}' cannot be read ({reason}): {REMEDY}") from error
+    if batch.schema.names != table_schema().names:
+        raise DataError(f"part '{path}' has other columns than a store: {REMEDY}")
+    return batch
+
+
+REMEDY = "delete the folder and run `mien prepare` again."
+"""For a damaged store."""
+
+
+def pixel_bytes(path: Path) -> tuple[int, int]:
+    """Start and stop of the pictures in the file of a part; what lies outside is labels, landmarks and Arrow's own."""
+    mapped = pa.memory_map(str(path))
+    whole = mapped.read_buffer(mapped.size())
+    pictures = pa.ipc.open_file(pa.BufferReader(whole)).get_batch(0).column("image").buffers()[2]
+    if pictures is None or not pictures.size:  # a part of skipped faces alone
+        return 0, 0
+    start = pictures.address - whole.address
+    return start, start + pictures.size
+
+
+def frame_sha256(path: Path, pixels: tuple[int, int]) -> str:
+    """Digest of a part's bytes outside `pixels` (start, stop): cheap, and all that Arrow reads before it reads a picture."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        digest.update(file.read(pixels[0]))
+        file.seek(pixels[1])
+        digest.update(file.read())
+    return digest.hexdigest()
 
 
 DECIDING = ("polarity", "fold")
@@ -231,59 +276,125 @@ def fingerprint(batches: Iterable[Any]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """`store.json` or `progress.json`; DataError when damaged or of another store version."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"'{path}' is damaged ({error}): delete the folder and run `mien prepare` again.") from error
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != STORE_VERSION:
+    """`store.json` or `progress.json`; DataError when damaged, changed by hand or of another store version."""
+    content = files.read_json(path, REMEDY.rstrip("."))
+    version = content.get("version")
+    if version not in READ_VERSIONS or isinstance(version, bool):
         raise DataError(
-            f"'{path}' has store version {version}, this Mien reads {STORE_VERSION}: run `mien prepare` again."
+            f"'{path}' has store version {short(version)}, this Mien reads {STORE_VERSION}: run `mien prepare` again."
         )
-    return dict(content)
+    if version != 1 and content.pop("sha256", None) != _sha256(content):
+        raise DataError(f"'{path}' was changed since it was written, or is damaged: {REMEDY}")
+    return content
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_info(path: Path) -> StoreInfo:
-    """`store.json` of a finished store."""
+    """`store.json` of a finished store; DataError for one that lacks something or holds what cannot be."""
     content = read_json(path / "store.json")
     try:
         values = {name: content[name] for name in StoreInfo._fields if name not in StoreInfo._field_defaults}
         info = StoreInfo(**values, **{name: content[name] for name in StoreInfo._field_defaults if name in content})
+        if wrong := _impossible(info):
+            raise DataError(f"'{path / 'store.json'}' is damaged ({wrong}): {REMEDY}")
     except KeyError as error:
-        raise DataError(
-            f"'{path / 'store.json'}' lacks {error}: delete the folder and run `mien prepare` again."
-        ) from error
+        raise DataError(f"'{path / 'store.json'}' lacks {error}: {REMEDY}") from error
     dropped = tuple(info.landmarks_dropped)
     return info._replace(action_units=tuple(info.action_units), parts=tuple(info.parts), landmarks_dropped=dropped)
 
 
+def _impossible(info: StoreInfo) -> str | None:
+    """The first field that holds what cannot be."""
+    sound = {
+        "size": _is_count(info.size) and 8 <= info.size <= 2**15,
+        "channels": info.channels in (1, 3),
+        "encoding": info.encoding in ("raw", "png", "jpeg"),
+        "action_units": isinstance(info.action_units, list) and all(isinstance(n, str) for n in info.action_units),
+        "notes": isinstance(info.notes, dict) and all(isinstance(value, str) for value in info.notes.values()),
+        "parts": isinstance(info.parts, list) and all(map(sound_part, info.parts)),
+        "landmark_limit": info.landmark_limit is None or isinstance(info.landmark_limit, int | float),
+        **{name: isinstance(getattr(info, name), str) for name in ("dataset", "landmarks", "mien", "fingerprint")},
+        **{name: _is_count(getattr(info, name)) for name in ("rows", "skipped")},
+    }
+    if wrong := [name for name, holds in sound.items() if not holds]:
+        return wrong[0]
+    if sum(part["rows"] for part in info.parts) != info.rows:
+        return "rows"
+    rows = info.landmarks_dropped
+    few = isinstance(rows, list | tuple) and all(_is_count(row) and row < info.rows for row in rows)
+    return None if few else "landmarks_dropped"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def sound_part(part: Any) -> bool:
+    """Whether an entry of `parts` names a file of the store's own and where in it the pictures lie."""
+    if not (isinstance(part, dict) and isinstance(part.get("file"), str) and PART_NAME.fullmatch(part["file"])):
+        return False
+    start, stop = part["pixels"] if _is_pair(part.get("pixels")) else (0, 0)
+    return _is_count(part.get("rows")) and _is_count(part.get("bytes")) and start <= stop <= part["bytes"]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_count, value))
+
+
+PART_NAME = re.compile(r"part-\d{5,9}\.arrow")
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    write_atomic(path, json.dumps(content, indent=1) + "\n")
+    """Write `store.json` or `progress.json` whole or not at all, with the digest of its content."""
+    content = {name: value for name, value in content.items() if name != "sha256"}
+    write_atomic(path, json.dumps(content | {"sha256": _sha256(content)}, indent=1) + "\n")
 
 
 def intact(folder: Path, part: dict[str, Any]) -> bool:
-    """Whether a part file is there with the bytes that were written."""
+    """Whether a part file is there with the bytes that were written, pictures aside (`verify.py` reads those too)."""
     path = folder / part["file"]
-    return path.is_file() and path.stat().st_size == part["bytes"]
+    if not path.is_file() or path.stat().st_size != part["bytes"]:
+        return False
+    return "frame" not in part or frame_sha256(path, part["pixels"]) == part["frame"]
 
 
 def intact_parts(folder: Path, progress: dict[str, Any]) -> list[dict[str, Any]]:
     """The finished parts of an interrupted store up to the first damaged one (so that row order is kept)."""
     parts: list[dict[str, Any]] = []
-    for part in progress["parts"]:
-        if not intact(folder, part):
+    for part in progress.get("parts", []):
+        if not sound_part(part) or not intact(folder, part):
             break
         parts.append(part)
     return parts
 
 
-def same_settings(folder: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
-    """UsageError when a store holds data made with other settings, naming the first that differs."""
+def same_settings(folder: Path, found: dict[str, Any], settings: dict[str, Any], add: bool = False) -> None:
+    """UsageError when a store holds data made with other settings or of another source, naming the first that differs.
+
+    With `add` the files of the source may have changed.
+    """
     for name, value in settings.items():
-        if found.get(name) != value:
-            raise UsageError(
-                f"'{folder}' holds a store with {name} {found.get(name)!r}, now {value!r} is asked: "
-                "choose another folder for --out, delete this one, or let mien prepare --replace it."
-            )
+        if name in ("version", "source") or found.get(name) == value:
+            continue
+        raise UsageError(
+            f"'{folder}' holds a store with {name} {found.get(name)!r}, now {value!r} is asked: "
+            "choose another folder for --out, delete this one, or let mien prepare --replace it."
+        )
+    there, asked = found.get("source", {}), settings.get("source", {})
+    if asked and not there:
+        raise UsageError(
+            f"'{folder}' was made by an earlier mien, which did not note what from: choose another --out, or --replace it."
+        )
+    if {**there, "listing": "", "files": 0} != {**asked, "listing": "", "files": 0}:
+        raise UsageError(
+            f"'{folder}' holds faces of another place named '{there.get('root')}'; now '{asked.get('root')}' is asked: choose "
+            "another --out, or --replace it."
+        )
+    if there != asked and not add:
+        raise UsageError(
+            f"'{folder}' was made of {there['files']} files; those under '{asked['root']}' have changed since ({asked['files']} "
+            "now): --add reads pictures that it lacks, --replace makes it anew."
+        )

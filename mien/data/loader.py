@@ -14,6 +14,8 @@ from mien.config import AugmentConfig, ModelConfig
 from mien.data.labels import labels_of
 from mien.data.store import Store
 from mien.data.transforms import change_faces, draw_changes, luma, normalise, resize_faces, uniform
+from mien.errors import DataError
+from mien.progress import begin_worker
 from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, FloatArray, IntArray
 
 Item = tuple[Tensor, Tensor, Tensor]
@@ -125,13 +127,14 @@ class Loader:
             num_workers=workers,
             pin_memory=device.type == "cuda",
             multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=begin_worker if workers else None,
         )
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, landmarks, index in self.loader if self.memory is None else self._remembered(self.memory):
+        for images, landmarks, index in self._loaded() if self.memory is None else self._remembered(self.memory):
             moved = (images, self.targets[index], self.action_units[index], landmarks, index)
             images, targets, units, landmarks, rows = (part.to(self.device, non_blocking=True) for part in moved)
             images, landmarks = resize_faces(images, landmarks, self.size)
@@ -142,6 +145,16 @@ class Loader:
             labels = None if self.labels is None else self.labels[index].to(self.device)
             pixels = normalise(images, self.preprocessing)
             yield Batch(pixels, targets, units, landmarks, rows, None, guide, labels, self.canvas)
+
+    def _loaded(self) -> Iterator[Item]:
+        try:
+            yield from self.loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a loader process was killed, often for want of memory; run the same command again with fewer --run.workers."
+            ) from error
 
     def _remembered(self, memory: Memory) -> Iterator[Item]:
         torch.empty((), dtype=torch.int64).random_()  # DataLoader draws a seed too: dropout must not differ

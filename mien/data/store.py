@@ -19,27 +19,25 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mien import __version__
 from mien.data.arrow import (
+    REMEDY,
     STORE_VERSION,
     Skipped,
     StoreInfo,
     decode,
     difference_hash,
     encode,
-    fingerprint,
     intact,
     intact_parts,
     map_part,
     read_info,
     read_json,
-    row,
     same_settings,
-    write_json,
-    write_part,
 )
+from mien.data.verify import refuse_odd_parts, verify_once
+from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
-from mien.files import replacing
+from mien.files import alone, replacing
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
 
 __all__ = [
@@ -222,8 +220,12 @@ class Store:
         return out
 
 
-def open_store(path: Path) -> Store:
-    """Open a finished store; DataError (one line) when it is missing, unfinished, of another version or damaged."""
+def open_store(path: Path, verified: bool = True) -> Store:
+    """Open a finished store; DataError (one line) when it is missing, unfinished, of another version or damaged.
+
+    Labels, landmarks and what Arrow reads are compared with their digests at every opening; with `verified` so are all the
+    pictures, the first time that a store is opened after its files changed (`mien.data.verify`).
+    """
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"no prepared store at '{path}': the folder does not exist. Make one with `mien prepare`.")
@@ -234,20 +236,24 @@ def open_store(path: Path) -> Store:
     info = read_info(path)
     for part in info.parts:
         if not intact(path, part):
-            raise DataError(
-                f"part '{part['file']}' of the store '{path}' is missing or truncated (expected {part['bytes']} bytes):"
-                " delete the folder and run `mien prepare` again."
-            )
+            raise DataError(f"part '{part['file']}' of the store '{path}' is missing, truncated or damaged: {REMEDY}")
+    refuse_odd_parts(path, info)
+    if verified:
+        verify_once(path, info)
     return Store(path, info)
 
 
-def finished_ids(out: Path) -> set[str]:
-    """Ids that a finished or interrupted store already holds or has skipped: work that need not be done again."""
+def finished_ids(out: Path, add: bool = False) -> set[str]:
+    """Ids that a finished or interrupted store already holds or has skipped: work that need not be done again.
+
+    With `add` what was skipped is tried again.
+    """
     out = Path(out)
-    if (out / "store.json").is_file():
+    under_way = (out / "progress.json").is_file()
+    if (out / "store.json").is_file() and not (add and under_way):
         store = open_store(out)
-        return {*store.ids, *(skipped.id for skipped in store.skipped)}
-    if not (out / "progress.json").is_file():
+        return {*store.ids, *(() if add else (skipped.id for skipped in store.skipped))}
+    if not under_way:
         return set()
     progress = read_json(out / "progress.json")
     ids: set[str] = set()
@@ -266,33 +272,46 @@ def write_store(
     channels: int = 3,
     encoding: Encoding = "raw",
     notes: Mapping[str, str] = {},
+    source: Mapping[str, str | int] = {},
+    add: bool = False,
     total: int | None = None,
 ) -> Store:
     """Write records into a store, a part at a time; a rerun keeps the finished parts and continues after them.
 
     `Record.image` is (size, size[, 3]) uint8 here; it becomes grey or RGB as `channels` (1 or 3) asks. Records whose id
     a finished part already has are passed over, so the caller may yield all
-    again or leave out `finished_ids(out)`. `total` only serves the progress bar. UsageError when `out` holds something
-    else or a store with other settings; DataError for a malformed record, no records, or a full disk (finished parts
-    are kept).
+    again or leave out `finished_ids(out)`. `source` says what the faces come from (`datasets.source`); with `add` a store
+    of the same place takes in what has come to lie there since. `total` only serves the progress bar. UsageError when `out`
+    holds something else or a store with other settings or of another source; DataError for a malformed record, no records,
+    a full disk (finished parts are kept), or another process that writes there.
     """
-    from mien.progress import track
-
     out = Path(out)
     settings = {
         "version": STORE_VERSION, "dataset": dataset, "size": size, "channels": channels, "encoding": encoding,
         "action_units": list(ACTION_UNITS), "landmarks": "iBUG-68, 0-based, (x, y) pixels, pixel centres at .0",
-        "notes": dict(notes),
+        "notes": dict(notes), **({"source": dict(source)} if source else {}),
     }  # fmt: skip
     if channels not in (1, 3) or encoding not in ("raw", "png", "jpeg") or size < 8:
         raise UsageError(
             f"no store with size {size}, channels {channels}, encoding '{encoding}': size >= 8, 1 or 3, raw|png|jpeg."
         )
+    with alone(out):
+        return _write(records, out, settings, add, total)
+
+
+def _write(
+    records: Iterable[Record | Skipped], out: Path, settings: dict[str, Any], add: bool, total: int | None
+) -> Store:
+    from mien.progress import track
+
     if (out / "store.json").is_file():
-        same_settings(out, read_json(out / "store.json"), settings)
-        return open_store(out)
-    writer = _Writer(out, settings)
-    done = finished_ids(out)
+        found = read_json(out / "store.json")
+        same_settings(out, found, settings, add)
+        if found.get("source", {}) == settings.get("source", {}):
+            return open_store(out)
+        begin_adding(out, found, settings)
+    writer = Writer(out, settings, PART_ROWS, PART_BYTES, add)
+    done = finished_ids(out, add)
     try:
         for record in track(records, f"writing {out.name}", total):
             if record.id not in done:
@@ -302,83 +321,8 @@ def write_store(
         writer.tidy()
         raise
     writer.flush()
-    return writer.finish()
-
-
-class _Writer:
-    """Collects rows and flushes them as parts; `progress.json` lists the finished ones."""
-
-    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        self.out, self.settings = out, settings
-        self.rows: list[dict[str, Any]] = []
-        self.skipped: list[Skipped] = []
-        self.bytes = 0
-        self.seen: set[str] = set()
-        self.parts: list[dict[str, Any]] = []
-        if (out / "progress.json").is_file():
-            progress = read_json(out / "progress.json")
-            same_settings(out, progress, settings)
-            self.parts = intact_parts(out, progress)
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"'{out}' exists and is no prepared store: choose a new or empty folder for --out.")
-        self._save_progress()
-
-    def _save_progress(self) -> None:
-        write_json(self.out / "progress.json", {**self.settings, "parts": self.parts})
-
-    def add(self, record: Record | Skipped) -> None:
-        """Keep one face, or note one that was skipped; an id that is there already is skipped. Full parts are written."""
-        if record.id in self.seen:
-            record = Skipped(record.id, "id occurs twice")
-        self.seen.add(record.id)
-        if isinstance(record, Skipped):
-            self.skipped.append(record)
-        else:
-            self.rows.append(row(record, self.settings))
-            self.bytes += len(self.rows[-1]["image"])
-        if len(self.rows) >= PART_ROWS or self.bytes >= PART_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was added since the last part as a part of its own, and the progress file after it."""
-        if not self.rows and not self.skipped:
-            return
-        rows, skipped = self.rows, self.skipped
-        self.rows, self.skipped, self.bytes = [], [], 0  # a failed write is not tried twice by the `finally` above
-        path = self.out / f"part-{len(self.parts):05d}.arrow"
-        write_part(path, rows)
-        part = {"file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "skipped": skipped}
-        self.parts.append(part)
-        self._save_progress()
-
-    def tidy(self) -> None:
-        """Leave nothing behind when no row was written, so that a corrected command may use the same folder."""
-        if any(part["rows"] for part in self.parts):
-            return
-        for name in [part["file"] for part in self.parts] + ["progress.json"]:
-            (self.out / name).unlink(missing_ok=True)
-        if not any(self.out.iterdir()):
-            self.out.rmdir()
-
-    def finish(self) -> Store:
-        """Write the rest and the description, remove the progress file, open the store; DataError without any face."""
-        skipped = [entry for part in self.parts for entry in part["skipped"]]
-        rows = sum(part["rows"] for part in self.parts)
-        if rows == 0:
-            self.tidy()
-            first = f" (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-            raise DataError(f"no usable picture for the store '{self.out}': {len(skipped)} were skipped{first}.")
-        with (
-            replacing(self.out / "skipped.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            csv.writer(file).writerows([("id", "reason"), *skipped])
-        parts = [{key: part[key] for key in ("file", "rows", "bytes")} for part in self.parts]
-        content = {**self.settings, "mien": __version__, "rows": rows, "skipped": len(skipped), "parts": parts}
-        content["fingerprint"] = fingerprint(map_part(self.out / part["file"]) for part in parts)
-        write_json(self.out / "store.json", content)
-        (self.out / "progress.json").unlink(missing_ok=True)
-        return open_store(self.out)
+    writer.finish()
+    return open_store(out)
 
 
 def export_parquet(store: Store, path: Path) -> Path:

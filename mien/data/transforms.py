@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.faces.landmarks import FLIP
 from mien.schema import PREPROCESSING, ByteArray, IntArray
-
-ensure_torchvision()
-from torchvision.transforms.v2 import functional as VF  # noqa: E402
 
 IMAGENET_MEAN, IMAGENET_STD = PREPROCESSING["imagenet"].mean, PREPROCESSING["imagenet"].std
 DRAWN = 14
@@ -80,12 +77,20 @@ def _boxes(area: Tensor, shape: Tensor, right: Tensor, down: Tensor) -> Tensor:
     return torch.stack([left, top, left + width, top + height], 1)
 
 
+def torchvision_functions() -> Any:
+    """`torchvision.transforms.v2.functional`, imported at its first use: torch's compiler comes with it, which takes a second."""
+    ensure_torchvision()
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
 def resize_faces(images: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) uint8 and (B, 68, 2) -> the same at size x size, antialiased; points measured from pixel centres."""
     height, width = images.shape[-2:]
     scale = torch.tensor([size / width, size / height], device=landmarks.device)
     if (height, width) != (size, size):
-        images = VF.resize(images, [size, size], antialias=True)
+        images = torchvision_functions().resize(images, [size, size], antialias=True)
     return images, (landmarks + 0.5) * scale - 0.5
 
 
@@ -104,6 +109,15 @@ def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[T
     if changes.box.any():
         pixels = pixels.masked_fill(_inside(changes.box, images.shape[-1]), 0.0)
     return pixels.round_().to(torch.uint8), landmarks
+
+
+def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, C, S, S) float pictures of any normalisation and (B, 68, 2) pixels -> flipped and moved as in `Changes`.
+
+    A flip also swaps left and right landmark indices. What comes in from outside is 0.
+    """
+    images, landmarks = _flipped(images, landmarks, flip.to(images.device))
+    return _moved(images, landmarks, matrix.to(images.device, images.dtype))
 
 
 def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +152,7 @@ def _recoloured(pixels: Tensor, changes: Changes) -> Tensor:
 
 def _grey(pixels: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    return VF.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    return torchvision_functions().rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
 
 
 def _inside(box: Tensor, side: int) -> Tensor:

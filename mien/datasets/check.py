@@ -23,6 +23,7 @@ def check(
     bits: int = 8,
     correlation: float = 0.8,
     landmark_limit: float = 0.25,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Audit a prepared store: counts, duplicates, label conflicts, subject leaks, landmark and action-unit coverage.
 
@@ -36,16 +37,21 @@ def check(
         correlation: Near-duplicates: least likeness, by the spread of the store, 0-1.
         landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
             distances; mien prepare --landmark-limit drops them.
+        verify: Read every byte of the store first: digests of its files, its fingerprint and every picture.
 
     """
     from mien.data.store import open_store
+    from mien.data.verify import verify as verify_store
     from mien.datasets.inventory import audit, picture_sheet
     from mien.datasets.screen import check_limit
 
     if not 0 <= bits <= 12 or not 0 <= correlation <= 1:
         raise UsageError(f"--bits {bits} must be 0-12 and --correlation {correlation} 0-1.")
     check_limit(landmark_limit)
-    opened = open_store(store)
+    opened = open_store(store, verified=not verify)
+    if verify:
+        verify_store(store, opened.info, deep=True)
+        print(f"verified: {len(opened)} faces in {len(opened.info.parts)} files are what was written")
     report = audit(opened, not exact_only, bits, correlation, landmark_limit)
     print(describe(opened, report))
     if out is not None:

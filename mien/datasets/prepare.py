@@ -19,6 +19,7 @@ from mien.datasets.names import with_names
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
 from mien.datasets.replace import new_place, put_in_place
 from mien.datasets.screen import check_limit, limit_landmarks
+from mien.datasets.source import source_of
 from mien.datasets.summary import summary
 from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.progress import ordered_map
@@ -60,6 +61,7 @@ def prepare(
     whole: float | None = None,
     like: Path | None = None,
     replace: bool = False,
+    add: bool = False,
     workers: int | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
@@ -108,6 +110,7 @@ def prepare(
         whole: aligned only: share of the training faces that join it unaligned, too.
         like: aligned only: run folder of mien train; faces are laid where its training faces lie, and keep their splits.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
+        add: Read pictures that have come to lie under --root since the store was made, and those that were skipped, into it.
         workers: Processes; all cores by default, 1 stays in this one.
 
     """
@@ -124,15 +127,14 @@ def prepare(
     shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model, landmark_limit)
     laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
-    if options.provider is None and not reader.landmarks and landmark_frame is None:
-        check_frame(laid())
-    chosen = own | _without_none(brought) if landmarks else own
-    notes = {"faces": faces, "align": str(align), **_shown(chosen), **_notes(reader, root, own)}
-    place = new_place(out) if replace else out
-    left, total = _left(laid, place, options)
+    _refuse_shares(laid, options, reader)
+    notes = {"faces": faces, "align": str(align), **_shown(own, brought), **_notes(reader, root, own)}
+    place = new_place(out, add) if replace else out
+    left, total = _left(laid, place, options, add)
     store = write_store(
         _prepare_all(left, options, _processes(workers, options, first)), place,
-        dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes, total=total,
+        dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes,
+        source=source_of(root, own | brought, out), add=add, total=total,
     )  # fmt: skip
     store = limit_landmarks(put_in_place(place, out) if replace else store, landmark_limit)
     print(summary(store))
@@ -171,22 +173,29 @@ def _shape(
     return size or usual[0], channels or usual[1]
 
 
-def _shown(chosen: dict[str, Any]) -> dict[str, str]:
-    """Options as a store notes them: of files and folders the names only."""
+def _shown(own: dict[str, Any], brought: dict[str, Any]) -> dict[str, str]:
+    """Options as a store notes them: of files and folders the names only; those of landmarks where some are brought."""
+    chosen = own | (_without_none(brought) if brought["landmarks"] else {})
     paths = {key: Path(value).name for key, value in chosen.items() if isinstance(value, Path) or key == "pictures"}
     return {key: str(value) for key, value in chosen.items()} | paths
 
 
 def _left(
-    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options
+    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, add: bool
 ) -> tuple[Iterator[Record | Skipped], int | None]:
     """What the store does not hold yet, and how much that is where a terminal waits for slow work."""
-    done = finished_ids(place)
+    done = finished_ids(place, add)
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
     slow = options.provider is not None or options.align
-    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr.isatty() else None
+    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr is not None and sys.stderr.isatty() else None
     return (item for item in read() if item.id not in done), total
+
+
+def _refuse_shares(read: Callable[[], Iterator[Record | Skipped]], options: Options, reader: Reader) -> None:
+    """`check_frame` where the frame of the landmarks is not known otherwise."""
+    if options.provider is None and not reader.landmarks and options.frame is None:
+        check_frame(read())
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from mien.data.store import Store, open_store
 from mien.errors import UsageError
 from mien.files import writing
 
-PARTS = ("store.json", "progress.json", "skipped.csv")
+PARTS = ("store.json", "progress.json", "skipped.csv", ".verified.json", ".lock")
 
 
-def new_place(out: Path) -> Path:
-    """Where the new store is made; UsageError where `out` holds anything but a store."""
+def new_place(out: Path, add: bool = False) -> Path:
+    """Where the new store is made; UsageError where `out` holds anything but a store, or pictures shall be added to it."""
+    if add:
+        raise UsageError("--replace makes the store anew, --add keeps what it has: give one of both.")
     if out.exists() and (not out.is_dir() or any(not _of_store(path) for path in out.iterdir())):
         raise UsageError(
             f"'{out}' holds more than a prepared store, so --replace leaves it alone: choose another --out."

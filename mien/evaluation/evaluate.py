@@ -18,24 +18,26 @@ from mien.cues.identity import drawn_numbers
 from mien.data.framed import FramedStore, framed_as
 from mien.data.framing import Framing
 from mien.data.labels import labels_of, voted_labels
-from mien.data.masking import LEAK, Masking, label_leak, make_masking
+from mien.data.masking import Masking, label_leak, make_masking
 from mien.data.observed import open_faces
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
 from mien.evaluation.baselines import BASELINES, MISMATCHED
 from mien.evaluation.collect import Collected, collect, guided_scores
 from mien.evaluation.faithful import faithfulness_of
+from mien.evaluation.landmarks_only import landmarks_only
 from mien.evaluation.plan import Plan
 from mien.evaluation.published import run_of_weights
 from mien.evaluation.reference import MOST, kept_class_cues, others_of
-from mien.evaluation.scores import face_facts, score_faces
+from mien.evaluation.scores import LANDMARKS_ONLY, face_facts, score_faces
 from mien.evaluation.seen import scored_in_training
+from mien.evaluation.shown import print_classes, print_results
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
 from mien.files import write_atomic, write_npz
-from mien.metrics.faithfulness import FAITHFULNESS, STEPS
+from mien.metrics.faithfulness import STEPS
 from mien.models import Classifier
-from mien.schema import IntArray, scheme_classes
+from mien.schema import FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.cues import mean_of_cue
 from mien.training.session import split_rows
@@ -209,12 +211,14 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
     """One row a face: what the store knows of it, what the model said, every score and the small maps."""
     per_face = {f"{name}/{kind}": v for name, kinds in collected.scores.items() for kind, v in kinds.items()}
     voted = voted_labels(plan.store, plan.recipe.data.scheme)[plan.rows]
+    shape = shape_answers(plan)
     return {
         **face_facts(plan.store, plan.rows),
         "label": plan.labels[plan.rows],
         **({"voted": voted} if (voted >= 0).any() else {}),
         "probabilities": collected.probabilities,
         **({} if collected.voted_probabilities is None else {"voted_probabilities": collected.voted_probabilities}),
+        **({} if shape is None else {LANDMARKS_ONLY: shape}),
         "valid": collected.valid,
         "valid_predicted": collected.valid_predicted,
         **{f"valid:{name}": values for name, values in collected.valid_own.items()},
@@ -222,6 +226,15 @@ def face_arrays(plan: Plan, collected: Collected) -> Arrays:
         **per_face,
         **{f"map:{name}": values for name, values in collected.face_maps.items()},
     }
+
+
+def shape_answers(plan: Plan) -> FloatArray | None:
+    """What landmarks alone say of the scored faces; None without training faces apart from them."""
+    fit = plan.reference_rows
+    if np.isin(fit, plan.rows).any():
+        return None
+    count = len(scheme_classes(plan.recipe.data.scheme))
+    return landmarks_only(plan.store, fit, plan.rows, plan.labels, count)
 
 
 def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +247,9 @@ def results_of(run: str, split: str, plan: Plan, faces: Arrays, env: dict[str, A
         "protocol": recipe.data.protocol,
         "store": plan.store.info.dataset,
         "store_fingerprint": plan.store.fingerprint,
+        "source_fingerprint": plan.store.store.fingerprint
+        if isinstance(plan.store, FramedStore)
+        else plan.store.fingerprint,
         **({"framing": plan.store.framing._asdict()} if isinstance(plan.store, FramedStore) else {}),
         "synthetic_source": plan.store.info.notes.get("synthetic_source"),
         "classes": list(classes),
@@ -313,87 +329,3 @@ def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps:
     write_atomic(run / f"predictions{suffix}.csv", predictions_csv(faces, results["classes"]))
     write_atomic(run / f"errors{suffix}.csv", errors_csv(faces, results["classes"]))
     write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
-
-
-def print_results(results: dict[str, Any]) -> None:
-    """The tables that a person wants to see first."""
-    scores = results["classification"]
-    print(
-        f"{results['run']} on {results['split']} ({results['faces']} faces, protocol {results['protocol']}): "
-        f"accuracy {scores['accuracy']:.4f}, balanced {scores['balanced_accuracy']:.4f}, macro-F1 {scores['macro_f1']:.4f}, "
-        f"ECE {scores['calibration_error']:.4f}"
-    )
-    if "end_to_end" in results:
-        whole = results["end_to_end"]
-        print(
-            f"from photo to label, {whole['not_found']} faces that were not found counted as wrong: accuracy "
-            f"{whole['accuracy']:.4f}, balanced {whole['balanced_accuracy']:.4f}"
-        )
-    if "votes" in results:
-        votes = results["votes"]
-        print(
-            f"by the annotators' majority ({votes['count']} faces, ties left out): accuracy {votes['accuracy']:.4f}, "
-            f"balanced {votes['balanced_accuracy']:.4f}"
-        )
-    print(
-        f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
-    )
-    _print_scores(results["alignment"], ("cosine", "pearson", "energy", "pointing"))
-    print_excess(results)
-    if "segmentation" in results:
-        print("region of the cue by the segmentation head, per cent (class mean; higher is better)")
-        _print_scores(results["segmentation"], ("dice", "iou"), digits=1)
-    if results["label_leak"]:
-        print(LEAK)
-    faithful = results.get("faithfulness")
-    if faithful is not None:
-        print(f"faithfulness over {faithful['faces']} faces (class mean; insertion higher, the others lower is better)")
-        _print_scores(faithful["scores"], tuple(FAITHFULNESS))
-
-
-def print_excess(results: dict[str, Any]) -> None:
-    """A row a map: what it scores beyond the class-mean cue on the same faces, with its interval."""
-    if not results["faces_with_cue"]:
-        return
-    print(
-        "excess over the class-mean cue, which never saw the face (class mean, 95 % interval; 0: no better than blind)"
-    )
-    print(f"  {'map':<22}{'cosine':>26}{'pearson':>26}")
-    for name, kinds in results["excess"].items():
-        cells = [_signed(kinds["scores"][kind]) for kind in ("cosine", "pearson")]
-        print(f"  {name:<22}" + "".join(f"{cell:>26}" for cell in cells))
-
-
-def _signed(score: dict[str, Any]) -> str:
-    """+0.012 [-0.003, +0.027]; a dash for a map without a scored face."""
-    if score["class_mean"] is None:
-        return "-"
-    between = " [{:+.3f}, {:+.3f}]".format(*score["interval"]) if score["interval"] else ""
-    return f"{score['class_mean']:+.3f}{between}"
-
-
-def _print_scores(table: dict[str, Any], kinds: tuple[str, ...], digits: int = 3) -> None:
-    """A row a map, a column a score."""
-    width = max(22, *(len(name) + 2 for name in table))
-    print(f"  {'map':<{width}}" + "".join(f"{kind:>{max(len(kind) + 2, 9)}}" for kind in kinds))
-    for name, scores in table.items():
-        values = [scores[kind]["class_mean"] if kind in scores else None for kind in kinds]
-        shown = ["-" if value is None else f"{value:.{digits}f}" for value in values]
-        print(f"  {name:<{width}}" + "".join(f"{v:>{max(len(k) + 2, 9)}}" for k, v in zip(kinds, shown, strict=True)))
-
-
-def print_classes(results: dict[str, Any]) -> None:
-    """A row a class: recall, what it is most often misclassified as, and the cosine of right / wrong predictions."""
-    names = list(next(iter(results["per_class"].values()))["cosine"])
-    print("class by class: cosine with the cue, predicted rightly / wrongly")
-    print(
-        f"  {'class':<12}{'faces':>6}{'recall':>8}  {'misclassified as':<18}" + "".join(f"{name:>16}" for name in names)
-    )
-    for name, row in results["per_class"].items():
-        recall = "-" if row["recall"] is None else f"{row['recall']:.3f}"
-        taken = f"{row['taken_for']} ({row['taken_for_share']:.2f})" if row["taken_for"] else "-"
-        cells = [
-            " / ".join("-" if entry[side] is None else f"{entry[side]:.3f}" for side in ("right", "wrong"))
-            for entry in row["cosine"].values()
-        ]
-        print(f"  {name:<12}{row['faces']:>6}{recall:>8}  {taken:<18}" + "".join(f"{cell:>16}" for cell in cells))

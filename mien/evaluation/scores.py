@@ -19,6 +19,8 @@ from mien.metrics.faithfulness import FAITHFULNESS
 from mien.metrics.resampling import people
 from mien.schema import IntArray
 
+LANDMARKS_ONLY = "landmarks_only"
+"""Column of faces.npz, (N, K): probabilities by a classifier that sees the landmarks alone; a level of results.json."""
 CLASSLESS = ("attention", "rollout")
 """Explainers whose map is of no class in particular."""
 
@@ -54,8 +56,8 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
         for name, kinds in scores.items()
     }
     regions = {name.removeprefix(SEGMENTATION): alignment.pop(name) for name in list(alignment) if SEGMENTATION in name}
-    last = [name for name in alignment if name.startswith("layer-")][-1]
-    cosines = {name: scores[name]["cosine"] for name in (last, *methods)}
+    last = [name for name in alignment if name.startswith("layer-")][-1:]  # a graph or function has none
+    cosines = {name: scores[name]["cosine"] for name in (*last, *methods)}
     return {
         "faces": len(labels),
         "faces_with_cue": int(faces["valid"].sum()),
@@ -65,6 +67,7 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
             if "voted" in faces
             else {}
         ),
+        "levels": levels_of(faces, labels),
         **({"end_to_end": end_to_end(faces["found"], predicted, labels)} if "found" in faces else {}),
         "alignment": alignment,
         "excess": {
@@ -85,6 +88,26 @@ def score_faces(faces: Arrays, classes: Sequence[str], methods: Sequence[str], s
         **({"segmentation": regions} if regions else {}),
         "per_class": by_class(cosines, labels, predicted, faces["valid"], classes),
         "errors": error_scores(faces, classes),
+    }
+
+
+def levels_of(faces: Arrays, labels: IntArray) -> dict[str, dict[str, float]]:
+    """What recognition starts from: `majority`, the most frequent class of these faces named for every face, and where the
+    store has landmarks `landmarks_only`. Each with accuracy, balanced_accuracy and macro_f1, from 0 to 1.
+    """
+    from sklearn.metrics import f1_score
+
+    present = np.unique(labels)
+    said = {"majority": np.full(len(labels), np.bincount(labels).argmax())}
+    if LANDMARKS_ONLY in faces:
+        said[LANDMARKS_ONLY] = faces[LANDMARKS_ONLY].argmax(1)
+    return {
+        name: {
+            "accuracy": float((answers == labels).mean()),
+            "balanced_accuracy": float(np.mean([(answers == k)[labels == k].mean() for k in present])),
+            "macro_f1": float(f1_score(labels, answers, labels=present, average="macro", zero_division=0)),
+        }
+        for name, answers in said.items()
     }
 
 

@@ -26,7 +26,17 @@ from mien.explain.gradient import (
     layer_cam,
     xgrad_cam,
 )
-from mien.explain.perturbation import PERTURBATION_MAPS, Sampling, check, is_cam, score_cam, smooth_grad_cam_pp, ss_cam
+from mien.explain.perturbation import (
+    LAYERLESS,
+    PERTURBATION_MAPS,
+    Sampling,
+    check,
+    is_cam,
+    occlusion,
+    score_cam,
+    smooth_grad_cam_pp,
+    ss_cam,
+)
 from mien.explain.tokens import TOKEN_MAPS, attention, rollout, ts_cam
 from mien.maps import to_input
 from mien.schema import Output, layer_index
@@ -36,6 +46,7 @@ __all__ = [
     "DEFAULT_METHODS",
     "EXPLAINERS",
     "GRADIENT_MAPS",
+    "LAYERLESS",
     "PERTURBATION_MAPS",
     "TOKEN_MAPS",
     "Explainer",
@@ -58,6 +69,7 @@ __all__ = [
     "layer_cam",
     "left_as_found",
     "method_names",
+    "occlusion",
     "resolve_target",
     "rollout",
     "score_cam",
@@ -139,14 +151,15 @@ def explain_with_output(
         images = images.detach().clone()
         graph = bool(of_kind["gradient"]) and (layer != -1 or not hasattr(getattr(model, "head", None), "weight"))
         output = _forward(model, images, guide, graph)
-        index, count = layer_index(layer, len(output.features)), len(output.features)
+        count = len(output.features)
+        index = layer_index(layer, count) if count else _no_layer(methods)
         chosen = resolve_target(output, target)
         maps: dict[str, Tensor] = {}
         for name in of_kind["output"]:
             if index != count - 1:
                 raise UsageError(f"{name} exists at the last layer only, not at layer {layer}; leave it out.")
             maps[name] = EXPLAINERS[name].function(output, chosen)
-        if index == count - 1 and len(maps) < len(methods):
+        if count and index == count - 1 and len(maps) < len(methods):
             maps |= _closed_forms(model, output, chosen, methods)
         slopes = [name for name in of_kind["gradient"] if name not in maps]
         if slopes:
@@ -220,6 +233,14 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _no_layer(methods: Sequence[str]) -> int:
+    """0 where these methods need no layer; UsageError, for a model without one, where one does."""
+    for name in methods:
+        if name not in LAYERLESS:
+            raise UsageError(f"{name}: of this model only answers are known, no layer; use {', '.join(LAYERLESS)}.")
+    return 0
 
 
 def _by_kind(methods: Sequence[str]) -> dict[str, list[str]]:

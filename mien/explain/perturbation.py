@@ -26,6 +26,8 @@ SMOOTH_SAMPLES, SMOOTH_STD = 4, 0.3
 SS_SAMPLES, SS_STD = 35, 2.0
 """Of ss_cam, in units of the mask, which lies in [0, 1]."""
 IS_SAMPLES = 10
+OCCLUDED = 8
+"""Cells along a side, of occlusion."""
 
 
 class Sampling(NamedTuple):
@@ -100,11 +102,34 @@ def smooth_grad_cam_pp(
     return to_input((weight * features).sum(dim=1, keepdim=True), output.theta)
 
 
+def occlusion(model: Model, images: Tensor, output: Output, index: int, target: Tensor, sampling: Sampling) -> Tensor:
+    """Occlusion (Zeiler and Fergus 2014, arXiv 1311.2901): how far the target's logit falls when a cell is hidden.
+
+    The picture is cut into N x N cells, N = 8; each in turn takes the picture's mean colour. The map is (B, 1, N, N), whatever
+    the layer. It asks the model for nothing but answers, so it fits graphs and functions too.
+    """
+    side = min(_count(sampling, OCCLUDED), *images.shape[-2:])
+    scores = images.new_zeros(len(images) * side * side)
+    rows_of, columns_of = (torch.arange(size, device=images.device) * side // size for size in images.shape[-2:])
+    place = (rows_of[:, None] * side + columns_of[None])[None, None]
+    plain = output.logits.detach().gather(1, target[:, None])[:, 0]
+    fill = images.mean((2, 3), keepdim=True)
+    with torch.no_grad():
+        for pairs in torch.arange(len(scores), device=images.device).split(sampling.chunk):
+            rows, cells = pairs // side**2, pairs % side**2
+            hidden = torch.where(place == cells.view(-1, 1, 1, 1), fill[rows], images[rows])
+            scores[pairs] = (plain[rows] - model(hidden, rows).logits.gather(1, target[rows, None])[:, 0]).to(scores)
+    return scores.view(len(images), 1, side, side)
+
+
+LAYERLESS = ("occlusion",)
+"""Methods that need no layer: they fit a model of which only the answers are known."""
 PERTURBATION_MAPS: dict[str, Callable[[Model, Tensor, Output, int, Tensor, Sampling], Tensor]] = {
     "smooth_grad_cam_pp": smooth_grad_cam_pp,
     "score_cam": score_cam,
     "ss_cam": ss_cam,
     "is_cam": is_cam,
+    "occlusion": occlusion,
 }
 """Name -> map of (model, images, output, index, target, sampling)."""
 

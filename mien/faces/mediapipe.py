@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,20 +83,7 @@ def _without_notices() -> Iterator[None]:
 
 def open_nets(model: Path | None = None) -> Provider:
     """Open the bundle and return the provider function; one thread, about 0.1 s, to be done once per process."""
-    bundle = find_bundle(model)
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise DataError("provider 'mediapipe' needs LiteRT: pip install 'mien[faces]'.") from error
-    try:
-        with zipfile.ZipFile(bundle) as archive, _without_notices():
-            detector = Net(Interpreter(model_content=archive.read("face_detector.tflite"), num_threads=1))
-            mesh = Net(Interpreter(model_content=archive.read("face_landmarks_detector.tflite"), num_threads=1))
-            shapes = Net(Interpreter(model_content=archive.read("face_blendshapes.tflite"), num_threads=1))
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{bundle}: not a face_landmarker.task bundle ({str(error)[:80]}); run 'mien models get face_landmarker'."
-        ) from error
+    detector, mesh, shapes = read_nets(model, ("face_detector", "face_landmarks_detector", "face_blendshapes"))
     anchors = make_anchors()
 
     def find(image: ByteArray) -> list[Face]:
@@ -118,6 +105,27 @@ def open_nets(model: Path | None = None) -> Provider:
         return main_first(faces, height, width)
 
     return find
+
+
+def open_mesh(model: Path | None = None) -> Net:
+    """The bundle's mesh net alone."""
+    return read_nets(model, ("face_landmarks_detector",))[0]
+
+
+def read_nets(model: Path | None, names: Sequence[str]) -> list[Net]:
+    """Nets of the bundle by name, each with one thread; DataError where it cannot be used."""
+    bundle = find_bundle(model)
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise DataError("provider 'mediapipe' needs LiteRT: pip install 'mien[faces]'.") from error
+    try:
+        with zipfile.ZipFile(bundle) as archive, _without_notices():
+            return [Net(Interpreter(model_content=archive.read(f"{name}.tflite"), num_threads=1)) for name in names]
+    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{bundle}: not a face_landmarker.task bundle ({str(error)[:80]}); run 'mien models get face_landmarker'."
+        ) from error
 
 
 class Net:
@@ -294,7 +302,10 @@ def place_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
     placed = points[:, :2] @ matrix[:, :2].T + matrix[:, 2] - 0.5
     box = np.concatenate([placed.min(0), placed.max(0)]).astype(np.float32)
     mesh_points = np.column_stack([placed, points[:, 2] * (region.side / CROP)]).astype(np.float32)
-    return Face(box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe", mesh_points)
+    return Face(
+        box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe", mesh_points,
+        region=(float(region.x), float(region.y), float(region.side), float(region.angle)),
+    )  # fmt: skip
 
 
 def unseen(rows: FloatArray, faces: list[Face]) -> FloatArray:

@@ -40,9 +40,11 @@ class Quality(NamedTuple):
     """Range of the grey levels of the aligned face that the middle 98 % of its pixels take, 0 to 1."""
     cut: float
     """Share of the face's points that lie outside the picture."""
+    occlusion: float = float("nan")
+    """Mean distance of its points from those of its mirror image, in eye distances (`mien.faces.occlusion`); if asked for."""
 
 
-UNKNOWN = Quality(*[float("nan")] * 8)
+UNKNOWN = Quality(*[float("nan")] * 9)
 
 
 def quality_of(image: ByteArray, face: Face) -> Quality:

@@ -100,3 +100,12 @@ def check_guidance(config: GuidanceConfig, section: str, where: str) -> None:
         )
     if config.cue is not None and config.cue not in CUE_KINDS:
         raise UsageError(f"{where}: {section}.cue: {unknown_name('cue', config.cue, CUE_KINDS)}")
+
+
+def refuse_never(part: str, weight: float, start_epoch: int, epochs: int) -> None:
+    """UsageError where a part of the loss has a weight but begins after the last epoch: it would change nothing."""
+    if weight and start_epoch > epochs:
+        raise UsageError(
+            f"{part}.start_epoch is {start_epoch}, but training ends after optim.epochs {epochs}: it would never count; set its "
+            "weight to 0."
+        )

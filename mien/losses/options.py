@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mien.errors import UsageError, unknown_name
-from mien.values import plain_words
+from mien.values import Range, plain_numbers, plain_words, short
+
+NUMBERS = Range(-1e6, 1e6)
+"""Where every number of a term lies; each has narrower limits of its own."""
 
 
 def _check(condition: bool, message: str) -> None:
@@ -28,9 +32,12 @@ class Term:
     """Last epoch with the term; None for all."""
 
     def __post_init__(self) -> None:
-        _check(0 <= self.weight < float("inf"), f"weight is {self.weight}; it must be at least 0.")
+        for key, value in vars(self).items():
+            _check(NUMBERS.holds(value), f"{key} is {short(value)}; it must be {NUMBERS}.")
+        _check(self.weight >= 0, f"weight is {self.weight}; it must be at least 0.")
         _check(self.start_epoch >= 1, f"start_epoch is {self.start_epoch}; epochs count from 1.")
         last = self.end_epoch
+        _check(last is None or last >= 1, f"end_epoch is {last}; epochs count from 1.")
         _check(
             last is None or last >= self.start_epoch, f"end_epoch {last} lies before start_epoch {self.start_epoch}."
         )
@@ -266,7 +273,7 @@ def read_term(entry: Any) -> tuple[str, Term]:
     import jsonargparse
 
     if not isinstance(entry, dict) or "name" not in entry:
-        raise UsageError(f"loss.terms: {entry!r} is no term; write it as {{name: high_entropy, weight: 0.1}}.")
+        raise UsageError(f"loss.terms: {short(entry)} is no term; write it as {{name: high_entropy, weight: 0.1}}.")
     name = str(entry["name"])
     if name not in TERM_OPTIONS:
         raise UsageError(f"loss.terms: {unknown_name('term', name, TERM_OPTIONS)}")
@@ -278,7 +285,9 @@ def read_term(entry: Any) -> tuple[str, Term]:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     try:
-        with plain_words(typing.get_type_hints(kind), options):
+        hints = typing.get_type_hints(kind)
+        with plain_words(hints, options):
+            plain_numbers(options, hints)
             return name, kind(**parser.parse_object(options).as_dict())
     except UsageError as error:
         raise UsageError(f"loss.terms: {name}: {error}") from error
@@ -326,4 +335,8 @@ class LossConfig:
         The defaults are the published ones of Belharbi et al. 2024 (`elb_init_t`, `elb_mulcoef`, `elb_max_t`). It depends
         on the epoch alone, so a resumed run continues with the same t.
         """
+        if (epoch - 1) * math.log(
+            self.barrier_factor
+        ) > 500:  # the power is no float soon; the limits of t are far below
+            return self.barrier_most
         return min(self.barrier_start * self.barrier_factor ** (epoch - 1), self.barrier_most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -124,15 +124,37 @@ def randomised(model: nn.Module, part: str = "all", seed: int = 0) -> nn.Module:
     if part not in PARTS:
         raise unknown_name("part", part, PARTS)
     twin = copy.deepcopy(model)
-    chosen = twin if part == "all" else twin.get_submodule(part)
-    generator = torch.Generator().manual_seed(seed)
-    for module in chosen.modules():
-        if isinstance(module, _BatchNorm):
-            module.reset_parameters()
-    for parameter in chosen.parameters():
+    _randomise(twin if part == "all" else twin.get_submodule(part), torch.Generator().manual_seed(seed))
+    return twin
+
+
+@torch.no_grad()
+def randomised_stages(model: nn.Module, names: Sequence[str], seed: int = 0) -> nn.Module:
+    """A copy of a model in which the modules `names` are made random as in `randomised`; the model itself is left alone."""
+    twin, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for name in names:
+        _randomise(twin.get_submodule(name), generator)
+    return twin
+
+
+def stages(model: nn.Module, most: int) -> list[list[str]]:
+    """Modules with weights of their own in at most `most` runs of like length, that of the output first."""
+    names = [name for name, part in model.named_modules() if any(True for _ in part.parameters(recurse=False))]
+    names, count = names[::-1], min(most, len(names))
+    return [names[k * len(names) // count : (k + 1) * len(names) // count] for k in range(count)]
+
+
+def _randomise(module: nn.Module, generator: torch.Generator) -> None:
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.reset_parameters()
+    for parameter in module.parameters():
+        if not parameter.is_floating_point():  # quantised
+            continue
         if parameter.dim() > 1:
             fresh = nn.init.kaiming_normal_(torch.empty(parameter.shape), generator=generator)
         else:
-            fresh = parameter.cpu()[torch.randperm(len(parameter), generator=generator)]
+            fresh = (
+                parameter.cpu()[torch.randperm(len(parameter), generator=generator)] if parameter.dim() else parameter
+            )
         parameter.copy_(fresh)
-    return twin

@@ -117,7 +117,10 @@ class APViT(nn.Module):
 
     Args:
         size: side of the pictures in pixels; patches are its eighths, 14 x 14 at 112 px.
-        embed_dim, depth, num_heads, mlp_ratio: of the transformer; no bias in q, k and v.
+        embed_dim: width of the tokens.
+        depth: blocks of the transformer; no bias in q, k and v.
+        num_heads: of each block.
+        mlp_ratio: width of a block's hidden layer in widths of the tokens.
         trunk_layers: key of TRUNK_UNITS; 50 is the published IR-50 without its fourth stage.
         trunk_width: channels of the first stage; the third has four times as many.
         keep_patches: share of the patches that enter the transformer, by sum_c |projected feature| (160 of 196).

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mien.compat import ensure_torchvision
+from mien.compat import ensure_timm
 from mien.config import ModelConfig
 from mien.errors import UsageError, unknown_name
 from mien.models.apvit import APViT
@@ -19,6 +19,11 @@ from mien.models.small_resnet import SmallResNet
 from mien.models.tokens import check_size, is_token_net, plain_attention, spread_gains, token_layers
 from mien.models.weights import load_weights, not_fetched, refuse_other_preprocessing
 from mien.schema import Layers
+
+UNBUILDABLE = (
+    TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+"""What a net raises whose settings do not fit, for example two widths for four stages."""
 
 
 class Backbone(nn.Module):
@@ -105,10 +110,11 @@ class Backbone(nn.Module):
         self.net.eval()
         try:
             layers: Layers = self(torch.zeros(1, self.colours + self.extra, config.size, config.size))
-        except (RuntimeError, AssertionError) as error:
+        except UNBUILDABLE as error:
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            widths = "" if config.channels is None else f" with model.channels {config.channels}"
             raise UsageError(
-                f"backbone '{config.backbone}' does not take pictures of model.size {config.size} ({reason})."
+                f"backbone '{config.backbone}'{widths} does not take pictures of model.size {config.size} ({reason})."
             ) from error
         self.net.train(training)
         return layers
@@ -122,7 +128,7 @@ OWN_KEYS = ("img_size", "output_stride", "channels", "num_classes", "global_pool
 
 def _create(config: ModelConfig, extra: int) -> Any:
     """The net that a recipe names, with everything that its keys change at construction."""
-    ensure_torchvision()
+    ensure_timm()
     import timm
 
     own = config.backbone in OWN_NETS
@@ -142,7 +148,7 @@ def _create(config: ModelConfig, extra: int) -> Any:
         options["in_chans"] = 3 + extra
     try:
         net = _create_own(config, options, extra) if own else _create_timm(config, options)
-    except (TypeError, NotImplementedError, AssertionError, ValueError, RuntimeError) as error:
+    except UNBUILDABLE as error:
         raise UsageError(_refusal(config, options, error)) from error
     if own and config.pretrained:
         raise UsageError(f"backbone '{config.backbone}' has no weights in timm; give its files as model.weights.")

@@ -7,6 +7,7 @@ maps places of that picture to places of the image, both from -1 to 1 between th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -17,6 +18,8 @@ from mien.config import TransformerConfig
 from mien.errors import UsageError
 from mien.schema import LANDMARKS, PREPROCESSING
 
+STABLE = (*range(27, 36), 36, 39, 42, 45)
+"""iBUG-68 points that expressions hardly move: bridge and base of the nose, corners of the eyes."""
 SMALLEST = 18
 """Least side in pixels that leaves the localisation net one cell."""
 
@@ -146,11 +149,16 @@ class Alignment(nn.Module):
 
     mean_shape: Tensor
     """(68, 2) places from -1 to 1, NaN unknown; `mien train` takes the mean over the training faces."""
+    stable: Tensor
+    """(68,) bool, STABLE."""
 
     def __init__(self, config: TransformerConfig, channels: int) -> None:
         super().__init__()
         self.config, self.channels = config, channels
         self.register_buffer("mean_shape", torch.full((LANDMARKS, 2), float("nan")))
+        stable = torch.zeros(LANDMARKS, dtype=torch.bool)
+        stable[list(STABLE)] = True
+        self.register_buffer("stable", stable, persistent=False)
 
     def forward(self, images: Tensor, guide: Tensor | None) -> tuple[Tensor, Tensor]:
         """Images (B, >= channels, H, W), landmarks (B, 68, 2) xy pixels, NaN unknown -> placed picture, theta."""
@@ -161,7 +169,10 @@ class Alignment(nn.Module):
                 f"transformer.kind landmarks needs landmarks ({len(images)}, 68, 2) as guide, got {given}."
             )
         points = to_unit(guide.to(images.dtype), (images.shape[-2], images.shape[-1]))
-        theta = similarity_theta(self.mean_shape.to(images.dtype), points)
+        shape = self.mean_shape.to(images.dtype)
+        if self.config.points == "stable":
+            shape = torch.where(self.stable[:, None], shape, torch.nan)
+        theta = similarity_theta(shape, points, self.config.moves)
         return sample(images, theta, self.config.padding), theta
 
     def blank(self, images: Tensor) -> Tensor:
@@ -179,12 +190,13 @@ def to_unit(points: Tensor, size: tuple[int, int]) -> Tensor:
     return (2 * points + 1) / points.new_tensor([size[1], size[0]]) - 1
 
 
-def similarity_theta(shape: Tensor, points: Tensor) -> Tensor:
+def similarity_theta(shape: Tensor, points: Tensor, moves: Sequence[str] = ("turn", "scale", "shift")) -> Tensor:
     """Turn, scale and shift that lay `shape` onto the points with the least squared distance (Umeyama 1991), (B, 2, 3).
 
     shape (L, 2), points (B, L, 2), both from -1 to 1, NaN unknown. With centred s and t over the points that are known in
     both: c = sum <s, t> / sum |s|^2, d = sum (s_x t_y - s_y t_x) / sum |s|^2, theta = [[c, -d, x], [d, c, y]]. The identity
-    where fewer than two places are known, or all coincide.
+    where fewer than two places are known, or all coincide. `moves` names the parts that are kept: without turn the angle is
+    0, without scale the size 1, without shift the middle of the picture stays where it is.
     """
     known = (points.isfinite().all(2) & shape.isfinite().all(1))[..., None]
     count = known.sum(1, keepdim=True).clamp_min(1)
@@ -195,9 +207,16 @@ def similarity_theta(shape: Tensor, points: Tensor) -> Tensor:
     scale = torch.where(power > 0, power, 1)
     c = (s * t).sum((1, 2)) / scale
     d = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(1) / scale
+    usable = (power > 0) & (c.square() + d.square() > 1e-12)
+    size = torch.where(usable, c.square() + d.square(), 1).sqrt()
+    if "turn" not in moves:
+        c, d = size, torch.zeros_like(d)
+    if "scale" not in moves:
+        c, d = c / size, d / size
     turn = torch.stack((c, -d, d, c), dim=1).view(-1, 2, 2)
     shift = t_mean.transpose(1, 2) - turn @ s_mean.transpose(1, 2)
-    usable = (power > 0) & (c.square() + d.square() > 1e-12)
+    if "shift" not in moves:
+        shift = torch.zeros_like(shift)
     return torch.where(usable[:, None, None], torch.cat((turn, shift), dim=2), identity_theta(len(points), points))
 
 

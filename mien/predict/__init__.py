@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import Counter
@@ -45,6 +46,7 @@ def predict(
     any_quality: bool = False,
     neutral: Path | None = None,
     views: int | None = None,
+    occlusion: bool = False,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -80,6 +82,8 @@ def predict(
             action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera 1.
+        occlusion: measure how far each face is covered, which takes one more pass of mediapipe's mesh net; a face beyond the measured
+            limit is outside.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -99,7 +103,7 @@ def predict(
     model = load(
         run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model,
         least_face=least_face, precision=precision, calibration=calibration, any_quality=any_quality,
-        neutral=neutral, views=views or (1 if camera is not None else 2),
+        neutral=neutral, views=views or (1 if camera is not None else 2), occlusion=occlusion,
     )  # fmt: skip
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)
@@ -140,7 +144,7 @@ def opened(photos: tuple[Path, ...], camera: int | None, every: int, start: floa
         yield from frames(camera, every, seconds, start)
         return
     if any(str(path) == "-" for path in photos):  # nobody knows how many will come
-        for file, reason in track(files_of(photos, sys.stdin.buffer), "files"):
+        for file, reason in track(files_of(photos, io.BytesIO() if sys.stdin is None else sys.stdin.buffer), "files"):
             yield from pictures_in(file, reason, every, seconds, start)
         return
     files = list(files_of(photos))
@@ -219,6 +223,7 @@ def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, over
     parts += [f"{counts['without_face']} without a face"] if counts["without_face"] else []
     parts += [f"{counts['unreadable']} of them unreadable"] if counts["unreadable"] else []
     places = " and ".join(name_of(place) for place in (out, overlay) if place is not None)
-    told = f"{', '.join(parts)}{f': {places}' if places else ''} ({model.title}, {model.device})"
+    fitted = f"; probabilities fitted on {model.calibration.fitted_on}" if model.calibration.fitted_on else ""
+    told = f"{', '.join(parts)}{f': {places}' if places else ''} ({model.title}, {model.device}{fitted})"
     # Without a table the rows themselves are on standard output.
     print(told, file=sys.stdout if out is not None else sys.stderr)

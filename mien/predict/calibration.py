@@ -31,6 +31,8 @@ class Calibration(NamedTuple):
     """One a class in logit order; empty stands for zeros."""
     head: str = "votes"
     """Which of two heads answers: votes or labels. A net with one head has no choice."""
+    fitted_on: str = ""
+    """What it was fitted on, in words; empty where nobody calibrated."""
 
     def apply(self, model: Classifier) -> Calibration:
         """Let a model answer by the head, with the offsets added to its logits, so that all who ask see the same; itself."""
@@ -62,18 +64,17 @@ def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = Non
     if name is not None and not file.is_file():
         file = run / f"{str(name).removesuffix('.json')}.json"
     if not file.is_file():
-        others = [
-            path.stem for path in sorted(run.glob("*.json")) if '"temperature"' in path.read_text(errors="replace")
-        ]
+        others = [f"{one}: {words}" for one, words in calibrations_of(run).items()]
         raise DataError(
             f"there is no calibration '{name}': no such file, and none of that name in {run} "
-            f"({', '.join(others) or 'which has none'})."
+            f"({'; '.join(others) or 'which has none'})."
         )
     again = f"run `mien calibrate` for {run} again"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         moved = {str(key): float(value) for key, value in kept.get("offsets", {}).items()}
         found = Calibration(float(kept["temperature"]), float(kept["threshold"]), head=str(kept.get("head", "votes")))
+        found = found._replace(fitted_on=fitted_on(kept))
         owner = kept.get("checkpoint_sha256")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file} is damaged, or no calibration ({error}); {again}.") from None
@@ -89,6 +90,33 @@ def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = Non
     if owner is not None and owner != file_sha256(run / "best.ckpt"):
         raise DataError(f"{file} belongs to other weights, those of run '{kept.get('run')}', not to {run}; {again}.")
     return found._replace(offsets=tuple(moved[name] for name in classes) if moved else ())
+
+
+def calibrations_of(run: Path) -> dict[str, str]:
+    """Names of the calibrations in a run folder -> what each was fitted on; the run's own first, damaged ones left out."""
+    found = {}
+    for file in sorted(run.glob("*.json"), key=lambda path: (path.name != FILE, path.name)):
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(kept, dict) and "temperature" in kept and "threshold" in kept:
+                found[file.stem] = fitted_on(kept)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            continue
+    return found
+
+
+def fitted_on(kept: dict[str, Any]) -> str:
+    """What a calibration file was fitted on: "2,550 validation faces, by the annotators' votes" or "120 photos of 60 people"."""
+    if "fitted_on" not in kept:
+        return ""
+    head = {"votes": ", by the annotators' votes", "labels": ", by the labels"}.get(str(kept.get("head")), "")
+    worse = ", worse than none on people left out" if kept.get("worse") else ""
+    if kept.get("fitted_on") == "photos":
+        who = "" if kept.get("photos_without_subject") else f" of {kept['people']} people"
+        shown = ", ".join(kept["before"]["recall"])
+        return f"{kept['photos']} photos{who} ({shown}){worse}"
+    faces = kept.get("valid", {}).get("faces")
+    return f"{f'{faces:,} ' if faces else ''}validation faces{head}{worse}"
 
 
 def owner_of(run: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from mien.errors import DataError, UsageError, unknown_name
 from mien.files import file_sha256, write_atomic, write_npz
 from mien.predict.bundled import bundled_run
 from mien.predict.calibration import read_calibration
-from mien.schema import ACTION_UNITS, Batch, ByteArray, FloatArray, scheme_classes
+from mien.predict.units import PointUnits, spread
+from mien.schema import Batch, ByteArray, FloatArray, scheme_classes
 
 if TYPE_CHECKING:
     from mien.audet.photos import UnitReader
@@ -61,7 +62,8 @@ def explain(
         expression: explained for every face instead of the predicted one.
         faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
-        action_units: run folder of mien audet train; names the units of each face, and the cue au_observed is drawn from it.
+        action_units: run folder of mien audet train; names the units of each face, and the cue au_observed is drawn from it. By
+            default they come from mediapipe's points.
         size: side of each picture of a strip, pixels.
         batch: faces at a time.
         calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
@@ -103,7 +105,7 @@ def explain(
         "calibration": calibrated.as_json(),
         "faces_found_by": found_by,
         "methods": list(dict.fromkeys(["attention", *names])),
-        "action_units_by": None if action_units is None else action_units.name,
+        "action_units_by": units_by(action_units, entries),
         "photos": len(files),
         "faces": entries,
         "skipped": finder.skipped,
@@ -145,9 +147,9 @@ def open_units(run: Path | None) -> UnitReader | None:
 
 
 def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], recipe: Recipe) -> FaceUnits:
-    """Action units of faces, and what the codebook makes of them; nothing without a net."""
+    """Action units of faces, and what the codebook makes of them; without a net those of the finder's points, as in `mien predict`."""
     if reader is None:
-        return FaceUnits(np.full((len(faces), len(ACTION_UNITS)), np.nan, dtype=np.float32), [{} for _ in faces])
+        return measured_units(faces)
     from mien.audet.photos import intensities, reading_of, unit_strengths
 
     strengths = unit_strengths(reader, [face.framed_for_units for face in faces if face.framed_for_units is not None])
@@ -158,6 +160,26 @@ def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], rec
         read = {"expression": reading.expression, "fit": round(reading.fit, 3), "text": reading.text}
         entries.append({"action_units": named, "reading": read})
     return FaceUnits(intensities(reader, strengths), entries)
+
+
+def measured_units(faces: Sequence[PhotoFace]) -> FaceUnits:
+    """Action units of the face provider's points, and those that are measured as present in words; nothing where it has none."""
+    found = PointUnits().read([face.face for face in faces], [])
+    entries: list[dict[str, Any]] = []
+    for units in found:
+        entry: dict[str, Any] = {}
+        if units.looked_for:
+            entry["action_units"] = {name: round(value, 3) for name, value in units.strengths.items()}
+            entry["present"] = [column for columns in units.present.values() for column in columns]
+        if units.reading:
+            entry["reading"] = {"text": units.reading}
+        entries.append(entry)
+    return FaceUnits(spread(found), entries)
+
+
+def units_by(run: Path | None, entries: Sequence[dict[str, Any]]) -> str | None:
+    """Where the units of a manifest come from: the name of a run, the points of the face provider, or nowhere."""
+    return run.name if run is not None else "points" if any("present" in entry for entry in entries) else None
 
 
 class ExplainedFaces(NamedTuple):

@@ -21,6 +21,7 @@ def report(
     store: Path | None = None,
     baseline: Path | None = None,
     export: Path | None = None,
+    rows: Path | None = None,
     no_faces: bool = False,
     seed: int = 0,
 ) -> Path:
@@ -37,6 +38,7 @@ def report(
             has them only where a run has none on its own store.
         baseline: the run whose recipe the others are compared with; the first unguided one when not given.
         export: folder for every table as CSV and LaTeX and every figure as SVG and PDF.
+        rows: a leaderboard file of `mien compare --rows` or `mien audit --row`, shown as the page in the place of runs.
         no_faces: leave out all pictures of faces, for datasets whose licence does not allow to show them.
         seed: of the bootstrap.
 
@@ -50,6 +52,18 @@ def report(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out {out}: give a file name that ends in .html.")
+    if rows is not None:
+        if runs or export is not None:
+            raise UsageError("--rows shows a file of rows alone; leave out runs and --export.")
+        from mien.report.rows import read_rows, rows_page, tables_of_rows
+
+        found = read_rows(rows)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, rows_page(found, rows.stem))
+        print(
+            f"{out}: {len(found)} rows in {len(tables_of_rows(found))} tables; rows of other faces or cues stand apart"
+        )
+        return out
     loaded = load_runs(runs, split, store)
     content = context(loaded, not no_faces, seed, baseline)
     page = render(content)

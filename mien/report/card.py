@@ -11,7 +11,7 @@ from mien.files import write_atomic
 from mien.report.facts import parameters_of, resampled
 from mien.report.numbers import alignment, classification
 from mien.report.runs import Group, Run
-from mien.report.tables import faithfulness_table, majority
+from mien.report.tables import faithfulness_table, levels
 from mien.report.words import BASELINES, CEILING, MAPS, MISMATCHED, interval, number
 
 OUT_OF_SCOPE = """\
@@ -176,21 +176,26 @@ def _scores(run: Run, seed: int) -> str:
         "macro_f1": "macro-F1 ↑",
         "calibration_error": "expected calibration error ↓",
     }
-    scores, always = classification(Group(run.name, [run]), seed), majority(run)
-    guessed = {"accuracy": always["accuracy"], "balanced_accuracy": always["balanced"], "macro_f1": always["f1"]}
-    rows = [f"| {title} | {number(scores[name])} | {guessed.get(name, '–')} |" for name, title in names.items()]
+    scores, blind = classification(Group(run.name, [run]), seed), levels(run)
+    heads = ["score", "value", *(level["title"] for level in blind)]
+    rows = [
+        f"| {title} | {number(scores[name])} | {' | '.join(level.get(name, '–') for level in blind)} |"
+        for name, title in names.items()
+    ]
     if "votes" in run.results:
         votes = run.results["votes"]
         share = f"{votes['accuracy']:.3f}{_between(votes['accuracy_interval'])}"
         most = max(sum(row) for row in votes["confusion"]) / votes["count"]
-        rows.append(f"| accuracy by the annotators' majority, {votes['count']} faces ↑ | {share} | {most:.3f} |")
+        rows.append(
+            f"| accuracy by the annotators' majority, {votes['count']} faces ↑ | {share} | {most:.3f} |{' – |' * (len(blind) - 1)}"
+        )
     classes = run.results["classification"]["per_class"]
     recalls = [
         f"| {name} | {_three(entry['recall'])}{_between(entry.get('recall_interval'))} | {entry['count']} |"
         for name, entry in classes.items()
     ]
     return "\n".join([
-        "| score | value | always the most frequent class |", "| --- | --- | --- |", *rows, "", "| class | recall ↑ | faces |",
+        f"| {' | '.join(heads)} |", "| --- |" + " --- |" * (len(heads) - 1), *rows, "", "| class | recall ↑ | faces |",
         "| --- | --- | --- |", *recalls,
     ])  # fmt: skip
 

@@ -45,12 +45,13 @@ def write_export(content: Mapping[str, Any], folder: Path) -> list[Path]:
 def tables_of(content: Mapping[str, Any]) -> list[Table]:
     """Every table of the page that holds scores, from its context."""
     names = [group["name"] for group in content["groups"]]
-    majority = content["majority"]
     found = [
         Table(
             "recognition", "Recognition of expressions", ["recipe", "accuracy ↑", "balanced accuracy ↑", "macro-F1 ↑", "ECE ↓"],
             [[row["name"], *row["cells"]] for row in content["classification"]]
-            + [["always the most frequent class", majority["accuracy"], majority["balanced"], majority["f1"], ""]],
+            + [
+                [row["title"], row["accuracy"], row["balanced_accuracy"], row["macro_f1"], ""] for row in content["levels"]
+            ],
         ),
         Table(
             "alignment", "Alignment of maps with the cue",
@@ -84,11 +85,12 @@ def tables_of(content: Mapping[str, Any]) -> list[Table]:
         head = ["map", *(f"{kind}, {name}" for kind in faithful["kinds"] for name in names)]
         rows = [[row["title"], *(cell for block in row["scores"] for cell in block)] for row in faithful["rows"]]
         found.append(Table("faithfulness", "Faithfulness", head, rows))
-    found += [_test(number, test) for number, test in enumerate(content["tests"], start=1)]
+    found += [test_of(number, test) for number, test in enumerate(content["tests"], start=1)]
     return [table for table in found if table.rows]
 
 
-def _test(number: int, test: Mapping[str, Any]) -> Table:
+def test_of(number: int, test: Mapping[str, Any]) -> Table:
+    """A comparison with the baseline, from `tables.tests_table`."""
     over = [f"over {test['clusters']} {'people' if test['people'] else 'faces'}"]
     over += [f"over {test['pairs']} seeds", "over both"] if test["seeds"] else []
     head = ["score ↑", *over, "p", "p corrected", "McNemar p corrected", "reading"]

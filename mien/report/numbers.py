@@ -204,47 +204,67 @@ def _who(run: Run) -> np.ndarray:
     )
 
 
-def compare(base: Group, other: Group, seed: int) -> Paired:
-    """Second recipe minus baseline on the faces that all their paired runs scored."""
-    pairs, same_seed = pair_runs(base, other)
-    firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    shared = shared_faces([*firsts, *seconds])
-    labels, persons = shared.labels, shared.people
-    valid = firsts[0].faces["valid"][shared.rows[0]]
+class Sides(NamedTuple):
+    """Two recipes on the faces that all their paired runs scored."""
 
-    def difference(title: str, score: Callable[[Run], np.ndarray], classes: bool, use: np.ndarray) -> Difference:
-        both = shared.stack([*firsts, *seconds], score)[:, use]
-        sides = both[: len(pairs)], both[len(pairs) :]
+    pairs: list[tuple[Run, Run]]
+    same_seed: bool
+    shared: Shared
+    seed: int
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those of the baseline, then the others."""
+        return [pair[0] for pair in self.pairs] + [pair[1] for pair in self.pairs]
+
+    def difference(self, title: str, score: Callable[[Run], np.ndarray], classes: bool, use: np.ndarray) -> Difference:
+        """Second minus first of a per-face score on the faces `use`; as a mean over classes where `classes`."""
+        count, labels, persons = len(self.pairs), self.shared.labels, self.shared.people
+        both = self.shared.stack(self.runs, score)[:, use]
+        sides = both[:count], both[count:]
         truth, who = labels[use] if classes else None, persons[use] if persons is not None else None
-        faces = paired_bootstrap(sides[0].mean(0), sides[1].mean(0), who, truth, seed=seed)
-        if len(pairs) == 1 or not same_seed:
+        faces = paired_bootstrap(sides[0].mean(0), sides[1].mean(0), who, truth, seed=self.seed)
+        if count == 1 or not self.same_seed:
             return Difference(title, faces)
         classes_of = labels[use] if classes else np.zeros(int(use.sum()), dtype=np.int64)
         first, second = ([bootstrap_class_mean(row, classes_of, draws=1).value for row in side] for side in sides)
-        together = paired_people_and_seeds(*sides, groups=who, labels=truth, seed=seed)
+        together = paired_people_and_seeds(*sides, groups=who, labels=truth, seed=self.seed)
         return Difference(title, faces, paired_seeds(first, second), together)
 
-    every = np.ones(len(labels), dtype=bool)
+
+def sides_of(base: Group, other: Group, seed: int) -> Sides:
+    """Runs side by side on the faces that they share."""
+    pairs, same_seed = pair_runs(base, other)
+    return Sides(pairs, same_seed, shared_faces([pair[0] for pair in pairs] + [pair[1] for pair in pairs]), seed)
+
+
+def compare(base: Group, other: Group, seed: int, alike: Callable[[Run, Run], bool] = same_cue) -> Paired:
+    """Second recipe minus baseline on the faces that all their paired runs scored; maps only where cues are `alike`."""
+    sides = sides_of(base, other, seed)
+    shared, pairs, runs = sides.shared, sides.pairs, sides.runs
+    valid = runs[0].faces["valid"][shared.rows[0]]
+    every = np.ones(len(shared.labels), dtype=bool)
     found = {
-        "accuracy": difference("accuracy", right, False, every),
-        "balanced": difference("balanced accuracy", right, True, every),
+        "accuracy": sides.difference("accuracy", right, False, every),
+        "balanced": sides.difference("balanced accuracy", right, True, every),
     }
     found = {name: entry._replace(kept=kept(entry.test)) for name, entry in found.items()}
-    answers = shared.stack([*firsts, *seconds], right)
+    answers = shared.stack(runs, right)
     found["accuracy"] = found["accuracy"]._replace(
         mcnemar=tuple(mcnemar(answers[k], answers[k + len(pairs)]) for k in range(len(pairs)))
     )
-    if same_cue(base.first, other.first) and valid.any():
+    if alike(base.first, other.first) and valid.any():
         for name, title, key in (
             ("att_cos", "ATT-COS, last layer", lambda run: f"{run.last_layer}/cosine"),
             ("att_pearson", "Pearson, last layer", lambda run: f"{run.last_layer}/pearson"),
             ("att_energy", "energy in the cue, last layer", lambda run: f"{run.last_layer}/energy"),
             ("cam_cos", "CAM-COS", lambda run: f"{run.class_map}/cosine"),
         ):
-            if all(key(group.first) in group.first.faces for group in (base, other)):
-                found[name] = difference(title, score_of(key), True, valid)
+            if all(group.first.layers and key(group.first) in group.first.faces for group in (base, other)):
+                found[name] = sides.difference(title, score_of(key), True, valid)
+    persons = shared.people
     count = len(np.unique(persons)) if persons is not None else 0
-    return Paired(base, other, pairs, same_seed, len(labels), count, found)
+    return Paired(base, other, pairs, sides.same_seed, len(shared.labels), count, found)
 
 
 def beyond(group: Group, map_: str, kind: str, seed: int) -> Comparison | None:

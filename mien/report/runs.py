@@ -17,6 +17,7 @@ import numpy as np
 from mien.config import Recipe, as_dict
 from mien.cues.identity import drawn_numbers, same_drawn
 from mien.errors import DataError, MienError, UsageError
+from mien.files import read_json
 from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
@@ -82,10 +83,14 @@ class Run(NamedTuple):
         return bool(self.results.get("label_leak"))
 
     @property
+    def layers(self) -> list[str]:
+        """Names of the layers whose attention was scored; none of a model of which only answers are known."""
+        return [name for name in self.results["alignment"] if name.startswith("layer-")]
+
+    @property
     def last_layer(self) -> str:
         """Name of the deepest layer, e.g. layer-5."""
-        layers = [name for name in self.results["alignment"] if name.startswith("layer-")]
-        return max(layers, key=lambda name: int(name.split("-")[1]))
+        return max(self.layers, key=lambda name: int(name.split("-")[1]))
 
     @property
     def class_map(self) -> str:
@@ -125,7 +130,11 @@ def load_runs(paths: Sequence[Path], split: str = "test", store: Path | None = N
             raise UsageError(f"run {path.name} is given twice; name each run folder once.")
     names = [path.name for path in full]
     shown = [p.name if names.count(p.name) == 1 else f"{p.parent.name}/{p.name}" for p in full]
-    return each_once([load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)])
+    loaded = [load_run(Path(path), name, split, store) for path, name in zip(paths, shown, strict=True)]
+    for run in loaded:
+        if not run.layers:
+            raise DataError(f"{run.path} has no layer whose attention a page could show; `mien compare` takes it.")
+    return each_once(loaded)
 
 
 def each_once(runs: Sequence[Run]) -> list[Run]:
@@ -163,7 +172,7 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
     if not file.is_file():
         raise DataError(_unscored(path, env, file.name, command))
     again = f"run `{command}` again"
-    results = _json(file, again)
+    results = read_json(file, again)
     if results.get("run_version") != RUN_VERSION:
         raise DataError(
             f"{file} has run version {results.get('run_version')}; this mien reads {RUN_VERSION}. "
@@ -193,16 +202,6 @@ def _unscored(path: Path, env: dict[str, Any], wanted: str, command: str) -> str
     return f"{path} has no {wanted}; run `{command}` first{there}."
 
 
-def _json(file: Path, remedy: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file} is damaged ({error}); {remedy}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file} holds no results; {remedy}.")
-    return content
-
-
 def _arrays(file: Path, remedy: str) -> Arrays:
     try:
         with np.load(file, allow_pickle=False) as archive:
@@ -219,8 +218,8 @@ def _log(file: Path) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            lines.append(json.loads(line))
-        except ValueError as error:
+            lines.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
     return lines
 

@@ -60,12 +60,19 @@ def classification_table(groups: Sequence[Group], seed: int) -> list[dict[str, A
     return [{"name": g.name, "cells": [cell(s[name]) for name in names]} for g, s in zip(groups, scores, strict=True)]
 
 
-def majority(run: Run) -> dict[str, str]:
-    """What naming the most frequent class of these faces for every face scores: the baseline of recognition."""
+def levels(run: Run) -> list[dict[str, str]]:
+    """Rows of what recognition starts from: the most frequent class, and the landmarks alone where they were scored."""
     counts = np.sum(run.results["classification"]["confusion"], axis=1)
     share, present = float(counts.max() / counts.sum()), int((counts > 0).sum())
-    scores = {"accuracy": share, "balanced": 1 / present, "f1": 2 * share / (1 + share) / present}
-    return {name: f"{value:.3f}" for name, value in scores.items()}
+    rows = [{"accuracy": share, "balanced_accuracy": 1 / present, "macro_f1": 2 * share / (1 + share) / present}]
+    shape = run.results.get("levels", {}).get("landmarks_only")
+    if shape is not None:
+        rows.append(shape)
+    titles = ("always the most frequent class", "68 landmarks alone (LDA)")
+    return [
+        {"title": title, **{name: f"{value:.3f}" for name, value in row.items()}}
+        for title, row in zip(titles, rows, strict=False)
+    ]
 
 
 def alignment_table(groups: Sequence[Group]) -> list[dict[str, Any]]:

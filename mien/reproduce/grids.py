@@ -202,6 +202,8 @@ PROTOCOLS: dict[str, Settings] = {
 """strict: an own validation split and the corrected codebook; paper: test faces select the epoch, codebook as published."""
 WILDCAT_AS_CODED = {"alpha": 0.0}
 """Under protocol paper: the published code computes the term of the lowest pixels (kmin) and loses it."""
+SEED_PLACE = "{seed}"
+"""In `--model.initial`: the seed of the cell, so that every seed goes on from a net of its own."""
 SMALL_BUDGET, SMALL_EPOCHS = 12_000, 12
 """At the small scale a training sees about this many faces, in this many epochs at most."""
 
@@ -265,6 +267,8 @@ def reaches(entry: Entry, key: str) -> bool:
 def recipe_of(entry: Entry, shared: Recipe, scale: str, seed: int) -> Recipe:
     """Recipe of one cell: what all share, and over it what makes the entry."""
     own = {**entry.settings, **(entry.small if scale == "small" else {}), "run.seed": seed}
+    if shared.model.initial is not None and SEED_PLACE in str(shared.model.initial):
+        own["model.initial"] = Path(str(shared.model.initial).replace(SEED_PLACE, str(seed)))
     if shared.data.protocol == "paper" and own.get("model.head") == "wildcat":
         own["model.head_options"] = WILDCAT_AS_CODED
     return with_settings(shared, own)

@@ -6,8 +6,6 @@ import contextlib
 import json
 import logging
 import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -16,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mien.config import Recipe
-from mien.errors import DataError, MienError
+from mien.errors import MienError
+from mien.files import read_json
+from mien.progress import begin_worker
 
 FAILED = "failed.txt"
 """In the folder of a cell that failed: the reason, one line."""
@@ -36,13 +36,7 @@ class Cell(NamedTuple):
     def results(self) -> dict[str, Any]:
         """Content of results.json; one clear line where it is damaged."""
         file = self.folder / "results.json"
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{file} is damaged ({error}); delete it, the same command scores the run again."
-            ) from error
-        return content
+        return read_json(file, "delete it, the same command scores the run again")
 
 
 def run_cells(cells: Sequence[Cell], workers: int, threads: int) -> dict[str, str]:
@@ -93,14 +87,7 @@ def run_alone(cell: Cell, threads: int) -> None:
     """`run_cell` as a process of its own. It ends with its parent, even one that was killed: the same command, given
     again, must not find the cell still in training.
     """
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    begin_worker()
     run_cell(cell, threads)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mien import __version__
 from mien.config import Recipe, as_dict, load_recipe
 from mien.errors import DataError, UsageError
+from mien.files import read_json
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
 from mien.schema import scheme_classes
@@ -45,9 +46,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; train the run first (`mien train`).") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run `mien train` again.") from error
-    if meta is None:
+    if not isinstance(meta, dict):
         raise DataError(f"{path} was not written by mien.")
     return unpack(tensors), meta
 
@@ -90,11 +91,27 @@ def resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averag
     tensors, meta = load_tensors(path)
     if meta.get("run_version") != RUN_VERSION:
         raise DataError(f"{path} was written by another version of mien; choose another --out.")
-    model.load_state_dict(_part(tensors, "model/"))
-    restore_optimizer(optimizer, tensors)
-    if average is not None:
-        average.load_state_dict(_part(tensors, "average/"))
-    return {key: meta[key] for key in ("epoch", "best_epoch", "best_score")}
+    refuse_not_finite(tensors, path)
+    try:
+        model.load_state_dict(_part(tensors, "model/"))
+        restore_optimizer(optimizer, tensors)
+        if average is not None:
+            average.load_state_dict(_part(tensors, "average/"))
+        return {
+            "epoch": int(meta["epoch"]),
+            "best_epoch": int(meta["best_epoch"]),
+            "best_score": float(meta["best_score"]),
+        }
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or ["empty"])[-1].strip()
+        raise DataError(f"{path} cannot be resumed from ({reason}); delete the folder and train again.") from error
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """DataError that names the first tensor with a number that is infinite or none."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"{path} holds numbers that are not finite ({name}); train again, or take another run.")
 
 
 def trim_log(out: Path, epochs: int) -> None:
@@ -184,16 +201,25 @@ def read_run(path: Path) -> tuple[Recipe, dict[str, Any]]:
     file = path / "environment.json"
     env: dict[str, Any] = {}
     if file.is_file():
-        try:
-            env = json.loads(file.read_text())
-        except ValueError as error:
-            raise DataError(f"{file} is damaged: {error}.") from error
+        env = read_json(file, "train again")
         if env.get("run_version") != RUN_VERSION:
             raise DataError(
                 f"{path} was written by a mien with run version {env.get('run_version')}; this one reads {RUN_VERSION}. "
                 f"Install mien {env.get('mien', '?')} or train again."
             )
     return load_recipe(path / "config.yaml"), env
+
+
+def settings_sha256(recipe: Recipe) -> str:
+    """Digest of what weights need in order to mean the same: net, preprocessing, transformer, cue, scheme, target.
+
+    Where weights came from (model.pretrained, weights, initial) is left out: a packed run has lost it.
+    """
+    tree = as_dict(recipe)
+    start = ("pretrained", "weights", "initial", "initial_head")
+    model = {key: value for key, value in tree["model"].items() if key not in start}
+    parts = [model, tree["transformer"], tree["cue"], tree["data"]["scheme"], tree["data"]["targets"]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dict[str, Any]]:
@@ -205,7 +231,17 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
     recipe, env = read_run(path)
     if recipe.data.folds and recipe.data.fold is None:
         raise DataError(f"{path} gathers the folds of a cross-validation; name one of them, e.g. {path / 'fold-0'}.")
+    if "wrapped" in env.get("checkpoint", {}):
+        raise DataError(
+            f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
+        )
     tensors, meta = load_tensors(path / f"{which}.ckpt")
+    refuse_not_finite(tensors, path / f"{which}.ckpt")
+    if meta.get("settings", settings_sha256(recipe)) != settings_sha256(recipe):
+        raise DataError(
+            f"{path}/{which}.ckpt was trained with other settings of model, transformer, cue or scheme than its config.yaml "
+            "says; bring back the config.yaml that was written beside it."
+        )
     plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
     classes = scheme_classes(recipe.data.scheme)
     two_heads = recipe.data.targets == "both"

@@ -10,7 +10,7 @@ import numpy as np
 from mien.config import GUIDED_KINDS, Recipe
 from mien.cues import CueConfig, has_cue
 from mien.data.store import Store
-from mien.errors import DataError, UsageError
+from mien.errors import DataError
 from mien.losses.options import options_of
 from mien.schema import FloatArray, IntArray
 from mien.training.cues import faces_of
@@ -86,24 +86,6 @@ def coverage_of(recipe: Recipe, store: Store, targets: IntArray | FloatArray, ro
                 f"would be guided: {_reason(kind, bool(known.any()))}."
             )
     return found
-
-
-def refuse_never(recipe: Recipe) -> None:
-    """UsageError for a guidance or a term of the loss with a weight that no epoch of the training has."""
-    epochs = range(1, recipe.optim.epochs + 1)
-    for section, guidance in recipe.guidances().items():
-        if guidance.weight and not any(guidance.weight_at(epoch) for epoch in epochs):
-            raise UsageError(
-                f"{section}.start_epoch is {guidance.start_epoch}, but training ends after optim.epochs {recipe.optim.epochs}: "
-                "nothing would be guided."
-            )
-    for entry in recipe.loss.terms:
-        options = options_of(entry)
-        if options.weight and not any(map(options.active, epochs)):
-            raise UsageError(
-                f"loss.terms: {entry['name']}: start_epoch is {options.start_epoch}, but training ends after optim.epochs "
-                f"{recipe.optim.epochs}."
-            )
 
 
 def coverage_lines(coverage: dict[str, Coverage]) -> list[str]:

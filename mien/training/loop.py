@@ -17,6 +17,7 @@ from mien.data.cutmix import cutmix
 from mien.data.loader import Loader
 from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.errors import DataError
+from mien.files import alone
 from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
@@ -51,7 +52,15 @@ def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = (
 
 
 def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and score of the best epoch."""
+    """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and score of the best epoch.
+
+    DataError where another process trains into the same folder.
+    """
+    with alone(out):
+        return _fit(recipe, out)
+
+
+def _fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     session, state = prepare_session(recipe, out)
     fabric = session.fabric
     for epoch in range(state["epoch"] + 1, recipe.optim.epochs + 1):
@@ -79,7 +88,7 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
             "images_per_second": round(len(rows) / seconds, 1),
         }
         if fabric.is_global_zero:
-            keep(out, session, line, next_state(state, line, recipe))
+            keep(out, session, line, next_state(state, line, recipe), recipe)
         state = next_state(state, line, recipe)
         fabric.barrier()
     return {"epoch": state["best_epoch"], "score": state["best_score"]}
@@ -141,11 +150,12 @@ def batch_accuracy(output: Output, batch: Batch) -> Tensor:
     return (output.logits.argmax(1) == hard_labels(batch)).float().mean()
 
 
-def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any]) -> None:
+def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any], recipe: Recipe) -> None:
     """Append to the log and TensorBoard, save best and last checkpoints, print one line."""
     if state["best_epoch"] == line["epoch"]:
         weights = {f"model/{name}": tensor for name, tensor in session.evaluated.state_dict().items()}
         meta = {"epoch": state["best_epoch"], "score": state["best_score"]}
+        meta["settings"] = checkpoint.settings_sha256(recipe)
         checkpoint.save_tensors(out / "best.ckpt", weights, meta)
     checkpoint.log_line(out, line)
     tensors = {f"model/{name}": tensor for name, tensor in session.model.state_dict().items()}

@@ -28,7 +28,7 @@ def tell_split(recipe: Recipe, store: Store, split: Split) -> None:
     if missing:
         print(f"mien: no training face is labelled {', '.join(missing)}: the net cannot learn it.", file=sys.stderr)
     if recipe.optim.select != "last":
-        tell_few(len(split.valid))
+        tell_few(len(split.valid), "raise data.valid_fraction, or keep the last epoch with optim.select last")
     train, valid = (split.report.get(f"dropped_from_{part}", 0) for part in ("train", "valid"))
     if train or valid:
         same = split.report.get("identical_dropped_from_train", 0)
@@ -49,13 +49,21 @@ FEW = 50
 """Validation faces under which their number is told: one face then moves accuracy by 2 points or more."""
 
 
-def tell_few(faces: int) -> None:
+def tell_few(faces: int, remedy: str) -> None:
     """A line on stderr where a handful of validation faces choose the epoch, so that the choice is little more than chance."""
     if faces < FEW:
         who = "1 validation face chooses" if faces == 1 else f"{faces} validation faces choose"
         print(
-            f"mien: {who} the epoch, and one face moves their accuracy by {100 / faces:.0f} points; raise data.valid_fraction, "
-            "or keep the last epoch with optim.select last.",
+            f"mien: {who} the epoch, and one face is {100 / faces:.0f} % of what chooses; {remedy}.",
+            file=sys.stderr,
+        )
+
+
+def tell_batch(recipe: Recipe, faces: int) -> None:
+    """One line on stderr where a batch is larger than the training faces: each epoch is then one step with all of them."""
+    if recipe.optim.batch > faces:
+        print(
+            f"mien: optim.batch is {recipe.optim.batch}, but there are {faces} training faces: an epoch is one step with all.",
             file=sys.stderr,
         )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mien.compat import ensure_torchvision
-from mien.config import GUIDED_KINDS, Recipe
+from mien.config import GUIDED_KINDS, Recipe, check_recipe
 from mien.cues.config import NEED_MEANS
 from mien.data import folds
 from mien.data.folds import Split
@@ -26,15 +26,16 @@ from mien.data.observed import open_faces
 from mien.data.sampling import taught_classes
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic
 from mien.models import Alignment, Classifier, create_model
 from mien.models.precision import resolve_precision
 from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
-from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of, refuse_never
+from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of
 from mien.training.cues import mean_of_cue
+from mien.training.devices import open_fabric
 from mien.training.guides import Guide, describe, guides_of
-from mien.training.notes import synthetic_faces, tell_split
+from mien.training.notes import synthetic_faces, tell_batch, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
@@ -79,9 +80,10 @@ class Session(NamedTuple):
 
 def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]:
     """Data, model, optimiser and run folder of a recipe, with the state of `last.ckpt` where there is one."""
+    check_recipe(recipe, "recipe")
     run = recipe.run
     precision = resolve_precision(run.precision, run.accelerator)
-    fabric = open_fabric(recipe, precision)
+    fabric = open_fabric(run, precision)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -89,7 +91,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     taught_classes(recipe, 1)
 
     refuse_leaking_start(recipe, store, split)
-    refuse_never(recipe)
+    tell_batch(recipe, len(split.train))
     wanted = recipe.data.targets
     targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
     coverage = coverage_of(recipe, store, targets, split.train)
@@ -153,19 +155,6 @@ def mean_in_place(
     if recipe.cue.control != "mean":
         return None
     return mean_of_cue(recipe, store, labels, rows, recipe.model.size).to(device)
-
-
-def open_fabric(recipe: Recipe, precision: str) -> Fabric:
-    """Devices of a recipe, launched; UsageError for what this machine does not have."""
-    run = recipe.run
-    try:
-        fabric = Fabric(
-            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=cast(Any, precision)
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"run: {' '.join(str(error).split())}") from error
-    fabric.launch()
-    return fabric
 
 
 def prepare_guides(
@@ -244,7 +233,7 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
         },
     )  # fmt: skip
     file = out / "environment.json"
-    before = json.loads(file.read_text()) if file.exists() else facts
+    before = read_json(file, "choose another --out") if file.exists() else facts
     if before.get("store_fingerprint") != store.fingerprint:
         raise DataError(f"{out} was trained on other data than {recipe.data.store} holds now; choose another --out.")
     if before.get("precision", facts["precision"]) != facts["precision"]:

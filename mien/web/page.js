@@ -13,7 +13,8 @@ function element(name, options = {}, ...children) {
 }
 
 function fields(extra = {}) {
-  return new URLSearchParams({ method: $('method').value, expression: $('expression').value, ...extra }).toString();
+  const chosen = $('calibration').value ? { calibration: $('calibration').value } : {};
+  return new URLSearchParams({ method: $('method').value, expression: $('expression').value, ...chosen, ...extra }).toString();
 }
 
 async function ask(path, body, kind) {
@@ -318,7 +319,9 @@ async function begin() {
   $('about').textContent = `Model: ${known.model}. Faces: ${known.faces}. Everything is computed on the computer that serves this page.`;
   for (const name of known.methods) $('method').append(element('option', { value: name, textContent: name }));
   for (const name of [known.predicted, ...known.classes]) $('expression').append(element('option', { value: name, textContent: name }));
-  for (const id of ['method', 'expression']) $(id).addEventListener('change', () => { answerDrawn(); if (pictures.length) answerPhotos(); });
+  for (const [name, words] of Object.entries(known.calibrations)) $('calibration').append(element('option', { value: name, textContent: words }));
+  $('calibration-label').hidden = !Object.keys(known.calibrations).length;
+  for (const id of ['method', 'expression', 'calibration']) $(id).addEventListener('change', () => { answerDrawn(); if (pictures.length) answerPhotos(); });
   tabs();
   drawn();
   photos();

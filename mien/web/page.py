@@ -6,7 +6,8 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,12 @@ import torch
 from mien import draw
 from mien import explain as explainers
 from mien.errors import DataError, MienError, PictureError, UsageError, unknown_name
+from mien.faces.occlusion import MirroredMesh
 from mien.faces.pictures import load_picture
+from mien.predict.bundled import bundled_run
+from mien.predict.calibration import FILE, calibrations_of, read_calibration
 from mien.predict.finders import Finders
+from mien.predict.fusion import read_fusion
 from mien.predict.model import LEAST_FACE, FaceModel, load
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout
@@ -43,7 +48,8 @@ FILES = {
 }
 
 
-class Served(NamedTuple):
+@dataclass(frozen=True)
+class Served:
     """What answers on the page."""
 
     model: FaceModel
@@ -53,6 +59,20 @@ class Served(NamedTuple):
     """Maps that one or two passes give, the first is the default."""
     photos: bool = True
     """Whether faces are found in photos; else photos, videos and the camera are refused with NO_FINDER."""
+    models: Mapping[str, FaceModel] = field(default_factory=dict)
+    """Name of a calibration that a question may ask for -> the model with it; the first is `model`. Empty where there is no choice."""
+
+    def asked(self, question: Question) -> FaceModel:
+        """The model with the calibration that a question names; UsageError for an unknown one."""
+        if not self.models:
+            return self.model
+        name = question.fields.get("calibration", next(iter(self.models)))
+        if name not in self.models:
+            raise unknown_name("calibration", name, self.models)
+        # One thread answers, so that the net may be told at each question by which head and offsets it answers.
+        chosen = self.models[name]
+        chosen.calibration.apply(chosen.net)
+        return chosen
 
 
 class Looked(NamedTuple):
@@ -68,12 +88,21 @@ def open_model(
     run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
     calibration: str | None = None,
 ) -> Served:  # fmt: skip
-    """Load the model, and a finder of faces; with `auto` photos are refused where there is none.
+    """Load the model with every calibration of its run, and a finder of faces; with `auto` photos are refused where there is none.
 
     Raises:
         UsageError: unknown provider or device. DataError: no run, or a named provider that cannot be opened.
 
     """
+    served = open_one(run, action_units, faces, landmark_model, device, calibration)
+    return replace(served, models=models_for(served.model, run, calibration))
+
+
+def open_one(
+    run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
+    calibration: str | None,
+) -> Served:  # fmt: skip
+    """The model with one calibration, and a finder of faces."""
     model = load(run, action_units=action_units, device=device, faces="none", calibration=calibration)
     methods = methods_of(model)
     if faces == "none":
@@ -88,7 +117,22 @@ def open_model(
         return Served(model, f"not in photos: {error}", methods, photos=False)
     units = PointUnits() if name == "mediapipe" and model.units is None else model.units
     model = replace(model, provider=finders, least_face=LEAST_FACE.get(name, float("-inf")), units=units)
+    if name == "mediapipe":  # a photo that somebody looks at is worth one more pass
+        model = replace(model, mirror=MirroredMesh(landmark_model))
     return Served(model, f"found by {name}", methods)
+
+
+def models_for(model: FaceModel, run: Path | None, chosen: str | None) -> dict[str, FaceModel]:
+    """The model with the calibrations that a visitor may choose among, its own first; none where that is alone."""
+    folder = bundled_run() if run is None else run
+    own, fusion = Path(chosen or FILE).stem, read_fusion(folder, model.classes)
+    found = {own: model}
+    for name in calibrations_of(folder):
+        if name != own:
+            with suppress(DataError):  # of other weights, say
+                one = read_calibration(folder, model.classes, name)
+                found[name] = replace(model, calibration=one, fusion=fusion if one.head == "votes" else None)
+    return found if len(found) > 1 else {}
 
 
 def methods_of(model: FaceModel) -> tuple[str, ...]:
@@ -108,6 +152,7 @@ def settings(served: Served, max_bytes: int) -> dict[str, Any]:
         "pitch": synthetic.PITCH, "strongest": synthetic.STRONGEST, "groups": synthetic.UNIT_GROUPS,
         "start": synthetic.START, "presets": {name: synthetic.preset(name) for name in synthetic.PRESETS},
         "examples": synthetic.EXAMPLES,
+        "calibrations": {name: one.calibration.fitted_on or "nothing" for name, one in served.models.items()},
     }  # fmt: skip
 
 
@@ -147,7 +192,7 @@ def frame(served: Served, question: Question) -> Answer:
     image = smaller(read_photo(question.body))
     moment = number_in(question.fields, "time", 0.0)
     found = replace(
-        served.model.predict(image, batch=8)[0], source=name_in(question.fields), time=moment,
+        served.asked(question).predict(image, batch=8)[0], source=name_in(question.fields), time=moment,
         frame=int(number_in(question.fields, "frame", 0)),
     )  # fmt: skip
     faces = [
@@ -177,15 +222,15 @@ def looked_at(served: Served, question: Question) -> Looked:
     if method not in served.methods:
         raise unknown_name("map", method, served.methods)
     asked = question.fields.get("expression", PREDICTED)
-    wanted = None if asked == PREDICTED else asked
+    wanted, own = None if asked == PREDICTED else asked, served.asked(question)
     if question.kind == JSON:
         face = drawn_face(question.body)
-        model = replace(served.model, provider=synthetic.finder_of(face))
+        model = replace(own, provider=synthetic.finder_of(face))
         found = model.predict(face.image, explain=method, expression=wanted, display=DISPLAY)[0]
         return Looked(face.image, replace(found, source="synthetic face"), method, drawn=True)
     need_finder(served)
     image = smaller(read_photo(question.body))
-    found = served.model.predict(image, explain=method, expression=wanted, display=DISPLAY)[0]
+    found = own.predict(image, explain=method, expression=wanted, display=DISPLAY)[0]
     return Looked(image, replace(found, source=name_in(question.fields)), method, drawn=False)
 
 

@@ -16,6 +16,8 @@ from mien.web.cards import NOTICE
 MOST = 3
 """Faces that a page has room for."""
 A4 = (8.27, 11.69)
+NAME = 48
+"""Letters of a file's name that a line has room for."""
 
 
 def pdf_of(image: ByteArray, found: PicturePrediction, method: str, model: str) -> bytes:
@@ -27,16 +29,15 @@ def pdf_of(image: ByteArray, found: PicturePrediction, method: str, model: str) 
     FigureCanvasPdf(page)
     page.text(0.07, 0.955, "Mien: expression recognition", size=16, weight="bold")
     page.text(0.07, 0.925, "\n".join(textwrap.wrap(NOTICE, 105)), size=9, va="top")
-    page.text(
-        0.07, 0.885, f"{found.source} · {found.width} x {found.height} · {model} · map: {method}", size=8, va="top"
-    )
+    name = textwrap.shorten(found.source, NAME, placeholder=" ...") if " " in found.source else found.source[:NAME]
+    page.text(0.07, 0.885, f"{name} · {found.width} x {found.height} · {model} · map: {method}", size=8, va="top")
     shown = found.faces[:MOST]
     plain = replace(found, faces=tuple(replace(face, explanation=None) for face in found.faces))
     picture = page.add_axes((0.07, 0.62, 0.86, 0.24))
     picture.imshow(annotated(image, plain))
     picture.axis("off")
     for number, face in enumerate(shown):
-        _face(page, face, 0.43 - 0.19 * number)
+        _face(page, face, 0.44 - 0.2 * number)
     left = len(found.faces) - len(shown)
     told = (
         f"{left} more faces are not shown."
@@ -45,7 +46,7 @@ def pdf_of(image: ByteArray, found: PicturePrediction, method: str, model: str) 
         if shown
         else f"No result: {found.reason or 'no face found'}."
     )
-    page.text(0.07, 0.03, told, size=8)
+    page.text(0.07, 0.01, told, size=8)
     buffer = io.BytesIO()
     page.savefig(buffer, format="pdf", metadata={"Title": "Mien: expression recognition", "CreationDate": None})
     return buffer.getvalue()
@@ -53,7 +54,7 @@ def pdf_of(image: ByteArray, found: PicturePrediction, method: str, model: str) 
 
 def _face(page: Any, face: FacePrediction, bottom: float) -> None:
     """Bars, face, map and words of one face in a strip above `bottom`, a share of the page."""
-    bars = page.add_axes((0.17, bottom, 0.22, 0.14))
+    bars = page.add_axes((0.17, bottom, 0.22, 0.13))
     names = list(face.probabilities)[::-1]
     bars.barh(names, [100 * face.probabilities[name] for name in names], color="#4a6fa5")
     bars.set_xlim(0, 100)

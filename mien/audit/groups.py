@@ -1,0 +1,180 @@
+"""For whom? Accuracy, recall, calibration and explanation quality of every group that the store names."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mien.audit.sample import Sample
+from mien.audit.table import Drawing, Line, Part, Table, percent, row
+from mien.metrics.intervals import bootstrap_class_mean
+from mien.metrics.parity import (
+    LEAST_FACES,
+    LEAST_PEOPLE,
+    WIDEST,
+    calibration_gaps,
+    group_means,
+    judged,
+    largest_gaps,
+    odds,
+    smallest_group,
+)
+from mien.schema import FloatArray
+
+TITLE = "For whom?"
+ALL = "all faces"
+GAPS = "The largest of several gaps is biased upwards; the p-value allows for all that were looked at, the interval does not."
+ODDS = (
+    "Largest difference between groups of a class's recall or false alarms; the largest over classes. "
+    "Biased upwards where groups are small."
+)
+NO_GROUPS = "The faces carry no attribute with two values (gender, age, pose, light, ...): groups are never guessed from pictures."
+
+
+def groups(
+    sample: Sample, probabilities: FloatArray, explained: npt.NDArray[np.floating] | None = None, seed: int = 0
+) -> Part:
+    """Scores of each group, largest gaps with a test corrected for all of them, equalised odds.
+
+    `explained` (N,): quality of each face's explanation, NaN where it was not scored.
+    """
+    if not sample.groups:
+        told = ("For whom it is worse cannot be said: the faces carry no attributes.",)
+        return Part("groups", TITLE, cannot=(NO_GROUPS,), verdict=told)
+    hit = (probabilities.argmax(1) == sample.labels).astype(np.float64)
+    tables = [accuracies(sample, hit, seed), recalls(sample, hit, seed), calibration(sample, probabilities)]
+    tables += [gaps("gaps", "Largest gaps in accuracy", sample, hit, seed)]
+    if explained is not None and np.isfinite(explained).any():
+        tables += [explanations(sample, explained, seed)]
+        tables += [gaps("explanation_gaps", "Largest gaps in explanation quality", sample, explained, seed)]
+    tables += [equalised(sample, probabilities)]
+    return Part("groups", TITLE, tuple(tables), (drawn(tables[0]),), sentences(tables, hit), tuple(notes(sample)))
+
+
+def accuracies(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
+    """Accuracy of every group; those that may not be judged say so."""
+    need, rows = smallest_group(float(hit.mean())), []
+    for attribute, values in sample.groups.items():
+        fit = judged(values, sample.people)
+        for name, found in group_means(hit, values, sample.people, seed=seed).items():
+            n = int((values == name).sum())
+            wide = (found.high - found.low) / 2
+            few = "" if name in fit else f"fewer than {LEAST_FACES} faces or {LEAST_PEOPLE} people: not tested"
+            note = few or ("" if wide <= WIDEST else f"interval of ±{100 * wide:.0f} points: too few to be judged")
+            rows.append(row(f"{attribute}: {name}", found, n, "higher", hit.mean(), note))
+    text = (
+        f"A group is judged where its interval is ±{100 * WIDEST:.0f} points or less: about {need} independent faces "
+        "at this accuracy, more where people have several."
+    )
+    return Table("accuracy", "Accuracy of each group", tuple(rows), ALL, text, "share")
+
+
+def recalls(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
+    """Mean recall over the classes that the group shows: unlike accuracy it does not follow the mix of expressions."""
+    whole, rows = bootstrap_class_mean(hit, sample.labels, sample.people, seed=seed).value, []
+    for attribute, values in sample.groups.items():
+        for name in judged(values, sample.people):
+            own = values == name
+            people = None if sample.people is None else sample.people[own]
+            found = bootstrap_class_mean(hit[own], sample.labels[own], people, seed=seed, draws=500)
+            rows.append(row(f"{attribute}: {name}", found, int(own.sum()), "higher", whole,
+                            f"{len(np.unique(sample.labels[own]))} classes"))  # fmt: skip
+    return Table("recall", "Mean recall of each group", tuple(rows), ALL, unit="share")
+
+
+def calibration(sample: Sample, probabilities: FloatArray) -> Table:
+    """Confidence minus accuracy, and ECE, of each group that may be tested."""
+    everyone = calibration_gaps(probabilities, sample.labels, np.full(sample.faces, "all"))["all"]
+    rows = []
+    for attribute, values in sample.groups.items():
+        fit = judged(values, sample.people)
+        for name, (error, over) in calibration_gaps(probabilities, sample.labels, values).items():
+            if name in fit:
+                rows.append(
+                    row(f"{attribute}: {name}", over, int((values == name).sum()), "", everyone[1], f"ECE {error:.3f}")
+                )
+    return Table("calibration", "Confidence minus accuracy of each group", tuple(rows), ALL,
+                 "Above 0: over-confident. ECE in bins of equal mass of 20 faces or more.", "share")  # fmt: skip
+
+
+def explanations(sample: Sample, explained: npt.NDArray[np.floating], seed: int) -> Table:
+    """How well the map follows the effect of the regions of a face, by group."""
+    whole, rows = float(np.nanmean(explained)), []
+    for attribute, values in sample.groups.items():
+        known = np.where(np.isfinite(explained), values, "")
+        fit = judged(known, sample.people)
+        for name, found in group_means(explained, known, sample.people, seed=seed).items():
+            if name in fit:
+                rows.append(row(f"{attribute}: {name}", found, int((known == name).sum()), "higher", whole))
+    return Table("explanation", "Explanation quality of each group", tuple(rows), ALL,
+                 "Rank correlation between a region's share of the map and the effect of covering it, a face at a time.")  # fmt: skip
+
+
+def gaps(key: str, title: str, sample: Sample, values: npt.NDArray[np.floating], seed: int) -> Table:
+    """The largest gap of each attribute, p corrected for all pairs of all attributes (Holm)."""
+    rows = []
+    for attribute, gap in largest_gaps(values, sample.groups, sample.people, seed=seed).items():
+        test, (first, second) = gap.test, (gap.first, gap.second)
+        low, high = test.low, test.high
+        if test.difference < 0:
+            first, second, low, high = second, first, -high, -low
+        found = row(f"{attribute}: {second} over {first}", abs(test.difference), test.n, "lower", 0.0,
+                    f"p = {gap.corrected:.3f} after Holm")  # fmt: skip
+        rows.append(found._replace(low=low if np.isfinite(low) else None, high=high if np.isfinite(high) else None))
+    rows.sort(key=lambda one: -(one.value or 0))
+    return Table(key, title, tuple(rows), "no gap",
+                 GAPS)  # fmt: skip
+
+
+def equalised(sample: Sample, probabilities: FloatArray) -> Table:
+    """Equalised-odds difference of every attribute, of the class where it is largest, among groups that may be tested."""
+    predicted, rows = probabilities.argmax(1), []
+    for attribute, values in sample.groups.items():
+        fit = judged(values, sample.people)
+        kept = np.where(np.isin(values, fit), values, "")
+        if len(fit) < 2:
+            continue
+        found = {name: odds(predicted, sample.labels, kept, k) for k, name in enumerate(sample.classes)}
+        known = {name: one for name, one in found.items() if np.isfinite(one.equalised)}
+        if known:
+            worst = max(known, key=lambda name: known[name].equalised)
+            one = known[worst]
+            rows.append(row(attribute, one.equalised, int((kept != "").sum()), "lower", 0.0,
+                            f"{worst}: recall differs by {one.recall:.2f}, false alarms by {one.false_alarms:.2f}"))  # fmt: skip
+    return Table("odds", "Equalised odds", tuple(rows), "equal", ODDS)  # fmt: skip
+
+
+def drawn(table: Table) -> Drawing:
+    """Accuracy of each group with its interval."""
+    lines = tuple(
+        Line(one.name, (0.0,), (one.value,), (one.low,), (one.high,)) for one in table.rows if "not tested" not in one.note
+    )  # fmt: skip
+    base = next((one.baseline for one in table.rows), None)
+    return Drawing("dots", "Accuracy by group", lines, "accuracy", f"{base}" if base is not None else "",
+                   caption="A dot is a group, its bar the 95 % interval over people; the line is all faces.")  # fmt: skip
+
+
+def sentences(tables: list[Table], hit: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    """For the verdict."""
+    found = next(table for table in tables if table.key == "gaps").rows
+    if not found:
+        need = smallest_group(float(hit.mean()))
+        return (f"No attribute has two groups that are large enough to compare (about {need} faces each).",)
+    clear = [one for one in found if float(one.note.split()[2]) < 0.05]
+    top = (clear or found)[0]
+    word = "clear" if clear else "not clear of chance"
+    return (f"The largest gap between groups is {percent(top.value)} ({top.name}), {word} ({top.note}).",)
+
+
+def notes(sample: Sample) -> list[str]:
+    """What cannot be said."""
+    found = []
+    for attribute, values in sample.groups.items():
+        fit = judged(values, sample.people)
+        if len(fit) < 2:
+            found.append(
+                f"{attribute}: fewer than two groups of {LEAST_FACES} faces and {LEAST_PEOPLE} people; not tested."
+            )
+    if sample.people is None:
+        found.append("Nobody is named: groups are tested over faces.")
+    return found

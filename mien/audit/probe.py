@@ -1,0 +1,93 @@
+"""A model as the parts of an audit ask it: pictures in, probabilities and maps out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mien.audit.model import WrappedModel
+from mien.data.transforms import normalise, resize_faces
+from mien.errors import UsageError
+from mien.explain import evidence, explain, explain_with_output, fitting, method_names
+from mien.metrics.faithfulness import blurred
+
+USUAL = ("cam", "grad_cam", "ts_cam", "layer_cam")
+"""The first of these that fits a model is audited."""
+OCCLUSION = "occlusion"
+"""For models without a layer: what is lost where a cell is blurred away (Zeiler and Fergus 2014, arXiv 1311.2901)."""
+CELLS = 7
+
+
+class Probe(NamedTuple):
+    """A model and the method that explains it."""
+
+    model: WrappedModel
+    method: str
+    """Key of EXPLAINERS, or OCCLUSION."""
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1], rounded to bytes -> what the net takes."""
+        pixels = (images.clamp(0, 1) * 255).round().to(self.model.device, torch.uint8)
+        resized, _ = resize_faces(pixels, torch.zeros(1, device=pixels.device), self.model.size)
+        return normalise(resized, self.model.preprocessing)
+
+    @torch.no_grad()
+    def probability(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] -> (B, K) probabilities on the pictures' device."""
+        logits = self.model.module(self.prepared(images)).logits.float() / self.model.temperature
+        return torch.as_tensor(logits.softmax(1).to(images.device))
+
+    def look(self, images: Tensor, target: Tensor, module: nn.Module | None = None) -> Tensor:
+        """Map of the evidence for the target (B, 1, h, w), not negative; `module` in place of the model's own."""
+        if self.method == OCCLUSION:
+            return occlusion(self, images, target)
+        net = self.model.module if module is None else module
+        raw = explain(net, self.prepared(images), target.to(self.model.device), (self.method,))[self.method]
+        return evidence(self.method, raw).float().to(images.device)
+
+    def answer(self, images: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Probabilities, and the map of the target where one is asked for; one pass where the method allows."""
+        if target is None:
+            return self.probability(images), None
+        if self.method == OCCLUSION:  # dozens of passes: too many under every corruption
+            return self.probability(images), None
+        output, raw = explain_with_output(
+            self.model.module, self.prepared(images), target.to(self.model.device), (self.method,)
+        )
+        shares = (output.logits.float() / self.model.temperature).softmax(1)
+        return shares.to(images.device), evidence(self.method, raw[self.method]).float().to(images.device)
+
+
+def probe_of(model: WrappedModel, method: str | None = None) -> Probe:
+    """A model with the named method, or the first of USUAL that fits, OCCLUSION where none does."""
+    model.module.eval()
+    if method == OCCLUSION:
+        return Probe(model, OCCLUSION)
+    if method is not None:
+        (name, *more) = method_names(method) or [""]
+        if more or not name:
+            raise UsageError(f"--method takes one method, not '{method}'.")
+        if model.layer is None:
+            raise UsageError(f"{model.name} has no layer, so {name} does not fit; use --method {OCCLUSION}.")
+        explain(model.module, torch.zeros(1, 3, model.size, model.size, device=model.device), 0, (name,))
+        return Probe(model, name)
+    if model.layer is None:
+        return Probe(model, OCCLUSION)
+    found = fitting(model.module, torch.zeros(1, 3, model.size, model.size, device=model.device), USUAL)
+    return Probe(model, found[0] if found else OCCLUSION)
+
+
+def occlusion(probe: Probe, images: Tensor, target: Tensor) -> Tensor:
+    """Probability of the target that is lost where a cell of CELLS x CELLS is blurred away, at least 0, (B, 1, CELLS, CELLS)."""
+    fill, before = blurred(images), probe.probability(images).gather(1, target[:, None])[:, 0]
+    height, width = images.shape[-2:]
+    rows, columns = (torch.arange(n, device=images.device) * CELLS // n for n in (height, width))
+    lost = []
+    for y in range(CELLS):
+        for x in range(CELLS):
+            cell = (rows == y)[:, None] & (columns == x)[None]
+            after = probe.probability(torch.where(cell, fill, images)).gather(1, target[:, None])[:, 0]
+            lost.append(before - after)
+    return torch.stack(lost, 1).view(-1, 1, CELLS, CELLS).clamp_min(0)

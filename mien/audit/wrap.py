@@ -1,0 +1,214 @@
+"""`mien.wrap`: a torch net, an ONNX graph or a function becomes a model that Mien scores, explains and compares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mien.audit.boxes import from_function, from_onnx
+from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
+from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of, short
+from mien.audit.model import WrappedModel, tell
+from mien.errors import DataError, UsageError, unknown_name
+from mien.explain import left_as_found
+from mien.models.adapt import Adapted
+from mien.models.taps import last_layer
+from mien.schema import ByteArray, FloatArray
+
+
+def wrap(
+    net: nn.Module | Path | str | Callable[[ByteArray], FloatArray],
+    classes: Classes = None,
+    *,
+    layer: str | None = "auto",
+    preprocess: Steps = None,
+    size: int | None = None,
+    name: str | None = None,
+) -> WrappedModel:
+    """Any expression model, for `evaluate_model`, `mien.compare`, `mien audit` and the explainers.
+
+    The net is called in evaluation mode and left as it was found: device, precision, mode. What was chosen for it, and what it
+    cannot give, is printed on stderr, a line each, and kept in `notes`.
+
+    Args:
+        net: torch module (timm, torchvision, an image classifier of Hugging Face, code of a paper: answers in a tuple, a dict or an
+            object with logits are found), an ONNX file, or a function from (N, S, S, 3) uint8 faces to (N, K) probabilities.
+        classes: names in the order of the answers, number -> name, or a published order: fer2013, rafdb, affectnet, ferplus. Nets
+            of Hugging Face and graphs of `mien export` bring theirs.
+        layer: whose maps are explained: its name in the net (`net.named_modules()`), None for none, or auto: the last that has
+            more than one place which the gradient reaches. Nothing to an ONNX file or a function.
+        preprocess: key of schema.PREPROCESSING, a `Preprocessing`, an image processor of Hugging Face, or a function from
+            (B, 3, S, S) RGB in [0, 1] (or from one PIL picture) to what the net takes. By default what timm's configuration says,
+            else imagenet. A function gets faces of its own `size` already.
+        size: side of the faces in pixels; by default what the net says, else the first of a few usual ones that it takes.
+        name: in tables; that of the class or file unless given.
+
+    """
+    if isinstance(net, str | Path):
+        model = from_onnx(Path(net), classes, preprocess, size, name)
+    elif isinstance(net, nn.Module):
+        model = _from_module(net, classes, layer, preprocess, size, name)
+    elif callable(net):
+        model = from_function(net, classes, size, name)
+    else:
+        raise UsageError(f"a {type(net).__name__} is no model: give a torch module, an ONNX file or a function.")
+    tell(model)
+    return model
+
+
+def _from_module(
+    net: nn.Module, classes: Classes, layer: str | None, preprocess: Steps, size: int | None, name: str | None
+) -> WrappedModel:
+    if any(part.is_meta for part in net.parameters()):
+        raise UsageError("the net has no weights yet (device meta); load them first.")
+    words = read_classes(classes if classes is not None else _own_classes(net))
+    names = expressions_of(words)
+    notes: list[str] = []
+    keep, told = kept_of(words, names)
+    inputs, more = inputs_of(net, preprocess)
+    notes += [*told, *more]
+    first = next((part for part in net.parameters() if part.is_floating_point()), torch.zeros(1))
+    adapted = Adapted(net, len(words), inputs, None, keep=keep, head=_last_weights(net))
+    side = _fitting_size(adapted, size or _own_size(net), first.device, notes, size is not None)
+    images = torch.rand(PROBE, 3, side, side, generator=torch.Generator().manual_seed(0)).to(first.device)
+    answers_probabilities = _probe_answers(adapted, images, notes)
+    adapted.probabilities = answers_probabilities
+    adapted.layer = _layer(adapted, layer, images, notes)
+    return WrappedModel(
+        name or type(net).__name__, *kept_names(names, words, keep), side, adapted, _identity(net), adapted.layer, first.device,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _layer(adapted: Adapted, layer: str | None, images: Tensor, notes: list[str]) -> str | None:
+    """The named layer, tried; or the one that `auto` finds."""
+    if layer is None:
+        return None
+    if layer != "auto" and layer not in dict(adapted.net.named_modules()):
+        raise unknown_name("layer", layer, [one for one, _ in adapted.net.named_modules() if one])
+    with left_as_found(adapted), torch.enable_grad():
+        if layer != "auto":
+            adapted.layer = layer
+            if not adapted(images.clone().requires_grad_()).features:
+                raise UsageError(f"layer {layer} returns no map (B, C, h, w) or tokens (B, N, C); name another.")
+            return layer
+        try:
+            found = last_layer(adapted.net, lambda: adapted(images.clone().requires_grad_()).logits, len(images))
+        except RuntimeError as error:
+            notes.append(f"gradients cannot be taken ({short(error)}); only `occlusion` can explain it.")
+            return None
+    if found is None:
+        notes.append(
+            "no layer has places that a gradient reaches (no convolution or tokens); only `occlusion` can explain it."
+        )
+    else:
+        notes.append(f"maps are those of layer {found}.")
+    return found
+
+
+def _fitting_size(adapted: Adapted, wanted: int | None, device: torch.device, notes: list[str], said: bool) -> int:
+    """Side of pictures that the net takes: the one wanted, or the first of SIZES; UsageError with its own words where none fits."""
+    reason = ""
+    for side in (wanted,) if wanted else SIZES:
+        try:
+            with left_as_found(adapted), torch.no_grad():
+                adapted(torch.zeros(PROBE, 3, side, side, device=device))
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a net of others raises for a size that it does not take
+            reason = reason or f"{side} px: {short(error)}"
+            continue
+        if not said:
+            notes.append(
+                f"faces are {side} px{' as the net says' if wanted else ', the first usual size that it takes'}."
+            )
+        return side
+    raise UsageError(
+        f"the net does not take such pictures ({reason}); give size=... and preprocess=... as it was trained."
+    )
+
+
+def _probe_answers(adapted: Adapted, images: Tensor, notes: list[str]) -> bool:
+    """True where the net answers with probabilities; a note where two passes of the same pictures differ."""
+    kept, adapted.keep = adapted.keep, []  # of all classes the probabilities sum to 1
+    with left_as_found(adapted), torch.no_grad():
+        one, two = adapted(images).logits, adapted(images).logits
+    adapted.keep = kept
+    if not torch.isfinite(one).all():
+        raise DataError("the net answers with numbers that are not finite; check its weights and precision.")
+    if not torch.allclose(one, two, rtol=1e-3, atol=1e-5):
+        notes.append(
+            "its answers differ from pass to pass (dropout that evaluation mode does not switch off?): all scores carry that noise."
+        )
+    sums = one.sum(1)
+    soft = bool((one >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+    if soft:
+        notes.append("its answers are probabilities (softmax inside); logits are their logarithm.")
+    return soft
+
+
+def _own_classes(net: nn.Module) -> Classes:
+    """Names that a net of Hugging Face or of a well-behaved author carries; None for others."""
+    config = getattr(net, "config", None)
+    named = getattr(config, "id2label", None)
+    if isinstance(named, Mapping) and not all(str(word).startswith("LABEL_") for word in named.values()):
+        return named
+    for own in ("classes", "class_names", "idx_to_class"):
+        found = getattr(net, own, None)
+        if isinstance(found, Mapping | list | tuple) and len(found) > 1:
+            return found
+    return None
+
+
+def _own_size(net: nn.Module) -> int | None:
+    said = getattr(net, "pretrained_cfg", None) or getattr(net, "default_cfg", None) or {}
+    found: Any = said.get("input_size") if isinstance(said, Mapping) else None
+    if found is not None:
+        return int(found[-1])
+    for owner in (net, getattr(net, "config", None)):
+        found = getattr(owner, "image_size", None)
+        found = found[-1] if isinstance(found, tuple | list) and found else found
+        if isinstance(found, int):
+            return found
+    return None
+
+
+def _last_weights(net: nn.Module) -> str | None:
+    """Name of the last part with weights of its own, as it was registered."""
+    names = [name for name, part in net.named_modules() if name and any(True for _ in part.parameters(recurse=False))]
+    return names[-1] if names else None
+
+
+def _identity(net: nn.Module) -> str:
+    """sha256 over the names of its parts and its weights."""
+    from mien.training.checkpoint import weights_hash
+
+    kinds = ",".join(type(part).__name__ for part in net.modules())
+    return hashlib.sha256(f"{kinds} {weights_hash(net)}".encode()).hexdigest()
+
+
+def from_code(text: str) -> WrappedModel:
+    """`FILE.py:FUNCTION`: the wrapped model that a function of the user returns. The file is run: name only code of your own."""
+    import importlib.util
+
+    place, _, function = text.rpartition(":")
+    file = Path(place)
+    if not file.is_file():
+        raise DataError(f"no file '{file}' for {text}.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    code = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(code)
+        made = getattr(code, function)()
+    except AttributeError as error:
+        raise UsageError(f"{text}: {short(error)}.") from error
+    if not isinstance(made, WrappedModel):
+        raise UsageError(f"{text} returned a {type(made).__name__}; it must return what mien.wrap gives.")
+    return made

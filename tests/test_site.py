@@ -1,0 +1,41 @@
+"""The site: every page has a place, every module a reference page, and the strict build passes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def pages(nav: Any) -> list[str]:
+    """Every page that a navigation names."""
+    if isinstance(nav, str):
+        return [nav]
+    return [page for part in (nav.values() if isinstance(nav, dict) else nav) for page in pages(part)]
+
+
+def test_every_page_has_one_place_in_the_navigation():
+    nav = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    there = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert sorted(nav) == sorted({*there, "reference/commands.md"})
+
+
+@pytest.mark.slow
+def test_strict_build(tmp_path):
+    """Fails on broken links and anchors, pages without a place, and docstrings that do not fit their function."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "reference" / "metrics.html").read_text(encoding="utf-8")
+    assert "classification_scores" in page
+    assert "mien doctor" in (tmp_path / "reference" / "commands.html").read_text(encoding="utf-8")

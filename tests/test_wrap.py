@@ -1,0 +1,267 @@
+"""Any net in: layers found, answers found, classes matched, the net left as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from other_nets import WORDS, Flat, Small, bright, faces, resnet, vit
+from torch import nn
+
+import mien
+from mien.audit.classes import expressions_of, labels_for, read_classes
+from mien.audit.sources import face_model
+from mien.errors import UsageError
+from mien.explain import explain
+from mien.models.taps import tapped
+
+NAMES = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
+
+
+@pytest.mark.parametrize("answer", ["logits", "tuple", "dict", "softmax"])
+def test_answers_are_those_of_the_net_itself(answer):
+    torch.manual_seed(0)
+    net = Small(answer).train()
+    model = mien.wrap(net, WORDS, size=40)
+    assert model.classes == NAMES
+    assert model.words == WORDS
+    assert net.training, "left as it was found"
+    images = torch.from_numpy(faces()).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    net.answer = "logits"
+    with torch.no_grad():
+        expected = net.eval()((images - mean) / std)
+    net.answer = answer
+    np.testing.assert_allclose(model.probabilities(faces()), expected.softmax(1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "side"), [(resnet, "layer4", 4), (vit, "ln_1", 4), (lambda: Small(), "second", 16)]
+)
+def test_auto_finds_the_last_layer_with_places(make, layer, side, capsys):
+    net = make()
+    model = mien.wrap(net, WORDS, size={resnet: 128, vit: 32}.get(make, 64))
+    assert model.layer.endswith(layer)
+    assert f"maps are those of layer {model.layer}" in capsys.readouterr().err
+    images = model.prepare(faces(3))
+    maps = explain(model.module, images, 0, ("grad_cam", "layer_cam", "score_cam"))
+    assert all(map_.shape == (3, 1, side, side) for map_ in maps.values())
+    assert maps["grad_cam"].abs().sum() > 0
+    assert "forward" not in net.get_submodule(model.layer).__dict__
+
+
+def test_the_gradient_is_that_of_the_layer_although_the_net_changes_it_in_place():
+    """Central differences of the logit with respect to the layer's maps, the in-place ReLU behind them."""
+    torch.manual_seed(0)
+    net = Small().eval()
+    model = mien.wrap(net, WORDS, size=8, layer="second")
+    images = model.prepare(faces(1, 8))
+    output = model.forward(images)
+    grid = output.features[0]
+    assert (grid < 0).any(), "before the ReLU"
+    (gradient,) = torch.autograd.grad(output.logits[0, 2], grid)
+
+    def logit(maps):
+        return net.fc(maps.relu().mean((2, 3)))[0, 2]
+
+    for place in ((0, 3, 0, 0), (0, 5, 1, 1), (0, 0, 1, 0)):
+        step = torch.zeros_like(grid)
+        step[place] = 1e-2
+        slope = (logit(grid.detach() + step) - logit(grid.detach() - step)) / 2e-2
+        assert gradient[place] == pytest.approx(slope.item(), abs=1e-3)
+
+
+def test_tokens_are_on_the_path_to_the_logits():
+    """A changed grid changes the answer: what is explained is what the net goes on with."""
+    net = vit().eval()
+    x = torch.randn(2, 3, 32, 32)
+    plain = net(x)
+    with tapped(net, ("encoder.layers.encoder_layer_0",), 2) as seen:
+        same = net(x)
+    torch.testing.assert_close(plain, same)
+    assert seen[0].grid.shape == (2, 16, 4, 4)
+    assert torch.autograd.grad(same[:, 0].sum(), seen[0].grid)[0].abs().sum() > 0
+
+
+def test_a_frozen_net_has_gradients_too_and_keeps_its_flags():
+    net = resnet().requires_grad_(False)
+    model = mien.wrap(net, WORDS, size=64)
+    assert model.layer == "layer4"
+    assert not any(p.requires_grad or p.grad is not None for p in net.parameters())
+    assert explain(model.module, model.prepare(faces(2)), 1, ("grad_cam",))["grad_cam"].abs().sum() > 0
+
+
+def test_a_net_without_places_says_so(capsys):
+    model = mien.wrap(Flat(), WORDS, size=32)
+    assert model.layer is None
+    assert not model.differentiable
+    assert "only `occlusion`" in capsys.readouterr().err
+    assert model.probabilities(faces()).shape == (5, 7)
+
+
+def test_explain_is_the_evidence_of_the_explainer():
+    torch.manual_seed(0)
+    model = mien.wrap(Small(), WORDS, size=32)
+    raw = explain(model.module, model.prepare(faces()), 3, ("layer_cam",))["layer_cam"]
+    np.testing.assert_allclose(model.explain(faces(), "layer_cam", "Happiness"), raw.relu()[:, 0], atol=1e-6)
+    assert mien.wrap(bright, WORDS, size=24).explain(faces(2)).shape == (2, 8, 8)
+    with pytest.raises(UsageError, match="unknown expression 'happy'"):
+        model.explain(faces(), expression="happy")
+
+
+def test_dropout_left_on_is_told(capsys):
+    mien.wrap(Small("dropout"), WORDS, size=32)
+    assert "differ from pass to pass" in capsys.readouterr().err
+
+
+def test_half_precision_and_grey_and_a_fixed_size(capsys):
+    torch.manual_seed(0)
+    plain = Small()
+    half = mien.wrap(copy.deepcopy(plain).half(), WORDS, size=32)
+    assert half.logits(faces()).dtype == np.float32
+    np.testing.assert_allclose(half.logits(faces()), mien.wrap(plain, WORDS, size=32).logits(faces()), atol=2e-2)
+    assert explain(half.module, half.prepare(faces(2)), 0, ("grad_cam",))["grad_cam"].dtype == torch.float32
+    grey = mien.wrap(Small(channels=1), WORDS)
+    assert grey.probabilities(faces()).shape == (5, 7)
+    fixed = mien.wrap(Small(size=48), WORDS)
+    assert fixed.size == 48
+    assert "faces are 48 px, the first usual size that it takes" in capsys.readouterr().err
+
+
+def test_a_function_and_an_onnx_graph(tmp_path):
+    model = mien.wrap(bright, WORDS, size=24)
+    np.testing.assert_allclose(model.probabilities(faces(3, 24)), bright(faces(3, 24)), atol=1e-5)
+    assert (model.identity, model.layer, model.kind) == ("", None, "function")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net = Small().eval()
+    file = tmp_path / "small.onnx"
+    torch.onnx.export(
+        net, (torch.zeros(1, 3, 32, 32),), file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+    )
+    graph = face_model(file, classes=WORDS)
+    assert (graph.size, graph.kind, graph.name) == (32, "onnx", "small")
+    assert len(graph.identity) == 64
+    np.testing.assert_allclose(
+        graph.probabilities(faces()), mien.wrap(net, WORDS, size=32).probabilities(faces()), atol=1e-4
+    )
+
+
+class Encoder(nn.Module):
+    """torch's own encoder, whose fused path in evaluation calls none of its parts; tokens first or second."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first, self.patch, self.fc = batch_first, nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 7)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+        seen = self.encoder(tokens) if self.batch_first else self.encoder(tokens.transpose(0, 1)).transpose(0, 1)
+        return self.fc(seen[:, 0])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_encoders_with_a_fused_path(batch_first):
+    torch.manual_seed(0)
+    model = mien.wrap(Encoder(batch_first), WORDS, size=32)
+    assert model.layer == "encoder.layers.1.norm1"
+    for method in ("grad_cam", "score_cam"):
+        assert explain(model.module, model.prepare(faces(2)), 0, (method,))[method].shape == (2, 1, 4, 4)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_odd_nets_give_what_they_can():
+    torch.manual_seed(0)
+    scripted = torch.jit.script(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+    )
+    convolutional = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1))  # answers (B, 7, 1, 1)
+    for net, layer in (
+        (scripted, None), (convolutional, "0"), (nn.DataParallel(Small()), "module.second"), (Small().double(), "second"),
+        (Small().bfloat16(), "second"),
+    ):  # fmt: skip
+        model = mien.wrap(net, WORDS, size=32)
+        assert model.layer == layer
+        assert model.probabilities(faces()).shape == (5, 7)
+        assert explain(model.module, model.prepare(faces(2)), 0, ("occlusion",))["occlusion"].isfinite().all()
+    with pytest.raises(UsageError, match="layer 0 returns no map"):
+        mien.wrap(scripted, WORDS, size=32, layer="0")
+    with pytest.raises(UsageError, match="no weights yet"):
+        mien.wrap(Small().to("meta"), WORDS, size=32)
+
+
+def test_an_onnx_graph_of_one_batch_size(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net, file = Small().eval(), tmp_path / "fixed.onnx"
+    torch.onnx.export(net, (torch.zeros(2, 3, 32, 32),), file, dynamo=False)
+    found = mien.wrap(file, WORDS).probabilities(faces(5))
+    np.testing.assert_allclose(found, mien.wrap(net, WORDS, size=32).probabilities(faces(5)), atol=1e-4)
+
+
+def test_preprocessing_of_ones_own():
+    net = Small().eval()
+    named = mien.wrap(net, WORDS, size=40, preprocess="half").logits(faces())
+    tensor = mien.wrap(net, WORDS, size=40, preprocess=lambda x: (x - 0.5) / 0.5).logits(faces())
+    picture = mien.wrap(
+        net, WORDS, size=40, preprocess=lambda p: torch.from_numpy(np.array(p)).permute(2, 0, 1) / 127.5 - 1
+    ).logits(faces())
+    np.testing.assert_allclose(named, tensor, atol=1e-5)
+    np.testing.assert_allclose(named, picture, atol=1e-3)
+
+
+def test_classes_are_matched_by_name():
+    assert expressions_of(("03_sad", "Joy", "ANGRY", "bored")) == ("Sadness", "Happiness", "Anger", "bored")
+    assert read_classes("rafdb")[0] == "Surprise"
+    assert read_classes({1: "b", 0: "a"}) == ("a", "b")
+    for wrong, words in (
+        (("cat", "dog"), "none of the classes"),
+        (("happy", "joy"), "both stand for Happiness"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            expressions_of(wrong)
+    with pytest.raises(UsageError, match="names of the net's classes are not known"):
+        mien.wrap(Small())
+
+
+def test_labels_follow_the_names(tmp_path):
+    from tiny import store
+
+    faces_of = store(tmp_path / "toy", each=1)
+    labels = labels_for(faces_of, ("bored", "Happiness", "Anger"))
+    assert [faces_of.expression[k] for k in np.flatnonzero(labels == 1)] == ["Happiness"] * 2
+    assert set(faces_of.expression[labels < 0]) == {"Neutral", "Surprise", "Fear", "Disgust", "Sadness"}
+    polar = labels_for(faces_of, ("Positive", "Negative"))
+    assert set(faces_of.expression[polar == 1]) == {"Anger", "Disgust", "Fear", "Sadness"}
+
+
+def test_mistakes_are_one_line():
+    for net, options, words in (
+        (Small(), {"size": 32, "layer": "fourth"}, "unknown layer"),
+        (Small(classes=5), {"size": 32}, r"returns \(2, 5\); expected \(B, 7\)"),
+        (Small(size=48), {"size": 32}, "does not take such pictures"),
+        (Small(), {"size": 32, "preprocess": "vgg"}, "unknown preprocessing"),
+        (lambda f: np.ones((len(f), 3)), {"size": 32}, "expected"),
+        (3, {}, "is no model"),
+    ):
+        with pytest.raises(UsageError, match=words) as error:
+            mien.wrap(net, WORDS, **options)
+        assert "\n" not in str(error.value)
+
+
+def test_a_module_that_somebody_changed_is_put_back():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
+    plain = net[0].forward
+
+    def own(x):
+        return plain(x)
+
+    net[0].forward = own
+    with tapped(net, ("0",), 1):
+        net(torch.zeros(1, 3, 4, 4))
+    assert net[0].forward is own
