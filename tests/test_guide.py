@@ -9,6 +9,7 @@ from other_nets import WORDS, Flat, Small, vit
 
 import mien
 from mien import maps
+from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.cues import CueConfig, render_cue
 from mien.errors import DataError, UsageError
@@ -107,6 +108,7 @@ def test_mistakes_are_one_line():
 
 
 def test_lightning(tmp_path):
+    ensure_torchvision()
     lightning = pytest.importorskip("pytorch_lightning")
     images, labels, landmarks = batch()
 
@@ -136,6 +138,7 @@ def test_lightning(tmp_path):
 
 
 def test_the_trainer_of_hugging_face(tmp_path):
+    ensure_torchvision()
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     images, labels, landmarks = batch()

@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from other_nets import WORDS, Small
 
 import mien
+from mien.audit.classes import labels_for
 from mien.audit.compare import compare
+from mien.audit.row import audit_row
+from mien.audit.run import audit
 from mien.cli import main
 from mien.errors import DataError
 from mien.report.rows import COLUMNS, FACTS, add_row, read_rows, row_of, rows_page, tables_of_rows
@@ -66,6 +70,27 @@ def test_no_row_without_its_facts_and_no_number_that_is_none(tmp_path):
         read_rows(tmp_path / "other.csv")
     with pytest.raises(DataError, match="there is no file"):
         read_rows(tmp_path / "gone.csv")
+
+
+def test_the_row_of_an_audit(tmp_path):
+    store = tiny.store(tmp_path / "toy", each=2)
+    model = mien.wrap(Small(), WORDS, size=32, name="one")
+    rows = np.flatnonzero(store.split == "test")
+    labels = labels_for(store, model.classes)[rows]
+    shares = model.probabilities(store.images(rows))
+    row = audit_row(model, store, rows, labels, shares, "test", {"deletion": 0.25})
+    assert add_row(tmp_path / "board.csv", row) == "added"
+    assert float(row["accuracy"]) == pytest.approx((shares.argmax(1) == labels).mean(), abs=1e-6)
+    assert (row["deletion"], row["insertion"], row["att_cos"], row["faces"]) == ("0.250000", "", "", "14")
+    told = audit(
+        model, store=store.path, out=tmp_path / "a", parts="right,explanation", explained=3, faces=14, row=tmp_path / "own.csv"
+    )  # fmt: skip
+    (own,) = read_rows(tmp_path / "own.csv")
+    assert (own["accuracy"], own["data"], own["cue"]) == (row["accuracy"], row["data"], row["cue"])
+    scores = {line["name"]: line["value"] for line in told["parts"][1]["tables"][0]["rows"]}
+    assert float(own["deletion"]) == pytest.approx(scores["deletion"], abs=1e-6)
+    fewer = audit_row(model, store, rows[:7], labels[:7], shares[:7], "test")
+    assert len(tables_of_rows([row, fewer])) == 2, "other faces"
 
 
 def test_compare_writes_rows_that_report_shows(tmp_path, capsys):

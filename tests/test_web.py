@@ -315,11 +315,12 @@ def test_a_long_name_leaves_room_on_the_report(served, monkeypatch):
     from matplotlib.figure import Figure
 
     written, real = [], Figure.text
-    monkeypatch.setattr(
-        Figure,
-        "text",
-        lambda page, x, y, words, **options: (written.append(words), real(page, x, y, words, **options))[1],
-    )
+
+    def text(page, x, y, words, **options):
+        written.append(words)
+        return real(page, x, y, words, **options)
+
+    monkeypatch.setattr(Figure, "text", text)
     for name in ("word " * 40, "w" * 200):
         assert asked(served, "/report", encoded(picture((10, 10))), name=name)[0] == 200
         line = next(words for words in written if "map: " in words)

@@ -1,12 +1,13 @@
 """Within which quality of a face accuracy was measured to hold: curves, and mien/predict/limits.json.
 
-    MIEN_SHARED_DATA=FOLDER python tools/quality_limits.py --faces FACES [--count 300] [--write]
+    MIEN_SHARED_DATA=FOLDER python tools/quality_limits.py [--count 300] [--write]
 
-Size, sharpness, contrast and cut: faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the bundled model
-never saw, made worse in steps; their points are those found on the faces as they are, so that reading is judged and not finding.
-The limit is the quality at which the line through the steps (median quality, accuracy) falls to KEPT of the accuracy of the first.
-Yaw and pitch: the synthetic faces with an expression of tools/unit_faces.py, in bins by the angle; the limit is where the first bin
-begins that keeps less than KEPT of the accuracy of the best half, and where none does, the end of what was measured.
+Faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the bundled model never saw, against their labels.
+Size, sharpness, contrast and cut: each made worse in steps; points are those found on the face as it is, so that reading is judged
+and not finding. Occlusion: covered in steps, points found on the covered face. The limit is the quality at which the line through
+the steps (median quality, accuracy) falls to KEPT of the accuracy of the first. Yaw and pitch: five times as many faces as they
+are, in bins by the angle; the limit is where the first bin begins that keeps less than KEPT of the accuracy of the smaller half,
+and where none does, the end of what was measured.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ import numpy as np
 
 import mien
 from mien.faces.detect import open_provider, points_box
-from mien.faces.landmarks import MESH_TO_68
 from mien.faces.provider import Face
-from mien.schema import EXPRESSIONS, ByteArray, FloatArray
+from mien.schema import ByteArray, FloatArray
 
 KEPT = 0.85
 BINS = 8
@@ -99,18 +99,30 @@ def photos(data: Path, count: int) -> Iterator[Shown]:
         image = np.repeat(pixels[..., None], 3, axis=2)
         found = provider(image)
         if found:
-            yield Shown(image, found[0].landmarks, LABELS.get(str(names[label]), "Neutral"))
+            yield Shown(image, found[0].landmarks, LABELS.get(str(names[label]), "Neutral"), found[0].mesh)
 
 
-def heads(folder: Path) -> Iterator[Shown]:
-    """Synthetic faces with an expression of the seven, turned up to 35 degrees."""
-    for split in ("test", "train"):
-        images, kept = np.load(folder / f"{split}.npy", mmap_mode="r"), np.load(folder / f"{split}.npz")
-        rows, mirrors, meshes = kept["row"], kept["mirror"], kept["mesh"]
-        for row, mesh in zip(rows[~mirrors], meshes[~mirrors], strict=True):
-            expression = EXPRESSIONS[(row // 2) % len(EXPRESSIONS)]
-            if row % 2 and expression != "Contempt":
-                yield Shown(np.ascontiguousarray(images[row]), mesh[list(MESH_TO_68), :2], expression, mesh)
+def covered(face: Shown, share: float) -> Shown:
+    """A turned box or an ellipse of one tone, with noise, over `share` of the face's box, its centre at one of its points."""
+    if not share:
+        return face
+    rng, inner = np.random.default_rng(int(face.image.sum())), face.points[17:]
+    centre, (width, height) = inner[rng.integers(len(inner))], inner.max(0) - inner.min(0)
+    half, shape, tone = np.sqrt(share * width * height) / 2, rng.uniform(0.7, 1.4), rng.integers(20, 235)
+    mask, angle = np.zeros(face.image.shape[:2], np.uint8), float(rng.uniform(0, 180))
+    if rng.random() < 0.5:
+        axes = (max(1, int(half * shape * 1.13)), max(1, int(half / shape * 1.13)))
+        cv2.ellipse(mask, tuple(int(v) for v in np.rint(centre)), axes, angle, 0, 360, 1, -1)
+    else:
+        box = (tuple(map(float, centre)), (2 * half * shape, 2 * half / shape), angle)
+        cv2.fillConvexPoly(mask, np.rint(cv2.boxPoints(box)).astype(np.int32), 1)
+    image, noise = face.image.copy(), rng.normal(0, 12, mask.shape)[..., None].repeat(3, 2)
+    image[mask > 0] = np.clip(tone + noise, 0, 255).astype(np.uint8)[mask > 0]
+    return face._replace(image=image)
+
+
+COVERED = (0, 0.2, 0.35, 0.5)
+"""Shares of the face's box (brows to chin) that are covered."""
 
 
 def judged(faces: list[Shown], factors: tuple[str, ...]) -> tuple[dict[str, FloatArray], FloatArray]:
@@ -125,6 +137,15 @@ def judged(faces: list[Shown], factors: tuple[str, ...]) -> tuple[dict[str, Floa
     found = [picture.faces[0] for picture in model.predict([face.image for face in faces])]
     right = np.array([one.expression == face.expression for one, face in zip(found, faces, strict=True)], np.float32)
     return {name: np.array([getattr(one.quality, name) for one in found], np.float32) for name in factors}, right
+
+
+def judged_found(faces: list[Shown]) -> tuple[dict[str, FloatArray], FloatArray]:
+    """As `judged` of the occlusion, with faces found on the pictures as they are now; a face that is not found is left out."""
+    model = mien.load(any_quality=True, occlusion=True)
+    found = [picture.faces[0] for picture in model.predict([face.image for face in faces])]
+    seen = [k for k, one in enumerate(found) if one.landmarks is not None]
+    right = np.array([found[k].expression == faces[k].expression for k in seen], np.float32)
+    return {"occlusion": np.array([found[k].quality.occlusion for k in seen], np.float32)}, right
 
 
 def crossing(medians: list[float], accuracies: list[float]) -> float | None:
@@ -155,21 +176,22 @@ def limit(values: FloatArray, right: FloatArray) -> tuple[list[str], float]:
 def main() -> None:
     """Print the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     found: dict[str, list[float | None]] = {}
-    values, right = judged(list(heads(given.faces)), ("yaw", "pitch"))
-    faces = list(photos(Path(os.environ["MIEN_SHARED_DATA"]), given.count))
-    for factor, (worse, levels) in WORSE.items():
-        steps = [judged([worse(face, level) for face in faces], (factor,)) for level in levels]
-        medians = [float(np.median(part[factor])) for part, _ in steps]
-        rights = [float(good.mean()) for _, good in steps]
-        edge = crossing(medians, rights)
-        for level, (part, good) in zip(levels, steps, strict=True):
+    many = list(photos(Path(os.environ["MIEN_SHARED_DATA"]), 5 * given.count))
+    values, right = judged(many, ("yaw", "pitch"))
+    faces = [face._replace(mesh=None) for face in many[: given.count]]
+    steps = {factor: (levels, [judged([worse(face, level) for face in faces], (factor,)) for level in levels])
+             for factor, (worse, levels) in WORSE.items()}  # fmt: skip
+    steps["occlusion"] = (COVERED, [judged_found([covered(face, share) for face in faces]) for share in COVERED])
+    for factor, (levels, parts) in steps.items():
+        medians = [float(np.median(part[factor])) for part, _ in parts]
+        edge = crossing(medians, [float(good.mean()) for _, good in parts])
+        for level, median, (_, good) in zip(levels, medians, parts, strict=True):
             print(
-                f"{factor} step {level:g}: median {np.median(part[factor]):.3g}, accuracy {good.mean():.3f} of {len(good)}"
+                f"{factor} step {level:g}: median {median:.3g}, accuracy {good.mean():.3f} of {len(good)}", flush=True
             )
         print(f"limit: {edge}")
         if edge is not None:
