@@ -42,8 +42,6 @@ def words_of(command: str, made: Path, out: Path) -> list[str]:
         "synthesize": ["--out", f"{out}/s", "--faces", "7", "--size", "32", "--workers", "0"],
         "prepare": ["folder", "--root", str(made / "photos"), "--out", f"{out}/s", "--size", "32", "--workers", "0"],
         "check": [store, "--exact-only", "--out", f"{out}/c.json"],
-        "folds": [store, "--out", f"{out}/folds.csv", "--k", "3"],
-        "cues": ["--landmarks", store, "--out", f"{out}/cues"],
         "guides": [store, "--out", f"{out}/guides", "--size", "16"],
         "train": [f"{run}/config.yaml", "--out", f"{out}/run"],
         "evaluate": [run, "--methods", "cam"],
