@@ -76,8 +76,10 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
-        file.close()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        with suppress(OSError):  # what a full disk did not take
+            file.close()
         if made:
             with suppress(OSError):  # it has content, as it should
                 folder.rmdir()
@@ -101,9 +103,10 @@ def _locked(path: Path) -> IO[str]:
         except OSError:  # no locks on this file system
             pass
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+            with suppress(OSError):  # a full disk: the lock holds without a name
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
             return file
         file.close()  # its last holder took it away in between
 
