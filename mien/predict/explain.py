@@ -71,13 +71,15 @@ def explain(
     """
     from mien import explain as explainers
     from mien.training import checkpoint
+    from mien.training.hub import fetched
 
     if size < 32 or batch < 1:
         raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
     names = None if methods is None else explainers.method_names(methods)
     files = find_photos(photos)
-    folder = out or (Path("explained") if run is None else run / "explained")
-    run = bundled_run() if run is None else run
+    own = run is not None and run.is_dir()
+    folder = out or (run / "explained" if run is not None and own else Path("explained"))
+    run = bundled_run() if run is None else fetched(run)
     model, recipe, env = checkpoint.load_model(run)
     refuse_foreign_guide(recipe)
     names = names or usual_methods(model, recipe)

@@ -21,6 +21,7 @@ from mien.files import read_json
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
 from mien.schema import scheme_classes
+from mien.training.hub import WEIGHTS
 
 if TYPE_CHECKING:
     from mien.models import Classifier
@@ -235,8 +236,11 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
         raise DataError(
             f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
         )
-    tensors, meta = load_tensors(path / f"{which}.ckpt")
-    refuse_not_finite(tensors, path / f"{which}.ckpt")
+    file = path / f"{which}.ckpt"
+    if which == "best" and not file.exists() and (path / WEIGHTS).exists():  # a published run
+        file = path / WEIGHTS
+    tensors, meta = load_tensors(file)
+    refuse_not_finite(tensors, file)
     if meta.get("settings", settings_sha256(recipe)) != settings_sha256(recipe):
         raise DataError(
             f"{path}/{which}.ckpt was trained with other settings of model, transformer, cue or scheme than its config.yaml "
