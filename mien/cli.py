@@ -12,7 +12,7 @@ from typing import Any
 
 from mien import __version__
 from mien.errors import MienError, UsageError, unknown_name
-from mien.values import option_values, plain_words
+from mien.values import escaped, option_values, plain_words
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("mien.demo", "synthesise faces, train unguided and guided, compare on unseen identities, write a report"),
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
         signal.signal(signal.SIGTERM, _stop)
+        if sys.stdout is not None and sys.stdout.isatty():
+            sys.stdout = typing.cast(typing.TextIO, _Escaping(sys.stdout))
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())
@@ -93,18 +95,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk is told here, not by the interpreter
     except MienError as error:
-        print(f"mien: {error}", file=sys.stderr)
+        print(f"mien: {escaped(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe went away
         return 0
     except OSError as error:  # no permission, disk full: a person's matter, not a defect
-        print(f"mien: {error}.", file=sys.stderr)
+        print(f"mien: {escaped(str(error))}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+class _Escaping:
+    """A terminal to which names of files are written: none of them can send it commands."""
+
+    def __init__(self, stream: typing.TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of any stream; control characters are escaped."""
+        return self._stream.write(escaped(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Terminated(KeyboardInterrupt):

@@ -201,6 +201,8 @@ def png_bytes(image: ByteArray) -> bytes:
 def is_drawn(path: Path) -> bool:
     """Whether a file was written by `write_png`: a sheet, a strip or an annotated picture, not a photo."""
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            return False
         with open(path, "rb") as file:
             return b"\0".join(text.encode() for text in DRAWN) in file.read(256)
     except OSError:

@@ -108,9 +108,24 @@ def _locked(path: Path) -> IO[str]:
         file.close()  # its last holder took it away in between
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Mapping of a JSON file; DataError that ends in `remedy` for a missing or damaged one, or one of another type."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON with the digest of its content (`sha256`), which `read_json` compares."""
+    plain = json.loads(json.dumps({name: value for name, value in content.items() if name != "sha256"}))
+    write_atomic(path, json.dumps(plain | {"sha256": _content_sha256(plain)}, indent=1) + "\n")
+
+
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
+    """Mapping of a JSON file, without the digest that `write_json` gave it; with `sealed` it must have one.
+
+    DataError that ends in `remedy` for a file that is missing, damaged, of another type, or was changed since it was written.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no file, but a folder, pipe or device")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error
@@ -118,7 +133,41 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise DataError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); {remedy}.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged (it holds a {type(content).__name__}, not a mapping); {remedy}.")
+    digest = content.pop("sha256", None)
+    if (digest is not None or sealed) and digest != _content_sha256(content):
+        raise DataError(f"{path} was changed since it was written, or is damaged; {remedy}.")
     return content
+
+
+def refuse_special(path: Path) -> None:
+    """DataError for a folder, pipe or device where a file belongs: reading some of them would never end."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"'{path}' is no file, but a folder, pipe or device.")
+
+
+def read_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Arrays of a .npz by name, nothing unpickled; DataError that ends in `remedy` for a missing or damaged file."""
+    arrays = read_arrays(path, remedy)
+    if "" in arrays:
+        raise DataError(f"{path} holds a single array, not named ones; {remedy}.")
+    return arrays
+
+
+def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Arrays of a .npz by name, or that of a .npy by the name ""; DataError as `read_npz`."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("no file, but a folder, pipe or device")
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded as archive:
+            return {str(name): archive[name] for name in archive}
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; {remedy}.") from error
+    except Exception as error:  # zip, zlib and numpy's headers raise nearly anything on a damaged file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path} is damaged ({reason}); {remedy}.") from error
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

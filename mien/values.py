@@ -50,9 +50,14 @@ def _in_words(kind: Any, many: bool = False) -> str:
     return WORDS.get(kind, str(kind)) + "s" * many
 
 
+def escaped(text: str) -> str:
+    r"""Text for a terminal: control characters, which could move the cursor or hide a name, stand there as `\x1b`."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def short(value: Any, most: int = 120) -> str:
     """A value as one line of at most `most` characters, control characters escaped."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(f"{value}".split())[: 4 * most])
+    text = escaped(" ".join(f"{value}".split())[: 4 * most])
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

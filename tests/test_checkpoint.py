@@ -11,6 +11,7 @@ import torch
 
 from mien.data.store import finished_ids, open_store, write_store
 from mien.errors import DataError
+from mien.files import write_json
 from mien.models.packed import pack
 from mien.training import checkpoint
 from mien.training.loop import fit
@@ -86,7 +87,7 @@ def test_wrong_folder_and_other_version(tmp_path: Path) -> None:
     tiny.store(tmp_path / "faces")
     fit(tiny.recipe(tmp_path / "faces", optim={"epochs": 1}), tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "environment.json").read_text())
-    (tmp_path / "run" / "environment.json").write_text(json.dumps({**facts, "run_version": 99}))
+    write_json(tmp_path / "run" / "environment.json", {**facts, "run_version": 99})
     with pytest.raises(DataError, match="run version 99"):
         checkpoint.load_model(tmp_path / "run")
 

@@ -115,8 +115,20 @@ def test_a_file_of_code_and_scores_that_are_kept(faces, tmp_path, capsys):
     options = ["--store", str(faces), "--out", str(tmp_path / "out")]
     assert main(["compare", one, f"{tmp_path / 'my_net.py'}:make", *options]) == 0
     assert "classes matched by name" in capsys.readouterr().out
-    assert main(["compare", one, f"{tmp_path / 'my_net.py'}:make", *options, "--seed", "1"]) == 0
-    assert "classes matched by name" not in capsys.readouterr().out, "scored once"
+    assert main(["compare", one, f"{tmp_path / 'my_net.py'}:make", *options, "--robustness", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "classes matched by name" not in told, "scored once"
+    assert "one: its folder holds scores alone" in told
+
+
+def test_accuracy_under_corruptions_is_paired_too(faces, tmp_path, capsys):
+    for name, seed in (("a", 5), ("b", 6)):
+        (tmp_path / f"{name}.py").write_text(NET.replace("(5)", f"({seed})").replace('"mine"', f'"{name}"'))
+    models = [f"{tmp_path / name}.py:make" for name in "ab"]
+    compare(*models, store=faces, out=tmp_path / "out", robustness=4)
+    rows = {row[0]: row for row in table_of(tmp_path / "out" / "compare.csv", "b minus a")}
+    assert "accuracy under corruptions" in rows
+    assert -1 <= float(rows["accuracy under corruptions"][1]) <= 1
 
 
 def test_a_trained_run_beside_a_net_with_fewer_classes(faces, tmp_path, capsys):

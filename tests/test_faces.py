@@ -211,8 +211,8 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
         ("a.csv", "id," + ",".join(f"{a}{i}" for a in "xy" for i in range(1, 69)) + "\nq,1\n", "line 2: 2 cells"),
         ("a.pts", "version: 1\n{\n1 2\n}\n", "2 numbers between braces"),
         ("a.pts", "1 2 3", "0 numbers"),
-        ("a.npy", "not numpy", "not a readable numpy file"),
-        ("a.npz", "not numpy", "not a readable numpy file"),
+        ("a.npy", "not numpy", "is damaged"),
+        ("a.npz", "not numpy", "is damaged"),
         ("a.json", "{}", "unknown landmark format"),
     ],
 )

@@ -18,6 +18,7 @@ from mien.data.store import write_store
 from mien.demo import demo_recipe
 from mien.errors import DataError, UsageError
 from mien.evaluation.evaluate import evaluate
+from mien.files import write_json
 from mien.metrics.classification import f1_and_ece_intervals
 from mien.metrics.intervals import paired_bootstrap, wilson
 from mien.models import create_model
@@ -247,7 +248,7 @@ def test_equality_is_tested_never_assumed(runs: Path) -> None:
             faces = {key: np.resize(values, (1000, *values.shape[1:])) for key, values in faces.items()}
             np.savez(run / name, **{**faces, "id": np.arange(1000).astype(str), "subject": np.full(1000, "")})
             results = json.loads((run / "results.json").read_text())
-            (run / "results.json").write_text(json.dumps({**results, "faces": 1000}))
+            write_json(run / "results.json", {**results, "faces": 1000})
     rows = context(load_runs([runs / "plain-s0", alike]), False, 0)["tests"][0]["rows"]
     assert rows[0]["verdict"] == "kept: a loss of 1 point is ruled out"
     assert "undecided" in rows[2]["verdict"]
@@ -302,7 +303,7 @@ def test_paper_protocol_is_prominent(runs: Path) -> None:
 
 def test_scores_behind_masks_of_the_label_are_told(runs: Path) -> None:
     file = runs / "led-s0" / "results.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "label_leak": True}))
+    write_json(file, {**json.loads(file.read_text()), "label_leak": True})
     text = report(runs / "led-s0", runs / "plain-s0", out=runs / "p.html").read_text()
     assert "The label was shown (led-s0)" in text[: text.index('id="runs"')]
     told = ["masks drawn from their true label" in card(load_run(runs / name, name)) for name in ("led-s0", "plain-s0")]
@@ -424,7 +425,7 @@ def test_the_card_names_synthetic_faces_and_votes(tmp_path: Path) -> None:
     assert f"not photos: train {synthetic['train']}" in told
     assert "`feedfeedfeed`" in told
     assert "Targets `both`: one head for the shares" in told
-    (run / "environment.json").write_text(json.dumps(noted))
+    write_json(run / "environment.json", noted)
     old = load_run(run, "run")
     results = {name: value for name, value in old.results.items() if name != "synthetic_source"}
     among = "Among them are faces drawn by a computer (`mien synthesize`), not photos (source `feedfeedfeed`)."

@@ -13,6 +13,7 @@ import mien
 from mien.audit.classes import labels_for
 from mien.audit.compare import compare
 from mien.audit.row import audit_row
+from mien.audit.run import audit
 from mien.cli import main
 from mien.errors import DataError
 from mien.report.rows import COLUMNS, FACTS, add_row, read_rows, row_of, rows_page, tables_of_rows
@@ -81,6 +82,13 @@ def test_the_row_of_an_audit(tmp_path):
     assert add_row(tmp_path / "board.csv", row) == "added"
     assert float(row["accuracy"]) == pytest.approx((shares.argmax(1) == labels).mean(), abs=1e-6)
     assert (row["deletion"], row["insertion"], row["att_cos"], row["faces"]) == ("0.250000", "", "", "14")
+    told = audit(
+        model, store=store.path, out=tmp_path / "a", parts="right,explanation", explained=3, faces=14, row=tmp_path / "own.csv"
+    )  # fmt: skip
+    (own,) = read_rows(tmp_path / "own.csv")
+    assert (own["accuracy"], own["data"], own["cue"]) == (row["accuracy"], row["data"], row["cue"])
+    scores = {line["name"]: line["value"] for line in told["parts"][1]["tables"][0]["rows"]}
+    assert float(own["deletion"]) == pytest.approx(scores["deletion"], abs=1e-6)
     fewer = audit_row(model, store, rows[:7], labels[:7], shares[:7], "test")
     assert len(tables_of_rows([row, fewer])) == 2, "other faces"
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mien.data import store as store_module
-from mien.data.arrow import write_json
 from mien.data.store import Skipped, difference_hash, export_parquet, finished_ids, open_store, write_store
 from mien.errors import DataError, UsageError
+from mien.files import write_json
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
 
 SIZE = 16

@@ -10,12 +10,13 @@ import pytest
 import tiny
 
 from mien.data import store as store_module
-from mien.data.arrow import fingerprint, map_part, write_json
+from mien.data.arrow import fingerprint, map_part
 from mien.data.store import open_store
 from mien.data.verify import verify
 from mien.datasets.check import check
 from mien.datasets.prepare import prepare
 from mien.errors import DataError, MienError, UsageError
+from mien.files import write_json
 from mien.training.loop import fit
 
 

@@ -20,6 +20,7 @@ from mien.data.labels import labels_of
 from mien.data.loader import Loader, targets_of
 from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError
+from mien.files import write_json
 from mien.losses.alignment import resolve_layers
 from mien.losses.config import GuidanceConfig
 from mien.models import create_model
@@ -227,11 +228,11 @@ def test_damaged_checkpoint_and_environment(finished: Path, faces: Path, tmp_pat
 def test_run_of_another_version(finished: Path, faces: Path, tmp_path: Path) -> None:
     run = copy_of(finished, tmp_path / "old")
     env = json.loads((run / "environment.json").read_text())
-    (run / "environment.json").write_text(json.dumps({**env, "run_version": 99}))
+    write_json(run / "environment.json", {**env, "run_version": 99})
     one_line(DataError, guided(faces), run, "version 99")
     with pytest.raises(DataError, match="version 99"):
         checkpoint.load_model(run)
-    (run / "environment.json").write_text(json.dumps(env))
+    write_json(run / "environment.json", env)
     from safetensors.torch import load_file, save_file
 
     meta = {"mien": json.dumps({"run_version": 99, "epoch": 1, "best_epoch": 1, "best_score": 0.0})}
@@ -252,13 +253,17 @@ def test_load_model_needs_a_run_with_weights(finished: Path, tmp_path: Path) -> 
     config["model"]["channels"] = [4, 4, 4, 4]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "best.ckpt").write_bytes((finished / "best.ckpt").read_bytes())
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match="was trained with other settings"):
         checkpoint.load_model(run)
 
 
 def test_loss_that_is_no_number_is_told(faces: Path, tmp_path: Path) -> None:
     one_line(
-        DataError, tiny.recipe(faces, optim={"lr": 1e30, "warmup": 0.0}), tmp_path / "run", "loss became", "--optim.lr"
+        DataError,
+        tiny.recipe(faces, loss={"weight": 1e6}, optim={"lr": 100.0, "warmup": 0.0, "epochs": 9}),
+        tmp_path / "run",
+        "loss became",
+        "--optim.lr",
     )
     assert not (tmp_path / "run" / "last.ckpt").exists()
 

@@ -15,8 +15,9 @@ import yaml
 
 from mien.audet.check import cfg_of
 from mien.config import ModelConfig
+from mien.data.framing import read_framing
 from mien.errors import DataError, MienError, UsageError
-from mien.files import alone, read_json
+from mien.files import alone, read_json, write_json
 from mien.models.backbone import Backbone
 from mien.training import checkpoint
 from mien.training.devices import open_fabric
@@ -116,6 +117,29 @@ def test_weights_do_not_load_under_other_settings(run, tmp_path, section, key, v
     (copy / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(DataError, match="was trained with other settings of model, transformer, cue or scheme"):
         checkpoint.load_model(copy)
+
+
+def test_weights_do_not_load_without_or_with_another_environment(run, tmp_path):
+    copy = changed(run, tmp_path / "copy")
+    file = copy / "environment.json"
+    env = json.loads(file.read_text())
+    file.write_text(file.read_text().replace('"channels": 3', '"channels": 1'))
+    with pytest.raises(DataError, match="was changed since it was written"):
+        checkpoint.load_model(copy)
+    write_json(file, {**env, "framing": {**env["framing"], "size": 64}})
+    with pytest.raises(DataError, match="another framing or other classes than its environment"):
+        checkpoint.load_model(copy)
+    file.unlink()
+    with pytest.raises(DataError, match=r"environment\.json is missing, which says how faces are cut out"):
+        checkpoint.load_model(copy)
+
+
+@pytest.mark.parametrize(
+    "framing", [3, {"size": "x"}, {"size": 64, "channels": 3, "faces": "none", "aligned": False, "points": [[1]]}]
+)
+def test_a_framing_that_cannot_be_is_one_clear_line(framing):
+    with pytest.raises(DataError, match=r"^environment\.json is damaged \(framing: [^\n]*$"):
+        read_framing({"framing": framing}, "environment.json")
 
 
 def test_weights_that_are_not_finite_are_refused(run, tmp_path):

@@ -14,7 +14,7 @@ from mien.audet.nets import AudetNet
 from mien.audet.run import load_audet, read_run
 from mien.cues.reading import Reading, read_units
 from mien.data.au_table import spread_units
-from mien.data.framing import FramedFace, Framing
+from mien.data.framing import FramedFace, Framing, read_framing
 from mien.schema import FloatArray
 
 FULL = 5.0
@@ -38,8 +38,9 @@ def open_reader(run: Path) -> UnitReader:
     """Reader of a run folder of `mien audet train`."""
     cfg, facts = read_run(run)
     device = device_of(cfg)
-    kept = facts.get("framing")
-    framing = Framing(**kept) if kept else Framing(cfg.data.image_size, 3, "unknown", False, None)
+    framing = read_framing(facts, str(run / "environment.json")) or Framing(
+        cfg.data.image_size, 3, "unknown", False, None
+    )
     net = load_audet(run).to(device)
     return UnitReader(net, framing, device)
 

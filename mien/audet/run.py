@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from mien.audet.cfg import parse
 from mien.audet.check import read_cfg
 from mien.audet.spec import Cfg
 from mien.errors import DataError, UsageError
-from mien.files import read_json, write_atomic
+from mien.files import read_json, write_atomic, write_json
 from mien.training import checkpoint
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ def load_audet(run: Path, which: str = "best") -> AudetNet:
     from mien.audet.nets import AudetNet
 
     cfg, _ = read_run(run)
-    tensors, _ = checkpoint.load_tensors(run / f"{which}.ckpt")
+    file = run / f"{which}.ckpt"
+    tensors, meta = checkpoint.load_tensors(file)
+    checkpoint.refuse_not_finite(tensors, file)
+    refuse_unbound(file, meta, cfg)
     net = AudetNet(cfg, plain=True)
     try:
         net.load_state_dict(part(tensors, "net/"))
@@ -87,7 +92,28 @@ def write_facts(run: Path, cfg: Cfg, store: Path, fingerprint: str, facts: dict[
         "action_units": list(cfg.data.action_units),
         **facts,
     }
-    write_atomic(file, json.dumps(whole, indent=1))
+    write_json(file, whole)
+
+
+NEEDED = ("mean", "std", "image_size", "action_units", "regress_au_intensities", "occurrence_threshold")
+"""Data options that weights need in order to mean the same."""
+
+
+def settings_sha256(cfg: Cfg) -> str:
+    """Digest of what weights need: every net, and the options NEEDED."""
+    nets = {key: value for key, value in _flat(cfg.text).items() if not key.startswith("{General}")}
+    data = {name: str(getattr(cfg.data, name)) for name in NEEDED}
+    return hashlib.sha256(json.dumps([nets, data], sort_keys=True).encode()).hexdigest()
+
+
+def refuse_unbound(path: Path, meta: Mapping[str, Any], cfg: Cfg) -> None:
+    """DataError where the weights of a run folder were trained under another cfg; those from before this was kept pass."""
+    now = settings_sha256(cfg)
+    if meta.get("settings", now) != now:
+        raise DataError(
+            f"{path} was trained with other nets or data options than its {CFG} says; bring back the {CFG} that was written "
+            "beside it."
+        )
 
 
 def named(prefix: str, module: nn.Module | None) -> dict[str, Tensor]:

@@ -350,8 +350,9 @@ def next_state(state: dict[str, Any], line: dict[str, Any]) -> dict[str, Any]:
 
 def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any]) -> None:
     """Append to the log and TensorBoard, save best and last checkpoints, print one line."""
+    bound = {"settings": run.settings_sha256(session.cfg)}
     if state["best_epoch"] == line["epoch"]:
-        meta = {"epoch": state["best_epoch"], "loss": state["best_loss"]}
+        meta = {"epoch": state["best_epoch"], "loss": state["best_loss"], **bound}
         checkpoint.save_tensors(out / "best.ckpt", run.named("net", session.net), meta)
     checkpoint.log_line(out, line)
     tensors: dict[str, Tensor] = {}
@@ -360,7 +361,7 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
         tensors |= {f"{name}/{key}": value for key, value in checkpoint.optimizer_tensors(player.optimizer).items()}
     if session.momu is not None:
         tensors |= {f"momu/{key}": value for key, value in session.momu.state().items()}
-    checkpoint.save_tensors(out / "last.ckpt", tensors, state)
+    checkpoint.save_tensors(out / "last.ckpt", tensors, state | bound)
     shown = {name: value for name, value in line.items() if name.startswith(("train_", "valid_"))}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     print(f"{out.name} epoch {line['epoch']:>3}  {values}  {line['seconds']:.0f} s", flush=True)
@@ -373,10 +374,15 @@ def resume(out: Path, session: Session) -> dict[str, Any]:
     tensors, meta = checkpoint.load_tensors(out / "last.ckpt")
     if meta.get("run_version") != checkpoint.RUN_VERSION:
         raise DataError(f"{out}/last.ckpt was written by another version of mien; choose another --out.")
-    for name, player in session.players.items():
-        own = run.part(tensors, f"{name}/")
-        checkpoint.restore_optimizer(player.optimizer, own)
-        player.module.load_state_dict({key: value for key, value in own.items() if not key.startswith("optimizer/")})
-    if session.momu is not None:
-        session.momu.restore(run.part(tensors, "momu/"))
-    return {key: meta[key] for key in ("epoch", "best_epoch", "best_loss")}
+    checkpoint.refuse_not_finite(tensors, out / "last.ckpt")
+    run.refuse_unbound(out / "last.ckpt", meta, session.cfg)
+    with checkpoint.resuming(out / "last.ckpt"):
+        for name, player in session.players.items():
+            own = run.part(tensors, f"{name}/")
+            checkpoint.restore_optimizer(player.optimizer, own)
+            weights = {key: value for key, value in own.items() if not key.startswith("optimizer/")}
+            player.module.load_state_dict(weights)
+        if session.momu is not None:
+            session.momu.restore(run.part(tensors, "momu/"))
+        best = {"best_epoch": int(meta["best_epoch"]), "best_loss": float(meta["best_loss"])}
+        return {"epoch": int(meta["epoch"]), **best}

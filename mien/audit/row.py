@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from mien.audit.classes import scheme_of
 from mien.audit.model import WrappedModel
+from mien.audit.table import Part
 from mien.config import CueConfig
 from mien.cues.identity import drawn_numbers
 from mien.data.framed import FramedStore
@@ -43,9 +44,16 @@ def audit_row(
     results = {
         "run": model.name, "weights": model.identity or model.name, "store": store.info.dataset,
         "source_fingerprint": source.fingerprint, "split": split, "protocol": PROTOCOL, "faces": len(rows),
-        "date": datetime.now(UTC).date().isoformat(), "classification": own, "alignment": {"layer-1": {"cosine": {"class_mean": None}}},
+        "date": datetime.now(UTC).date().isoformat(), "classification": own,
+        "alignment": {"layer-1": {"cosine": {"class_mean": None}}},
         "excess": {"layer-1": {"scores": {"cosine": {"class_mean": None}}}},
         "cue": {"kind": "au", "drawn": drawn_numbers(CueConfig(), scheme_of(model.classes)), "action_units": None},
         "faithfulness": {"scores": {"layer-1": {name: {"class_mean": value} for name, value in (faithful or {}).items()}}},
     }  # fmt: skip
     return row_of_results(results, {"id": store.ids[rows], "subject": subjects})
+
+
+def faithful_of(parts: Sequence[Part]) -> dict[str, float | None]:
+    """Deletion and insertion of the audited map, where the audit measured them."""
+    tables = [table for part in parts if part.key == "explanation" for table in part.tables if table.key == "scores"]
+    return {line.name: line.value for table in tables for line in table.rows if line.name in ("deletion", "insertion")}

@@ -20,11 +20,12 @@ from mien.audit.classes import class_table, labels_for
 from mien.audit.faithful import faithful
 from mien.audit.follow import follow, responses
 from mien.audit.groups import groups
-from mien.audit.model import WrappedModel, tell
+from mien.audit.model import WrappedModel
 from mien.audit.page import html, text_csv, text_json
 from mien.audit.probe import Probe, probe_of
 from mien.audit.right import right
 from mien.audit.robustness import broken, robustness
+from mien.audit.row import audit_row, faithful_of
 from mien.audit.sample import Sample, sample_of
 from mien.audit.sources import face_model
 from mien.audit.sure import sure
@@ -34,6 +35,7 @@ from mien.audit.verdict import verdict
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import write_atomic
+from mien.report.rows import add_row
 from mien.schema import FloatArray, IntArray
 
 PARTS = ("right", "sure", "explanation", "groups", "corruptions", "follow")
@@ -81,6 +83,7 @@ def audit(
     faces: int = 1000,
     explained: int = 96,
     corrupted: int = 200,
+    row: Path | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -98,6 +101,7 @@ def audit(
         faces: at most so many, drawn evenly.
         explained: how many of them are explained; many passes for each.
         corrupted: how many of them are corrupted; 75 passes for each.
+        row: leaderboard file to which the audit adds one checked row (docs/compare.md); `mien report --rows` shows it.
         seed: of the drawing, of noise and of the bootstrap.
         device: where the model runs.
 
@@ -107,7 +111,6 @@ def audit(
     if min(faces, explained, corrupted) < 1 or (minutes is not None and minutes <= 0):
         raise UsageError("--faces, --explained, --corrupted and --minutes must be above 0.")
     wrapped = face_model(model, device=device)
-    tell(wrapped)
     other = None if baseline is None else face_model(baseline, device=device)
     view = wrapped.view(open_store(store))
     print(class_table(wrapped.words, wrapped.classes, view), file=sys.stderr)
@@ -135,6 +138,9 @@ def audit(
     write(folder, done, facts)
     for sentence in verdict(done):
         print(f"- {sentence}")
+    if row is not None:
+        made = audit_row(wrapped, view, rows, labels[rows], pictures, split, faithful_of(done), seed)
+        print(f"{row}: row of {wrapped.name} {add_row(row, made)}")
     print(f"written to {folder / 'audit.html'} ({time.monotonic() - start:.0f} s)")
     return {**facts, "verdict": verdict(done), "parts": [as_json(part) for part in done]}
 

@@ -13,7 +13,7 @@ import yaml
 
 from mien.errors import DataError
 from mien.evaluation.evaluate import evaluate
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic, write_json
 from mien.models.packed import pack
 from mien.predict.fusion import LEAST_WIDTH
 from mien.report import report
@@ -32,10 +32,10 @@ def pack_run(run: Path, out: Path) -> None:
     tensors, meta = checkpoint.load_tensors(run / "best.ckpt")
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(("optimizer/", "average/"))}
     checkpoint.save_tensors(out / "best.ckpt", pack(weights), meta)
-    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    facts = read_json(run / "environment.json", "train again")
     if "store" in facts:
         facts["store"] = Path(facts["store"]).name
-    write_atomic(out / "environment.json", json.dumps(facts, indent=1))
+    write_json(out / "environment.json", facts)
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     settings["data"]["store"] = f"stores/{Path(settings['data']['store']).name}"
     settings["model"]["initial"] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mien.config import Recipe
 from mien.errors import DataError
 from mien.evaluation.evaluate import write_results
 from mien.evaluation.scores import score_faces
-from mien.files import write_atomic
+from mien.files import write_json
 from mien.metrics.intervals import normal_interval
 from mien.report.runs import Arrays, Run, load_run
 from mien.reproduce.run import Cell
@@ -51,7 +50,7 @@ def gather(out: Path, recipe: Recipe, cells: Sequence[Cell], failed: Mapping[str
         },
     }
     facts = {**first.env, "rows": {"test": len(faces["label"])}, "split": {}}
-    write_atomic(out / "environment.json", json.dumps(facts, indent=1))
+    write_json(out / "environment.json", facts)
     write_results(out, results, faces, mean_maps(list(runs.values())))
     return results
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mien.cues.msi_net import MsiNet
 from mien.errors import DataError
+from mien.files import read_npz
 
 Array = npt.NDArray[np.float32]
 LONGEST = 10
@@ -75,13 +75,7 @@ def from_tensorflow(variables: dict[str, Array]) -> dict[str, Tensor]:
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"weights {path} hold a single array, not named ones.")
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"weights {path} are no readable .npz file ({error}).") from error
+    return read_npz(path, "give another weight file")
 
 
 def graph_constants(data: bytes) -> Iterator[tuple[str, Array]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from mien.cues.config import NEED_BATCH, NEED_MEANS, CueConfig
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import replacing, write_npz
+from mien.files import read_npz, replacing, write_npz
 from mien.schema import EXPRESSIONS, LANDMARKS, ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -157,15 +155,10 @@ def _check_expression(expression: str, cue: str, codebook: str) -> None:
 def _read_landmarks(source: Path) -> FloatArray:
     if not source.is_file():
         raise DataError(f"{source} does not exist; give a prepared store folder or an .npz file with 'landmarks'.")
-    try:
-        with np.load(source, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array, not an .npz archive")
-            if "landmarks" not in archive.files:
-                raise DataError(f"{source} has no array 'landmarks' (it has: {', '.join(archive.files) or 'nothing'}).")
-            landmarks = archive["landmarks"]
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(f"{source} is no readable .npz file: {error}.") from None
+    arrays = read_npz(source, "give an .npz file with 'landmarks'")
+    if "landmarks" not in arrays:
+        raise DataError(f"{source} has no array 'landmarks' (it has: {', '.join(arrays) or 'nothing'}).")
+    landmarks = arrays["landmarks"]
     if landmarks.ndim != 3 or landmarks.shape[1:] != (LANDMARKS, 2) or landmarks.dtype.kind not in "fiu":
         found = f"{landmarks.dtype} {landmarks.shape}"
         raise DataError(f"{source}: 'landmarks' is {found}; it must be numbers of shape (N, 68, 2), x before y.")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from mien import files
 from mien.errors import DataError, UsageError
-from mien.files import file_sha256, replacing, write_atomic
+from mien.files import file_sha256, replacing
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, SPLITS, ByteArray, FloatArray, Record
 from mien.values import short
 
@@ -283,13 +283,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(
             f"'{path}' has store version {short(version)}, this Mien reads {STORE_VERSION}: run `mien prepare` again."
         )
-    if version != 1 and content.pop("sha256", None) != _sha256(content):
-        raise DataError(f"'{path}' was changed since it was written, or is damaged: {REMEDY}")
-    return content
-
-
-def _sha256(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content if version == 1 else files.read_json(path, REMEDY.rstrip("."), sealed=True)
 
 
 def read_info(path: Path) -> StoreInfo:
@@ -345,12 +339,6 @@ def _is_pair(value: Any) -> bool:
 
 
 PART_NAME = re.compile(r"part-\d{5,9}\.arrow")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `store.json` or `progress.json` whole or not at all, with the digest of its content."""
-    content = {name: value for name, value in content.items() if name != "sha256"}
-    write_atomic(path, json.dumps(content | {"sha256": _sha256(content)}, indent=1) + "\n")
 
 
 def intact(folder: Path, part: dict[str, Any]) -> bool:

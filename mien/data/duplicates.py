@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy.typing as npt
 
 from mien.data.near import copies, small_pictures
 from mien.data.store import Store
-from mien.files import write_npz
+from mien.errors import DataError
+from mien.files import read_npz, write_npz
 from mien.schema import IntArray
 
 NEAR_BITS = 6
@@ -53,11 +53,11 @@ def near_pairs(store: Store, bits: int = NEAR_BITS, correlation: float = NEAR_CO
 def _read_kept(path: Path, key: str) -> tuple[IntArray, npt.NDArray[np.float32]] | None:
     """Pairs and likeness of a file that answers the same question; None of none, of another one and of a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
-                return None
-            return kept["pairs"].astype(np.int64), kept["likeness"].astype(np.float32)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        kept = read_npz(path, "it is looked for again")
+        if str(kept["key"]) != key:
+            return None
+        return kept["pairs"].astype(np.int64), kept["likeness"].astype(np.float32)
+    except (DataError, KeyError, TypeError, ValueError):
         return None
 
 

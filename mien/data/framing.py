@@ -7,9 +7,9 @@ those, sampled at the store's size, then resized to the net's input: the same ch
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mien.errors import DataError
 from mien.faces.align import Matrix, move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.faces.pictures import box_square, cut_square, whole_square
+from mien.files import read_json
 from mien.schema import ByteArray, FloatArray
 
 if TYPE_CHECKING:
@@ -61,17 +62,30 @@ def kept_framing(environment: Path) -> Framing:
         DataError: no such file, or its training faces had no landmarks.
 
     """
-    try:
-        kept = json.loads(environment.read_text(encoding="utf-8")).get("framing")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"'{environment.parent}' is no run folder with an environment.json: give one of mien train."
-        ) from error
-    if not kept or kept["points"] is None:
+    kept = read_framing(read_json(environment, "give a run folder of mien train"), str(environment))
+    if kept is None or kept.points is None:
         raise DataError(
             f"'{environment.parent}' was trained on faces without landmarks, so nothing can be aligned with them."
         )
-    return Framing(**kept)
+    return kept
+
+
+def read_framing(env: Mapping[str, Any], where: str) -> Framing | None:
+    """The framing in what `where`, an environment.json, holds; None where it has none, DataError where it cannot be one."""
+    kept = env.get("framing")
+    if kept is None:
+        return None
+    try:
+        found = Framing(**kept)
+        points = None if found.points is None else np.array(found.points, dtype=np.float32)
+        sound = isinstance(found.size, int) and 8 <= found.size <= 2**15 and found.channels in (1, 3)
+        sound = sound and isinstance(found.aligned, bool) and isinstance(found.faces, str)
+        if sound and (points is None or (points.shape == (5, 2) and bool(np.isfinite(points).all()))):
+            return found
+        reason = "values that cannot be"
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+    raise DataError(f"{where} is damaged (framing: {reason}); train again, or bring back the file.")
 
 
 def framing_of(store: Store, rows: np.ndarray) -> Framing:

@@ -16,12 +16,11 @@ from mien.data.arrow import (
     read_json,
     row,
     same_settings,
-    write_json,
     write_part,
 )
 from mien.data.verify import mark_verified
 from mien.errors import DataError, UsageError
-from mien.files import replacing
+from mien.files import replacing, write_json
 from mien.schema import Record
 
 

@@ -21,7 +21,7 @@ from mien.datasets import folder
 from mien.datasets.published_folds import with_folds
 from mien.datasets.words import SPLIT_NAMES
 from mien.errors import DataError, UsageError
-from mien.files import listing
+from mien.files import listing, read_arrays
 from mien.schema import LANDMARKS, FloatArray, Record
 
 CODES = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
@@ -158,13 +158,13 @@ def _record_of_arrays(picture: Path, notes_at: Path, name: str, split: str, limi
 def _array(path: Path) -> FloatArray:
     """All numbers of an array file, whatever its shape, stored as numbers or as text; empty where it does not exist."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return np.asarray(np.asarray(loaded).reshape(-1).astype(np.float64), dtype=np.float32)
-    except FileNotFoundError:
-        if path.name.endswith("_exp.npy"):
-            raise _BadAnnotationError(f"no annotation {path.name}") from None
-        return np.empty(0, dtype=np.float32)
-    except (ValueError, TypeError, EOFError, OSError, AttributeError):
+        if not path.exists():
+            if path.name.endswith("_exp.npy"):
+                raise _BadAnnotationError(f"no annotation {path.name}")
+            return np.empty(0, dtype=np.float32)
+        loaded = read_arrays(path, "it is left out")[""]
+        return np.asarray(loaded.reshape(-1).astype(np.float64), dtype=np.float32)
+    except (DataError, KeyError, ValueError, TypeError, OverflowError):
         raise _BadAnnotationError(f"{path.name} is no array of plain numbers (pickled arrays are not read)") from None
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mien.data.arrow import read_json, write_json
+from mien.data.arrow import read_json
 from mien.data.store import Store, open_store
 from mien.errors import UsageError
 from mien.faces.landmarks import median_shape, shape_distance
+from mien.files import write_json
 from mien.schema import FloatArray
 
 LIMIT = 0.25

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import torch
 from mien.config import GUIDED_KINDS, Recipe
 from mien.cues.identity import drawn_numbers
 from mien.data.framed import FramedStore, framed_as
-from mien.data.framing import Framing
+from mien.data.framing import read_framing
 from mien.data.labels import labels_of, voted_labels
 from mien.data.masking import Masking, label_leak, make_masking
 from mien.data.observed import open_faces
@@ -34,7 +33,7 @@ from mien.evaluation.seen import scored_in_training
 from mien.evaluation.shown import print_classes, print_results
 from mien.evaluation.tables import errors_csv, predictions_csv
 from mien.explain import DEFAULT_METHODS, EXPLAINERS, TOKEN_MAPS, Sampling, explain, fitting, method_names
-from mien.files import write_atomic, write_npz
+from mien.files import write_atomic, write_json, write_npz
 from mien.metrics.faithfulness import STEPS
 from mien.models import Classifier
 from mien.schema import FloatArray, IntArray, scheme_classes
@@ -141,9 +140,10 @@ def _run_of(run: Path, weights: Path | None, out: Path | None) -> Path:
 
 def in_framing(faces: Store, env: dict[str, Any]) -> Store:
     """Faces of another store than that of the training as the run's own lie in their pictures, and a line that says so."""
-    if faces.fingerprint == env.get("store_fingerprint", faces.fingerprint) or not env.get("framing"):
+    framing = read_framing(env, "environment.json")
+    if faces.fingerprint == env.get("store_fingerprint", faces.fingerprint) or framing is None:
         return faces
-    framed = framed_as(faces, Framing(**env["framing"]))
+    framed = framed_as(faces, framing)
     if isinstance(framed, FramedStore):
         known = sum(matrix is not None for matrix in framed.placements)
         print(
@@ -328,4 +328,4 @@ def write_results(run: Path, results: dict[str, Any], faces: Arrays, class_maps:
     write_npz(run / "maps" / f"faces{suffix}.npz", faces)
     write_atomic(run / f"predictions{suffix}.csv", predictions_csv(faces, results["classes"]))
     write_atomic(run / f"errors{suffix}.csv", errors_csv(faces, results["classes"]))
-    write_atomic(run / f"results{suffix}.json", json.dumps(results, indent=1))
+    write_json(run / f"results{suffix}.json", results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from mien.config import load_recipe
 from mien.data.observed import open_faces
 from mien.errors import UsageError
-from mien.files import file_sha256, write_atomic
+from mien.files import file_sha256, read_json, write_json
 from mien.models import create_model
 from mien.models.weights import load_initial
 from mien.schema import scheme_classes
@@ -44,11 +43,11 @@ def run_of_weights(recipe: Path, weights: Path, out: Path | None) -> Path:
     store = open_faces(wanted.data.store, wanted.data.action_units)
     own = {"file": weights.name, "sha256": file_sha256(weights)}
     file = place / "environment.json"
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("weights") != own:
+    if file.is_file() and read_json(file, "choose another --out").get("weights") != own:
         raise UsageError(f"'{place}' holds another run: choose another --out.")
     checkpoint.open_run(place, wanted)
     facts = checkpoint.environment(wanted, store.fingerprint, "none", {"dataset": store.info.dataset, "weights": own})
-    write_atomic(file, json.dumps(facts, indent=1))
+    write_json(file, facts)
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     checkpoint.save_tensors(place / "best.ckpt", tensors, {"epoch": 0, "score": None})
     print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,8 @@ from mien.config import Recipe
 from mien.cues import MeanCue, controls, render_cue
 from mien.cues.codebook import choice
 from mien.data.store import Store
-from mien.files import file_sha256, write_npz
+from mien.errors import DataError
+from mien.files import file_sha256, read_npz, write_npz
 from mien.metrics.alignment import Resize, class_mean_maps, class_weighted_maps
 from mien.schema import Cue, IntArray, scheme_classes
 from mien.training.cues import faces_of
@@ -109,10 +109,10 @@ def kept_class_cues(
     key = key_of(recipe, store, labels, rows, side)
     if file is not None and file.is_file():
         try:
-            with np.load(file, allow_pickle=False) as kept:
-                if str(kept["key"]) == key:
-                    return ClassCues(*(torch.from_numpy(kept[name]) for name in ClassCues._fields))
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile):  # damaged: drawn again
+            kept = read_npz(file, "it is drawn again")
+            if str(kept["key"]) == key:
+                return ClassCues(*(torch.from_numpy(kept[name]) for name in ClassCues._fields))
+        except (DataError, KeyError, TypeError):
             pass
     found = class_cues(recipe, store, labels, rows, side, device)
     if file is not None:

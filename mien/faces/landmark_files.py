@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mien.errors import DataError
 from mien.faces.landmark_tables import Found, from_mesh, known_points, main_faces, read_landmark_table
 from mien.faces.landmarks import mirrored
-from mien.files import walk
+from mien.files import read_arrays, walk
 from mien.schema import LANDMARKS, FloatArray
 
 if TYPE_CHECKING:
@@ -177,32 +177,38 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
     return result
 
 
-def _load(path: Path) -> npt.NDArray[np.float64] | dict[str, npt.NDArray[np.generic]]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else np.asarray(loaded, np.float64)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable numpy file of plain numbers ({error}).") from error
-
-
 def _read_npz(path: Path) -> dict[str, FloatArray]:
-    arrays = _load(path)
-    if not isinstance(arrays, dict):
+    arrays = read_arrays(path, REMEDY)
+    if "" in arrays:
         raise DataError(f"{path}: is a single array; name it .npy.")
     values = next((arrays[name] for name in ("landmarks", "ibug68") if name in arrays), None)
     ids = next((arrays[name] for name in ("id", "path", "row") if name in arrays), None)
-    if values is None or ids is None or len(values) != len(ids):
+    if values is None or ids is None or values.shape[:1] != ids.shape or not ids.shape:
         raise DataError(f"{path}: needs 'landmarks' (N, 68, 2) and as many ids in 'id', 'path' or 'row'.")
-    points = _points(values.astype(np.float64), f"{path}, landmarks")
+    points = _points(_plain(values, path), f"{path}, landmarks")
+    if points.ndim != 3:
+        raise DataError(f"{path}: 'landmarks' has shape {values.shape}, (N, 68, 2) expected.")
     return {str(name): points[i] for i, name in enumerate(ids.tolist())}
 
 
 def _read_npy(path: Path) -> dict[str, FloatArray]:
-    array = _load(path)
-    if isinstance(array, dict):
+    arrays = read_arrays(path, REMEDY)
+    if "" not in arrays:
         raise DataError(f"{path}: holds several arrays; name it .npz.")
-    points = _points(array, str(path))
+    points = _points(_plain(arrays[""], path), str(path))
+    if points.ndim not in (2, 3):
+        raise DataError(f"{path}: shape {points.shape} found, (68, 2) or (N, 68, 2) expected.")
     return {path.stem: points} if points.ndim == 2 else {str(i): face for i, face in enumerate(points)}
+
+
+def _plain(array: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.float64]:
+    """Numbers as float64; DataError for text, dates, complex numbers and records."""
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{path}: not a numpy file of plain numbers ({array.dtype}); {REMEDY}.")
+    return np.asarray(array, dtype=np.float64)
+
+
+REMEDY = "save plain numbers with numpy.save or numpy.savez"
 
 
 def _read_pts(path: Path) -> dict[str, FloatArray]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mien.errors import DataError
-from mien.files import IMAGE_SUFFIXES
+from mien.files import IMAGE_SUFFIXES, refuse_special
 
 SEPARATORS = ("\t", ";", "|", ",")
 """In the order in which they win where a line has as many of one as of another (commas are decimal signs, too)."""
@@ -122,6 +122,7 @@ def number(cell: str) -> float | None:
 
 def text_encoding(path: Path) -> str:
     """Encoding of a text file; DataError for one that is missing or no text."""
+    refuse_special(path)
     try:
         with open(path, "rb") as file:
             head = file.read(4096)

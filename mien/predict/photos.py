@@ -99,10 +99,10 @@ def open_finder(faces: str, model: Path | None) -> tuple[Callable[[ByteArray], l
 
 def framing_of_run(env: dict[str, Any], recipe: Recipe) -> Framing:
     """How the run's training faces lie in their pictures; runs from before this was kept get the box of the face."""
-    from mien.data.framing import Framing
+    from mien.data.framing import Framing, read_framing
 
-    kept = env.get("framing")
-    return Framing(**kept) if kept else Framing(recipe.model.size, 3, "unknown", False, None)
+    kept = read_framing(env, "environment.json")
+    return kept or Framing(recipe.model.size, 3, "unknown", False, None)
 
 
 def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:

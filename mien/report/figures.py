@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mien.errors import DataError, UsageError
+from mien.files import read_json
 
 __all__ = ["figures"]
 
@@ -99,10 +99,7 @@ def tables_in(folder: Path) -> list[Path]:
 
 def read_table(file: Path) -> dict[str, Any]:
     """Content of a table.json; one clear line where it is damaged."""
-    try:
-        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not table["lines"]:
-            raise DataError(f"{file} has no finished entries; run its `mien reproduce` again.")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({error}); run its `mien reproduce` again.") from error
+    table = read_json(file, "run its `mien reproduce` again")
+    if not table.get("lines"):
+        raise DataError(f"{file} has no finished entries; run its `mien reproduce` again.")
     return table

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from mien.config import Recipe, as_dict
 from mien.cues.identity import drawn_numbers, same_drawn
 from mien.errors import DataError, MienError, UsageError
-from mien.files import read_json
+from mien.files import read_json, read_npz
 from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
@@ -180,8 +179,7 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
         )
     if "excess" not in results or "weights" not in results:
         raise DataError(f"{file} was scored by an older mien, without the class-mean baseline. Run `{command}` again.")
-    faces = _arrays(path / "maps" / f"faces{suffix}.npz", again)
-    means = _arrays(path / "maps" / f"class_means{suffix}.npz", again)
+    faces, means = (read_npz(path / "maps" / f"{part}{suffix}.npz", again) for part in ("faces", "class_means"))
     if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:
         raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
     logs = tuple(_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
@@ -202,24 +200,14 @@ def _unscored(path: Path, env: dict[str, Any], wanted: str, command: str) -> str
     return f"{path} has no {wanted}; run `{command}` first{there}."
 
 
-def _arrays(file: Path, remedy: str) -> Arrays:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive}
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is missing; {remedy}.") from error
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is damaged ({error}); {remedy}.") from error
-
-
 def _log(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     lines = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            lines.append(dict(json.loads(line)))
-        except (ValueError, TypeError, RecursionError) as error:
+            lines.append({str(key): value + 0 for key, value in json.loads(line).items()})  # numbers alone
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
     return lines
 

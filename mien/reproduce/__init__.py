@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,12 +122,12 @@ def assemble(entries: Sequence[Entry], grid: Grid, failed: dict[str, str], datas
 
 def write(folder: Path, table: dict[str, Any]) -> Path:
     """table.json, table.md and table.csv; the Markdown is printed too."""
+    from mien.files import write_atomic, write_json
     from mien.reproduce.tables import as_csv, as_markdown
-    from mien.training.checkpoint import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     text = as_markdown(table)
-    write_atomic(folder / "table.json", json.dumps(table, indent=1, ensure_ascii=False))
+    write_json(folder / "table.json", table)
     write_atomic(folder / "table.csv", as_csv(table))
     write_atomic(folder / "table.md", text)
     print(f"\n{text}\n{folder}: table.md, table.csv, table.json")

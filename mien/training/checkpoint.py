@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 values[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
-def resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> dict[str, Any]:
+def resume(
+    out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+) -> dict[str, Any]:
     """Load `last.ckpt` where there is one; the state says which epoch was finished last and which was best."""
     path = out / "last.ckpt"
     if not path.exists():
@@ -93,7 +96,8 @@ def resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averag
     if meta.get("run_version") != RUN_VERSION:
         raise DataError(f"{path} was written by another version of mien; choose another --out.")
     refuse_not_finite(tensors, path)
-    try:
+    refuse_unbound(path, meta, recipe, read_json(out / "environment.json", "choose another --out"))
+    with resuming(path):
         model.load_state_dict(_part(tensors, "model/"))
         restore_optimizer(optimizer, tensors)
         if average is not None:
@@ -103,7 +107,14 @@ def resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averag
             "best_epoch": int(meta["best_epoch"]),
             "best_score": float(meta["best_score"]),
         }
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+
+
+@contextmanager
+def resuming(path: Path) -> Iterator[None]:
+    """DataError of one line where `path` holds other tensors or another state than a training needs."""
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         reason = (str(error).splitlines() or ["empty"])[-1].strip()
         raise DataError(f"{path} cannot be resumed from ({reason}); delete the folder and train again.") from error
 
@@ -223,6 +234,34 @@ def settings_sha256(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def environment_sha256(env: Mapping[str, Any]) -> str:
+    """Digest of what weights need of an environment.json: how faces lie in their pictures, and the names of the classes."""
+    return hashlib.sha256(json.dumps([env.get("framing"), env.get("classes")], sort_keys=True).encode()).hexdigest()
+
+
+def bound_to(recipe: Recipe, env: Mapping[str, Any]) -> dict[str, str]:
+    """What a checkpoint says of the settings that its weights need; `refuse_unbound` compares it."""
+    return {"settings": settings_sha256(recipe), "environment": environment_sha256(env)}
+
+
+def refuse_unbound(path: Path, meta: Mapping[str, Any], recipe: Recipe, env: Mapping[str, Any]) -> None:
+    """DataError where the weights of a run folder were trained under other settings than lie beside them.
+
+    Checkpoints from before this was kept pass.
+    """
+    now = bound_to(recipe, env)
+    if meta.get("settings", now["settings"]) != now["settings"]:
+        raise DataError(
+            f"{path} was trained with other settings of model, transformer, cue or scheme than its config.yaml says; bring "
+            "back the config.yaml that was written beside it."
+        )
+    if meta.get("environment", now["environment"]) != now["environment"]:
+        raise DataError(
+            f"{path} was trained with another framing or other classes than its environment.json says; bring back the "
+            "environment.json that was written beside it."
+        )
+
+
 def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dict[str, Any]]:
     """Model of a run folder in evaluation mode, its recipe and its environment. Weights come from `best.ckpt`."""
     from dataclasses import replace
@@ -232,6 +271,10 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
     recipe, env = read_run(path)
     if recipe.data.folds and recipe.data.fold is None:
         raise DataError(f"{path} gathers the folds of a cross-validation; name one of them, e.g. {path / 'fold-0'}.")
+    if not env:
+        raise DataError(
+            f"{path / 'environment.json'} is missing, which says how faces are cut out; bring it back, or train again."
+        )
     if "wrapped" in env.get("checkpoint", {}):
         raise DataError(
             f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
@@ -241,11 +284,7 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
         file = path / WEIGHTS
     tensors, meta = load_tensors(file)
     refuse_not_finite(tensors, file)
-    if meta.get("settings", settings_sha256(recipe)) != settings_sha256(recipe):
-        raise DataError(
-            f"{path}/{which}.ckpt was trained with other settings of model, transformer, cue or scheme than its config.yaml "
-            "says; bring back the config.yaml that was written beside it."
-        )
+    refuse_unbound(file, meta, recipe, env)
     plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
     classes = scheme_classes(recipe.data.scheme)
     two_heads = recipe.data.targets == "both"

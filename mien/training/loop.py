@@ -17,7 +17,7 @@ from mien.data.cutmix import cutmix
 from mien.data.loader import Loader
 from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.errors import DataError
-from mien.files import alone
+from mien.files import alone, read_json
 from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
@@ -152,17 +152,17 @@ def batch_accuracy(output: Output, batch: Batch) -> Tensor:
 
 def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any], recipe: Recipe) -> None:
     """Append to the log and TensorBoard, save best and last checkpoints, print one line."""
+    bound = checkpoint.bound_to(recipe, read_json(out / "environment.json", "train again"))
     if state["best_epoch"] == line["epoch"]:
         weights = {f"model/{name}": tensor for name, tensor in session.evaluated.state_dict().items()}
         meta = {"epoch": state["best_epoch"], "score": state["best_score"]}
-        meta["settings"] = checkpoint.settings_sha256(recipe)
-        checkpoint.save_tensors(out / "best.ckpt", weights, meta)
+        checkpoint.save_tensors(out / "best.ckpt", weights, meta | bound)
     checkpoint.log_line(out, line)
     tensors = {f"model/{name}": tensor for name, tensor in session.model.state_dict().items()}
     tensors |= checkpoint.optimizer_tensors(session.optimizer)
     if session.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in session.average.state_dict().items()}
-    checkpoint.save_tensors(out / "last.ckpt", tensors, state)
+    checkpoint.save_tensors(out / "last.ckpt", tensors, state | bound)
     shown = [
         "train_classification",
         "train_guidance",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from mien.data.observed import open_faces
 from mien.data.sampling import taught_classes
 from mien.data.store import Store
 from mien.errors import DataError, UsageError
-from mien.files import read_json, write_atomic
+from mien.files import read_json, write_json
 from mien.models import Alignment, Classifier, create_model
 from mien.models.precision import resolve_precision
 from mien.schema import Cue, FloatArray, IntArray, scheme_classes
@@ -122,7 +121,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
         average.to(fabric.device)
-    state = checkpoint.resume(out, model, optimizer, average)  # after the move: the optimiser's state is on its device
+    state = checkpoint.resume(out, recipe, model, optimizer, average)  # after the move: its state is on the device
     if fabric.is_global_zero:
         checkpoint.trim_log(out, state["epoch"])
     image_mean = mean_in_place(recipe, store, labels, split.train, colour is not None, fabric.device)
@@ -240,5 +239,5 @@ def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str
         print(
             f"run.precision {recipe.run.precision} is {facts['precision']} here; the run began in {before['precision']}"
         )
-    write_atomic(file, json.dumps(facts, indent=1))
+    write_json(file, facts)
     tell_split(recipe, store, split)
