@@ -318,3 +318,22 @@ def test_a_large_square_is_cut_as_if_it_were_whole(monkeypatch):
             small, same = cut_square(image, square, 50)
         np.testing.assert_array_equal(matrix, same)
         assert np.abs(whole.astype(int) - small).mean() < 8
+
+
+def test_heic_is_read_where_its_extra_is_installed(tmp_path):
+    """Colour, grey, turned by its tag, and under a wrong suffix."""
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    pictures.formats.cache_clear()
+    y, x = np.mgrid[:40, :60]
+    pixels = np.stack([4 * x, 6 * y, 255 - 2 * x - 3 * y], axis=-1).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=95)
+    Image.fromarray(pixels).convert("L").save(tmp_path / "b.heif", quality=95)
+    Image.fromarray(pixels).rotate(90, expand=True).save(tmp_path / "c.jpg", "HEIF", quality=95, exif=turned.tobytes())
+    grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=float)
+    for name in ("a.heic", "b.heif", "c.jpg"):
+        found = load_picture(tmp_path / name)
+        assert found.shape[:2] == (40, 60)
+        assert abs(np.asarray(Image.fromarray(found).convert("L")) - grey).mean() < 6, name

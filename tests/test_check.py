@@ -161,8 +161,8 @@ def test_sheet_is_repeatable(store):
 def test_check_bad_input(store, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         check(tmp_path / "gone")
-    with pytest.raises(UsageError, match="--bits 9"):
-        check(store.path, bits=9)
+    with pytest.raises(UsageError, match="--bits 13"):
+        check(store.path, bits=13)
     with pytest.raises(UsageError, match=r"must end in \.png"):
         check(store.path, sheet=tmp_path / "sheet.jpg")
     (tmp_path / "file").touch()

@@ -1,5 +1,6 @@
 """Data sets in the forms that circulate: a right store with one command, or a message with the command."""
 
+import json
 import re
 import shlex
 from collections import Counter
@@ -215,3 +216,23 @@ def test_two_paths_that_lead_to_one_picture_are_refused(tmp_path, capsys):
     forms.table(tmp_path / "data/l.csv", ["image", "label", "split"], rows)
     words = forms.command("table", tmp_path / "data", "--pictures", tmp_path / "data/pics")
     assert "would both be" in refused(words, tmp_path, capsys)
+
+
+def test_a_broken_line_of_json_is_one_skipped_row(tmp_path, capsys):
+    lines = [
+        json.dumps({"file_name": p, "label": "happy"}) for p in forms.pictures(tmp_path / "data/train", "{}.png", 6)
+    ]
+    lines[1:1] = ['{"file_name": "1.png", "label":', "[1, 2]", ""]
+    forms.text(tmp_path / "data/train/metadata.jsonl", "\n".join(lines) + "\n")
+    code, said = prepared(forms.command("table", tmp_path / "data"), tmp_path / "store", capsys)
+    assert code == 0, said
+    store = open_store(tmp_path / "store")
+    assert len(store) == 6
+    assert sorted(row.reason.split(" (")[0] for row in store.skipped) == [
+        "row 2: broken line of JSON",
+        "row 3: no JSON object",
+    ]
+    forms.text(tmp_path / "data/train/metadata.jsonl", "no JSON at all\n" * 400)
+    assert "no readable file of JSON lines" in refused(
+        forms.command("table", tmp_path / "data"), tmp_path / "x", capsys
+    )

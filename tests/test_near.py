@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mien.data import near
+from mien.data import likeness, near
 from mien.data.duplicates import KEPT, NEAR_BITS, NEAR_CORRELATION, near_pairs
 from mien.data.folds import strict
 from mien.data.store import open_store, write_store
+from mien.data.variants import Variant, cells, place, variants
 from mien.schema import Record
 from mien.synthetic.sample import faces
 
@@ -78,44 +79,86 @@ def test_copies_are_found_whichever_side_is_the_copy(people, kind, tmp_path):
     assert len(names - expected) == 0
 
 
-def test_close_pairs_twin():
+def bits_of(value, table, bits):
+    """Bits of a 48-bit number from 8 * table on, wrapped around."""
+    text = f"{int(value):048b}"[::-1]
+    return (text + text)[8 * table : 8 * table + bits]
+
+
+@pytest.mark.parametrize(("bits", "limit"), [(8, 8), (12, 3), (16, 10)])
+def test_meetings_twin(bits, limit):
+    """All pairs with few different bits and a common key, each once."""
     rng = np.random.default_rng(1)
-    base = rng.integers(0, 1 << 63, 50, dtype=np.uint64)
-    queries = base[rng.integers(0, 50, 70)]
+    base = rng.integers(0, 1 << 48, 50, dtype=np.uint64)
+    asked = base[rng.integers(0, 50, 70)]
     for k in range(70):
-        queries[k] ^= np.uint64(sum(1 << int(bit) for bit in rng.choice(64, rng.integers(0, 9), replace=False)))
-    for bits in (0, 3, 6):
-        expected = {
-            (i, j) for i, j in product(range(70), range(50)) if (int(queries[i]) ^ int(base[j])).bit_count() <= bits
-        }
-        found = [tuple(pair) for pair in near.close_pairs(queries, base, bits).tolist()]
-        assert len(found) == len(set(found))
-        assert set(found) == expected
-    with pytest.raises(ValueError, match="0-6"):
-        near.close_pairs(queries, base, 9)
-    assert near.close_pairs(np.empty(0, np.uint64), base, 6).shape == (0, 2)
+        asked[k] ^= np.uint64(sum(1 << int(bit) for bit in rng.choice(48, rng.integers(0, 12), replace=False)))
+    expected = {
+        (i, j)
+        for i, j in product(range(70), range(50))
+        if (int(asked[i]) ^ int(base[j])).bit_count() <= limit
+        and any(bits_of(asked[i], n, bits) == bits_of(base[j], n, bits) for n in range(6))
+    }
+    met = near.meetings(asked, base, near.tables(base, bits), bits, limit)
+    found = [pair for query, row in met for pair in zip(query.tolist(), row.tolist(), strict=True)]
+    assert len(expected) > 20
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+
+
+def test_a_crowd_does_not_become_all_its_pairs():
+    """500 frames of one scene: each meets at most CROWD others a table, and yet nearly all are one group."""
+    from mien.data.duplicates import components
+
+    rng = np.random.default_rng(3)
+    scene = cv2.GaussianBlur(rng.random((near.SIDE, near.SIDE)), (0, 0), 2) * 900 - 300
+    frames = np.clip(scene + rng.normal(0, 1, (500, near.SIDE, near.SIDE)), 0, 255).astype(np.uint8).reshape(500, -1)
+    base = near.pack(near.coarse(frames) @ near.directions(frames)[:, : near.BITS])
+    met = sum(len(query) for query, _ in near.meetings(base, base, near.tables(base, 9), 9, 8))
+    assert met <= 500 * 6 * near.CROWD
+    assert np.bincount(components(500, near.copies(frames, 8, 0.3)[0])).max() > 450
+
+
+def test_likeness_of_many_is_measured_by_their_spread():
+    """Two pictures that share what all share are alike by plain correlation, and not by the set's."""
+    rng = np.random.default_rng(5)
+    shared, *own = (cv2.GaussianBlur(rng.random((near.SIDE, near.SIDE)), (0, 0), 1.5) for _ in range(301))
+    pictures = np.stack([2 * shared * rng.normal(1, 0.2) + each for each in own])
+    pictures = (
+        np.clip((pictures - pictures.mean()) / pictures.std() * 50 + 128, 0, 255).astype(np.uint8).reshape(300, -1)
+    )
+    assert np.corrcoef(pictures[0], pictures[1])[0, 1] > 0.7
+    white = likeness.whitening(pictures)
+    assert abs(likeness.correlate(pictures[:150], pictures[150:], 0, white)).mean() < 0.2
+    again = np.clip(pictures[:50] + rng.normal(0, 3, (50, near.SIDE**2)), 0, 255).astype(np.uint8)
+    assert likeness.correlate(pictures[:50], again, 0, white).min() > 0.9
 
 
 def test_a_variant_is_the_mirrored_shrunk_and_turned_picture():
     """The matrix against OpenCV, on a smooth picture; middle of the variant only, where no border is repeated."""
-    picture = cv2.GaussianBlur(np.random.default_rng(2).random((near.SIDE, near.SIDE)).astype(np.float32), (0, 0), 2)
-    for variant in near.variants():
-        own = (near.cells(variant, 24, 24, fine=1) @ picture.ravel()).reshape(24, 24)
+    side = 24
+    picture = cv2.GaussianBlur(np.random.default_rng(2).random((side, side)).astype(np.float32), (0, 0), 2)
+    for variant in variants():
+        own = (cells(variant, side, 24, fine=1) @ picture.ravel()).reshape(24, 24)
         grid = (np.arange(24) + 0.5) / 24 - 0.5
-        points = near.place(np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2), variant)
-        x, y = ((points + 0.5) * near.SIDE - 0.5).astype(np.float32).T.reshape(2, 24, 24)
+        points = place(np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2), variant)
+        x, y = ((points + 0.5) * side - 0.5).astype(np.float32).T.reshape(2, 24, 24)
         other = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         np.testing.assert_allclose(own, other, atol=0.02)
 
 
-def test_hash_of_a_mirrored_variant_is_that_of_the_mirrored_picture():
-    pictures = np.random.default_rng(4).random((70, near.SIDE, near.SIDE)).astype(np.float32)
+def test_hash_of_a_mirrored_picture_has_half_of_the_bits_inverted():
+    rng = np.random.default_rng(4)
+    pictures = rng.integers(0, 255, (70, near.SIDE, near.SIDE), dtype=np.uint8)
     flat, flipped = pictures.reshape(70, -1), np.ascontiguousarray(pictures[:, :, ::-1]).reshape(70, -1)
-    half = len(near.variants()) // 2
-    for mean in (None, flat.mean(axis=0)):
-        own, other = near.variant_hashes(flat, mean), near.variant_hashes(flipped, mean)
-        middle = near.variants()[:half].index(near.Variant(False, 0.0, 0.02))
-        assert (np.bitwise_count(own[half + middle] ^ other[middle]) <= 2).mean() > 0.95
+    lines = near.directions(flat)
+    own, other = (near.pack(near.coarse(each) @ lines[:, : near.BITS]) for each in (flat, flipped))
+    assert (own ^ near.MIRROR == other).mean() > 0.9
+    # a mirrored variant is the variant of the mirrored picture with the turn the other way, so plain crops are enough here
+    number = variants().index(Variant(False, 0.0, 0.04))
+    crop = slice(number * near.BITS, (number + 1) * near.BITS)
+    own, other = (near.pack(near.coarse(each) @ lines[:, crop]) for each in (flat, flipped))
+    assert (own ^ near.MIRROR == other).mean() > 0.9
 
 
 def test_what_was_found_is_kept_with_the_store(people, tmp_path):

@@ -179,7 +179,14 @@ def test_prepare_finds_faces_and_keeps_pictures_without(tmp_path, capsys):
     assert [row["face"] for row in store.attributes] == ["found", "not found"]
     np.testing.assert_allclose(store.landmarks[0], (POINTS + 0.5) / 2 - 0.5, atol=1e-4)
     assert np.isnan(store.landmarks[1]).all()
-    assert "face: found 1, not found 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "face: found 1, not found 1" in said
+    assert "several faces in 1 pictures" in said
+    assert "happy/a.png, 2 faces" in said
+    middle = (POINTS.min(axis=0) + POINTS.max(axis=0)) / 2 / 60
+    kept = [store.attributes[0][key] for key in ("faces", "face_x", "face_y")]
+    np.testing.assert_allclose(kept, [2, *middle], atol=0.05)
+    assert "faces" not in store.attributes[1]
     aligned = prepare("folder", root=root, out=tmp_path / "a", size=40, faces="toy", align=True, workers=0)
     assert [row["crop"] for row in aligned.attributes] == ["aligned", "centre"]
     from mien.faces.align import align

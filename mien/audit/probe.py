@@ -11,13 +11,11 @@ from mien.audit.model import WrappedModel
 from mien.data.transforms import normalise, resize_faces
 from mien.errors import UsageError
 from mien.explain import evidence, explain, explain_with_output, fitting, method_names
-from mien.metrics.faithfulness import blurred
 
 USUAL = ("cam", "grad_cam", "ts_cam", "layer_cam")
 """The first of these that fits a model is audited."""
 OCCLUSION = "occlusion"
-"""For models without a layer: what is lost where a cell is blurred away (Zeiler and Fergus 2014, arXiv 1311.2901)."""
-CELLS = 7
+"""For models without a layer (docs/explanations.md)."""
 
 
 class Probe(NamedTuple):
@@ -25,7 +23,7 @@ class Probe(NamedTuple):
 
     model: WrappedModel
     method: str
-    """Key of EXPLAINERS, or OCCLUSION."""
+    """Key of EXPLAINERS."""
 
     def prepared(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1], rounded to bytes -> what the net takes."""
@@ -41,8 +39,6 @@ class Probe(NamedTuple):
 
     def look(self, images: Tensor, target: Tensor, module: nn.Module | None = None) -> Tensor:
         """Map of the evidence for the target (B, 1, h, w), not negative; `module` in place of the model's own."""
-        if self.method == OCCLUSION:
-            return occlusion(self, images, target)
         net = self.model.module if module is None else module
         raw = explain(net, self.prepared(images), target.to(self.model.device), (self.method,))[self.method]
         return evidence(self.method, raw).float().to(images.device)
@@ -77,17 +73,3 @@ def probe_of(model: WrappedModel, method: str | None = None) -> Probe:
         return Probe(model, OCCLUSION)
     found = fitting(model.module, torch.zeros(1, 3, model.size, model.size, device=model.device), USUAL)
     return Probe(model, found[0] if found else OCCLUSION)
-
-
-def occlusion(probe: Probe, images: Tensor, target: Tensor) -> Tensor:
-    """Probability of the target that is lost where a cell of CELLS x CELLS is blurred away, at least 0, (B, 1, CELLS, CELLS)."""
-    fill, before = blurred(images), probe.probability(images).gather(1, target[:, None])[:, 0]
-    height, width = images.shape[-2:]
-    rows, columns = (torch.arange(n, device=images.device) * CELLS // n for n in (height, width))
-    lost = []
-    for y in range(CELLS):
-        for x in range(CELLS):
-            cell = (rows == y)[:, None] & (columns == x)[None]
-            after = probe.probability(torch.where(cell, fill, images)).gather(1, target[:, None])[:, 0]
-            lost.append(before - after)
-    return torch.stack(lost, 1).view(-1, 1, CELLS, CELLS).clamp_min(0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mien.data.framing import Framing, grey_repeated
 from mien.data.store import Store
@@ -66,6 +68,15 @@ class FramedStore(Store):
         else:
             pixels = warp(image, matrix, self.framing.size, replicate=not self.framing.aligned)
         return grey_repeated(pixels) if self.framing.channels == 1 else pixels
+
+    def grey(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
+        """Grey framed pictures of some rows, (B, H, W) uint8."""
+        import cv2
+
+        shape = (-1, self.info.size, self.info.size)
+        return np.array([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in self.images(indices)], np.uint8).reshape(
+            shape
+        )
 
 
 def framed_as(store: Store, framing: Framing) -> Store:

@@ -1,249 +1,242 @@
 """Copies of a picture that were mirrored, turned, cropped, brightened or coded again, found without comparing all pairs.
 
-Every picture is shrunk to a small grey one. From it the difference hashes of its *variants* are computed by one matrix
-product: mirrored or not, turned by 0 to 12 degrees, cropped by 0 to 6 % a side, also off centre. A copy differs from one
-variant of its original, or the original from one variant of the copy, in few bits (N. Krawetz, "Kind of Like That", 2013;
-D. Barz and J. Denzler, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates", 2020, on why it matters).
-
-What all pictures of a set share (a studio's light, a face in the middle) says nothing about copies. So the mean picture is
-taken out of each, by regression, before it is hashed and before the detail of two is correlated.
+Every picture is shrunk to a small grey one. One matrix product gives the 48-bit hashes of its *variants*: turned by 0 to 12
+degrees, cropped by 0 to 6 % a side, also off centre; mirroring inverts half of the bits. A copy differs from one variant of
+its original, or the original from one variant of the copy, in few bits, so the two meet in one of six tables by some of
+their bits (A. Gionis, P. Indyk and R. Motwani, "Similarity Search in High Dimensions via Hashing", 1999). Pairs that meet
+are compared in detail (`mien.data.likeness`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from itertools import combinations, pairwise
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mien.data.likeness import centred, correlate, cosine, second_moment, whitening
 from mien.data.store import Store
-from mien.schema import FloatArray, IntArray
+from mien.data.variants import SIDE, cells, variants
+from mien.schema import ByteArray, FloatArray, IntArray
 
-SIDE = 24
-"""Of the small grey pictures."""
-INNER, GRID, BLUR = 0.8, 20, 7
-"""Share of the picture that is correlated (borders differ between a copy and its original), cells a side, and the cells
-around one whose mean is taken off it."""
-BROAD = 0.85
-"""Least correlation of two pictures as a whole."""
-ENOUGH = 64
-"""Pictures from which on their mean is taken out; fewer have no mean worth the name."""
-ROWS, COLUMNS = 8, 9
-"""Cells of a difference hash: a bit for each of the 8 x 8 neighbours in a row."""
-CHUNK = 4096
+COARSE, CELLS = 12, 8
+"""Side of the pictures that are hashed, and cells a side."""
+BITS = 48
+"""Of a hash: half of the directions are the same in a mirrored picture, half change their sign."""
+STEP = 8
+"""Bits from one table's key to the next one's; keys wrap around."""
+ALIKE = 0.85
+"""Least cosine of the numbers behind two hashes."""
+TRIED = 3
+"""Variants of a pair that are compared in detail."""
+SAMPLE = 5000
+"""Pictures whose spread is measured."""
+CROWD = 64
+"""Most pictures of one key that a picture is compared with, so that a film's frames do not become all their pairs."""
+CHUNK = 1024
 PAIRS_AT_ONCE = 1 << 20
 
 Hashes = npt.NDArray[np.uint64]
+ALL = np.uint64((1 << BITS) - 1)
+MIRROR = np.uint64(sum(1 << bit for bit in range(1, BITS, 2)))
+"""Bits that mirroring inverts."""
 
 
-class Variant(NamedTuple):
-    """How a copy may lie in its original: mirrored first, then shrunk and shifted, then turned about the middle."""
+class Table(NamedTuple):
+    """Rows in the order of their keys: `rows[starts[key] : starts[key + 1]]` have that key."""
 
-    mirrored: bool
-    angle: float
-    """Degrees."""
-    crop: float
-    """Share of the side that is cut off, on each side."""
-    shift: tuple[float, float] = (0.0, 0.0)
-    """Of the cut, (x, y), as a share of the side."""
+    rows: npt.NDArray[np.int32]
+    starts: IntArray
 
 
-def variants() -> list[Variant]:
-    """All variants that are looked for; the first is the picture as it is.
+class Pairs(NamedTuple):
+    """Pairs that may be copies: variant `number` (P,) of picture `one` (P,) is like picture `other` (P,)."""
 
-    Turns in one direction are enough, because both pictures of a pair are tried as the original.
-    """
-    found = [Variant(False, angle, crop) for angle in (0.0, 4.0, 8.0, 12.0) for crop in (0.0, 0.02, 0.04, 0.06)]
-    corners = [(x, y) for x in (-1, 1) for y in (-1, 1)]
-    found += [Variant(False, 0.0, cut, (x * cut, y * cut)) for cut in (0.025, 0.05) for x, y in corners]
-    return found + [variant._replace(mirrored=True) for variant in found]
+    one: IntArray
+    other: IntArray
+    number: IntArray
+    closeness: FloatArray
 
 
-def place(points: FloatArray, variant: Variant) -> FloatArray:
-    """Where points (P, 2) of a variant, x and y in [-0.5, 0.5] from the middle, lie in the original."""
-    at = points * np.array([-1.0 if variant.mirrored else 1.0, 1.0]) * (1 - 2 * variant.crop) + np.array(variant.shift)
-    turn = np.deg2rad(variant.angle)
-    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return np.asarray(at @ matrix.T, dtype=np.float32)
-
-
-def sampling(points: FloatArray) -> FloatArray:
-    """(P, SIDE * SIDE) bilinear weights that read a small picture at points (P, 2) in [-0.5, 0.5]; borders are repeated."""
-    x, y = np.clip((points + 0.5) * SIDE - 0.5, 0, SIDE - 1).T
-    left, top = np.minimum(x.astype(int), SIDE - 2), np.minimum(y.astype(int), SIDE - 2)
-    right, below = x - left, y - top
-    weights = np.zeros((len(points), SIDE * SIDE), dtype=np.float32)
-    rows = np.arange(len(points))
-    for dy, down in ((0, 1 - below), (1, below)):
-        for dx, across in ((0, 1 - right), (1, right)):
-            weights[rows, (top + dy) * SIDE + left + dx] += down * across
-    return weights
-
-
-def cells(variant: Variant, rows: int, columns: int, share: float = 1.0, fine: int = 4) -> FloatArray:
-    """(rows * columns, SIDE * SIDE) means over the cells of a grid on the middle `share` of a variant."""
-    across = ((np.arange(columns * fine) + 0.5) / (columns * fine) - 0.5) * share
-    down = ((np.arange(rows * fine) + 0.5) / (rows * fine) - 0.5) * share
-    points = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2).astype(np.float32)
-    weights = sampling(place(points, variant)).reshape(rows, fine, columns, fine, -1)
-    return np.asarray(weights.mean(axis=(1, 3)).reshape(rows * columns, -1))
-
-
-@cache
-def hash_cells() -> FloatArray:
-    """(V / 2 * ROWS * COLUMNS, SIDE * SIDE) cells of all variants that are not mirrored."""
-    return np.concatenate([cells(variant, ROWS, COLUMNS) for variant in variants() if not variant.mirrored])
-
-
-@cache
-def compared_cells(number: int) -> FloatArray:
-    """(GRID * GRID, SIDE * SIDE) cells at which variant `number` is correlated."""
-    return cells(variants()[number], GRID, GRID, INNER, fine=2)
-
-
-@cache
-def detail_of() -> FloatArray:
-    """(GRID * GRID, GRID * GRID) what takes a grid's mean over BLUR x BLUR cells off every cell."""
-    import cv2
-
-    each = np.eye(GRID * GRID, dtype=np.float32).reshape(-1, GRID, GRID)
-    return np.stack([grid - cv2.blur(grid, (BLUR, BLUR)) for grid in each], axis=-1).reshape(GRID * GRID, -1)
-
-
-def small_pictures(store: Store, rows: IntArray) -> FloatArray:
+def small_pictures(store: Store, rows: IntArray) -> ByteArray:
     """(N, SIDE * SIDE) grey rows of a store, shrunk by area."""
     import cv2
 
-    found = np.empty((len(rows), SIDE * SIDE), dtype=np.float32)
-    step = max(1, (1 << 23) // store.info.size**2)
+    size = store.info.size
+    found = np.empty((len(rows), SIDE, SIDE), dtype=np.uint8)
+    step = max(1, (1 << 22) // size**2)
     for start in range(0, len(rows), step):
-        for k, picture in enumerate(store.images(rows[start : start + step]), start):
-            grey = picture[:, :, 0] if store.info.channels == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-            found[k] = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
-    return found
+        some = store.grey(rows[start : start + step])
+        if size >= SIDE:  # one tall picture: no cell lies on the border of two
+            tall = cv2.resize(some.reshape(-1, size), (SIDE, len(some) * SIDE), interpolation=cv2.INTER_AREA)
+            found[start : start + step] = tall.reshape(-1, SIDE, SIDE)
+        else:
+            found[start : start + step] = [cv2.resize(one, (SIDE, SIDE)) for one in some]
+    return found.reshape(len(rows), -1)
 
 
-def without(values: FloatArray, mean: FloatArray | None) -> FloatArray:
-    """Rows (N, P) less their own mean and less what the mean picture (P,) explains of them, by least squares."""
-    values = values - values.mean(axis=-1, keepdims=True)
-    if mean is None:
-        return values
-    direction = mean - mean.mean()
-    size = float(np.linalg.norm(direction))
-    if size < 1e-6:
-        return values
-    direction = direction / size
-    return np.asarray(values - (values @ direction)[..., None] * direction)
+def coarse(pictures: ByteArray) -> FloatArray:
+    """(N, COARSE * COARSE) means of small pictures (N, SIDE * SIDE)."""
+    step = SIDE // COARSE
+    parts = pictures.reshape(-1, COARSE, step, COARSE, step)
+    total = np.zeros((len(pictures), COARSE, COARSE), dtype=np.float32)
+    for y in range(step):
+        for x in range(step):
+            total += parts[:, :, y, :, x]
+    return np.asarray(total.reshape(len(pictures), -1) / step**2, dtype=np.float32)
 
 
-def variant_hashes(pictures: FloatArray, mean: FloatArray | None) -> Hashes:
-    """(V, N) difference hash of every variant of small pictures (N, SIDE * SIDE); `mean` is the mean picture."""
-    half = len(hash_cells()) // (ROWS * COLUMNS)
-    middle = None if mean is None else hash_cells()[: ROWS * COLUMNS] @ mean
-    found = np.empty((2 * half, len(pictures)), dtype=np.uint64)
-    for start in range(0, len(pictures), CHUNK):
-        part = (pictures[start : start + CHUNK] @ hash_cells().T).reshape(-1, half, ROWS * COLUMNS)
-        # mirroring comes first, so the cells of a mirrored variant are those of its twin from right to left
-        for mirrored in (False, True):
-            seen = part.reshape(-1, half, ROWS, COLUMNS)[..., ::-1].reshape(part.shape) if mirrored else part
-            left = without(seen, middle).reshape(-1, half, ROWS, COLUMNS)
-            bits = left[..., 1:] > left[..., :-1]
-            packed = np.packbits(bits.reshape(-1, half, ROWS * (COLUMNS - 1)), axis=2)
-            found[half * mirrored : half * (1 + mirrored), start : start + CHUNK] = packed.view(np.uint64)[..., 0].T
-    return found
+def some_of(pictures: ByteArray) -> ByteArray:
+    """At most SAMPLE of a set's pictures (N, P), evenly spaced."""
+    return pictures[:: max(1, -(-len(pictures) // SAMPLE))]
 
 
-def close_pairs(queries: Hashes, base: Hashes, bits: int) -> IntArray:
-    """(P, 2) all (query, row) whose 64-bit hashes differ in at most `bits` bits (0-6), in no order, each once.
+def directions(pictures: ByteArray) -> FloatArray:
+    """(COARSE * COARSE, V * BITS) what a set's small pictures (N, SIDE * SIDE) are multiplied with, for the V variants that are
+    not mirrored; the signs of the products are the hash.
 
-    Two hashes that differ in at most 6 bits agree on at least two of their 8 bytes (Norouzi et al. 2012, multi-index
-    hashing), so rows are looked up by each pair of bytes. A pair is kept where its first such pair of bytes finds it.
+    Directions of largest spread in the set, weighted to like spread and rotated at random, so that all bits tell as much
+    (Y. Gong and S. Lazebnik, "Iterative Quantization", 2011, without the iteration). Odd ones change their sign when the
+    picture is mirrored, even ones do not.
     """
-    if not 0 <= bits <= 6:
-        raise ValueError("bits must be 0-6")
-    asked, there = queries.view(np.uint8).reshape(-1, 8), base.view(np.uint8).reshape(-1, 8)
-    found = [np.empty((0, 2), dtype=np.int64)]
-    looked_up = list(combinations(range(8), 2))
-    for number, (first, second) in enumerate(looked_up):
-        keys = there[:, first].astype(np.intp) * 256 + there[:, second]
-        order = np.argsort(keys, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << 16))])
-        wanted = asked[:, first].astype(np.intp) * 256 + asked[:, second]
-        begin = starts[wanted]
-        counts = starts[wanted + 1] - begin
-        for some in _slices(counts):
-            query = np.repeat(np.arange(some.start, some.stop), counts[some])
-            place = np.arange(len(query)) - np.repeat(np.cumsum(counts[some]) - counts[some], counts[some])
-            row = order[np.repeat(begin[some], counts[some]) + place]
-            close = np.bitwise_count(queries[query] ^ base[row]) <= bits
-            query, row = query[close], row[close]
-            same = asked[query] == there[row]
-            for a, b in looked_up[:number]:
-                again = same[:, a] & same[:, b]
-                query, row, same = query[~again], row[~again], same[~again]
-            found.append(np.stack([query, row], axis=1))
-    return np.concatenate(found)
+    every = [cells(variant, COARSE, CELLS, 0.95) for variant in variants() if not variant.mirrored]
+    moment = second_moment(coarse(pictures) @ every[0].T)
+    across = np.eye(CELLS * CELLS).reshape(CELLS, CELLS, -1)[:, ::-1].reshape(CELLS * CELLS, -1)
+    rng, half = np.random.default_rng(0), BITS // 2
+    found = np.empty((CELLS * CELLS, BITS))
+    for first, sign in enumerate((1, -1)):
+        side = (np.eye(CELLS * CELLS) + sign * across) / 2
+        spread, axes = np.linalg.eigh(side @ moment @ side)
+        scaled = axes[:, -half:] / np.sqrt(np.maximum(spread[-half:], 0) + 1 / len(spread))
+        found[:, first::2] = centred(CELLS) @ scaled @ np.linalg.qr(rng.normal(size=(half, half)))[0]
+    return np.concatenate([(each.T @ found).astype(np.float32) for each in every], axis=1)
+
+
+def pack(values: FloatArray) -> Hashes:
+    """(...) hashes of (..., BITS) numbers: bit k is set where number k is positive, by more than a flat picture's rounding."""
+    packed = np.zeros((*values.shape[:-1], 8), dtype=np.uint8)
+    packed[..., : BITS // 8] = np.packbits(values > 1e-2, axis=-1, bitorder="little")
+    return np.asarray(packed.view("<u8")[..., 0])
+
+
+def key_bits(count: int) -> int:
+    """Bits of a key: about as many keys as pictures."""
+    return int(np.clip(np.ceil(np.log2(max(count, 1))), 8, 22))
+
+
+def key_of(hashes: Hashes, table: int, bits: int) -> IntArray:
+    """The `bits` bits of 48-bit hashes from bit STEP * table on, wrapped around."""
+    first = np.uint64(table * STEP)
+    turned = (hashes >> first) | (hashes << (np.uint64(BITS) - first))
+    return (turned & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def tables(hashes: Hashes, bits: int) -> list[Table]:
+    """The BITS / STEP tables of a set's hashes (N,)."""
+    found = []
+    for number in range(BITS // STEP):
+        keys = key_of(hashes, number, bits)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << bits))])
+        found.append(Table(np.argsort(keys, kind="stable").astype(np.int32), starts))
+    return found
+
+
+def meetings(
+    asked: Hashes, base: Hashes, made: list[Table], bits: int, limit: int
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """(query, row) places of hashes `asked` (Q,) and `base` (N,) with a common key and at most `limit` different bits, each once.
+
+    Of a key with more than CROWD rows a query meets CROWD, another stretch for each query.
+    """
+    for number, table in enumerate(made):
+        keys = key_of(asked, number, bits)
+        begin, counts = table.starts[keys], table.starts[keys + 1] - table.starts[keys]
+        crowded = np.flatnonzero(counts > CROWD)
+        begin[crowded] += (crowded * 7919) % (counts[crowded] - CROWD + 1)
+        counts = np.minimum(counts, CROWD)
+        some = np.flatnonzero(counts)
+        for part in _slices(counts[some]):
+            queries = some[part]
+            many = counts[queries]
+            query = np.repeat(queries, many)
+            row = table.rows[np.arange(len(query)) + np.repeat(begin[queries] - np.cumsum(many) + many, many)]
+            differ = asked[query] ^ base[row]
+            close = np.bitwise_count(differ) <= limit
+            query, row, differ = query[close], row[close], differ[close]
+            for earlier in range(number):
+                fresh = key_of(differ, earlier, bits) != 0
+                query, row, differ = query[fresh], row[fresh], differ[fresh]
+            yield query, row.astype(np.int64)
 
 
 def _slices(counts: IntArray) -> list[slice]:
-    """Runs of queries with about PAIRS_AT_ONCE candidates each; none where there is no candidate."""
-    total = np.cumsum(counts)
-    if not len(total) or not total[-1]:
+    """Runs of queries with about PAIRS_AT_ONCE candidates each."""
+    if not len(counts):
         return []
+    total = np.cumsum(counts)
     cuts = np.searchsorted(total, np.arange(PAIRS_AT_ONCE, int(total[-1]), PAIRS_AT_ONCE)) + 1
     return [slice(a, b) for a, b in pairwise([0, *np.unique(cuts).tolist(), len(counts)]) if b > a]
 
 
-def copies(pictures: FloatArray, bits: int, correlation: float) -> tuple[IntArray, FloatArray]:
-    """(P, 2) pairs i < j of small pictures (N, SIDE * SIDE) that are copies, and how much each correlates (P,).
+def candidates(pictures: ByteArray, limit: int) -> Pairs:
+    """Pairs of small pictures (N, SIDE * SIDE) whose hashes differ in at most `limit` bits, by their closest variants."""
+    lines = directions(some_of(pictures))
+    half = lines.shape[1] // BITS
+    numbers = np.concatenate([part @ lines[:, :BITS] for part in _coarse_parts(pictures)])
+    base, bits = pack(numbers), key_bits(len(pictures))
+    made = tables(base, bits)
+    found = []
+    for start, part in zip(range(0, len(pictures), CHUNK), _coarse_parts(pictures), strict=True):
+        values = (part @ lines).reshape(-1, BITS)
+        hashes = pack(values)
+        for mirrored, changed in ((0, np.uint64(0)), (1, MIRROR)):
+            for query, row in meetings(hashes ^ changed, base, made, bits, limit):
+                number, one = query % half + half * mirrored, start + query // half
+                new = np.where(number == 0, one < row, one != row)
+                query, row, number, one = query[new], row[new], number[new], one[new]
+                own = values[query]
+                own[:, 1::2] *= -1 if mirrored else 1
+                closeness = cosine(own, numbers[row])
+                kept = closeness >= ALIKE
+                found.append(Pairs(one[kept], row[kept], number[kept], closeness[kept]))
+    none = np.empty(0, dtype=np.int64)
+    one, other, number = (np.concatenate([none, *(each[k] for each in found)]) for k in range(3))
+    near_by = np.concatenate([np.empty(0, dtype=np.float32), *(each.closeness for each in found)])
+    return _closest(Pairs(one, other, number, near_by))
 
-    Hashes of a variant of one and of the other differ in at most `bits` bits, and the likeness of their middles (`correlate`)
-    is at least `correlation`. Two flat pictures count as copies, a flat one and another do not.
+
+def _coarse_parts(pictures: ByteArray) -> Iterator[FloatArray]:
+    for start in range(0, len(pictures), CHUNK):
+        yield coarse(pictures[start : start + CHUNK])
+
+
+def _closest(pairs: Pairs) -> Pairs:
+    """Each pair of pictures with its TRIED closest variants, whichever of the two is the variant; a pair's rows stand together."""
+    low, high = np.minimum(pairs.one, pairs.other), np.maximum(pairs.one, pairs.other)
+    order = np.lexsort((-pairs.closeness, high, low))
+    again = np.zeros(len(order), dtype=bool)
+    again[TRIED:] = (low[order[TRIED:]] == low[order[:-TRIED]]) & (high[order[TRIED:]] == high[order[:-TRIED]])
+    kept = order[~again]
+    return Pairs(pairs.one[kept], pairs.other[kept], pairs.number[kept], pairs.closeness[kept])
+
+
+def copies(pictures: ByteArray, limit: int, correlation: float) -> tuple[IntArray, FloatArray]:
+    """(P, 2) pairs i < j of small pictures (N, SIDE * SIDE) that are copies, sorted, and how much each correlates (P,).
+
+    Hashes of a variant of one and of the other differ in at most `limit` bits of 48, and their likeness (`correlate`) is at
+    least `correlation`. Two flat pictures count as copies, a flat one and another do not.
     """
-    count, mean = len(pictures), pictures.mean(axis=0) if len(pictures) >= ENOUGH else None
-    hashes = variant_hashes(pictures, mean)
-    found = close_pairs(hashes.ravel(), hashes[0].copy(), bits)
-    number, one, other = found[:, 0] // count, found[:, 0] % count, found[:, 1]
-    found = np.stack([number, one, other], axis=1)[np.where(number == 0, one < other, one != other)]
-    found = found[np.argsort(found[:, 0], kind="stable")]
-    likeness = np.empty(len(found), dtype=np.float32)
-    for variant in range(len(hashes)):
-        begin, end = np.searchsorted(found[:, 0], [variant, variant + 1])
-        for start in range(begin, end, CHUNK):
-            some = slice(start, min(start + CHUNK, end))
-            likeness[some] = correlate(pictures[found[some, 1]], pictures[found[some, 2]], variant, mean)
-    kept = likeness >= correlation
-    return _once(np.sort(found[kept, 1:], axis=1), likeness[kept])
-
-
-def correlate(ones: FloatArray, others: FloatArray, number: int, mean: FloatArray | None) -> FloatArray:
-    """(P,) likeness of variant `number` of pictures (P, SIDE * SIDE) to others, at most 1; their mean picture is taken out.
-
-    It is the correlation of detail, and 0 where the pictures as a whole correlate less than BROAD: broad light and shade
-    are alike in pictures of different people, and so is the detail of one studio's background, but not both.
-    """
-    plain = None if mean is None else compared_cells(0) @ mean
-    a = without(ones @ compared_cells(number).T, plain)
-    b = without(others @ compared_cells(0).T, plain)
-    broad, detail = _correlation(a, b), _correlation(a @ detail_of(), b @ detail_of())
-    return np.asarray(np.where(broad >= BROAD, detail, 0.0))
-
-
-def _correlation(a: FloatArray, b: FloatArray) -> FloatArray:
-    """(P,) cosine of rows; 1 for two rows of nearly nothing, 0 for one."""
-    sizes = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    flat = (sizes[0] < 1e-3) & (sizes[1] < 1e-3)
-    product = np.einsum("ij,ij->i", a, b) / np.maximum(sizes[0] * sizes[1], 1e-9)
-    return np.asarray(np.where(flat, 1.0, product))
-
-
-def _once(pairs: IntArray, likeness: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Each pair once, sorted, with the best of its correlations."""
+    found = candidates(pictures, limit)
+    white = whitening(some_of(pictures))
+    likeness = np.empty(len(found.one), dtype=np.float32)
+    for number in np.unique(found.number).tolist():
+        some = found.number == number
+        likeness[some] = correlate(pictures[found.one[some]], pictures[found.other[some]], number, white)
+    pairs = np.sort(np.stack([found.one, found.other], axis=1), axis=1)
     order = np.lexsort((-likeness, pairs[:, 1], pairs[:, 0]))
     pairs, likeness = pairs[order], likeness[order]
-    fresh: Sequence[bool] | npt.NDArray[np.bool_] = np.ones(len(pairs), dtype=bool)
-    fresh = np.concatenate([fresh[:1], (pairs[1:] != pairs[:-1]).any(axis=1)])
-    return pairs[fresh], likeness[fresh]
+    kept = likeness >= correlation
+    kept[1:] &= (pairs[1:] != pairs[:-1]).any(axis=1)
+    return pairs[kept], likeness[kept]

@@ -183,12 +183,14 @@ class Store:
         with open(self.path / "skipped.csv", newline="", encoding="utf-8") as file:
             return [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
 
-    def _pixels(self, index: int) -> ByteArray:
+    def _bytes(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} is outside 0..{len(self) - 1} of {self.path}")
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        data = self._batch(part).column("image")[index - int(self._starts[part])].as_buffer()
-        return decode(data, self.info)
+        return self._batch(part).column("image")[index - int(self._starts[part])].as_buffer()
+
+    def _pixels(self, index: int) -> ByteArray:
+        return decode(self._bytes(index), self.info)
 
     def image(self, index: int) -> ByteArray:
         """RGB picture of one row, (H, W, 3) uint8; grey is repeated to three channels."""
@@ -199,6 +201,22 @@ class Store:
         out = np.empty((len(indices), self.info.size, self.info.size, 3), dtype=np.uint8)
         for k, index in enumerate(indices):
             out[k] = self._pixels(int(index))  # (H, W, 1) broadcasts over RGB
+        return out
+
+    def grey(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
+        """Grey pictures of some rows, (B, H, W) uint8; PNG and JPEG are decoded to grey at once."""
+        import cv2
+
+        indices = np.asarray(indices, dtype=np.int64)
+        out = np.empty((len(indices), self.info.size, self.info.size), dtype=np.uint8)
+        parts = np.searchsorted(self._starts, indices, side="right") - 1
+        for part in np.unique(parts).tolist():
+            places = np.flatnonzero(parts == part)
+            column, first = self._batch(part).column("image"), int(self._starts[part])
+            info = self.info if self.info.encoding == "raw" else self.info._replace(channels=1)
+            for k in places.tolist():
+                pixels = decode(column[int(indices[k]) - first].as_buffer(), info)
+                out[k] = pixels[:, :, 0] if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         return out
 
 

@@ -20,7 +20,7 @@ def check(
     out: Path | None = None,
     seed: int = 0,
     exact_only: bool = False,
-    bits: int = 6,
+    bits: int = 8,
     correlation: float = 0.8,
     landmark_limit: float = 0.25,
     verify: bool = False,
@@ -33,8 +33,8 @@ def check(
         out: Write the numbers to this JSON file too.
         seed: Draws the faces of the sheet.
         exact_only: Look for identical pictures only, not for near-duplicates.
-        bits: Near-duplicates: most bits in which the 64-bit difference hashes of a picture and of a variant may differ, 0-6.
-        correlation: Near-duplicates: least correlation of their detail, 0-1.
+        bits: Near-duplicates: most bits in which the 48-bit hashes of a picture and of a variant may differ, 0-12.
+        correlation: Near-duplicates: least likeness, by the spread of the store, 0-1.
         landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
             distances; mien prepare --landmark-limit drops them.
         verify: Read every byte of the store first: digests of its files, its fingerprint and every picture.
@@ -45,8 +45,8 @@ def check(
     from mien.datasets.inventory import audit, picture_sheet
     from mien.datasets.screen import check_limit
 
-    if not 0 <= bits <= 6 or not 0 <= correlation <= 1:
-        raise UsageError(f"--bits {bits} must be 0-6 and --correlation {correlation} 0-1.")
+    if not 0 <= bits <= 12 or not 0 <= correlation <= 1:
+        raise UsageError(f"--bits {bits} must be 0-12 and --correlation {correlation} 0-1.")
     check_limit(landmark_limit)
     opened = open_store(store, verified=not verify)
     if verify:

@@ -322,7 +322,7 @@ def prepare_record(record: Record, options: Options) -> Record | Skipped:
         points = rescale(points, options.frame, (image.shape[1], image.shape[0]))
     attributes = dict(record.attributes)
     if options.provider is not None:
-        face = _main_face(image, options, box)
+        face, attributes = _main_face(image, options, box, attributes)
         points = None if face is None else np.asarray(face.landmarks, dtype=np.float32)
     usable = points is not None and bool(np.isfinite(points).all(axis=1).any())
     if options.counted:
@@ -351,13 +351,25 @@ def _align(image: ByteArray, points: FloatArray, size: int) -> tuple[ByteArray, 
     return None if found is None else (found[0], found[1])
 
 
-def _main_face(image: ByteArray, options: Options, box: Any) -> Any:
-    """The provider's main face, or with a box from the dataset the one that overlaps it most (at least a tenth)."""
+def _main_face(
+    image: ByteArray, options: Options, box: Any, attributes: dict[str, str | float]
+) -> tuple[Any, dict[str, str | float]]:
+    """The provider's main face, or with a box from the dataset the one that overlaps it most (at least a tenth); and the attributes
+    with which face that was, where there are several: how many, and the middle of the one that is taken as shares of the picture.
+    """
     from mien.faces.provider import overlap
 
     colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     found = _provider(str(options.provider), options.model)(colour)
+    boxes = np.array([face.box for face in found]).reshape(-1, 4)
     if box is None or not np.isfinite(box).all():
-        return found[0] if found else None
-    overlaps = overlap(box, np.array([face.box for face in found]).reshape(-1, 4))
-    return found[int(overlaps.argmax())] if len(found) and overlaps.max() >= 0.1 else None
+        taken = 0 if found else None
+    else:
+        overlaps = overlap(box, boxes)
+        taken = int(overlaps.argmax()) if len(found) and overlaps.max() >= 0.1 else None
+    if taken is None:
+        return None, attributes
+    if len(found) > 1:
+        x, y = (boxes[taken, :2] + boxes[taken, 2:]) / 2 / (image.shape[1], image.shape[0])
+        attributes = attributes | {"faces": len(found), "face_x": round(float(x), 3), "face_y": round(float(y), 3)}
+    return found[taken], attributes

@@ -12,6 +12,19 @@ from mien.datasets.inventory import label_table, text_table, unit_counts, unit_l
 from mien.datasets.screen import face_share, share_line
 
 
+def several_faces(store: Store) -> list[str]:
+    """A line on pictures with several faces, and which face was taken in the first of them; none where there are none."""
+    several = [(str(name), row) for name, row in zip(store.ids, store.attributes, strict=True) if "face_x" in row]
+    if not several:
+        return []
+    name, row = several[0]
+    return [
+        f"several faces in {len(several)} pictures: the one in the dataset's box, otherwise the main one, is taken (first: {name}, "
+        f"{row['faces']:g} faces, taken the one at {row['face_x']:.0%} from the left, {row['face_y']:.0%} from the top; the others' "
+        "places are the attributes face_x, face_y)"
+    ]
+
+
 def summary(store: Store) -> str:
     """Counts per class and split, landmark coverage, what was skipped and why, and whether faces are small."""
     known = np.isfinite(store.landmarks).all(axis=(1, 2))
@@ -32,6 +45,7 @@ def summary(store: Store) -> str:
         counts = Counter(str(row[name]) for row in store.attributes if name in row)
         if counts:
             lines.append(f"{name}: " + ", ".join(f"{word} {count}" for word, count in counts.most_common()))
+    lines += several_faces(store)
     votes = int(np.isfinite(store.votes).all(axis=1).sum())
     if votes:
         lines.append(f"votes of annotators: {votes} faces")

@@ -116,7 +116,7 @@ def read_table(path: Path, split: str | None = None) -> Table:
     if suffix in LINES:
         names: dict[str, None] = {}
         for number, row in enumerate(_json_rows(path)):
-            names |= dict.fromkeys(row)
+            names |= dict.fromkeys(row) if isinstance(row, dict) else {}
             if number == BATCH:
                 break
         return Table(path, split, tuple(names))
@@ -141,19 +141,35 @@ def _unlike(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[Row | str]:
+    """Objects of a list (.json) or of lines, blank ones left out; text where one is broken or no object.
+
+    DataError where the file cannot be read, is no list, or not one of its first lines is an object.
+    """
+    lines = path.suffix.lower() != ".json"
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            if path.suffix.lower() == ".json":
-                content = json.load(file)
-                yield from (row for row in (content if isinstance(content, list) else []) if isinstance(row, dict))
-                return
-            for line in file:
-                row = json.loads(line) if line.strip() else None
-                if isinstance(row, dict):
-                    yield row
+        with open(path, encoding="utf-8-sig", errors="replace" if lines else "strict") as file:
+            content = None if lines else json.load(file)
+            if not lines and not isinstance(content, list):
+                raise ValueError("no list of objects")
+            good = 0
+            for number, entry in enumerate((line for line in file if line.strip()) if content is None else content):
+                row = _json_row(entry) if lines else entry
+                good += isinstance(row, dict)
+                if number == BATCH and not good:
+                    raise ValueError("no JSON objects")
+                yield row if isinstance(row, dict | str) else "no JSON object"
     except (ValueError, OSError) as error:
         raise DataError(f"'{path}' is no readable file of JSON lines ({error}).") from error
+
+
+def _json_row(line: str) -> Any:
+    if "\ufffd" in line:
+        return "a line that is not UTF-8"
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        return f"broken line of JSON ({error})"
 
 
 def _parquet(path: Path) -> Any:
