@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "load": "predict.model", "FaceModel": "predict.model", "FacePrediction": "predict.results",
     "Predictions": "predict.predictions", "wrap": "audit.wrap",
-    "guide": "audit.guide", "evaluate_model": "audit.evaluate", "open_store": "data.store",
+    "compare": "audit.compare", "guide": "audit.guide", "evaluate_model": "audit.evaluate", "open_store": "data.store",
 }  # fmt: skip
 
 

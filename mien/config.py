@@ -327,6 +327,7 @@ RANGES = {
     "optim.weight_decay": Range(0, 10), "optim.epochs": EPOCH, "optim.sizes": Range(0, 2048), "optim.batch": Range(2, 65536),
     "optim.warmup": SHARE, "optim.step_size": EPOCH, "optim.gamma": Range(0, 10), "optim.label_smoothing": BELOW_ONE,
     "optim.clip": FACTOR, "optim.ema": BELOW_ONE, "optim.patience": COUNT, "run.seed": SEED, "run.devices": Range(1, 1024),
+    "run.num_nodes": Range(1, 1024),
     "run.workers": Range(0, 1024),
     **{f"{section}.{key}": range_ for section in ("guidance", "second") for key, range_ in {
         "weight": FACTOR, "layers": Range(-100, 100), "fraction": Range(0, 1, open_low=True), "start_epoch": EPOCH,

@@ -59,6 +59,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+"""Variables that number the processes of one training, as torchrun, SLURM and lightning-fabric set them."""
+
+
+def first_process() -> bool:
+    """Whether this is the first process of a training, or the only one: it writes and tells, the others only compute."""
+    return all(os.environ.get(name, "0") in ("", "0") for name in RANKS)
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Only one process at a time is in this block for a folder, which is made; DataError that names the other one.
@@ -68,7 +77,7 @@ def alone(folder: Path) -> Iterator[None]:
     processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks and
     Windows have none.
     """
-    if fcntl is None or any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+    if fcntl is None or not first_process():
         yield
         return
     path, made = folder / ".lock", not folder.exists()
@@ -76,8 +85,10 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
-        file.close()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        with suppress(OSError):  # what a full disk did not take
+            file.close()
         if made:
             with suppress(OSError):  # it has content, as it should
                 folder.rmdir()
@@ -101,9 +112,10 @@ def _locked(path: Path) -> IO[str]:
         except OSError:  # no locks on this file system
             pass
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+            with suppress(OSError):  # a full disk: the lock holds without a name
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
             return file
         file.close()  # its last holder took it away in between
 

@@ -127,6 +127,10 @@ def test_accuracy_under_corruptions_is_paired_too(faces, tmp_path, capsys):
     models = [f"{tmp_path / name}.py:make" for name in "ab"]
     compare(*models, store=faces, out=tmp_path / "out", robustness=4)
     rows = {row[0]: row for row in table_of(tmp_path / "out" / "compare.csv", "b minus a")}
+    torch.manual_seed(6)
+    again = mien.wrap(Small(), WORDS, size=32, name="b")  # the net itself, from Python
+    mien.compare(models[0], again, store=faces, out=tmp_path / "again", robustness=4)
+    assert (tmp_path / "again" / "compare.csv").read_text() == (tmp_path / "out" / "compare.csv").read_text()
     assert "accuracy under corruptions" in rows
     assert -1 <= float(rows["accuracy under corruptions"][1]) <= 1
 

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -103,7 +102,7 @@ def test_a_net_without_second_derivatives_is_told():
     refuse_degenerate(guide_of(model, layers=[-1]), model, 64)
 
 
-def test_integrated_and_single_cells_and_fsdp():
+def test_integrated_and_single_cells():
     model = model_of(Mlp()).float()
     with pytest.raises(UsageError, match="last layer only"):
         guide_of(model, attribution="integrated", layers=[1])
@@ -112,9 +111,6 @@ def test_integrated_and_single_cells_and_fsdp():
     model.backbone.sides = (8, 1)
     with pytest.raises(UsageError, match="single cell"):
         guide_of(model)
-    recipe = Recipe(second=GuidanceConfig(weight=1.0, attribution="grad_input", layers=[1]))
-    with pytest.raises(UsageError, match=r"second.*fsdp"):
-        guides_of(replace(recipe, run=replace(recipe.run, strategy="fsdp")), model)
 
 
 def test_the_way_is_described():

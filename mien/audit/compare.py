@@ -66,7 +66,7 @@ def compare(
 
     Args:
         models: run folders, folders of `mien.evaluate_model`, ONNX files, `bundled`, or FILE.py:FUNCTION that returns a
-            wrapped model (docs/compare.md); the baseline first.
+            wrapped model (docs/compare.md); from Python what `mien.wrap` gave, too. The baseline first.
         store: prepared store whose faces all of them are scored on.
         split: which part of it.
         out: folder of the tables.
@@ -82,14 +82,16 @@ def compare(
     if len(models) < 2:
         raise UsageError("name at least two models; the first is the baseline.")
     wanted = Wanted(open_store(store), split, out, classes, faithfulness, faithfulness_faces, seed)
-    cue = next((cue_of_run(Path(name)) for name in models if is_run(Path(name))), CueConfig())
+    cue = next((cue_of_run(Path(name)) for name in models if is_run(name)), CueConfig())
     loaded: list[Run] = []
     for name in models:
         run = scored(name, wanted, cue, [run.name for run in loaded])
         loaded.append(under_corruptions(run, name, wanted, robustness) if robustness > 0 else run)
     groups = group_runs(each_once(loaded))
     if len(groups) < 2:
-        raise UsageError(f"{', '.join(models)} are runs of one recipe; name a second model to compare it with.")
+        raise UsageError(
+            f"{', '.join(run.name for run in loaded)} are runs of one recipe; name a second model to compare it with."
+        )
     shared = set(groups[0].first.faces["id"])
     for group in groups[1:]:
         if not shared & set(group.first.faces["id"]):
@@ -115,14 +117,16 @@ def compare(
     return out
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is a folder of `mien train` (not of `evaluate_model`)."""
-    return (path / "config.yaml").is_file() and not is_wrapped(path)
+def is_run(model: Any) -> bool:
+    """Whether it is a folder of `mien train` (not of `evaluate_model`, nor a model itself)."""
+    return isinstance(model, str | Path) and (Path(model) / "config.yaml").is_file() and not is_wrapped(model)
 
 
-def is_wrapped(path: Path) -> bool:
-    """Whether a path is a folder that `evaluate_model` wrote."""
-    return (path / "config.yaml").is_file() and "wrapped" in read_run(path)[1].get("checkpoint", {})
+def is_wrapped(model: Any) -> bool:
+    """Whether it is a folder that `evaluate_model` wrote."""
+    if not isinstance(model, str | Path) or not (Path(model) / "config.yaml").is_file():
+        return False
+    return "wrapped" in read_run(Path(model))[1].get("checkpoint", {})
 
 
 def cue_of_run(path: Path) -> CueConfig:
@@ -130,10 +134,11 @@ def cue_of_run(path: Path) -> CueConfig:
     return replace(read_run(path)[0].cue, control="none")
 
 
-def scored(name: str, wanted: Wanted, cue: CueConfig, taken: Sequence[str]) -> Run:
+def scored(name: Any, wanted: Wanted, cue: CueConfig, taken: Sequence[str]) -> Run:
     """The scores of one model on the wanted faces: read where they are there already, else made."""
-    path, store = Path(name), wanted.store
-    if is_wrapped(path):
+    store = wanted.store
+    if is_wrapped(name):
+        path = Path(name)
         file = path / f"results{results_suffix(wanted.split, store.path)}.json"
         if not fits(file, store, wanted):
             raise DataError(
@@ -141,7 +146,8 @@ def scored(name: str, wanted: Wanted, cue: CueConfig, taken: Sequence[str]) -> R
                 "give the model itself, or run mien.evaluate_model on them."
             )
         return load_run(path, unlike(path.resolve().name, taken), wanted.split, store.path)
-    if is_run(path):
+    if is_run(name):
+        path = Path(name)
         env = read_run(path)[1]
         own = store.fingerprint == env.get("store_fingerprint")
         file = path / f"results{results_suffix(wanted.split, None if own else store.path)}.json"
@@ -163,12 +169,16 @@ def scored(name: str, wanted: Wanted, cue: CueConfig, taken: Sequence[str]) -> R
     return load_run(folder, title, wanted.split, store.path)
 
 
-def under_corruptions(run: Run, name: str, wanted: Wanted, count: int) -> Run:
+def under_corruptions(run: Run, name: Any, wanted: Wanted, count: int) -> Run:
     """The run with the share of right answers under corruptions of each of at most `count` faces, the same for every model."""
-    if is_wrapped(Path(name)):
+    if is_wrapped(name):
         print(f"{run.name}: its folder holds scores alone, so it is not corrupted; name the model itself.")
         return run
-    model = face_model(name, classes=wanted.classes)
+    try:
+        model = face_model(name, classes=wanted.classes)
+    except UsageError as error:  # a run that takes more than faces
+        print(f"not corrupted: {error}")
+        return run
     view = model.view(wanted.store)
     order = np.random.default_rng(wanted.seed).permutation(len(view))
     place = {int(row): k for k, row in enumerate(run.faces["row"])}

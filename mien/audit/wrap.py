@@ -30,7 +30,7 @@ def wrap(
     size: int | None = None,
     name: str | None = None,
 ) -> WrappedModel:
-    """Any expression model, for `evaluate_model`, `mien.compare`, `mien audit` and the explainers.
+    """Any expression model, for `mien.evaluate_model`, `mien.compare`, the audit and the explainers.
 
     The net is called in evaluation mode and left as it was found: device, precision, mode. What was chosen for it, and what it
     cannot give, is printed on stderr, a line each, and kept in `notes`.

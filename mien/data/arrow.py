@@ -183,10 +183,10 @@ def decode(data: Any, info: StoreInfo) -> ByteArray:
         return pixels.reshape(info.size, info.size, info.channels)
     import cv2
 
-    image: Any = cv2.imdecode(pixels, cv2.IMREAD_GRAYSCALE if info.channels == 1 else cv2.IMREAD_COLOR)
+    image: Any = cv2.imdecode(pixels, cv2.IMREAD_GRAYSCALE if info.channels == 1 else cv2.IMREAD_COLOR_RGB)
     if image is None or image.shape[:2] != (info.size, info.size):
         raise DataError(f"a picture of {info.dataset} cannot be decoded: the store is damaged.")
-    return image[:, :, None] if info.channels == 1 else image[:, :, ::-1]
+    return image[:, :, None] if info.channels == 1 else image
 
 
 def write_part(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:

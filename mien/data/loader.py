@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ def targets_of(store: Store, scheme: str, kind: str) -> FloatArray:
 
 
 class Faces(Dataset[Item]):
-    """Batches of rows of a store as (uint8 images, landmarks, rows)."""
+    """Batches of rows of a store as (uint8 images, landmarks and action units side by side, rows)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -50,7 +50,46 @@ class Faces(Dataset[Item]):
 
     def __getitem__(self, rows: list[int]) -> Item:
         images = torch.from_numpy(self.store.images(rows)).permute(0, 3, 1, 2)
-        return images, torch.from_numpy(self.store.landmarks[rows].astype(np.float32)), torch.tensor(rows)
+        points = self.store.landmarks[rows].reshape(len(rows), -1).astype(np.float32)
+        values = np.concatenate([points, self.store.action_units[rows].astype(np.float32)], 1)
+        return images, torch.from_numpy(values), torch.tensor(rows)
+
+
+class Reader:
+    """What reads a store for one device; with `keep` its loader processes live on from one epoch to the next."""
+
+    def __init__(self, store: Store, device: torch.device, workers: int = 0, keep: bool = False) -> None:
+        self.order: Sequence[list[int]] = []
+        self.loader = DataLoader(
+            Faces(store),
+            batch_size=None,  # a dataset of batches
+            sampler=self,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=begin_worker if workers else None,
+            persistent_workers=keep and workers > 0,
+            generator=torch.Generator(),  # its own: neither workers nor memory may change what dropout draws
+        )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Rows of each batch: the sampler of the loader."""
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def read(self, order: Sequence[list[int]]) -> Iterator[Item]:
+        """Batches of rows in their order; DataError where a loader process was killed."""
+        self.order = order
+        try:
+            yield from self.loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a loader process was killed, often for want of memory; run the same command again with fewer --run.workers."
+            ) from error
 
 
 class Memory(NamedTuple):
@@ -93,6 +132,7 @@ class Loader:
         preprocessing: how pixels become the net's input, `model.preprocessing`.
         memory: where pictures come from in place of the store; then `workers` have nothing to do.
         labels: (N,) class index for a second head, where `targets` are votes.
+        reader: of the same store and device, whose loader processes are used in place of `workers` new ones.
 
     """
 
@@ -113,52 +153,52 @@ class Loader:
         preprocessing: str = "imagenet",
         memory: Memory | None = None,
         labels: IntArray | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.labels = None if labels is None else torch.from_numpy(labels)
-        self.targets, self.action_units = torch.from_numpy(targets), torch.from_numpy(store.action_units)
+        self.targets, self.store = torch.from_numpy(targets), store
         self.canvas = store.info.size
         self.device, self.preprocessing, self.memory = device, preprocessing, memory
         self.size, self.augment, self.seed, self.epoch = size, augment, seed, epoch
-        self.batches = BatchSampler(rows.tolist(), batch, drop_last and len(rows) > batch)
-        self.loader = DataLoader(
-            Faces(store),
-            batch_size=None,  # a dataset of batches
-            sampler=self.batches,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            multiprocessing_context="spawn" if workers else None,
-            worker_init_fn=begin_worker if workers else None,
-        )
+        self.batches = list(BatchSampler(rows.tolist(), batch, drop_last and len(rows) > batch))
+        self.reader = Reader(store, device, workers) if reader is None and memory is None else reader
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, landmarks, index in self._loaded() if self.memory is None else self._remembered(self.memory):
-            moved = (images, self.targets[index], self.action_units[index], landmarks, index)
-            images, targets, units, landmarks, rows = (part.to(self.device, non_blocking=True) for part in moved)
+        for images, values, index in self._loaded():
+            # Few copies: one of pictures, one of numbers, one of indices. Small ones need no pinned memory.
+            images, values = (part.to(self.device, non_blocking=True) for part in (images, values))
+            targets, labels, rows = self._targets(index)
+            landmarks, units = values[:, : 2 * LANDMARKS].view(-1, LANDMARKS, 2), values[:, 2 * LANDMARKS :]
             images, landmarks = resize_faces(images, landmarks, self.size)
             if self.augment is not None:
                 changes = draw_changes(self.augment, uniform(self.seed, self.epoch, index.numpy()))
                 images, landmarks = change_faces(images, landmarks, changes) if changes else (images, landmarks)
             guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[rows]
-            labels = None if self.labels is None else self.labels[index].to(self.device)
             pixels = normalise(images, self.preprocessing)
             yield Batch(pixels, targets, units, landmarks, rows, None, guide, labels, self.canvas)
 
-    def _loaded(self) -> Iterator[Item]:
-        try:
-            yield from self.loader
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                "a loader process was killed, often for want of memory; run the same command again with fewer --run.workers."
-            ) from error
+    def _targets(self, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Targets, labels of a second head and rows on the device; whole numbers go there side by side."""
+        soft = self.targets.dim() > 1
+        lists = [
+            index,
+            *([] if soft else [self.targets[index]]),
+            *([] if self.labels is None else [self.labels[index]]),
+        ]
+        rows, *found = torch.stack(lists).to(self.device, non_blocking=True).unbind()
+        labels = None if self.labels is None else found.pop()
+        return self.targets[index].to(self.device, non_blocking=True) if soft else found[0], labels, rows
 
-    def _remembered(self, memory: Memory) -> Iterator[Item]:
-        torch.empty((), dtype=torch.int64).random_()  # DataLoader draws a seed too: dropout must not differ
+    def _loaded(self) -> Iterator[Item]:
+        if self.memory is None:
+            assert self.reader is not None
+            yield from self.reader.read(self.batches)
+            return
+        memory, units = self.memory, self.store.action_units
         for rows in self.batches:
-            index = torch.tensor(rows)
-            there = index.to(memory.images.device)
-            yield memory.images[there], memory.landmarks[there], index
+            there = torch.tensor(rows).to(memory.images.device, non_blocking=True)
+            own = torch.from_numpy(units[rows].astype(np.float32)).to(memory.images.device, non_blocking=True)
+            yield memory.images[there], torch.cat([memory.landmarks[there].flatten(1), own], 1), torch.tensor(rows)

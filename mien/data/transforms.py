@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,27 +89,54 @@ def torchvision_functions() -> Any:
 def resize_faces(images: Tensor, landmarks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) uint8 and (B, 68, 2) -> the same at size x size, antialiased; points measured from pixel centres."""
     height, width = images.shape[-2:]
-    scale = torch.tensor([size / width, size / height], device=landmarks.device)
     if (height, width) != (size, size):
         images = torchvision_functions().resize(images, [size, size], antialias=True)
-    return images, (landmarks + 0.5) * scale - 0.5
+    x, y = (landmarks + 0.5).unbind(-1)
+    return images, torch.stack([x * (size / width), y * (size / height)], -1) - 0.5
 
 
 def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:
     """(B, 3 or 1, S, S) uint8 and (B, 68, 2) pixels -> changed in the order of `Changes`; black comes in from outside.
 
     Each change is what torchvision's function of that name does to one picture. A flip also swaps left and right
-    landmark indices. Points that leave the frame keep their coordinates; unknown points stay NaN.
+    landmark indices. Points that leave the frame keep their coordinates; unknown points stay NaN. `changes` lie on the CPU:
+    there it is decided what there is to do, so that nothing waits for the device, which gets all of them in one copy.
     """
-    changes = Changes(*(part.to(images.device) for part in changes))
-    images, landmarks = _flipped(images, landmarks, changes.flip)
+    moves = not torch.equal(changes.matrix, torch.eye(2, 3).expand_as(changes.matrix))
+    erases = bool(changes.box.any())
+    there, back = _copied(changes, images.device)
+    images, landmarks = _flipped(images, landmarks, there.flip)
     pixels = images.float()
-    if not torch.equal(changes.matrix, torch.eye(2, 3, device=images.device).expand_as(changes.matrix)):
-        pixels, landmarks = _moved(pixels, landmarks, changes.matrix)
-    pixels = _recoloured(pixels, changes)
-    if changes.box.any():
-        pixels = pixels.masked_fill(_inside(changes.box, images.shape[-1]), 0.0)
+    if moves:
+        pixels, landmarks = _moved(pixels, landmarks, there.matrix, back)
+    pixels = _recoloured(pixels, changes, there)
+    if erases:
+        pixels = pixels.masked_fill(_inside(there.box, images.shape[-1]), 0.0)
     return pixels.round_().to(torch.uint8), landmarks
+
+
+def _copied(changes: Changes, device: torch.device) -> tuple[Changes, Tensor]:
+    """The changes on a device, and the way back of each matrix (B, 2, 3), from places of the changed picture."""
+    back = _inverted(changes.matrix)
+    parts = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in (*changes, back)]
+    table = torch.cat([part.float() for part in parts], 1).to(device, non_blocking=True)
+    found = [
+        columns.view(part.shape).to(part.dtype)
+        for columns, part in zip(table.split([part.shape[1] for part in parts], 1), (*changes, back), strict=True)
+    ]
+    return Changes(*found[:-1]), found[-1]
+
+
+def _inverted(matrix: Tensor) -> Tensor:
+    """(B, 2, 3) from places of the changed picture back to those of the picture; computed where `matrix` lies, the CPU."""
+    inverse = torch.linalg.inv(matrix[:, :, :2])
+    return torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2)
+
+
+@cache
+def _mirrored(device: torch.device) -> Tensor:
+    """FLIP on a device, copied there once."""
+    return torch.tensor(FLIP, device=device)
 
 
 def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,36 +145,40 @@ def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor)
     A flip also swaps left and right landmark indices. What comes in from outside is 0.
     """
     images, landmarks = _flipped(images, landmarks, flip.to(images.device))
-    return _moved(images, landmarks, matrix.to(images.device, images.dtype))
+    there, back = (part.to(images.device, images.dtype) for part in (matrix, _inverted(matrix)))
+    return _moved(images, landmarks, there, back)
 
 
 def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
-    mirrored = torch.stack([images.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, list(FLIP)]
+    mirrored = torch.stack([images.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], -1)
+    mirrored = mirrored.index_select(1, _mirrored(landmarks.device))
     chosen = flip.view(-1, 1, 1)
     return torch.where(chosen.unsqueeze(1), images.flip(-1), images), torch.where(chosen, mirrored, landmarks)
 
 
-def _moved(pixels: Tensor, landmarks: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _moved(pixels: Tensor, landmarks: Tensor, matrix: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     side = pixels.shape[-1]
     linear, shift = matrix[:, :, :2], matrix[:, :, 2:]
-    back = torch.linalg.inv(linear)
-    grid = F.affine_grid(torch.cat([back, -back @ shift], 2), list(pixels.shape), align_corners=False)
+    grid = F.affine_grid(back, list(pixels.shape), align_corners=False)
     moved = F.grid_sample(pixels, grid, align_corners=False)
     places = (landmarks + 0.5) / side * 2 - 1
     places = places @ linear.transpose(1, 2) + shift.transpose(1, 2)
     return moved, (places + 1) / 2 * side - 0.5
 
 
-def _recoloured(pixels: Tensor, changes: Changes) -> Tensor:
-    """Brightness, contrast and saturation one after the other, each cut to 0-255; then grey for the faces chosen."""
-    bright, contrast, saturation = (part.view(-1, 1, 1, 1) for part in changes[2:5])
-    if (bright != 1).any() or (contrast != 1).any():
+def _recoloured(pixels: Tensor, changes: Changes, there: Changes) -> Tensor:
+    """Brightness, contrast and saturation one after the other, each cut to 0-255; then grey for the faces chosen.
+
+    What there is to do is read from `changes`, how much of it from the same on the device.
+    """
+    bright, contrast, saturation = (part.view(-1, 1, 1, 1) for part in there[2:5])
+    if (changes.brightness != 1).any() or (changes.contrast != 1).any():
         pixels = (pixels * bright).clamp(0, 255)
         pixels = torch.lerp(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, contrast).clamp(0, 255)
-    if pixels.shape[1] == 3 and (saturation != 1).any():
+    if pixels.shape[1] == 3 and (changes.saturation != 1).any():
         pixels = torch.lerp(_grey(pixels), pixels, saturation).clamp(0, 255)
     if changes.grey.any():
-        pixels = torch.where(changes.grey.view(-1, 1, 1, 1), _grey(pixels), pixels)
+        pixels = torch.where(there.grey.view(-1, 1, 1, 1), _grey(pixels), pixels)
     return pixels
 
 
@@ -180,11 +212,28 @@ def normalise(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
     pixels = (
         (images if images.shape[1] == 1 else luma(images)) if steps.grey else images.flip(1) if steps.bgr else images
     )
-    count = pixels.shape[1]
-    mean = torch.tensor(steps.mean[:count], device=images.device).view(1, count, 1, 1)
-    std = torch.tensor(steps.std[:count], device=images.device).view(1, count, 1, 1)
-    result = ((pixels.float() / steps.scale - mean) / std).contiguous(memory_format=torch.channels_last)
-    return result.expand(-1, 3, -1, -1)
+    factor, shift = _steps(preprocessing, pixels.shape[1], str(images.device))
+    # One pass: pixels of a store lie channel by channel of a pixel already.
+    result = torch.addcmul(shift, pixels.permute(0, 2, 3, 1).float(), factor).permute(0, 3, 1, 2)
+    return result.contiguous(memory_format=torch.channels_last).expand(-1, 3, -1, -1)
+
+
+def _steps(preprocessing: str, count: int, device: str) -> tuple[Tensor, Tensor]:
+    """(count,) factor and (count,) shift that stand for / scale, - mean and / std; copied to an accelerator once."""
+    return (_made_steps if torch.device(device).type == "cpu" else _kept_steps)(preprocessing, count, device)
+
+
+@cache
+def _kept_steps(preprocessing: str, count: int, device: str) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # what is kept must be of use to gradients later
+        return _made_steps(preprocessing, count, device)
+
+
+def _made_steps(preprocessing: str, count: int, device: str) -> tuple[Tensor, Tensor]:
+    steps = PREPROCESSING[preprocessing]
+    pairs = list(zip(steps.mean[:count], steps.std[:count], strict=True))
+    factor = torch.tensor([1 / (steps.scale * deviation) for _, deviation in pairs], device=device)
+    return factor, torch.tensor([-centre / deviation for centre, deviation in pairs], device=device)
 
 
 def denormalised(images: Tensor, preprocessing: str = "imagenet") -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mien import maps
 from mien.losses.barrier import log_barrier
 from mien.losses.config import GuidanceConfig
+from mien.losses.shared import shared_total
 from mien.schema import Cue, layer_index
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -105,7 +106,7 @@ def alignment_loss(
     if t is not None:
         loss = log_barrier(-score, t)
     weight = cue.valid.to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp_min(1)
+    return (loss * weight).sum() / shared_total(weight, 1.0)
 
 
 def resolve_layers(layers: Sequence[int], count: int, section: str = "guidance") -> list[int]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mien.losses.shared import shared_total
+
 
 def soft_targets(targets: Tensor, logits: Tensor, smoothing: float = 0.0) -> Tensor:
     """(B, K) target distribution in the logits' type: one-hot of class indices, or soft targets; `smoothing` is spread."""
@@ -26,7 +28,10 @@ def over_targets(table: Tensor, targets: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy as torch weighs it: with class indices a mean weighted by the label's class weight."""
-    return F.cross_entropy(logits, targets, weight=weight, label_smoothing=smoothing)
+    if weight is None or targets.dim() > 1:
+        return F.cross_entropy(logits, targets, weight=weight, label_smoothing=smoothing)
+    total = F.cross_entropy(logits, targets, weight=weight, label_smoothing=smoothing, reduction="sum")
+    return total / shared_total(weight[targets])
 
 
 def focal(
@@ -48,7 +53,7 @@ def focal(
     soft = soft_targets(targets, logits, smoothing)
     if weight is None:
         return -alpha * (soft * easy * log_p).sum(1).mean()
-    total = weight[targets].sum() if targets.dim() == 1 else len(targets)
+    total = shared_total(weight[targets]) if targets.dim() == 1 else len(targets)
     return -alpha * (soft * weight * easy * log_p).sum() / total
 
 
@@ -70,7 +75,7 @@ def _error(
     if weight is None:
         return error.mean()
     face = soft_targets(targets, logits) @ weight.to(logits.dtype)
-    return (face * error).sum() / face.sum().clamp_min(1e-8)
+    return (face * error).sum() / shared_total(face, 1e-8)
 
 
 CLASSIFICATION: dict[str, Callable[..., Tensor]] = {

@@ -14,6 +14,7 @@ from mien.errors import UsageError
 from mien.losses import regularise, scores
 from mien.losses.classification import CLASSIFICATION
 from mien.losses.options import options_of
+from mien.losses.shared import shared_total
 from mien.schema import Cue, Output, class_positions, layer_index
 
 
@@ -108,7 +109,7 @@ def segmentation_loss(logits: Tensor, cue: Cue) -> Tensor:
     region = maps.otsu_region(cue.maps).to(resized.dtype)
     loss = F.binary_cross_entropy_with_logits(resized, region, reduction="none").flatten(1).mean(1)
     weight = cue.valid.to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp_min(1)
+    return (loss * weight).sum() / shared_total(weight, 1.0)
 
 
 def _lowest(rows: Tensor, o: Any, t: float) -> Tensor:

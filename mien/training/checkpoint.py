@@ -88,10 +88,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 def resume(
     out: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
 ) -> dict[str, Any]:
-    """Load `last.ckpt` where there is one; the state says which epoch was finished last and which was best."""
+    """Load `last.ckpt` where there is one; the state says which epoch was finished last and which was best.
+
+    `scaler` is that of the loss under 16-mixed, {} without one.
+    """
     path = out / "last.ckpt"
     if not path.exists():
-        return {"epoch": 0, "best_epoch": 0, "best_score": -1.0}
+        return {"epoch": 0, "best_epoch": 0, "best_score": -1.0, "scaler": {}}
     tensors, meta = load_tensors(path)
     if meta.get("run_version") != RUN_VERSION:
         raise DataError(f"{path} was written by another version of mien; choose another --out.")
@@ -106,6 +109,7 @@ def resume(
             "epoch": int(meta["epoch"]),
             "best_epoch": int(meta["best_epoch"]),
             "best_score": float(meta["best_score"]),
+            "scaler": dict(meta.get("scaler", {})),
         }
 
 

@@ -53,8 +53,10 @@ class RunConfig:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """lightning-fabric accelerator: auto, cpu, gpu (cuda is the same word), mps."""
     devices: int = 1
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """lightning-fabric strategy: auto, ddp, fsdp."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """lightning-fabric strategy: auto, ddp."""
+    num_nodes: int = 1
+    """Machines, each with run.devices processes; torchrun or SLURM starts them."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
     workers: int = 0

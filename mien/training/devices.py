@@ -32,7 +32,7 @@ class Machine(Protocol):
 
     @property
     def strategy(self) -> str:
-        """auto, ddp or fsdp."""
+        """`auto` or `ddp`."""
         ...
 
     @property
@@ -41,11 +41,42 @@ class Machine(Protocol):
         ...
 
 
-def open_fabric(run: Machine, precision: str) -> Fabric:
+def started_by() -> tuple[str, int, int] | None:
+    """(program, processes on each machine, machines) where torchrun or SLURM's srun started this process, else None."""
+    here = os.environ
+    if "TORCHELASTIC_RUN_ID" in here:
+        each = int(here.get("LOCAL_WORLD_SIZE", "1"))
+        return "torchrun", each, int(here.get("WORLD_SIZE", "1")) // each
+    if "SLURM_NTASKS" in here and here.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        machines = int(here.get("SLURM_NNODES", "1"))
+        return "SLURM", int(here["SLURM_NTASKS"]) // machines, machines
+    return None
+
+
+def refuse_other_number(devices: int, machines: int) -> None:
+    """UsageError where torchrun or SLURM started another number of processes than a recipe asks for.
+
+    They would wait for each other for ever, or each train for itself into the same folder.
+    """
+    found = started_by()
+    if found is not None and found[1:] != (devices, machines):
+        program, each, nodes = found
+        raise UsageError(
+            f"{program} started {each} processes on each of {nodes} machines, but run.devices is {devices} and run.num_nodes "
+            f"{machines}; give --run.devices {each} --run.num_nodes {nodes}, or start as many."
+        )
+    if found is None and machines > 1 and "MASTER_ADDR" not in os.environ:
+        raise UsageError(
+            f"run.num_nodes is {machines}; start the training on each machine with torchrun or SLURM's srun."
+        )
+
+
+def open_fabric(run: Machine, precision: str, machines: int = 1) -> Fabric:
     """Devices as a recipe asks for them, launched; UsageError for what this machine does not have.
 
     Further processes of one training end with the first one, however that ends.
     """
+    refuse_other_number(run.devices, machines)
     cores = os.cpu_count() or 1
     if device_kind(run.accelerator) == "cpu" and run.devices > cores:
         raise UsageError(f"run.devices is {run.devices}, but this machine has {cores} cores; lower it.")
@@ -55,8 +86,9 @@ def open_fabric(run: Machine, precision: str) -> Fabric:
         follow_parent()
     try:
         fabric = Fabric(
-            accelerator=run.accelerator, devices=run.devices, strategy=run.strategy, precision=cast(Any, precision)
-        )
+            accelerator=run.accelerator, devices=run.devices, num_nodes=machines, strategy=run.strategy,
+            precision=cast(Any, precision),
+        )  # fmt: skip
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()

@@ -63,8 +63,6 @@ def guides_of(recipe: Recipe, model: Classifier) -> list[Guide]:
                 )
         if config.attribution == "integrated" and early:
             raise UsageError(f"{section}.attribution integrated runs the head again and exists at the last layer only.")
-        if config.attribution != "activation" and "fsdp" in recipe.run.strategy:
-            raise UsageError(f"{section}.attribution {config.attribution} does not train under fsdp; use ddp.")
         cue = replace(recipe.cue, kind=config.cue) if config.cue else recipe.cue
         guides.append(Guide(section, config, cue, layers, early, [None] * len(layers)))
     return guides

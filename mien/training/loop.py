@@ -17,7 +17,7 @@ from mien.data.cutmix import cutmix
 from mien.data.loader import Loader
 from mien.data.sampling import epoch_rows, taught_classes, training_size
 from mien.errors import DataError
-from mien.files import alone, read_json
+from mien.files import alone, first_process, read_json
 from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
@@ -44,6 +44,8 @@ def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = (
     settings = load_recipe(recipe, overrides)
     folder = out or Path("runs") / f"{recipe.stem}-seed{settings.run.seed}"
     best = fit(settings, folder)
+    if not first_process():
+        return folder
     print(
         f"{folder}: {'last' if settings.optim.select == 'last' else 'best'} epoch {best['epoch']}, validation {selecting(settings)} "
         f"{best['score']:.4f}. Next: {next_command(settings, folder)}"
@@ -97,24 +99,30 @@ def _fit(recipe: Recipe, out: Path) -> dict[str, Any]:
 def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) -> dict[str, float]:
     """One pass over `rows`; mean of every loss term and the training accuracy, over all processes."""
     fabric, run = session.fabric, recipe.run
-    # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers.
-    torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch)).generate_state(1)[0]))
+    # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers. Dropout differs
+    # between processes, which began with equal weights.
+    own = (fabric.global_rank,) if fabric.global_rank else ()
+    torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch, *own)).generate_state(1)[0]))
     loader = Loader(
         session.store, rows[fabric.global_rank :: fabric.world_size], session.targets,
         size=training_size(recipe, epoch),
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
         workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing, memory=session.memory,
-        labels=session.labels if recipe.data.targets == "both" else None,
+        labels=session.labels if recipe.data.targets == "both" else None, reader=session.reader,
     )  # fmt: skip
     session.wrapped.train()
     guides = active(session.guides, epoch)
     totals: dict[str, Tensor] = {}
     for step, batch in enumerate(track(loader, f"epoch {epoch}/{recipe.optim.epochs}", len(loader))):
         set_lr(session.optimizer, recipe.optim, epoch, step, len(loader))
-        batch = prepare_batch(recipe, session, batch, epoch, step)
+        number = step * fabric.world_size + fabric.global_rank  # each process draws controls and masks of its own
+        batch = prepare_batch(recipe, session, batch, epoch, number)
         output = guided_forward(session.wrapped, guides, batch.images, hard_labels(batch), batch.guide)
-        terms = loss_terms(recipe, output, batch, session, epoch, step)
-        fabric.backward(torch.stack(list(terms.values())).sum())
+        terms = loss_terms(recipe, output, batch, session, epoch, number)
+        loss = torch.stack(list(terms.values())).sum()
+        if fabric.world_size > 1 and session.idle:
+            loss = loss + 0 * torch.stack([weight.sum() for weight in session.idle]).sum()
+        fabric.backward(loss)
         if recipe.optim.clip:
             fabric.clip_gradients(session.wrapped, session.optimizer, max_norm=recipe.optim.clip)
         session.optimizer.step()
@@ -162,7 +170,8 @@ def keep(out: Path, session: Session, line: dict[str, Any], state: dict[str, Any
     tensors |= checkpoint.optimizer_tensors(session.optimizer)
     if session.average is not None:
         tensors |= {f"average/{name}": tensor for name, tensor in session.average.state_dict().items()}
-    checkpoint.save_tensors(out / "last.ckpt", tensors, state | bound)
+    scaler = session.fabric.strategy.precision.state_dict()
+    checkpoint.save_tensors(out / "last.ckpt", tensors, {**state, "scaler": scaler, **bound})
     shown = [
         "train_classification",
         "train_guidance",

@@ -19,7 +19,7 @@ from mien.data import folds
 from mien.data.folds import Split
 from mien.data.framing import framing_of, mean_shape
 from mien.data.labels import labels_of
-from mien.data.loader import Memory, load_memory, targets_of
+from mien.data.loader import Memory, Reader, load_memory, targets_of
 from mien.data.masking import LEAK, Masking, fill_colour, label_leak, make_masking
 from mien.data.observed import open_faces
 from mien.data.sampling import taught_classes
@@ -39,6 +39,7 @@ from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.steering import kept_guides
+from mien.training.unused import leave_out_unused
 
 ensure_torchvision()
 from lightning_fabric import Fabric  # noqa: E402
@@ -70,6 +71,10 @@ class Session(NamedTuple):
     """Cues of the validation faces, drawn in the first validation: batch, map -> cue."""
     coverage: dict[str, Coverage]
     """Part of the recipe that needs a cue -> how many training faces have it."""
+    reader: Reader
+    """Reads the store in every epoch and validation, with loader processes that live as long."""
+    idle: list[Tensor]
+    """Weights that no logits depend on but a term may use: several processes give them a gradient of zero."""
 
     @property
     def evaluated(self) -> Classifier:
@@ -82,7 +87,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     check_recipe(recipe, "recipe")
     run = recipe.run
     precision = resolve_precision(run.precision, run.accelerator)
-    fabric = open_fabric(run, precision)
+    fabric = open_fabric(run, precision, run.num_nodes)
     store = open_faces(recipe.data.store, recipe.data.action_units)
     split = split_rows(store, recipe)
     labels = labels_of(store, recipe.data.scheme)
@@ -106,6 +111,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
     try_terms(recipe, model)
     refuse_sizes(recipe, model)
+    idle = leave_out_unused(model, recipe.model.size)
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
@@ -121,9 +127,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
         average.to(fabric.device)
-    state = checkpoint.resume(out, recipe, model, optimizer, average)  # after the move: its state is on the device
-    if fabric.is_global_zero:
-        checkpoint.trim_log(out, state["epoch"])
+    state = resumed(out, recipe, fabric, model, optimizer, average)  # after the move: its state is on the device
     image_mean = mean_in_place(recipe, store, labels, split.train, colour is not None, fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)
     weight = None
@@ -134,8 +138,26 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
     return Session(
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
-        coverage,
+        coverage, Reader(store, fabric.device, run.workers, keep=True), idle,
     ), state  # fmt: skip
+
+
+def resumed(
+    out: Path,
+    recipe: Recipe,
+    fabric: Fabric,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+) -> dict[str, Any]:
+    """State of `last.ckpt`, which is loaded, with the log cut to it; that of a run which begins where there is none."""
+    state = checkpoint.resume(out, recipe, model, optimizer, average)
+    if fabric.is_global_zero:
+        checkpoint.trim_log(out, state["epoch"])
+    scaler = state.pop("scaler")
+    if scaler:
+        fabric.strategy.precision.load_state_dict(scaler)
+    return state
 
 
 def mean_in_place(
