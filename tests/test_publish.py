@@ -17,6 +17,7 @@ import mien
 from mien.cli import main
 from mien.errors import DataError, UsageError
 from mien.export.publish import publish
+from mien.predict.bundled import bundled_run
 from mien.training.hub import fetched
 from mien.training.loop import fit
 
@@ -126,6 +127,8 @@ def test_a_folder_holds_all_that_a_prediction_needs_and_no_path(run, tmp_path, c
     assert card.startswith("---\nlicense: cc-by-nc-4.0\nlibrary_name: mien\n")
     assert "prohibited in the EU" in card
     np.testing.assert_array_equal(answer(out), answer(run))
+    bundled = publish(bundled_run(), to=str(tmp_path / "bundled"))  # calibration and fusion still belong to the weights
+    np.testing.assert_array_equal(answer(bundled), answer(bundled_run()))
     with pytest.raises(UsageError, match="not empty"):
         publish(run, to=str(out))
 
@@ -162,3 +165,12 @@ def test_other_repositories_and_addresses_are_one_line(run, hub):
             fetched(wrong)
     with pytest.raises(UsageError, match="without a revision"):
         publish(run, to="hf://me/net@main")
+
+
+def test_a_published_run_explains(run, tmp_path):
+    from PIL import Image
+
+    publish(run, to=str(tmp_path / "out"))
+    Image.fromarray(np.full((60, 60, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    words = ["explain", str(tmp_path / "photo.png"), "--run", str(tmp_path / "out"), "--faces", "none"]
+    assert main([*words, "--out", str(tmp_path / "explained")]) == 0

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from mien.errors import DataError, UsageError
-from mien.files import write_atomic
+from mien.files import WEIGHTS, weights_file, write_atomic
 from mien.training import checkpoint
-from mien.training.hub import ADDRESS, SUMS, WEIGHTS
+from mien.training.hub import ADDRESS, SUMS
 
 __all__ = ["publish"]
 
@@ -63,9 +63,9 @@ def publish(run: Path, *, to: str, licence: str = "other", public: bool = False)
 def write(run: Path, out: Path, licence: str) -> list[str]:
     """The files of a published run in `out`; returns their names."""
     out.mkdir(parents=True, exist_ok=True)
-    tensors, meta = checkpoint.load_tensors(run / "best.ckpt")
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(("optimizer/", "average/"))}
-    checkpoint.save_tensors(out / WEIGHTS, weights, meta)
+    write_atomic(
+        out / WEIGHTS, weights_file(run).read_bytes()
+    )  # as it is: calibration and fusion know it by its SHA-256
     facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     if "store" in facts:
         facts["store"] = Path(facts["store"]).name

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from mien import __version__
 from mien.config import Recipe, as_dict, load_recipe
 from mien.errors import DataError, UsageError
-from mien.files import read_json
+from mien.files import read_json, weights_file
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
 from mien.schema import scheme_classes
-from mien.training.hub import WEIGHTS
 
 if TYPE_CHECKING:
     from mien.models import Classifier
@@ -283,9 +282,7 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
         raise DataError(
             f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
         )
-    file = path / f"{which}.ckpt"
-    if which == "best" and not file.exists() and (path / WEIGHTS).exists():  # a published run
-        file = path / WEIGHTS
+    file = weights_file(path) if which == "best" else path / f"{which}.ckpt"
     tensors, meta = load_tensors(file)
     refuse_not_finite(tensors, file)
     refuse_unbound(file, meta, recipe, env)

@@ -13,8 +13,6 @@ from mien.errors import DataError, UsageError
 ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?$")
 """Also as `Path` writes it, with one slash."""
 SUMS = "SHA256SUMS"
-WEIGHTS = "model.safetensors"
-"""Name of best.ckpt in a published run: the Hub knows it by this one."""
 PINNED = re.compile(r"[0-9a-f]{40}")
 
 
