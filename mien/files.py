@@ -85,8 +85,10 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
-        file.close()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        with suppress(OSError):  # what a full disk did not take
+            file.close()
         if made:
             with suppress(OSError):  # it has content, as it should
                 folder.rmdir()
@@ -110,9 +112,10 @@ def _locked(path: Path) -> IO[str]:
         except OSError:  # no locks on this file system
             pass
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+            with suppress(OSError):  # a full disk: the lock holds without a name
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
             return file
         file.close()  # its last holder took it away in between
 
@@ -183,6 +186,16 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a compressed .npz through `replacing`."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+WEIGHTS = "model.safetensors"
+"""Name of best.ckpt in a published run: the Hub knows it by this one."""
+
+
+def weights_file(path: Path) -> Path:
+    """best.ckpt of a run folder; of a published run the same file under the name that the Hub knows."""
+    own, published = path / "best.ckpt", path / WEIGHTS
+    return published if not own.exists() and published.exists() else own
 
 
 def file_sha256(path: Path) -> str:

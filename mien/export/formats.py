@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import re
@@ -99,7 +100,9 @@ def read_onnx(file: Path) -> Callable[[Tensor], dict[str, Tensor]]:
 def write_torchscript(graph: Written, example: Tensor, file: Path, meta: dict[str, Any]) -> None:
     """A traced module; `torch.jit.load(file, _extra_files={"mien.json": ""})` has the metadata."""
     module = torch.jit.trace(graph, (example,), strict=False, check_trace=False)
-    torch.jit.save(module, str(file), _extra_files={"mien.json": json.dumps(meta)})
+    content = io.BytesIO()  # on a full disk torch's own writer would abort the process
+    torch.jit.save(module, content, _extra_files={"mien.json": json.dumps(meta)})
+    file.write_bytes(content.getbuffer())
 
 
 def read_torchscript(file: Path) -> Callable[[Tensor], dict[str, Tensor]]:

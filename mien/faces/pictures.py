@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,9 @@ def opened(image: Path | bytes) -> Iterator[PilPicture]:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, Path) and not image.is_file():
-        raise PictureError("picture file does not exist")
+        raise PictureError(
+            "no file, but a folder, pipe or device" if os.path.exists(image) else "picture file does not exist"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked by pixels_of
