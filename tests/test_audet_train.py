@@ -352,7 +352,7 @@ def test_run_folders_are_checked(faces, tmp_path):
         .replace("channels=12", "channels=13")
     )
     (tmp_path / "run" / "audet.cfg").write_text(other)
-    with pytest.raises(DataError, match=r"does not fit its audet.cfg"):
+    with pytest.raises(DataError, match=r"was trained with other nets or data options"):
         load_audet(tmp_path / "run")
     (tmp_path / "run" / "environment.json").write_text("{}")
     with pytest.raises(DataError, match="train again"):
