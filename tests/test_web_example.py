@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -55,6 +56,10 @@ def test_the_example_is_documented():
     text = (EXAMPLE.parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
     assert "examples/web" in text
     assert "MIEN_ORT_WEB" in text
+    page = (EXAMPLE / "index.html").read_text(encoding="utf-8")
+    asked = set(re.findall(r"'\./([^']+)'", page))
+    # What docs/export.md puts there.
+    assert asked == {"ort.wasm.min.mjs", "face.mjs", "face.onnx", "face.onnx.json"}
 
 
 def runtime() -> Path:

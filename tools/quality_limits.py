@@ -4,10 +4,10 @@
 
 Faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the bundled model never saw, against their labels.
 Size, sharpness, contrast and cut: each made worse in steps; points are those found on the face as it is, so that reading is judged
-and not finding. Occlusion: covered in steps, points found on the covered face. The limit is the quality at which the line through
-the steps (median quality, accuracy) falls to KEPT of the accuracy of the first. Yaw and pitch: five times as many faces as they
-are, in bins by the angle; the limit is where the first bin begins that keeps less than KEPT of the accuracy of the smaller half,
-and where none does, the end of what was measured.
+and not finding. The limit is the quality at which the line through the steps (median quality, accuracy) falls to KEPT of the
+accuracy of the first. Occlusion: covered in steps, points found on the covered face; yaw and pitch: five times as many faces as
+they are. These go into bins by their quality; the limit is where the first bin begins from which on every bin keeps less than KEPT
+of the accuracy of the smaller half, and where the last one keeps it, the end of what was measured.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def crossing(medians: list[float], accuracies: list[float]) -> float | None:
 
 
 def limit(values: FloatArray, right: FloatArray) -> tuple[list[str], float]:
-    """Lines of the bins, smallest value first, and where the first bin begins that keeps less than KEPT of the smaller half's
-    accuracy; the 99th percentile where none does.
+    """Lines of the bins, smallest value first, and where the first bin begins from which on every bin keeps less than KEPT of the
+    smaller half's accuracy; the 99th percentile where the last one keeps it.
     """
     order = np.argsort(values, kind="stable")
     usual = float(right[order[: len(order) // 2]].mean())
@@ -168,8 +168,7 @@ def limit(values: FloatArray, right: FloatArray) -> tuple[list[str], float]:
     for part in np.array_split(order, BINS):
         accuracy = float(right[part].mean())
         lines.append(f"| {values[part[0]]:.3g} to {values[part[-1]]:.3g} | {accuracy:.2f} | {len(part)} |")
-        if edge is None and accuracy < KEPT * usual:
-            edge = float(values[part[0]])
+        edge = None if accuracy >= KEPT * usual else float(values[part[0]]) if edge is None else edge
     return lines, float(np.quantile(values, 0.99)) if edge is None else edge
 
 
@@ -185,7 +184,12 @@ def main() -> None:
     faces = [face._replace(mesh=None) for face in many[: given.count]]
     steps = {factor: (levels, [judged([worse(face, level) for face in faces], (factor,)) for level in levels])
              for factor, (worse, levels) in WORSE.items()}  # fmt: skip
-    steps["occlusion"] = (COVERED, [judged_found([covered(face, share) for face in faces]) for share in COVERED])
+    parts = [judged_found([covered(face, share) for face in faces]) for share in COVERED]
+    for share, (part, good) in zip(COVERED, parts, strict=True):
+        print(
+            f"covered {share:g}: median {np.median(part['occlusion']):.3g}, accuracy {good.mean():.3f} of {len(good)}"
+        )
+    hidden = (np.concatenate([part["occlusion"] for part, _ in parts]), np.concatenate([good for _, good in parts]))
     for factor, (levels, parts) in steps.items():
         medians = [float(np.median(part[factor])) for part, _ in parts]
         edge = crossing(medians, [float(good.mean()) for _, good in parts])
@@ -196,10 +200,11 @@ def main() -> None:
         print(f"limit: {edge}")
         if edge is not None:
             found[factor] = [round(edge, 3), None] if factor in UPWARDS else [None, round(edge, 3)]
-    for factor, part in values.items():
-        lines, edge = limit(np.abs(part), right)
+    binned = {"occlusion": hidden, **{factor: (np.abs(part), right) for factor, part in values.items()}}
+    for factor, (part, good) in binned.items():
+        lines, edge = limit(part, good)
         print(f"\n| {factor} | accuracy | faces |\n| --- | ---: | ---: |\n" + "\n".join(lines) + f"\nlimit: {edge}")
-        found[factor] = [None, round(edge, 1)]
+        found[factor] = [None, round(edge, 3 if factor == "occlusion" else 1)]
     if given.write:
         about = f"Quality of a face within which accuracy holds ({KEPT:.0%} of it); made by tools/quality_limits.py --write."
         LIMITS.write_text(json.dumps({"about": about, "limits": found}, indent=1) + "\n", encoding="utf-8")
