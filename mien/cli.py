@@ -38,6 +38,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "mien.export",
         "write a run as one ONNX, TorchScript or torch.export graph: pixels in, probabilities and maps out",
     ),
+    "publish": (
+        "mien.export.publish",
+        "write a run in the form of the Hugging Face Hub, into a folder or onto the Hub",
+    ),
     "predict": (
         "mien.predict",
         "expressions in photos, folders, videos or from a camera: a table, and pictures with maps",

@@ -188,6 +188,16 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
+WEIGHTS = "model.safetensors"
+"""Name of best.ckpt in a published run: the Hub knows it by this one."""
+
+
+def weights_file(path: Path) -> Path:
+    """best.ckpt of a run folder; of a published run the same file under the name that the Hub knows."""
+    own, published = path / "best.ckpt", path / WEIGHTS
+    return published if not own.exists() and published.exists() else own
+
+
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:

@@ -133,7 +133,11 @@ def test_faithful_scores_of_a_net(faces, net):
     np.testing.assert_allclose(cue["flip"][known], 1, atol=1e-4)
     assert (cue["recall@0.5"][known] > 0.95).all()
     assert len(found.twins["cascading"]) == len(found.twins["independent"]) <= 5
+    beside = faithful(probe_of(net), sample.part(np.arange(3)), faces.images(rows[:3]), shuffled=probe_of(net))
+    assert beside.twins["trained on random labels"][0] == pytest.approx(1, abs=1e-4)  # the same net
+    assert "trained on random labels" in {row.name for row in truth(sample, beside, "cam").tables[-1].rows}
     part = truth(sample, found, "cam")
+    assert "--random-labels" in " ".join(part.cannot)
     assert isinstance(part, Part)
     assert part.tables[0].rows
     assert len(quality(found, 9)) == 9

@@ -232,7 +232,54 @@ def test_a_broken_line_of_json_is_one_skipped_row(tmp_path, capsys):
         "row 2: broken line of JSON",
         "row 3: no JSON object",
     ]
-    forms.text(tmp_path / "data/train/metadata.jsonl", "no JSON at all\n" * 400)
-    assert "no readable file of JSON lines" in refused(
-        forms.command("table", tmp_path / "data"), tmp_path / "x", capsys
-    )
+    for count in (3, 400):
+        forms.text(tmp_path / "data/train/metadata.jsonl", "no JSON at all\n" * count)
+        words = forms.command("table", tmp_path / "data")
+        code, said = prepared(words, tmp_path / f"x{count}", capsys)
+        assert code == 1
+        assert "no readable file of JSON lines" in said
+
+
+@pytest.mark.parametrize("remark", ['"5 inch', 'he said "no', '" open'])
+def test_a_quote_that_is_never_closed_swallows_no_row(remark, tmp_path, capsys):
+    rows = [f"{p},{forms.label(k)},note" for k, p in enumerate(forms.pictures(tmp_path / "data"))]
+    rows[3] = rows[3].replace("note", remark)
+    rows[6] = rows[6].replace("note", '"two\nlines, and a ""quote"""')
+    forms.text(tmp_path / "data/l.csv", "image,expression,remark\n" + "\n".join(rows) + "\n")
+    code, said = prepared(forms.command("table", tmp_path / "data"), tmp_path / "store", capsys)
+    assert code == 0, said
+    compare(open_store(tmp_path / "store"), {"faces": forms.faces(), "skipped": 0}, said)
+
+
+def test_json_lines_in_latin_1(tmp_path, capsys):
+    lines = [
+        json.dumps(
+            {"file_name": p, "label": forms.label(k), "subject": "Müller" if k % 2 else "Möller"}, ensure_ascii=False
+        )
+        for k, p in enumerate(forms.pictures(tmp_path / "data", "{}.png"))
+    ]
+    forms.text(tmp_path / "data/metadata.jsonl", "\n".join(lines), "latin-1")
+    code, said = prepared(forms.command("table", tmp_path / "data"), tmp_path / "store", capsys)
+    assert code == 0, said
+    compare(open_store(tmp_path / "store"), {"faces": forms.faces(), "subject_names": {"Müller", "Möller"}}, said)
+
+
+def test_words_for_nobody_known_are_no_person(tmp_path, capsys):
+    people = ["anna", "unknown", "N/A", "?", "none", "-", "", "nan", "Unknown ", "bert", "anna", "NULL"]
+    rows = [[p, forms.label(k), people[k]] for k, p in enumerate(forms.pictures(tmp_path / "data"))]
+    forms.table(tmp_path / "data/l.csv", ["image", "expression", "subject"], rows)
+    code, said = prepared(forms.command("table", tmp_path / "data"), tmp_path / "store", capsys)
+    assert code == 0, said
+    compare(open_store(tmp_path / "store"), {"faces": forms.faces(), "subject_names": {"anna", "bert"}}, said)
+    assert "9 faces without" in said
+
+
+def test_an_odd_byte_in_a_table_is_one_skipped_row(tmp_path, capsys):
+    rows = [f"{p},{forms.label(k)}" for k, p in enumerate(forms.pictures(tmp_path / "data"))]
+    rows[3] = rows[3].replace("Fear", "Fe\0ar")
+    forms.text(tmp_path / "data/l.csv", "image,expression\n" + "\n".join(rows) + "\n")
+    code, said = prepared(forms.command("table", tmp_path / "data"), tmp_path / "store", capsys)
+    assert code == 0, said
+    store = open_store(tmp_path / "store")
+    assert len(store) == forms.COUNT - 1
+    assert [row.id for row in store.skipped] == ["pics/003.png"]

@@ -51,6 +51,7 @@ REGION = 0.5
 """An action unit's region is where its cue is at least this."""
 STAGES, TWIN_FACES = 5, 48
 RADIUS = 0.02
+SHUFFLED = "trained on random labels"
 CUE = CueConfig()
 MOST_MEANS = 150
 
@@ -68,7 +69,8 @@ class Faithful(NamedTuple):
     means: dict[str, dict[str, FloatArray]]
     """"map" and "cue" -> class -> mean map (h, w) over the faces that are given this class."""
     twins: dict[str, list[FloatArray]]
-    """"cascading" and "independent" -> for every stage, the output's first, (m,) likeness to the map of the random twin."""
+    """"cascading" and "independent" -> for every stage, the output's first, (m,) likeness to the map of the random twin; SHUFFLED ->
+    that to the map of a training on random labels."""
 
 
 def expressions_in(classes: tuple[str, ...], labels: Tensor) -> Tensor:
@@ -109,9 +111,13 @@ def blind_cues(sample: Sample, side: int, scale: float, size: int = 28) -> Blind
 
 
 def faithful(
-    probe: Probe, sample: Sample, pictures: ByteArray, seed: int = 0, late: Callable[[], bool] = bool
-) -> Faithful:
-    """Every score of the map of the predicted class; `late` says when to stop: batches that were not begun are left out."""
+    probe: Probe, sample: Sample, pictures: ByteArray, seed: int = 0, late: Callable[[], bool] = bool,
+    shuffled: Probe | None = None,
+) -> Faithful:  # fmt: skip
+    """Every score of the map of the predicted class; `late` says when to stop: batches that were not begun are left out.
+
+    `shuffled` is a model that was trained on random labels.
+    """
     side = probe.model.size
     blind = blind_cues(sample, side, side / pictures.shape[1])
     scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
@@ -144,7 +150,7 @@ def faithful(
         rows["maps"].append(torch.nn.functional.interpolate(maps["own"], size=(28, 28), mode="bilinear"))
         rows["cues"].append(torch.nn.functional.interpolate(cue, size=(28, 28), mode="bilinear", antialias=True))
     joined = {name: torch.cat(values) for name, values in rows.items()}
-    twins = {} if late() or not joined else twin_maps(probe, pictures[:TWIN_FACES], joined["target"][:TWIN_FACES], seed)
+    twins = {} if late() or not joined else twin_maps(probe, pictures, joined["target"], seed, shuffled)
     found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
     none = np.zeros((0, len(unit_names(CUE.codebook))), np.float32)
     return Faithful(
@@ -226,14 +232,22 @@ def equivariance(
     return found
 
 
-def twin_maps(probe: Probe, pictures: ByteArray, target: Tensor, seed: int) -> dict[str, list[FloatArray]]:
-    """Likeness to the maps of nets whose weights are random: stage by stage from the output on, and each stage alone."""
-    if probe.method == OCCLUSION and probe.model.layer is None:
-        return {}
+def twin_maps(
+    probe: Probe, pictures: ByteArray, target: Tensor, seed: int, shuffled: Probe | None
+) -> dict[str, list[FloatArray]]:
+    """Likeness to the maps of nets whose weights are random: stage by stage from the output on, and each stage alone.
+
+    Of the first TWIN_FACES; also to those of a net that was trained on random labels.
+    """
+    target = target[:TWIN_FACES]
+    images = as_pictures(pictures[: len(target)])
+    own, found = probe.look(images, target), {}
+    if shuffled is not None:
+        found[SHUFFLED] = [likeness(own, shuffled.look(images, target)).numpy()]
+    if probe.model.layer is None:
+        return found
     parts = stages(probe.model.module, STAGES)
-    images = as_pictures(pictures)
-    own = probe.look(images, target)
-    found: dict[str, list[FloatArray]] = {"cascading": [], "independent": []}
+    found |= {"cascading": [], "independent": []}
     for k, part in enumerate(parts):
         for kind, names in (("cascading", [name for one in parts[: k + 1] for name in one]), ("independent", part)):
             twin = randomised_stages(probe.model.module, names, seed)

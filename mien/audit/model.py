@@ -73,7 +73,7 @@ class WrappedModel:
                 f"faces have shape {faces.shape} and type {faces.dtype}; expected (N, H, W, 3) uint8, RGB."
             )
         images = torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).to(self.device)
-        resized, _ = resize_faces(images, torch.zeros(1, device=self.device), self.size)
+        resized, _ = resize_faces(images, torch.zeros(1, 2, device=self.device), self.size)
         return normalise(resized, self.preprocessing)
 
     def forward(self, images: Tensor) -> Output:

@@ -28,7 +28,7 @@ class Probe(NamedTuple):
     def prepared(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1], rounded to bytes -> what the net takes."""
         pixels = (images.clamp(0, 1) * 255).round().to(self.model.device, torch.uint8)
-        resized, _ = resize_faces(pixels, torch.zeros(1, device=pixels.device), self.model.size)
+        resized, _ = resize_faces(pixels, torch.zeros(1, 2, device=pixels.device), self.model.size)
         return normalise(resized, self.model.preprocessing)
 
     @torch.no_grad()

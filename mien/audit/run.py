@@ -61,6 +61,7 @@ class Task:
     seed: int
     deadline: float
     baseline: WrappedModel | None = None
+    shuffled: WrappedModel | None = None
     kept: dict[str, FloatArray] = field(default_factory=dict)
     """Quality of the explanation of each face, once it is known."""
 
@@ -80,6 +81,7 @@ def audit(
     out: Path | None = None,
     method: str | None = None,
     baseline: str | None = None,
+    random_labels: str | None = None,
     faces: int = 1000,
     explained: int = 96,
     corrupted: int = 200,
@@ -98,6 +100,7 @@ def audit(
         out: folder of the audit; audits/MODEL-STORE unless said otherwise.
         method: explainer (docs/explanations.md), or `occlusion`, which fits every model; the first that fits unless said.
         baseline: another model, for the relative mCE of corruptions.
+        random_labels: the same recipe trained on random labels, for the sanity check of its maps.
         faces: at most so many, drawn evenly.
         explained: how many of them are explained; many passes for each.
         corrupted: how many of them are corrupted; 75 passes for each.
@@ -121,17 +124,9 @@ def audit(
         [wrapped.probabilities(view.images(part)) for part in np.array_split(rows, -(-len(rows) // 256))]
     )
     deadline = start + 60 * minutes if minutes is not None else float("inf")
-    task = Task(
-        probe,
-        sample_of(view, rows, labels, wrapped.classes),
-        view,
-        pictures,
-        explained,
-        corrupted,
-        seed,
-        deadline,
-        other,
-    )
+    labelled = None if random_labels is None else face_model(random_labels, device=device)
+    sample = sample_of(view, rows, labels, wrapped.classes)
+    task = Task(probe, sample, view, pictures, explained, corrupted, seed, deadline, other, labelled)
     folder = out or Path("audits") / f"{wrapped.name}-{Path(store).resolve().name}"
     done = do_parts(task, chosen, folder)
     facts = facts_of(task, model, store, split, folder)
@@ -213,11 +208,12 @@ def read_part(file: Path, key: str, task: Task) -> Part | None:
 def key_of(task: Task, name: str) -> str:
     """Everything that a part follows from, as one short text."""
     other = task.baseline.identity or task.baseline.name if task.baseline is not None and name == "corruptions" else ""
+    shuffled = task.shuffled.identity if task.shuffled is not None and name == "explanation" else ""
     explained = clean(task.kept["quality"]) if name == "groups" and "quality" in task.kept else []
     facts = [
         __version__, name, task.probe.model.identity, task.probe.method, task.probe.model.temperature, task.store.fingerprint,
         hashlib.sha256(task.sample.rows.tobytes() + task.probabilities.tobytes()).hexdigest(), task.seed,
-        task.explained, task.corrupted, other, explained,
+        task.explained, task.corrupted, other, explained, shuffled,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -227,7 +223,10 @@ def explanation_part(task: Task) -> Part:
     n = min(task.explained, task.sample.faces)
     chosen = np.random.default_rng(task.seed).permutation(task.sample.faces)[:n]
     sample = task.sample.part(chosen)
-    found = faithful(task.probe, sample, task.store.images(sample.rows), task.seed, task.late(SHARES["explanation"]))
+    beside = None if task.shuffled is None else Probe(task.shuffled, task.probe.method)
+    found = faithful(
+        task.probe, sample, task.store.images(sample.rows), task.seed, task.late(SHARES["explanation"]), beside
+    )
     spread = np.full(task.sample.faces, np.nan, np.float32)
     spread[chosen] = quality(found, n)
     task.kept["quality"] = spread

@@ -17,6 +17,7 @@ from mien.predict.device import device_named
 from mien.predict.photos import framing_of_run
 from mien.schema import scheme_classes
 from mien.training import checkpoint
+from mien.training.hub import fetched
 
 
 def face_model(source: Any, *, classes: Any = None, device: str = "auto") -> WrappedModel:
@@ -47,7 +48,7 @@ def face_model(source: Any, *, classes: Any = None, device: str = "auto") -> Wra
 
 def _run(folder: Path | None, device: str) -> WrappedModel:
     """A run folder, its calibration applied."""
-    path = bundled_run() if folder is None else folder
+    path = bundled_run() if folder is None else fetched(folder)
     net, recipe, facts = checkpoint.load_model(path)
     place = device_named(device)
     calibration = read_calibration(path, scheme_classes(recipe.data.scheme)).apply(net.to(place))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mien.audit.faithful import BASELINES, CUTS, Faithful, mean_correlation
+from mien.audit.faithful import BASELINES, CUTS, SHUFFLED, Faithful, mean_correlation
 from mien.audit.sample import Sample
 from mien.audit.table import Direction, Drawing, Line, Part, Row, Table, numbers, row
 from mien.metrics.intervals import bootstrap_mean, paired_bootstrap
@@ -41,7 +41,7 @@ def truth(sample: Sample, found: Faithful, method: str, seed: int = 0) -> Part:
     cannot = []
     if found.twins:
         tables.append(sanity_table(scored, found, seed))
-    else:
+    if "cascading" not in found.twins:
         cannot.append(
             "Its weights cannot be made random (no net, or no time): no sanity checks by randomised parameters."
         )
@@ -49,7 +49,8 @@ def truth(sample: Sample, found: Faithful, method: str, seed: int = 0) -> Part:
         cannot.append("No landmarks, or no effect of any region: shares cannot be held against effects.")
     if not located.rows:
         cannot.append("No face has a cue for the class that it is given: the map cannot be localised.")
-    cannot.append("A training on random labels was not at hand.")
+    if SHUFFLED not in found.twins:
+        cannot.append("No training on random labels was named (--random-labels).")
     drawings = tuple(one for one in (score_drawing(tables[0], tables[1]), unit_drawing(found), sanity(found)) if one)
     return Part(
         "explanation", f"{TITLE} ({method})", tuple(tables), drawings, sentences(tables, found, scored), tuple(cannot)
@@ -172,7 +173,8 @@ def sanity_table(sample: Sample, found: Faithful, seed: int) -> Table:
     rows = []
     for kind, each in found.twins.items():
         for k, values in enumerate(each):
-            name = f"{kind}, {'stage' if kind == 'independent' else 'up to stage'} {k + 1} of {len(each)}"
+            stage = f"{kind}, {'stage' if kind == 'independent' else 'up to stage'} {k + 1} of {len(each)}"
+            name = kind if kind == SHUFFLED else stage
             one = mean_of(sample.part(np.arange(len(values))), values, seed)
             left = int((~np.isfinite(values)).sum())
             rows.append(one._replace(name=name, better="lower", note=f"{left} flat maps left out" if left else ""))
@@ -219,6 +221,8 @@ def sanity(found: Faithful) -> Drawing | None:
     """Likeness over the stages."""
     lines = []
     for kind, each in found.twins.items():
+        if kind == SHUFFLED:
+            continue
         means = [_mean(values) for values in each]
         lines.append(Line(kind, tuple(float(k + 1) for k in range(len(means))), tuple(means)))
     caption = "Pearson with the net's own map; stage 1 is the output. Lower is better."
@@ -243,7 +247,7 @@ def sentences(tables: list[Table], found: Faithful, sample: Sample) -> tuple[str
             f"Deleting in the map's order leaves a probability of {gone.value:.2f} on average, "
             f"{gone.baseline or 0:.2f} in random order{mean}."
         )
-    if found.twins:
+    if "cascading" in found.twins:
         last = _mean(found.twins["cascading"][-1])
         if last is not None:
             told.append(

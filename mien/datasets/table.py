@@ -100,7 +100,7 @@ def _record(
             id=name,
             image=_image(image, place),
             split=_split(known.get("split"), plan.splits, table.split),
-            subject=str(known["subject"]).strip() if "subject" in known else None,
+            subject=_subject(known.get("subject")),
             expression=label,
             votes=votes,
             action_units=_units(cells, plan.scales),
@@ -111,6 +111,15 @@ def _record(
         )
     except _BadCellError as error:
         return Skipped(name, f"row {count}: {error}")
+
+
+NOBODY = ("unknown", "unk", "none", "null", "n/a", "na", "nan", "?", "-")
+"""Words in a column of people that name nobody."""
+
+
+def _subject(value: Any) -> str | None:
+    text = "" if value is None else str(value).strip()
+    return None if not text or text.lower() in NOBODY else text
 
 
 def _name(given: Any, table: Table, plan: Plan, place: Pictures | None) -> str:

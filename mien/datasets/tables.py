@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mien.datasets.words import SPLIT_NAMES
 from mien.errors import DataError, UsageError
-from mien.faces.text_table import is_picture_name, open_table
+from mien.faces.text_table import is_picture_name, open_table, text_encoding
 from mien.files import walk
 
 Row = dict[str, Any]
@@ -148,7 +148,7 @@ def _json_rows(path: Path) -> Iterator[Row | str]:
     """
     lines = path.suffix.lower() != ".json"
     try:
-        with open(path, encoding="utf-8-sig", errors="replace" if lines else "strict") as file:
+        with open(path, encoding=text_encoding(path) if lines else "utf-8-sig", errors="replace") as file:
             content = None if lines else json.load(file)
             if not lines and not isinstance(content, list):
                 raise ValueError("no list of objects")
@@ -159,13 +159,13 @@ def _json_rows(path: Path) -> Iterator[Row | str]:
                 if number == BATCH and not good:
                     raise ValueError("no JSON objects")
                 yield row if isinstance(row, dict | str) else "no JSON object"
+            if not good:
+                raise ValueError("no JSON objects")
     except (ValueError, OSError) as error:
         raise DataError(f"'{path}' is no readable file of JSON lines ({error}).") from error
 
 
 def _json_row(line: str) -> Any:
-    if "\ufffd" in line:
-        return "a line that is not UTF-8"
     try:
         return json.loads(line)
     except ValueError as error:

@@ -26,6 +26,7 @@ from mien.predict.fusion import read_fusion
 from mien.predict.photos import framing_of_run
 from mien.schema import scheme_classes
 from mien.training import checkpoint
+from mien.training.hub import fetched
 
 __all__ = ["CROPPER", "Graph", "drawn_faces", "export", "format_of", "largest_difference", "quietly"]
 
@@ -79,7 +80,7 @@ def export_expressions(
     run: Path | None, file: Path, kind: str, calibration: str | None, precision: str, store: Path | None
 ) -> Path:
     """A run of `mien train`: pixels -> logits, probabilities and maps."""
-    run = bundled_run() if run is None else run
+    run = bundled_run() if run is None else fetched(run)
     model, recipe, env = checkpoint.load_model(run)
     refuse_guided(recipe)
     calibrated = read_calibration(run, scheme_classes(recipe.data.scheme), calibration).apply(model)

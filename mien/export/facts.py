@@ -13,7 +13,7 @@ from mien.data.framing import Framing
 from mien.export.graphs import OUTPUTS, UnitGraph
 from mien.faces import units as measured
 from mien.faces.blendshapes import BLENDSHAPES
-from mien.files import file_sha256
+from mien.files import file_sha256, weights_file
 from mien.predict.calibration import Calibration
 from mien.predict.fusion import LEAST_WIDTH
 from mien.schema import SCHEMES, scheme_classes
@@ -36,7 +36,7 @@ def about(kind: str, run: Path) -> dict[str, Any]:
     from mien import __version__
 
     return {"format": FORMAT_VERSION, "kind": kind, "mien": __version__, "run": run.resolve().name,
-            "checkpoint_sha256": file_sha256(run / "best.ckpt"), "precision": "float32", "notice": NOTICE}  # fmt: skip
+            "checkpoint_sha256": file_sha256(weights_file(run)), "precision": "float32", "notice": NOTICE}  # fmt: skip
 
 
 def picture(size: int, grey: bool) -> dict[str, Any]:

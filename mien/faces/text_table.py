@@ -9,6 +9,7 @@ import codecs
 import csv
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -87,13 +88,33 @@ def _separator(first: str, lines: list[str]) -> str | None:
 
 def _split(file: Iterator[str], separator: str | None) -> Iterator[tuple[int, list[str]]]:
     if separator is not None:
-        reader = csv.reader(file, skipinitialspace=separator != "\t", delimiter=separator)
+        reader = csv.reader(_closed_quotes(file, separator), skipinitialspace=separator != "\t", delimiter=separator)
         for cells in reader:
             yield reader.line_num, cells
         return
     for number, line in enumerate(file, 1):
         found = PICTURE_THEN_REST.match(line)
         yield number, [found[1], *found[2].split()] if found else line.split()
+
+
+def _closed_quotes(file: Iterator[str], separator: str) -> Iterator[str]:
+    """Lines of a table; one that opens a quote which never closes loses it, as the quote would swallow the rows below.
+
+    It never closes where none of the next lines closes it, or one of them has as many cells as the first line.
+    """
+    waiting: deque[str] = deque()
+    lines = iter(lambda: waiting.popleft() if waiting else next(file, ""), "")
+    width = None
+    for line in lines:
+        width = line.count(separator) if width is None else width
+        if line.count('"') % 2 and next(csv.reader([line], delimiter=separator, skipinitialspace=True))[-1].endswith(
+            "\n"
+        ):
+            waiting.extend(islice(file, SAMPLE - len(waiting)))
+            closing = next((k for k, later in enumerate(waiting) if later.count('"') % 2), None)
+            if closing is None or any(waiting[k].count(separator) == width > 0 for k in range(closing)):
+                line = line.replace('"', "")
+        yield line
 
 
 def _names_columns(first: list[str], second: list[str]) -> bool:
@@ -131,7 +152,7 @@ def text_encoding(path: Path) -> str:
                     return name
             if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
                 raise DataError(f"'{path}' is a spreadsheet or an archive: save the table as CSV and give that.")
-            if b"\0" in head:
+            if b"\0" in head and not _few_odd_bytes(head):
                 odd, even = head[1::2].count(0), head[::2].count(0)
                 if max(odd, even) < 0.3 * len(head[::2]):
                     raise DataError(f"'{path}' is no text: give a table as CSV, TSV, JSON lines or Parquet.")
@@ -147,6 +168,11 @@ def text_encoding(path: Path) -> str:
         _tell(path)
         return "latin-1" if _undefined(path) else "cp1252"
     return "utf-8"
+
+
+def _few_odd_bytes(head: bytes) -> bool:
+    """Whether a file's first bytes are text but for a stray zero byte or two."""
+    return head.count(0) <= 2 and all(byte >= 32 or byte in b"\0\t\r\n" for byte in head)
 
 
 def _undefined(path: Path) -> bool:

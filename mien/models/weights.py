@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mien.config import ModelConfig
 from mien.errors import DataError, UsageError
+from mien.files import weights_file
 from mien.models.packed import unpack
 from mien.models.tokens import is_token_net, resized_positions
 from mien.schema import PREPROCESSING
@@ -73,7 +74,7 @@ def load_initial(model: nn.Module, path: Path, head: str) -> None:
     """
     path = SHIPPED.get(str(path), path)
     own = model.state_dict()
-    given = _own_names(read_state(path / "best.ckpt" if path.is_dir() else path))
+    given = _own_names(read_state(weights_file(path) if path.is_dir() else path))
     state = _without_prefix(given, own)
     wanted = [name for name in own if head == "keep" or not name.startswith("head.")]
     missing = [name for name in wanted if name not in state]

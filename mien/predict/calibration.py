@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mien.errors import DataError, UsageError
-from mien.files import file_sha256
+from mien.files import file_sha256, weights_file
 from mien.metrics.calibration import RANGE
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def read_calibration(run: Path, classes: tuple[str, ...], name: str | None = Non
         raise DataError(f"{file} holds a threshold out of range; {again}.")
     if moved and set(moved) != set(classes):
         raise DataError(f"{file} has offsets of {', '.join(moved)}, the run has {', '.join(classes)}; {again}.")
-    if owner is not None and owner != file_sha256(run / "best.ckpt"):
+    if owner is not None and owner != file_sha256(weights_file(run)):
         raise DataError(f"{file} belongs to other weights, those of run '{kept.get('run')}', not to {run}; {again}.")
     return found._replace(offsets=tuple(moved[name] for name in classes) if moved else ())
 
@@ -121,7 +121,7 @@ def fitted_on(kept: dict[str, Any]) -> str:
 
 def owner_of(run: Path) -> dict[str, Any]:
     """What a calibration file says of the weights that it belongs to."""
-    return {"run": run.resolve().name, "checkpoint_sha256": file_sha256(run / "best.ckpt")}
+    return {"run": run.resolve().name, "checkpoint_sha256": file_sha256(weights_file(run))}
 
 
 def check_out(out: Path) -> None:

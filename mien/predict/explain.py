@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import file_sha256, write_atomic, write_npz
+from mien.files import file_sha256, weights_file, write_atomic, write_npz
 from mien.predict.bundled import bundled_run
 from mien.predict.calibration import read_calibration
 from mien.predict.units import PointUnits, spread
 from mien.schema import Batch, ByteArray, FloatArray, scheme_classes
+from mien.training.hub import fetched
 
 if TYPE_CHECKING:
     from mien.audet.photos import UnitReader
@@ -76,8 +77,8 @@ def explain(
         raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
     names = None if methods is None else explainers.method_names(methods)
     files = find_photos(photos)
-    folder = out or (Path("explained") if run is None else run / "explained")
-    run = bundled_run() if run is None else run
+    folder = out or (run / "explained" if run is not None and run.is_dir() else Path("explained"))
+    run = bundled_run() if run is None else fetched(run)
     model, recipe, env = checkpoint.load_model(run)
     refuse_foreign_guide(recipe)
     names = names or usual_methods(model, recipe)
@@ -100,7 +101,7 @@ def explain(
         **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
         "run": run.name,
         "run_version": checkpoint.RUN_VERSION,
-        "checkpoint": {**env["checkpoint"], "sha256": file_sha256(run / "best.ckpt")},
+        "checkpoint": {**env["checkpoint"], "sha256": file_sha256(weights_file(run))},
         "framing": finder.framing._asdict(),
         "calibration": calibrated.as_json(),
         "faces_found_by": found_by,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mien.errors import DataError
 from mien.faces.provider import Face
-from mien.files import file_sha256
+from mien.files import file_sha256, weights_file
 from mien.schema import FloatArray
 from mien.training.checkpoint import load_tensors, save_tensors
 
@@ -66,7 +66,7 @@ def read_fusion(run: Path, classes: Sequence[str]) -> Fusion | None:
     if not file.is_file():
         return None
     tensors, meta = load_tensors(file)
-    if meta.get("checkpoint_sha256") != file_sha256(run / "best.ckpt") or meta.get("classes") != list(classes):
+    if meta.get("checkpoint_sha256") != file_sha256(weights_file(run)) or meta.get("classes") != list(classes):
         raise DataError(f"{file} belongs to other weights than those of {run}; delete it, or fit it again.")
     try:
         return Fusion(*(tensors[name].float() for name in Fusion._fields))
@@ -76,5 +76,5 @@ def read_fusion(run: Path, classes: Sequence[str]) -> Fusion | None:
 
 def write_fusion(run: Path, fusion: Fusion, classes: Sequence[str]) -> None:
     """Keep a fusion beside the weights that it was fitted to."""
-    meta = {"classes": list(classes), "checkpoint_sha256": file_sha256(run / "best.ckpt")}
+    meta = {"classes": list(classes), "checkpoint_sha256": file_sha256(weights_file(run))}
     save_tensors(run / FILE, fusion._asdict(), meta)

@@ -37,6 +37,7 @@ from mien.predict.views import check_views
 from mien.progress import default_workers
 from mien.schema import ByteArray, scheme_classes
 from mien.training import checkpoint
+from mien.training.hub import fetched
 
 LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
@@ -328,7 +329,7 @@ def load(
     """Open a trained run for pictures.
 
     Args:
-        run: run folder of `mien train`; None takes the bundled model.
+        run: run folder of `mien train`, or hf://OWNER/NAME@REVISION of one that `mien publish` wrote; None takes the bundled model.
         action_units: run folder of `mien audet train`; by default action units come from the points of mediapipe, and are not
             known with another finder of faces.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, ...; UsageError where it is not there.
@@ -354,7 +355,7 @@ def load(
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
-    folder = bundled_run() if run is None else Path(run)
+    folder = bundled_run() if run is None else fetched(run)
     net, recipe, facts = checkpoint.load_model(folder)
     refuse_foreign_guide(recipe)
     if isinstance(faces, str):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mien import __version__
 from mien.config import Recipe, as_dict, load_recipe
 from mien.errors import DataError, UsageError
-from mien.files import read_json
+from mien.files import read_json, weights_file
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
 from mien.schema import scheme_classes
@@ -282,9 +282,10 @@ def load_model(path: Path, which: str = "best") -> tuple[Classifier, Recipe, dic
         raise DataError(
             f"{path} holds scores of a model that mien did not train, not its weights; give the model itself."
         )
-    tensors, meta = load_tensors(path / f"{which}.ckpt")
-    refuse_not_finite(tensors, path / f"{which}.ckpt")
-    refuse_unbound(path / f"{which}.ckpt", meta, recipe, env)
+    file = weights_file(path) if which == "best" else path / f"{which}.ckpt"
+    tensors, meta = load_tensors(file)
+    refuse_not_finite(tensors, file)
+    refuse_unbound(file, meta, recipe, env)
     plain = replace(recipe.model, pretrained=False, weights=None, initial=None)
     classes = scheme_classes(recipe.data.scheme)
     two_heads = recipe.data.targets == "both"
