@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import Row
+from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.data.loader import Loader, labels_of
 from mien.data.store import Store, write_store
@@ -24,9 +25,10 @@ from mien.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mien.schema import Record
 from mien.synthetic.sample import faces
 
-from torch.utils.data import DataLoader  # isort: skip
-from torchvision.datasets import ImageFolder  # isort: skip  (after mien, which mends torchvision)
-from torchvision.transforms import v2  # isort: skip
+ensure_torchvision()
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 SIZE, BATCH = 112, 32
 

@@ -130,6 +130,9 @@ def test_likeness_of_many_is_measured_by_their_spread():
     assert np.corrcoef(pictures[0], pictures[1])[0, 1] > 0.7
     white = likeness.whitening(pictures)
     assert abs(likeness.correlate(pictures[:150], pictures[150:], 0, white)).mean() < 0.2
+    assert likeness.least_likeness(pictures, white, 0.8) == 0.8
+    alike = np.tile(pictures[:2], (50, 1))
+    assert likeness.least_likeness(alike, likeness.whitening(alike), 0.8) == pytest.approx(likeness.MOST)
     again = np.clip(pictures[:50] + rng.normal(0, 3, (50, near.SIDE**2)), 0, 255).astype(np.uint8)
     assert likeness.correlate(pictures[:50], again, 0, white).min() > 0.9
 

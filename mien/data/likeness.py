@@ -22,6 +22,8 @@ PRIOR, REACH = 100, 0.25
 FLOOR = 0.3
 """Of the mean variance: what varies less is not weighted up further, as it is noise of coding and resampling."""
 AT_ONCE = 2048
+ENOUGH, DEVIATIONS, MOST = 64, 4.5, 0.9
+"""See `least_likeness`. The deviations are 0.09 in photos of the web and 0.15 to 0.19 in portraits of one studio."""
 
 
 def centred(grid: int) -> FloatArray:
@@ -72,6 +74,18 @@ def correlate(ones: ByteArray, others: ByteArray, number: int, white: FloatArray
         some = slice(start, start + AT_ONCE)
         found[some] = cosine(ones[some].astype(np.float32) @ first, others[some].astype(np.float32) @ second)
     return found
+
+
+def least_likeness(pictures: ByteArray, white: FloatArray, asked: float) -> float:
+    """Likeness from which two small pictures (N, SIDE * SIDE) of a set are copies: `asked`, and more (at most MOST) where pairs
+    drawn from the set are alike, DEVIATIONS standard deviations of their likeness. Fewer than ENOUGH pictures tell no spread.
+    """
+    if len(pictures) < ENOUGH:
+        return asked
+    one, other = np.random.default_rng(0).integers(0, len(pictures), (2, 4000))
+    pairs = one != other
+    spread = float(correlate(pictures[one[pairs]], pictures[other[pairs]], 0, white).std())
+    return max(asked, min(DEVIATIONS * spread, MOST))
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mien.data.likeness import centred, correlate, cosine, second_moment, whitening
+from mien.data.likeness import centred, correlate, cosine, least_likeness, second_moment, whitening
 from mien.data.store import Store
 from mien.data.variants import SIDE, cells, variants
 from mien.schema import ByteArray, FloatArray, IntArray
@@ -226,7 +226,8 @@ def copies(pictures: ByteArray, limit: int, correlation: float) -> tuple[IntArra
     """(P, 2) pairs i < j of small pictures (N, SIDE * SIDE) that are copies, sorted, and how much each correlates (P,).
 
     Hashes of a variant of one and of the other differ in at most `limit` bits of 48, and their likeness (`correlate`) is at
-    least `correlation`. Two flat pictures count as copies, a flat one and another do not.
+    least `correlation`, or more in a set of pictures that are all alike (`least_likeness`).
+    Two flat pictures count as copies, a flat one and another do not.
     """
     found = candidates(pictures, limit)
     white = whitening(some_of(pictures))
@@ -237,6 +238,6 @@ def copies(pictures: ByteArray, limit: int, correlation: float) -> tuple[IntArra
     pairs = np.sort(np.stack([found.one, found.other], axis=1), axis=1)
     order = np.lexsort((-likeness, pairs[:, 1], pairs[:, 0]))
     pairs, likeness = pairs[order], likeness[order]
-    kept = likeness >= correlation
+    kept = likeness >= least_likeness(some_of(pictures), white, correlation)
     kept[1:] &= (pairs[1:] != pairs[:-1]).any(axis=1)
     return pairs[kept], likeness[kept]
