@@ -19,7 +19,15 @@ class UsageError(MienError):
 
 
 class DataError(MienError):
-    """A file, folder or value on disk is wrong (exit code 1)."""
+    """A file, folder or value on disk is wrong (exit code 1). One line, whatever stands in the cell that it quotes."""
+
+    def __init__(self, text: str) -> None:
+        line = " ".join(text.splitlines())
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} ... {line[-250:]}")
+
+
+LONGEST = 1400
+"""Characters of a message; a cell that lacks its closing quote may hold a whole table."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:

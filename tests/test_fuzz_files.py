@@ -161,7 +161,6 @@ def test_mutated_label_files(tmp_path, name, count):
     def attempt():
         for item in reader(root):
             if isinstance(item, Skipped):
-                assert "\n" not in item.reason
                 continue
             assert item.expression is None or item.expression in EXPRESSIONS
             units = np.nan_to_num(np.zeros(1) if item.action_units is None else item.action_units)

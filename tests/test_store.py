@@ -190,7 +190,7 @@ def test_bad_stores(tmp_path):
     with pytest.raises(UsageError, match="size 16, now 32"):
         write_store([], out, dataset="toy", size=32)
     info = json.loads((out / "store.json").read_text())
-    (out / "store.json").write_text(json.dumps({**info, "version": 9}))
+    write_json(out / "store.json", {**info, "version": 9})
     with pytest.raises(DataError, match="version 9"):
         open_store(out)
     del info["parts"]

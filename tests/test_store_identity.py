@@ -136,6 +136,7 @@ def test_a_store_without_digests_opens_by_its_fingerprint(store, tmp_path):
     place = copied(store, tmp_path / "s")
     content = json.loads((place / "store.json").read_text())
     parts = [{key: part[key] for key in ("file", "rows", "bytes")} for part in content["parts"]]
+    del content["sha256"]
     (place / "store.json").write_text(json.dumps({**content, "version": 1, "parts": parts}))
     assert open_store(place).fingerprint == open_store(store).fingerprint
     assert fingerprint(map_part(place / part["file"]) for part in parts) == open_store(store).fingerprint

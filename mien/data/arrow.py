@@ -106,7 +106,7 @@ def _floats(record: Record, name: str, shape: tuple[int, ...]) -> FloatArray:
     array = np.asarray(value, dtype=np.float32)
     if array.shape != shape:
         raise DataError(f"record '{record.id}': {name} has shape {array.shape}, expected {shape}.")
-    return array.reshape(-1)
+    return np.where(np.isfinite(array), array, np.float32(np.nan)).reshape(-1)
 
 
 def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def read_fold_file(path: Path) -> dict[str, Entry]:
             for row in reader:
                 entry = _entry(row, path, reader.line_num)
                 twice += entries.setdefault(published_name(row["path"]), entry) != entry
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, ValueError, TypeError) as error:
         raise DataError(f"fold file '{path}' cannot be read ({error}).") from error
     if not entries:
         raise DataError(f"fold file '{path}' lists no picture.")

@@ -275,7 +275,7 @@ def _points(numbers: FloatArray, place: str) -> FloatArray:
     """Numbers x y x y ... as (68, 2)."""
     if len(numbers) != 2 * LANDMARKS:
         raise _BadAnnotationError(f"{place} holds {len(numbers)} numbers, expected 136 (68 points)")
-    return numbers.reshape(LANDMARKS, 2)
+    return np.where(np.isfinite(numbers), numbers, np.float32(np.nan)).reshape(LANDMARKS, 2)
 
 
 def _affect(values: dict[str, float], limit: float | None) -> dict[str, str | float]:

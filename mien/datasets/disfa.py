@@ -178,6 +178,10 @@ def read_labels(folder: Path) -> tuple[FloatArray, dict[int, str]]:
     return spread_units(tuple(columns), values), broken
 
 
+MOST_FRAMES = 1_000_000
+"""Of a video; a larger number is none of a frame."""
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -185,7 +189,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"'{path}' cannot be read ({error}).") from error
     for number, line in enumerate(lines, 1):
         frame, _, intensity = line.strip().partition(",")
-        if frame.isdigit() and int(frame) > 0:
+        if frame.isdecimal() and len(frame) <= 9 and 0 < int(frame) <= MOST_FRAMES:
             yield int(frame), intensity.strip()
         elif line.strip():
             raise DataError(f"'{path}', line {number}: '{line.strip()[:40]}' is not 'frame,intensity'.")

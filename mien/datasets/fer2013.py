@@ -169,7 +169,7 @@ def _pixels(text: str) -> ByteArray | str:
         return f"{len(words)} pixels, expected {SIZE * SIZE}"
     try:
         values = np.array(words, dtype=np.int64)
-    except ValueError:
+    except (ValueError, OverflowError):
         return "pixels that are no integers"
     if values.min() < 0 or values.max() > 255:
         return "pixels outside 0..255"

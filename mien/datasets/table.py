@@ -232,7 +232,9 @@ def _box(known: Row) -> FloatArray | None:
 
 def _landmarks(known: Row) -> FloatArray | None:
     flat = _vector(known, POINTS)
-    return None if flat is None else np.ascontiguousarray(flat.reshape(2, LANDMARKS).T)
+    if flat is None:
+        return None
+    return np.ascontiguousarray(np.where(np.isfinite(flat), flat, np.float32(np.nan)).reshape(2, LANDMARKS).T)
 
 
 def _attribute(value: Any) -> str | float:
