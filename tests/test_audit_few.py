@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from test_audit_run import Net, short_follow
+from tiny import NAMES, SIZE, records
 
 from mien.audit import run
 from mien.audit.wrap import wrap
 from mien.data.store import write_store
-from tests.test_audit_run import Net, short_follow
-from tests.tiny import NAMES, SIZE, records
 
 
 def changed(which):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny import NAMES, SIZE, store
 
 from mien.audit import run
 from mien.audit.faithful import faithful
@@ -18,7 +19,6 @@ from mien.audit.verdict import LINES, verdict
 from mien.audit.wrap import wrap
 from mien.errors import DataError, UsageError
 from mien.metrics.faithfulness import randomised_stages, stages
-from tests.tiny import NAMES, SIZE, store
 
 
 class Net(torch.nn.Module):

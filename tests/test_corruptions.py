@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tiny import points
 
 from mien.audit.corruptions import CORRUPTIONS, MOVE, NEED_LANDMARKS, affine, corrupt, faces_of, moved
 from mien.audit.robustness import broken, corruption_error, errors, robustness
 from mien.audit.sample import Sample
 from mien.errors import UsageError
-from tests.tiny import points
 
 SIDE = 48
 

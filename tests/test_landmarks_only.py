@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+import tiny
 
 from mien.evaluation.landmarks_only import landmarks_only, mean_shape, shapes
 from mien.faces.align import move_points, similarity
-from tests import tiny
 
 
 class Faces:

@@ -179,7 +179,7 @@ def test_widths_that_do_not_fit_the_net_are_one_clear_line():
 
 def test_closed_standard_input_is_one_clear_line():
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    words = f"exec '{sys.executable}' -m mien predict - <&-"
+    words = f"exec '{sys.executable}' -m mien predict - --faces none <&-"
     done = subprocess.run(["sh", "-c", words], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "nothing came on standard input" in done.stderr

@@ -28,6 +28,7 @@ from mien.predict.rows import Layout
 from mien.predict.units import PointUnits
 from mien.predict.writers import csv_text
 from mien.schema import ByteArray
+from mien.training.hub import fetched
 from mien.web import cards, synthetic
 from mien.web.guard import JSON
 from mien.web.server import Answer, Question, Server, as_json, forget_freed_memory
@@ -94,6 +95,7 @@ def open_model(
         UsageError: unknown provider or device. DataError: no run, or a named provider that cannot be opened.
 
     """
+    run = None if run is None else fetched(run)
     served = open_one(run, action_units, faces, landmark_model, device, calibration)
     return replace(served, models=models_for(served.model, run, calibration))
 
