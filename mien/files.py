@@ -179,8 +179,8 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except Exception as error:  # zip, zlib and numpy's headers raise nearly anything on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "pickle" in reason:  # numpy says so of anything that it does not know, and how to read it unsafely
-            reason = "no arrays, or pickled objects, which are never read"
+        if "unsafely" in reason:  # numpy says so of anything that it does not know
+            reason = "no arrays, or objects, which are never read"
         raise DataError(f"{path} is damaged ({reason}); {remedy}.") from error
 
 

@@ -621,9 +621,9 @@ def test_verb_bad_files(tmp_path):
 
     refuse(tmp_path / "absent.npz", "does not exist")
     (tmp_path / "text.npz").write_text("hello")
-    refuse(tmp_path / "text.npz", "no arrays, or pickled objects")
+    refuse(tmp_path / "text.npz", "no arrays, or objects")
     (tmp_path / "cut.npz").write_bytes(landmark_file(tmp_path).read_bytes()[:700])
-    refuse(tmp_path / "cut.npz", "no readable")
+    refuse(tmp_path / "cut.npz", "is damaged")
     np.savez(tmp_path / "key.npz", points=FACES.numpy())
     refuse(tmp_path / "key.npz", "points")
     np.savez(tmp_path / "shape.npz", landmarks=FACES.numpy()[:, :5])
