@@ -179,7 +179,7 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except Exception as error:  # zip, zlib and numpy's headers raise nearly anything on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if "unsafely" in reason:  # numpy says so of anything that it does not know
+        if "unsafely" in reason or "Object arrays" in reason:  # numpy says so of anything that it does not know
             reason = "no arrays, or objects, which are never read"
         raise DataError(f"{path} is damaged ({reason}); {remedy}.") from error
 

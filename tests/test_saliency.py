@@ -299,7 +299,7 @@ def test_weights_that_do_not_fit(tmp_path):
     np.savez(tmp_path / "few.npz", **{"conv1/conv1_1/kernel": np.zeros((3, 3, 3, 8), np.float32)})
     refuse(tmp_path / "few.npz", r"45 of 46 tensors missing .* 1 of another shape \(layers\.conv1/conv1_1\.weight")
     np.savez(tmp_path / "objects.npz", kernel=np.array([{}], dtype=object))
-    refuse(tmp_path / "objects.npz", "no readable")
+    refuse(tmp_path / "objects.npz", "never read")
 
 
 def test_training_and_scoring_with_a_cue_from_pictures(tmp_path):
