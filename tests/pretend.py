@@ -19,7 +19,12 @@ NAME = "pretended"
 
 
 class Backend(_DummyBackendModule):
-    """What torch asks a kind of device for."""
+    """What torch asks a kind of device for; it is there inside `pretended` alone, so that other tests do not meet it."""
+
+    there = False
+
+    def is_available(self) -> bool:
+        return Backend.there
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
@@ -174,12 +179,14 @@ def move(module: torch.nn.Module) -> None:
 def pretended() -> Iterator[None]:
     """Inside the block operations on DEVICE work and are watched."""
     kind = torch.Generator
+    Backend.there = True
     torch.Generator = Draws  # type: ignore[misc,assignment]
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(device=...) is made on the CPU, then copied
     try:
         with Pretended():
             yield
     finally:
+        Backend.there = False
         torch._C._set_only_lift_cpu_tensors(False)
         torch.Generator = kind  # type: ignore[misc]
 

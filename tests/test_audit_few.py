@@ -26,7 +26,15 @@ def changed(which):
 
 
 @pytest.mark.parametrize(
-    "which", ["twelve faces", "one class", "one person", "nobody known", "no landmarks", "neutral alone"]
+    "which",
+    [
+        "one class",
+        "no landmarks",
+        *(
+            pytest.param(w, marks=pytest.mark.slow)
+            for w in ("twelve faces", "one person", "nobody known", "neutral alone")
+        ),
+    ],
 )
 def test_little_is_enough_for_a_page(which, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "responses", short_follow)

@@ -24,7 +24,7 @@ PARTS = {
 }
 
 
-LONG = ("evaluation", "memory")
+LONG = ("evaluation", "memory", "startup")
 
 
 @pytest.mark.parametrize("part", [pytest.param(p, marks=pytest.mark.slow) if p in LONG else p for p in PARTS])

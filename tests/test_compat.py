@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
@@ -43,6 +45,7 @@ def test_missing_operators_are_declared_when_the_import_fails() -> None:
     assert run(code) == "2 torchvision::nms"
 
 
+@pytest.mark.slow
 def test_a_model_answers_without_the_compiler() -> None:
     code = (
         "import sys, torch, mien.predict.model; from mien.config import ModelConfig; from mien.models import create_model;"
@@ -52,6 +55,7 @@ def test_a_model_answers_without_the_compiler() -> None:
     assert run(code) == "[]"
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_the_compiler_later_reaches_it() -> None:
     code = (
         "import sys, torch; from mien.compat import ensure_timm; ensure_timm();"

@@ -51,6 +51,7 @@ def twin(call, store, rows, labels):
     return right / len(rows), lost / len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_smaller_files_with_what_they_cost(run, tmp_path, capsys, precision):
     plain = export(run, out=tmp_path / "plain.onnx")

@@ -92,6 +92,7 @@ def test_what_is_replaced():
     torch.testing.assert_close(StridedPointwise(conv)(images), conv(images))
 
 
+@pytest.mark.slow
 def test_nets_of_the_kind_train():
     run(STEP, "repvgg_a0", "64", "gap", "{}")
     run(STEP, "apvit", "112", "cls", NARROW_APVIT)

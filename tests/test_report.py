@@ -145,6 +145,7 @@ def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.Ca
     assert not (runs / "led-s1" / "model-card.md").exists()
 
 
+@pytest.mark.slow
 def test_same_input_same_page(runs: Path) -> None:
     first = report(runs / "plain-s0", out=runs / "a.html").read_text()
     assert first == report(runs / "plain-s0", out=runs / "b.html").read_text()
@@ -310,6 +311,7 @@ def test_scores_behind_masks_of_the_label_are_told(runs: Path) -> None:
     assert told == [True, False]
 
 
+@pytest.mark.slow
 def test_missing_or_other_store_is_said(runs: Path) -> None:
     spoil(runs / "plain-s0", "data", store=str(runs / "gone"))
     text = report(runs / "plain-s0", out=runs / "p.html").read_text()
@@ -334,6 +336,7 @@ def test_hostile_names_are_escaped(runs: Path) -> None:
     assert "<img src=x" not in report(folder, out=runs / "p.html", no_faces=True).read_text()
 
 
+@pytest.mark.slow
 def test_runs_on_other_faces_stand_apart(runs: Path, made: Path) -> None:
     foreign = make_run(runs / "foreign", make_store(runs / "store2", seed=9), 0, 4.0)
     page = context(load_runs([runs / "plain-s0", runs / "led-s0", foreign]), False, 0)

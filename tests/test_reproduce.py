@@ -154,6 +154,7 @@ def test_grid_trains_scores_and_is_not_done_twice(store, tmp_path, capsys):
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("results.json")}
 
 
+@pytest.mark.slow
 def test_stopped_grid_resumes_inside_a_training(store, tmp_path, monkeypatch):
     """Stopped after the first epoch of the second training; the same command ends with the numbers of a whole run."""
     whole = json.loads(run(store, tmp_path / "whole").read_text())
@@ -203,6 +204,7 @@ def test_killed_grid_resumes(store, tmp_path):
     assert tables[0]["lines"] == tables[1]["lines"]
 
 
+@pytest.mark.slow
 def test_pal_trains_at_the_small_scale(store, tmp_path):
     """Gradients of an earlier layer, two guidances at once, and a control of the prior; cross-entropy comes along."""
     rows = "grad,au_pal,prior_shuffled"
