@@ -374,6 +374,7 @@ def test_other_cues_compare_in_recognition_only(runs: Path) -> None:
         (lambda run: np.savez(run / "maps" / "faces.npz", a=np.zeros(2)), ["does not belong to results.json"]),
         (lambda run: np.savez(run / "maps" / "class_means.npz", a=np.array([{}])), ["class_means.npz is damaged"]),
         (lambda run: (run / "log.jsonl").write_text('{"epoch": 1}\n{"ep'), ["log.jsonl line 2", "damaged"]),
+        (lambda run: (run / "log.jsonl").write_bytes(b'{"epoch": 1}\n{"e\xf5'), ["log.jsonl line 2", "damaged"]),
         (lambda run: (run / "config.yaml").unlink(), ["not a run folder"]),
     ],
 )

@@ -29,7 +29,11 @@ def growing(lines: list[dict[str, Any]]) -> list[str]:
 
 def tell_growth(run: Path) -> None:
     """A line on stderr for each number of a run's log that has begun to grow in its last epoch."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_bytes().splitlines()]
+    except ValueError as error:
+        print(f"mien: {run / 'log.jsonl'} is damaged ({error}); whether a number grows is not told.", file=sys.stderr)
+        return
     before = growing(lines[:-1])
     for name in (name for name in growing(lines) if name not in before):
         first, last = (next(line[name] for line in order if name in line) for order in (lines, reversed(lines)))

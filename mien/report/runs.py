@@ -204,7 +204,7 @@ def _log(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     lines = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):  # one broken byte is one line
         try:
             lines.append({str(key): value + 0 for key, value in json.loads(line).items()})  # numbers alone
         except (ValueError, TypeError, AttributeError, RecursionError) as error:

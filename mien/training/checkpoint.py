@@ -132,9 +132,9 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
 def trim_log(out: Path, epochs: int) -> None:
     """Drop log lines beyond the last finished epoch: those of a run that was stopped between log and checkpoint."""
     log = out / "log.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_bytes().splitlines() if log.exists() else []
     if len(lines) > epochs:
-        write_atomic(log, "".join(f"{line}\n" for line in lines[:epochs]))
+        write_atomic(log, b"".join(line + b"\n" for line in lines[:epochs]))
 
 
 def log_line(out: Path, line: Mapping[str, Any]) -> None:
