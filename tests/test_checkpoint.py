@@ -119,3 +119,13 @@ def test_packed_weights_are_small_and_near(tmp_path: Path) -> None:
     checkpoint.save_tensors(tmp_path / "a", kernel, {})
     checkpoint.save_tensors(tmp_path / "b", pack(kernel), {})
     assert (tmp_path / "b").stat().st_size < 0.27 * (tmp_path / "a").stat().st_size
+
+
+def test_one_flipped_bit_in_a_weight_is_told(tmp_path):
+    file = tmp_path / "best.ckpt"
+    checkpoint.save_tensors(file, {"x": torch.ones(64)}, {"epoch": 1})
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"best\.ckpt is damaged \(its numbers are not those that were written\)"):
+        checkpoint.load_tensors(file)

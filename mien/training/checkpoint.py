@@ -34,7 +34,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(plain, metadata={"mien": json.dumps({"run_version": RUN_VERSION, **meta})}))
+    kept = {"run_version": RUN_VERSION, **meta, "sha256": _digest(plain)}
+    write_atomic(path, save(plain, metadata={"mien": json.dumps(kept)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -51,17 +52,23 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DataError(f"{path} is damaged ({error}); delete it and run `mien train` again.") from error
     if not isinstance(meta, dict):
         raise DataError(f"{path} was not written by mien.")
+    if meta.pop("sha256", None) not in (None, _digest(tensors)):  # files from before this was kept pass
+        raise DataError(f"{path} is damaged (its numbers are not those that were written); delete it and train again.")
     return unpack(tensors), meta
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes: a flipped bit in a weight would otherwise change answers in silence."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def weights_hash(model: nn.Module) -> str:
     """sha256 over names, shapes and values of a model's weights: two runs with the same are one net."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        value = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()
+    return _digest({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
