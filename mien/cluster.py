@@ -215,6 +215,9 @@ class _Ray:
         except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
             where = f"no Ray cluster that this one can join at {address}" if address else "Ray does not start here"
             raise DataError(f"{where} ({' '.join(str(error).split())[:300]}).") from error
+        # Ray prints losses, which `in_order` makes good, into standard output, where rows of results belong.
+        if hasattr(ray._private.worker, "print_to_stdstream"):
+            ray._private.worker.print_to_stdstream = _say_nothing
         self._carry = ray.remote(max_retries=0, num_cpus=1)(_carry)
         self._kept: tuple[Any, Any] = None, None
         self._counted, self._slots = -RECOUNT, 1.0
@@ -248,6 +251,10 @@ class _Ray:
             answer.set_exception(Lost(str(error)))
         else:
             answer.set_exception(error)
+
+
+def _say_nothing(*words: Any, ignore_prefix: bool = False) -> None:
+    """In the place of a printer."""
 
 
 def _carry(function: Callable[[list[Any]], Any], group: list[Any]) -> Any:
