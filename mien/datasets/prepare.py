@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mien.data.shards import Coding, made, once
-from mien.data.store import Skipped, Store, finished_ids, write_store
+from mien.data.store import Face, Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
@@ -120,27 +120,22 @@ def prepare(
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns, "labels": labels,
         "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale,
-        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
-        "like": like,
+        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic,
+        "whole": whole, "like": like,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     first = _first(read, dataset, root, out, own)
     shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model, landmark_limit)
-    laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
-    _refuse_shares(laid, options, reader)
+    laid = _laid(read, options, reader, landmarks, landmark_order)
     notes = {"faces": faces, "align": str(align), **_shown(own, brought), **_notes(reader, root, own)}
     place = new_place(out, add) if replace else out
-    left, total = _left(laid, place, options, add, cluster is not None)
-    faces_made = made(
-        functools.partial(prepare_item, options), once(left), place, Coding(*shape, encoding),
-        workers=_processes(workers, options, first), cluster=cluster, chunk=CHUNK, total=total,
-    )  # fmt: skip
+    by = _processes(workers, options, first), cluster
+    faces_made, total = _made(laid, place, options, Coding(*shape, encoding), add, *by)
     store = write_store(
-        faces_made, place,
-        dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes,
-        source=source_of(root, own | brought, out), add=add, total=total,
+        faces_made, place, dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding,
+        notes=notes, source=source_of(root, own | brought, out), add=add, total=total,
     )  # fmt: skip
     store = limit_landmarks(put_in_place(place, out) if replace else store, landmark_limit)
     print(summary(store))
@@ -186,6 +181,17 @@ def _shown(own: dict[str, Any], brought: dict[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in chosen.items()} | paths
 
 
+def _made(
+    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, coding: Coding, add: bool,
+    processes: int | None, cluster: str | None,
+) -> tuple[Iterator[Face], int | None]:  # fmt: skip
+    """What the store does not hold yet, ready to be written; and how much that is, where it is known."""
+    left, total = _left(read, place, options, add, cluster is not None)
+    work = functools.partial(prepare_item, options)
+    found = made(work, once(left), place, coding, workers=processes, cluster=cluster, chunk=CHUNK, total=total)
+    return found, total
+
+
 def _left(
     read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, add: bool, shared: bool
 ) -> tuple[Iterator[Record | Skipped], int | None]:
@@ -198,10 +204,15 @@ def _left(
     return (item for item in read() if item.id not in done), total
 
 
-def _refuse_shares(read: Callable[[], Iterator[Record | Skipped]], options: Options, reader: Reader) -> None:
-    """`check_frame` where the frame of the landmarks is not known otherwise."""
+def _laid(
+    read: Callable[[], Iterator[Record | Skipped]], options: Options, reader: Reader, landmarks: Path | None,
+    order: Literal["row-col", "x-y"],
+) -> Callable[[], Iterator[Record | Skipped]]:  # fmt: skip
+    """What is read, with the landmarks of a file where there is one; `check_frame` where their frame is not known otherwise."""
+    laid = read if landmarks is None else laid_over(read, landmarks, order)
     if options.provider is None and not reader.landmarks and options.frame is None:
-        check_frame(read())
+        check_frame(laid())
+    return laid
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
