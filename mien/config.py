@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import jsonargparse
 
-from mien.cues.config import CueConfig
+from mien.cues.config import CUE_KINDS, CueConfig
 from mien.errors import UsageError, unknown_name
 from mien.files import from_text, read_yaml
 from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
-from mien.losses.options import LossConfig
+from mien.losses.options import TERM_OPTIONS, LossConfig
+from mien.plugins import tell_refused
 from mien.training.config import OptimConfig, RunConfig
 from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
 
@@ -226,6 +227,8 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
         UsageError: missing file, bad YAML, unknown key (with the nearest valid one) or a value of the wrong type.
 
     """
+    tell_refused("mien.losses", TERM_OPTIONS)
+    tell_refused("mien.cues", CUE_KINDS)
     data = read_yaml(path) if path is not None else {}
     _refuse_unknown(data, str(path))
     given, kinds = option_values(overrides), _kinds()

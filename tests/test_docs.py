@@ -23,7 +23,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = {page: page.read_text(encoding="utf-8") for page in [*PAGES, *ROOT.glob("*.md")]}
 SNIPPETS = [
     pytest.param(code, id=f"{page.stem}-{number}")
-    for page in PAGES
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", TEXTS[page], re.M | re.S))
 ]
 

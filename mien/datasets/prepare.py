@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mien.data.store import Skipped, Store, finished_ids, write_store
-from mien.datasets import DATASETS, Reader
+from mien.datasets import DATASETS, Reader, checked, reader_named
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
@@ -156,11 +156,9 @@ class Options(NamedTuple):
 
 def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
-    if dataset not in DATASETS:
-        raise unknown_name("dataset", dataset, DATASETS)
     if dataset == "aligned" and align:
         raise UsageError("fitted lays every face already: leave out --align.")
-    return DATASETS[dataset]
+    return reader_named(dataset)
 
 
 def _shape(
@@ -212,7 +210,8 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
     taken = {name: value for name, value in given.items() if name in accepted}
 
     def read() -> Iterator[Record | Skipped]:
-        return with_names(reader.records(root, **taken), *map(given.get, (*patterns, "labels")))
+        records = checked(dataset, lambda: reader.records(root, **taken))
+        return with_names(records, *map(given.get, (*patterns, "labels")))
 
     return read
 
