@@ -142,22 +142,15 @@ def synthesize(
     check_intensity(least_intensity)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: give a file name that ends in .png.")
+    plan = plan_twins(faces, seed, twins, subjects) if twins else None
     work: Callable[[int], Record]
-    if twins:
-        plan = plan_twins(faces, seed, twins, subjects)
+    if plan is not None:
         faces, people = plan.faces, len({person for _, block in people_of(plan) for person in block})
         work = partial(render_one_twin, size=size, plan=plan, classes=classes, least_intensity=least_intensity)
         ids = [twin_id(i, plan, classes) for i in range(faces)]
     else:
-        work = partial(
-            render_one,
-            count=faces,
-            size=size,
-            seed=seed,
-            subjects=people,
-            classes=classes,
-            least_intensity=least_intensity,
-        )
+        settings = {"count": faces, "size": size, "seed": seed, "subjects": people}
+        work = partial(render_one, **settings, classes=classes, least_intensity=least_intensity)
         ids = [face_id(i, people, classes) for i in range(faces)]
     done = finished_ids(out)
     todo = [i for i in range(faces) if ids[i] not in done]
