@@ -164,14 +164,14 @@ def synthesize(
     }
     if least_intensity != LEAST_INTENSITY:
         notes["least_intensity"] = f"{least_intensity:g}"
-    if twins:
+    if plan is not None:
         notes["twins"] = str(twins)
     write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=len(todo))
     if sheet is not None:
-        drawn = (
-            draw_blocks(plan, classes, least_intensity, size=size) if twins else draw_sheet(seed, classes, size=size)
+        draw = (
+            partial(draw_sheet, seed) if plan is None else partial(draw_blocks, plan, least_intensity=least_intensity)
         )
-        write_png(sheet, drawn)
-    blocks = f", {plan.blocks} blocks of {twins} x {twins} twins" if twins else ""
+        write_png(sheet, draw(classes, size=size))
+    blocks = "" if plan is None else f", {plan.blocks} blocks of {twins} x {twins} twins"
     print(f"{out}: {faces} faces of {people} subjects, {len(classes)} classes, {size} px{blocks}")
     return out
