@@ -43,8 +43,9 @@ def changed(
 
 
 def moved(images: Tensor, reach: float, generator: torch.Generator, alike: Tensor | None = None) -> Tensor:
-    """Faces (B, C, H, W), each (rows equal in alike (B,) alike) turned by up to `reach` radians, scaled by 1 - reach to 1 + reach and shifted by up to that share
-    of the side both ways, all evenly drawn; bilinear, borders repeated. What a face finder that places faces differently does.
+    """Faces (B, C, H, W), each turned by up to `reach` radians, scaled by 1 - reach to 1 + reach and shifted by up to that share
+    of the side both ways, all evenly drawn, rows equal in alike (B,) alike; bilinear, borders repeated. What a face finder that
+    places faces differently does.
     """
     if not reach:
         return images

@@ -85,7 +85,9 @@ def _check_swaps(cfg: Cfg, refuse: Callable[[str, str, str], None]) -> None:
         if getattr(loss, key) and not side:
             refuse("loss", key, f"{key} needs batches of twins; set data.twins, for example 4.")
     if (loss.reader == "None") != (loss.reader_loss_lambda == 0):
-        refuse("loss", "reader", "reader and reader_loss_lambda go together: a run folder and its weight, or None and 0.")
+        refuse(
+            "loss", "reader", "reader and reader_loss_lambda go together: a run folder and its weight, or None and 0."
+        )
     for key in ("twin_targets", "reader_loss_lambda", "swap_consistency_lambda", "latent_regression_lambda"):
         if getattr(loss, key) and "Encoder" in cfg.nets and "Decoder" not in cfg.nets:
             refuse("loss", key, f"{key} is about decoded pictures; the cfg has no {{Decoder}}.")
@@ -106,7 +108,11 @@ def check_joints(cfg: Cfg, named: dict[str, Section], last: Place, report: Repor
         if name in nets:
             masked = name == "Encoder" and nets[name].input.channels == 4
             allowed = "3 channels, or 4 with the mask of where a face acts" if name == "Encoder" else "3 channels"
-            need(name, masked or nets[name].input == pictures, f"sees pictures of {allowed}, not {nets[name].input.channels}.")
+            need(
+                name,
+                masked or nets[name].input == pictures,
+                f"sees pictures of {allowed}, not {nets[name].input.channels}.",
+            )
     if "Image Discriminator" in nets:
         _end_in_score(cfg, "Image Discriminator", report)
     if "Encoder" in nets and "AUPredictor" in nets:

@@ -14,7 +14,6 @@ from mien.audet.regions import USUAL, inactive
 from mien.audet.spec import Cfg, NetSpec, skipped_blocks
 from mien.data.transforms import torchvision_functions
 
-
 COLOURS = 3
 """Channels of a picture; an encoder of one more takes the mask of where a face acts."""
 

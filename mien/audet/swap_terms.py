@@ -40,7 +40,10 @@ def within_share(z: Tensor, groups: Tensor) -> Tensor:
     A share, so that a small embedding is no way out of it. Rows of group -1, and groups of one row, do not count; 0 where fewer
     than two groups are left.
     """
-    z, (inverse, counts) = z[groups >= 0], torch.unique(groups[groups >= 0], return_inverse=True, return_counts=True)[1:]
+    z, (inverse, counts) = (
+        z[groups >= 0],
+        torch.unique(groups[groups >= 0], return_inverse=True, return_counts=True)[1:],
+    )
     several = counts[inverse] > 1
     z, (inverse, counts) = z[several], torch.unique(inverse[several], return_inverse=True, return_counts=True)[1:]
     if len(counts) < 2:

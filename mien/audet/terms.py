@@ -148,5 +148,3 @@ def sum_of_losses(cfg: Cfg, terms: dict[str, Tensor]) -> Tensor:
     parts = [terms[name] * (getattr(cfg.loss, WEIGHTS[name]) if name in WEIGHTS else 1.0)
              for name in ("au", "identity", "actions", *WEIGHTS) if name in terms]  # fmt: skip
     return torch.stack(parts).sum()
-
-

@@ -112,7 +112,7 @@ def twin_rows(session: Session, rows: IntArray, epoch: int) -> IntArray:
 
 
 def rows_of_process(session: Session, rows: IntArray) -> IntArray:
-    """This process's part of an epoch's rows."""
+    """The part of an epoch's rows that falls to a process."""
     rank, processes = session.fabric.global_rank, session.fabric.world_size
     return rows.reshape(processes, -1)[rank] if session.cfg.data.twins else rows[rank::processes]
 
