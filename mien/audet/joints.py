@@ -106,13 +106,10 @@ def check_joints(cfg: Cfg, named: dict[str, Section], last: Place, report: Repor
     pictures = Shape(3, cfg.data.image_size, cfg.data.image_size)
     for name in ("Encoder", "Image Discriminator"):
         if name in nets:
-            masked = name == "Encoder" and nets[name].input.channels == 4
-            allowed = "3 channels, or 4 with the mask of where a face acts" if name == "Encoder" else "3 channels"
-            need(
-                name,
-                masked or nets[name].input == pictures,
-                f"sees pictures of {allowed}, not {nets[name].input.channels}.",
-            )
+            channels = nets[name].input.channels
+            masked = name == "Encoder" and channels == 4
+            hint = " (or 4, the last the mask of where a face acts)" if name == "Encoder" else ""
+            need(name, masked or nets[name].input == pictures, f"sees pictures of 3 channels, not {channels}{hint}.")
     if "Image Discriminator" in nets:
         _end_in_score(cfg, "Image Discriminator", report)
     if "Encoder" in nets and "AUPredictor" in nets:

@@ -41,11 +41,16 @@ class Session(NamedTuple):
     labels: data.Labels
     players: dict[str, Player]
     """main, and where they are trained critic (of pairs) and image_critic."""
-    momu: Momu | None
-    twins: Twins
-    groups: tuple[Tensor, Tensor]
-    """`twins` as (N,) int64 each, same person and same actions."""
-    reader: FrozenReader | None
+    momu: Momu | None = None
+    twins: Twins | None = None
+    """Where batches of them are trained on."""
+    reader: FrozenReader | None = None
+
+    def groups(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) numbers of the same person and of the same actions of rows of the store, -1 for none; on the CPU."""
+        if self.twins is None:
+            return (torch.full_like(rows, -1),) * 2
+        return torch.from_numpy(self.twins.same_person[rows]), torch.from_numpy(self.twins.same_actions[rows])
 
     @property
     def net(self) -> AudetNet:
@@ -86,9 +91,8 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
     for name, module in modules.items():
         to_channels_last(module)
         players[name] = Player(module, *fabric.setup(module, make_optimizer(name, module, cfg)))
-    twins = twin_groups(store)
-    groups = (torch.from_numpy(twins.same_person), torch.from_numpy(twins.same_actions))
-    session = Session(fabric, cfg, store, labels, players, momu, twins, groups, reader)
+    twins = twin_groups(store) if cfg.data.twins else None
+    session = Session(fabric, cfg, store, labels, players, momu, twins, reader)
     state = resume(out, session)
     if fabric.is_global_zero:
         checkpoint.trim_log(out, state["epoch"])

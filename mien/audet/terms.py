@@ -28,7 +28,7 @@ class Faces(NamedTuple):
     """(B, 3, H, W) the same without noise, in [-1, 1]."""
     rows: Tensor
     """(B,) rows of the store, on the CPU."""
-    quiet: Tensor | None
+    quiet: Tensor | None = None
     """(B, 1, H, W) 1 outside the boxes where a face acts, 0 inside; None where nothing asks for it."""
     takes: tuple[Tensor, Tensor] | None = None
     """Rows (B,) whose z1 and whose z2 each picture is decoded from; None for its own."""
@@ -48,7 +48,7 @@ def main_terms(session: Session, found: Seen, faces: Faces, order: Tensor) -> di
     if found.actions is not None:
         terms["actions"] = au_loss(found.actions, targets, cfg.cross_entropy)
     if cfg.loss.twin_loss_lambda:
-        person, actions = (column[rows].to(output.z1.device) for column in session.groups)
+        person, actions = (column.to(output.z1.device) for column in session.groups(rows))
         parts = ((output.z1, actions), (output.z2, person))
         terms["twins"] = torch.stack([within_share(z.float().flatten(1), groups) for z, groups in parts]).sum()
     return terms | swapped_terms(session, output, faces, order, targets)

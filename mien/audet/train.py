@@ -96,6 +96,7 @@ def epoch_rows(session: Session, epoch: int) -> IntArray:
 def twin_rows(session: Session, rows: IntArray, epoch: int) -> IntArray:
     """Rows of an epoch in whole blocks of twins, as many batches for each process."""
     cfg, processes = session.cfg, session.fabric.world_size
+    assert session.twins is not None
     side, batch = cfg.data.twins, cfg.training.batch_size
     blocks = batch // side**2
     batches = twin_batches(
@@ -151,7 +152,7 @@ def faces_of(session: Session, batch: Batch, rows: Tensor, here: torch.Generator
     """A batch as the nets take it: changed at random by `here` (twins alike), noisy for the encoder, with the partners of swaps."""
     cfg, net = session.cfg, session.net
     pictures = batch.images * 0.5 + 0.5
-    person, actions = (column[rows] for column in session.groups)
+    person, actions = session.groups(rows)
     alike = None
     if cfg.data.twins:
         alike = torch.where(person < 0, -1 - torch.arange(len(rows)), person)
@@ -255,7 +256,7 @@ def validate(session: Session) -> dict[str, float]:
             errors.append((output.reconstruction.float() - batch.images).abs().mean((1, 2, 3)).cpu())
         if cfg.loss.twin_targets:
             here = torch.from_numpy(rows[step * batch_size :][: len(batch.images)])
-            person, actions = (column[here] for column in session.groups)
+            person, actions = session.groups(here)
             of_z1, of_z2 = partners(actions, person, 1.0, cpu), partners(person, actions, 1.0, cpu)
             picture = net.decode(output.z1[of_z1], output.z2[of_z2], tuple(skip[of_z2] for skip in output.skips))
             swaps.append((picture.float() - batch.images).abs().mean((1, 2, 3)).cpu()[of_z1 != of_z2])
