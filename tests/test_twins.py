@@ -1,7 +1,9 @@
 """Twins: groups of faces that share the person or the actions, from the renderer through the store to batches."""
 
+from itertools import combinations
 from pathlib import Path
 
+import fake_datasets
 import numpy as np
 import pytest
 import tiny
@@ -211,3 +213,40 @@ def test_the_sheet_has_blocks(store):
 
     sheet = cv2.imread(str(Path(store.path).parent / "sheet.png"))
     assert sheet.shape == (4 * 32, 2 * 32, 3)  # two blocks, a row a person
+
+
+def test_frames_of_videos_are_twins(tmp_path):
+    fake_datasets.disfa(tmp_path / "disfa")
+    assert (
+        main(["prepare", "disfa", "--root", str(tmp_path / "disfa"), "--out", str(tmp_path / "d"), "--size", "32"]) == 0
+    )
+    frames = open_store(tmp_path / "d")
+    assert list(frames.same_person) == list(frames.subject)
+    codes = np.nan_to_num(frames.action_units, nan=-1)
+    for i, j in combinations(range(len(frames)), 2):
+        assert (frames.same_actions[i] == frames.same_actions[j]) == (codes[i] == codes[j]).all()
+    assert not same_view(frames, twin_groups(frames))
+    (batch,) = twin_batches(twin_groups(frames), np.arange(len(frames)), blocks=9, seed=0, epoch=1)
+    assert (codes[batch][:, 0] == codes[batch][:, 1]).all()
+    fake_datasets.bp4d(tmp_path / "bp4d")
+    assert (
+        main(["prepare", "bp4d", "--root", str(tmp_path / "bp4d"), "--out", str(tmp_path / "b"), "--size", "32"]) == 0
+    )
+    frames = open_store(tmp_path / "b")
+    assert set(frames.same_person) == {"F001 T1", "M001 T2"}
+    assert "." in frames.same_actions[0]  # units that are unknown
+
+
+def test_groups_in_a_table(tmp_path):
+    import cv2
+
+    rows = ["file,clip,phase,same_person"]
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.full((32, 32), 60 * k, np.uint8))
+        rows.append(f"{k}.png,{'unknown' if k == 2 else 'c1'},p{k},x")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    words = ["prepare", "table", "--root", str(tmp_path / "t.csv"), "--size", "32"]
+    pairs = "image=file,same_person=clip,same_actions=phase"
+    assert main([*words, "--out", str(tmp_path / "s"), "--columns", pairs]) == 0
+    assert list(open_store(tmp_path / "s").same_person) == ["c1", "c1", None]
+    assert list(open_store(tmp_path / "s").same_actions) == ["p0", "p1", "p2"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader
+from mien.datasets.coded import with_twins
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
@@ -212,7 +213,8 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
     taken = {name: value for name, value in given.items() if name in accepted}
 
     def read() -> Iterator[Record | Skipped]:
-        return with_names(reader.records(root, **taken), *map(given.get, (*patterns, "labels")))
+        named = with_names(reader.records(root, **taken), *map(given.get, (*patterns, "labels")))
+        return with_twins(named) if reader.videos else named
 
     return read
 
