@@ -24,15 +24,17 @@ class Reader(NamedTuple):
     """(root, *, some of the options) -> size and channels, where the data decide."""
     landmarks: bool = False
     """Every face comes with its 68 landmarks: `--align` needs no `--faces`."""
+    videos: bool = False
+    """Faces are coded frames of videos: those of one person and those of equal codes are twins (`coded.with_twins`)."""
 
 
 DATASETS: dict[str, Reader] = {
     "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
     "rafdb": Reader(rafdb.records, notes=rafdb.notes),
     "affectnet": Reader(affectnet.records, notes=affectnet.notes),
-    "disfa": Reader(disfa.records, notes=disfa.notes),
-    "bp4d": Reader(bp4d.records, notes=bp4d.notes),
-    "audetnet": Reader(audetnet.records, notes=audetnet.notes),
+    "disfa": Reader(disfa.records, notes=disfa.notes, videos=True),
+    "bp4d": Reader(bp4d.records, notes=bp4d.notes, videos=True),
+    "audetnet": Reader(audetnet.records, notes=audetnet.notes, videos=True),
     "folder": Reader(folder.records),
     "table": Reader(table.records, notes=table.notes),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),

@@ -14,6 +14,7 @@ import numpy as np
 
 from mien.data.store import Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader, checked, reader_named
+from mien.datasets.coded import with_twins
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
@@ -211,7 +212,8 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
 
     def read() -> Iterator[Record | Skipped]:
         records = checked(dataset, lambda: reader.records(root, **taken))
-        return with_names(records, *map(given.get, (*patterns, "labels")))
+        named = with_names(records, *map(given.get, (*patterns, "labels")))
+        return with_twins(named) if reader.videos else named
 
     return read
 
