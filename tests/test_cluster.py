@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mien import cluster
 from mien.cli import main
+from mien.data import cluster
 from mien.data.duplicates import KEPT
 from mien.data.shards import Coding, Part, made, once, part_rows
 from mien.data.store import Skipped, finished_ids, open_store, write_store
@@ -314,7 +314,8 @@ def killed_once(mark: Path, number: int) -> Record | Skipped:
 RAY = """
 import functools, sys
 from pathlib import Path
-from mien import cluster, progress
+from mien import progress
+from mien.data import cluster
 progress.default_workers = lambda: 2
 import test_cluster
 out = Path(sys.argv[1])

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mien import cluster as clusters
+from mien.data import cluster as clusters
 from mien.data.arrow import Skipped, row, write_part
 from mien.errors import DataError
 from mien.schema import Record

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mien.data.arrow import (
     REMEDY,
     STORE_VERSION,
+    TWINS,
     Skipped,
     StoreInfo,
     decode,
@@ -34,6 +35,7 @@ from mien.data.arrow import (
     read_json,
     same_settings,
 )
+from mien.data.fingerprint import twin_column
 from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
 from mien.data.verify import refuse_odd_parts, verify_once
 from mien.data.writer import Writer, begin_adding
@@ -163,6 +165,21 @@ class Store:
     def attributes(self) -> list[dict[str, str | float]]:
         """One dict a row: strings make groups, numbers are factors."""
         return [json.loads(text) for text in self._objects("attributes")]
+
+    @cached_property
+    def same_person(self) -> ObjectArray:
+        """(N,) str or None: group of faces that differ in their actions alone (`mien.data.twins`)."""
+        return self._twins("same_person")
+
+    @cached_property
+    def same_actions(self) -> ObjectArray:
+        """(N,) str or None: group of faces with the same actions."""
+        return self._twins("same_actions")
+
+    def _twins(self, name: str) -> ObjectArray:
+        parts = (twin_column(self._batch(part), name) for part in range(len(self.info.parts)))
+        names = [name for part in parts for name in part]
+        return np.array([*names, None], dtype=object)[:-1]  # None keeps it an array of objects
 
     @cached_property
     def digest(self) -> npt.NDArray[np.bytes_]:
@@ -335,10 +352,13 @@ def export_parquet(store: Store, path: Path) -> Path:
     import pyarrow.parquet as pq
 
     path = Path(path)
+    twins = any(name is not None for name in (*store.same_person, *store.same_actions))
     with replacing(path) as temporary:
         writer = None
         for start, part in zip(store._starts, store.info.parts, strict=False):
             batch = map_part(store.path / part["file"])
+            for name in (name for name in TWINS if twins and name not in batch.schema.names):
+                batch = batch.append_column(name, pa.array(twin_column(batch, name), pa.string()))
             pixels = [decode(value.as_buffer(), store.info) for value in batch.column("image")]
             pictures = pa.array([encode(image, "png") for image in pixels], pa.large_binary())
             batch = batch.set_column(batch.schema.get_field_index("image"), "image", pictures)

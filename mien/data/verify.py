@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mien.data.arrow import REMEDY, StoreInfo, decode, fingerprint, map_part, table_schema
+from mien.data.arrow import REMEDY, TWINS, StoreInfo, decode, map_part, table_schema
+from mien.data.fingerprint import fingerprint
 from mien.errors import DataError
 from mien.files import file_sha256, write_atomic
 
@@ -29,11 +30,13 @@ def refuse_odd_parts(path: Path, info: StoreInfo) -> None:
     widths = {field.name: field.type for field in table_schema() if field.name != "action_units"}
     for part in info.parts:
         batch = map_part(path / part["file"])
+        twins = {field.name: field.type for field in batch.schema if field.name in TWINS}
         try:
             batch.validate(full=True)
             units = batch.schema.field("action_units").type
             found = batch.num_rows == part["rows"] and units == pa.list_(pa.float32(), len(info.action_units))
             found = found and all(batch.schema.field(name).type == kind for name, kind in widths.items())
+            found = found and all(kind == pa.string() for kind in twins.values())
         except (pa.ArrowException, ValueError) as error:
             raise DataError(f"part '{part['file']}' of the store '{path}' is damaged ({error}): {REMEDY}") from error
         if not found:

@@ -10,7 +10,6 @@ from typing import Any
 from mien import __version__
 from mien.data.arrow import (
     Skipped,
-    fingerprint,
     intact_parts,
     map_part,
     read_info,
@@ -18,6 +17,7 @@ from mien.data.arrow import (
     same_settings,
     write_part,
 )
+from mien.data.fingerprint import fingerprint
 from mien.data.shards import Coded, Coding, Part, coded, sweep, take_place
 from mien.data.verify import mark_verified
 from mien.errors import DataError, UsageError

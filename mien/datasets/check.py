@@ -82,6 +82,7 @@ def describe(store: Store, report: dict[str, Any]) -> str:
     if "near_duplicates" in report:
         parts.append(_duplicate_lines("identical or near-duplicate pictures", report["near_duplicates"]))
     parts.append(_subject_lines(report["subjects"]))
+    parts.append(_twin_lines(report.get("twins")))
     points = report["landmarks"]
     classes = ", ".join(f"{name} {share:.1%}" for name, share in points["coverage_per_class"].items())
     parts.append(
@@ -167,6 +168,25 @@ def _conflict_lines(found: dict[str, Any]) -> list[str]:
     elif every:
         lines.append(f"  {named(every)}")
     return lines
+
+
+def _twin_lines(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    person, actions = found["same_person"], found["same_actions"]
+    lines = [
+        f"twins: {person['groups']} groups of one person ({person['faces']} faces, pose "
+        f"{'fixed' if found['pose_fixed'] else 'not fixed'}), {actions['groups']} of the same actions ({actions['faces']} faces); "
+        f"{found['whole_blocks']} of {found['blocks']} blocks hold each person with each set of actions once"
+    ]
+    if found["unit_spread"]:
+        spread = ", ".join(f"{name} {value:g}" for name, value in found["unit_spread"].items())
+        lines.append(f"  largest difference of intensities inside a group of the same actions: {spread}")
+    if found["groups_of_several_subjects"]:
+        lines.append(f"  WARNING: {found['groups_of_several_subjects']} groups of one person name several subjects")
+    if found["person_groups_across_splits"]:
+        lines.append(f"  LEAK: {found['person_groups_across_splits']} groups of one person are in several splits")
+    return "\n".join(lines)
 
 
 def _subject_lines(found: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS
 
 PLAIN = (
     "image", "id", "expression", "subject", "split", "left", "top", "right", "bottom", "width", "height", "yaw", "pitch", "roll",
+    "same_person", "same_actions",
 )  # fmt: skip
 POINTS = tuple(f"{axis}{k}" for axis in "xy" for k in range(LANDMARKS))
 TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)

@@ -13,7 +13,8 @@ import numpy as np
 
 from mien.data.shards import Coding, made, once
 from mien.data.store import Face, Skipped, Store, finished_ids, write_store
-from mien.datasets import DATASETS, Reader
+from mien.datasets import DATASETS, Reader, checked, reader_named
+from mien.datasets.coded import with_twins
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
@@ -157,11 +158,9 @@ class Options(NamedTuple):
 
 def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
-    if dataset not in DATASETS:
-        raise unknown_name("dataset", dataset, DATASETS)
     if dataset == "aligned" and align:
         raise UsageError("fitted lays every face already: leave out --align.")
-    return DATASETS[dataset]
+    return reader_named(dataset)
 
 
 def _shape(
@@ -229,7 +228,9 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
     taken = {name: value for name, value in given.items() if name in accepted}
 
     def read() -> Iterator[Record | Skipped]:
-        return with_names(reader.records(root, **taken), *map(given.get, (*patterns, "labels")))
+        records = checked(dataset, lambda: reader.records(root, **taken))
+        named = with_names(records, *map(given.get, (*patterns, "labels")))
+        return with_twins(named) if reader.videos else named
 
     return read
 

@@ -38,6 +38,7 @@ from mien.training.notes import synthetic_faces, tell_batch, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
+from mien.training.shared_norms import share_norms
 from mien.training.steering import kept_guides
 from mien.training.unused import leave_out_unused
 
@@ -115,15 +116,16 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
-        for guide in guides:
-            print(describe(guide, model), flush=True)
-        for line in coverage_lines(coverage):
-            print(line, flush=True)
-        if label_leak(recipe):
-            print(LEAK, flush=True)
-        extra = {"precision": precision, **({} if colour is None else {"mask_colour": colour})}
+        tell_guidance(recipe, model, guides, coverage)
+        extra = {
+            "precision": precision,
+            "processes": fabric.world_size,
+            **({} if colour is None else {"mask_colour": colour}),
+        }
         start_run(out, recipe, store, split, str(fabric.device), extra | coverage_facts(coverage))
     fabric.barrier()
+    if run.sync_batchnorm:
+        share_norms(model)
     wrapped, optimizer = fabric.setup(model, optimizer)
     if average is not None:
         average.to(fabric.device)
@@ -140,6 +142,13 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
         coverage, Reader(store, fabric.device, run.workers, keep=True), idle,
     ), state  # fmt: skip
+
+
+def tell_guidance(recipe: Recipe, model: Classifier, guides: list[Guide], coverage: dict[str, Coverage]) -> None:
+    """Print what guides the net, how many faces have a cue, and whether masks tell the label."""
+    lines = [*(describe(guide, model) for guide in guides), *coverage_lines(coverage)]
+    for line in [*lines, *([LEAK] if label_leak(recipe) else [])]:
+        print(line, flush=True)
 
 
 def resumed(
