@@ -88,7 +88,9 @@ class Filmed(nn.Module):
         super().__init__()
         self.condition = block.condition
         self.linear = nn.Linear(block.condition, 2 * channels)
-        nn.init.zeros_(self.linear.weight)  # passes everything on at first: random scales are noise that z1 would learn to still
+        nn.init.zeros_(
+            self.linear.weight
+        )  # passes everything on at first: random scales are noise that z1 would learn to still
         nn.init.zeros_(self.linear.bias)
         self.activation = ACTIVATIONS[block.activation]()
 
