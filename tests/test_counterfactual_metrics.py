@@ -10,7 +10,9 @@ from mien.metrics.counterfactual import correlation_interval, region_mean, regio
 
 
 def pictures(seed: int, batch: int = 2, size: int = 14) -> torch.Tensor:
-    return torch.rand(batch, 3, size, size + 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    return (
+        torch.rand(batch, 3, size, size + 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    )
 
 
 def test_region_psnr_by_a_loop():
@@ -37,7 +39,11 @@ def test_ssim_by_a_loop():
         for c in range(3):
             a, t = (np.pad(p[b, c].numpy(), 5, mode="reflect")[y : y + 11, x : x + 11] for p in (one, other))
             ma, mt = (window * a).sum(), (window * t).sum()
-            va, vt, both = (window * a * a).sum() - ma**2, (window * t * t).sum() - mt**2, (window * a * t).sum() - ma * mt
+            va, vt, both = (
+                (window * a * a).sum() - ma**2,
+                (window * t * t).sum() - mt**2,
+                (window * a * t).sum() - ma * mt,
+            )
             c1, c2 = 0.02**2, 0.06**2
             each.append((2 * ma * mt + c1) * (2 * both + c2) / ((ma**2 + mt**2 + c1) * (va + vt + c2)))
         assert float(found[b, y, x]) == pytest.approx(np.mean(each))

@@ -84,3 +84,27 @@ def correlation_interval(
 
     spread = spread_of(totals, mean_correlation, totals[:, 0] / n, n, grouped, seed=seed, draws=draws)
     return Interval(spread.value, *score_interval(spread), len(totals), grouped)
+
+
+INNER = (-1.05, 1.05, -0.8, 2.1)
+"""Left, right, top and bottom of the inner face, from brows to chin: in distances of the eye centres, from the middle between them."""
+FLAT = 1e-3
+"""Least spread of a texture that is brought to 1."""
+
+
+def inner_texture(pictures: Tensor, eyes: Tensor, side: int = 24) -> Tensor:
+    """What a face looks like between brows and chin, (B, C side side): cut out by the eyes alone, brightness and contrast removed.
+
+    pictures (B, C, H, W); eyes (B, 2, 2) x, y centres in shares of the side, left of the picture first. Each cut has mean 0 and
+    variance 1 over pixels and channels, so that tints stay. Expressions do not move the cut.
+    """
+    across = eyes[:, 1] - eyes[:, 0]
+    down = torch.stack([-across[:, 1], across[:, 0]], 1)
+    steps = (torch.arange(side, dtype=pictures.dtype, device=pictures.device) + 0.5) / side
+    x, y = (low + (high - low) * steps for low, high in (INNER[:2], INNER[2:]))
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    places = (
+        eyes.mean(1)[:, None, None] + columns[..., None] * across[:, None, None] + rows[..., None] * down[:, None, None]
+    )
+    cut = F.grid_sample(pictures, 2 * places - 1, padding_mode="border", align_corners=False).flatten(1)
+    return (cut - cut.mean(1, keepdim=True)) / cut.std(1, keepdim=True).clamp_min(FLAT)
