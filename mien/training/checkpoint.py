@@ -21,6 +21,7 @@ from mien.errors import DataError, UsageError
 from mien.files import read_json, weights_file
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
+from mien.plugins import used
 from mien.schema import scheme_classes
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def versions() -> dict[str, Any]:
         "mien": __version__,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
+        **({"plugins": used()} if used() else {}),
     }
 
 
