@@ -97,7 +97,7 @@ def plain_steps(
     pictures is taken sample by sample, as ours."""
     terms: dict[str, Tensor] = {}
     for pictures in faces:
-        output, _ = nets["main"](pictures)
+        output = nets["main"](pictures).output
         z, fake = torch.cat([output.z1, output.z2], 1), output.reconstruction
         shuffled = torch.cat([output.z1, output.z2.roll(-1, 0)], 1)
         share = torch.rand(2, len(pictures), generator=generator).view(2, -1, 1, 1, 1)

@@ -227,11 +227,11 @@ def settings_text(path: Path, what: str, shipped: str) -> str:
         raise UsageError(f"cannot read {path}: {error}.") from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Mapping of a YAML file; one clear line for a missing file, a folder, bad syntax or a file that is no mapping."""
-    data = from_text(settings_text(path, "recipe", "recipes/"), str(path))
+def sections_of(text: str, source: str) -> dict[str, Any]:
+    """Mapping of a recipe's YAML text; one clear line, which names `source`, for bad syntax or text that is no mapping."""
+    data = from_text(text, source)
     if not isinstance(data, dict):
-        raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
+        raise UsageError(f"{source} must hold sections such as data:, model:, optim:.")
     return data
 
 

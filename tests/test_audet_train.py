@@ -323,9 +323,9 @@ def test_labels_that_are_missing_are_told(tmp_path):
     fit(settings, path, tmp_path / "run")
     net = load_audet(tmp_path / "run")
     assert net.action_units == ("AU2", "AU1")
-    labels = data.labels_of(train.open_store(path), settings)
+    labels = data.labels_of(open_store(path), settings)
     order = [ACTION_UNITS.index(name) for name in ("AU2", "AU1")]
-    assert np.array_equal(labels.units, train.open_store(path).action_units[:, order])
+    assert np.array_equal(labels.units, open_store(path).action_units[:, order])
 
 
 def test_identity_needs_subjects(tmp_path):

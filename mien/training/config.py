@@ -57,9 +57,13 @@ class RunConfig:
     """lightning-fabric strategy: auto, ddp."""
     num_nodes: int = 1
     """Machines, each with run.devices processes; torchrun or SLURM starts them."""
+    sync_batchnorm: bool = False
+    """Batch norms take their statistics over the faces of all processes, not of each alone."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
     workers: int = 0
     """Loader processes; results do not depend on their number."""
+    compile: bool = False
+    """Compile the backbone with torch.compile at the start, which takes a minute or more."""
     in_memory: bool = False
     """Keep all pictures of the store on the device, at model.size; augmentation works on it there."""
