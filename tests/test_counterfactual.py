@@ -52,7 +52,7 @@ def twins(views: int = 3, people: int = 6, size: int = 16) -> list[Record]:
                         pose=np.array([block, 0, 0], np.float32),
                         same_person=f"b{block}p{i}",
                         same_actions=f"b{block}a{k}",
-                    )  # fmt: skip
+                    )
                 )
     return made
 
