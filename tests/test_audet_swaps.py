@@ -12,7 +12,7 @@ from PIL import Image
 
 from mien.audet import audet
 from mien.audet.cfg import CfgError
-from mien.audet.check import cfg_of
+from mien.audet.check import cfg_of, read_cfg
 from mien.audet.nets import AudetNet
 from mien.audet.regions import BOXES, CORNERS, corners_of, inactive
 from mien.audet.run import load_audet
@@ -229,6 +229,15 @@ def test_training_on_twins_has_every_term(run):
     assert all(line["valid_swap"] > 0 for line in lines)
     net = load_audet(run, "last")
     torch.testing.assert_close(net.corners[0], torch.tensor([4.5, 6.5]) / 16)
+
+
+def test_the_recipe_takes_a_step(blocks, tmp_path):
+    recipe = Path(__file__).parent.parent / "recipes" / "audet" / "swap.cfg"
+    words = ["--training.batch_size", "8", "--training.max_epochs", "1", "--training.decay_lr_over_last_n_epochs", "1"]
+    fit(read_cfg(recipe, [*words, "--loss.reader", "None", "--loss.reader_loss_lambda", "0"]), blocks, tmp_path / "run")
+    net = load_audet(tmp_path / "run")
+    z = net.encode(torch.zeros(1, 3, 64, 64))
+    assert z.shape == (1, net.z1_channels + net.z2_channels, 4, 4)
 
 
 def test_two_photos_swap(run, blocks, tmp_path):

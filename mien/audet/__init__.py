@@ -19,7 +19,7 @@ TAKES = {
     "momu": {"data", "out", "overrides"},
     "evaluate": {"data", "split"},
     "predict": {"data", "out"},
-    "disentangle": {"data", "split", "against", "faces", "draws", "seed"},
+    "disentangle": {"data", "split", "against", "faces", "draws", "seed", "reader"},
     "swap": {"other", "run", "out", "finder", "steps"},
 }
 """Action -> options that mean something to it."""
@@ -37,6 +37,7 @@ def audet(
     faces: int | None = None,
     draws: int | None = None,
     seed: int | None = None,
+    reader: str | None = None,
     run: Path | None = None,
     finder: str | None = None,
     steps: int | None = None,
@@ -57,6 +58,8 @@ def audet(
         faces: most faces that disentangle looks at (1000 when not given).
         draws: permutations of disentangle's dependency tests (199 when not given).
         seed: of disentangle's draws (0 when not given).
+        reader: who reads the action units of disentangle's swaps: blendshapes, the run folder of another net, or none; blendshapes
+            where there is the face model, when not given.
         run: run folder whose net swaps.
         finder: who finds the faces of swap: mediapipe, dlib, none (whole pictures are faces), or auto (when not given), mediapipe
             where it is there.
@@ -66,7 +69,7 @@ def audet(
     """
     given: dict[str, Any] = {
         "data": data, "out": out, "split": split, "against": against, "faces": faces, "draws": draws, "seed": seed,
-        "other": other, "run": run, "finder": finder, "steps": steps, "overrides": overrides or None,
+        "reader": reader, "other": other, "run": run, "finder": finder, "steps": steps, "overrides": overrides or None,
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}
     _refuse_foreign(action, chosen)
@@ -94,7 +97,7 @@ def audet(
         from mien.audet.disentangle import disentangle_audet
 
         numbers = {name: chosen[name] for name in ("faces", "draws", "seed") if name in chosen}
-        disentangle_audet(source, data, split or "test", against, **numbers)
+        disentangle_audet(source, data, split or "test", against, reader=reader or "auto", **numbers)
 
 
 def _refuse_foreign(action: str, chosen: Mapping[str, object]) -> None:
