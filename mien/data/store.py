@@ -36,6 +36,7 @@ from mien.data.arrow import (
     same_settings,
 )
 from mien.data.fingerprint import twin_column
+from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
 from mien.data.verify import refuse_odd_parts, verify_once
 from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
@@ -52,9 +53,6 @@ __all__ = [
     "open_store",
     "write_store",
 ]
-
-PART_ROWS = 2048
-PART_BYTES = 128 * 2**20
 
 Encoding = Literal["raw", "png", "jpeg"]
 ObjectArray = npt.NDArray[np.object_]
@@ -280,8 +278,12 @@ def finished_ids(out: Path, add: bool = False) -> set[str]:
     return ids
 
 
+Face = Record | Coded | Skipped | Part
+"""What a store is written from."""
+
+
 def write_store(
-    records: Iterable[Record | Skipped],
+    records: Iterable[Face],
     out: Path,
     *,
     dataset: str,
@@ -295,12 +297,13 @@ def write_store(
 ) -> Store:
     """Write records into a store, a part at a time; a rerun keeps the finished parts and continues after them.
 
-    `Record.image` is (size, size[, 3]) uint8 here; it becomes grey or RGB as `channels` (1 or 3) asks. Records whose id
-    a finished part already has are passed over, so the caller may yield all
-    again or leave out `finished_ids(out)`. `source` says what the faces come from (`datasets.source`); with `add` a store
-    of the same place takes in what has come to lie there since. `total` only serves the progress bar. UsageError when `out`
-    holds something else or a store with other settings or of another source; DataError for a malformed record, no records,
-    a full disk (finished parts are kept), or another process that writes there.
+    Records may come coded, or as parts that are written already (`mien.data.shards.made`), whose ids `finished_ids(out)` must
+    not have. `Record.image` is (size, size[, 3]) uint8 here; it becomes grey or RGB as `channels` (1 or 3) asks. Records whose
+    id a finished part already has are passed over, so the caller may yield all again or leave out `finished_ids(out)`.
+    `source` says what the faces come from (`datasets.source`); with `add` a store of the same place takes in what has come to
+    lie there since. `total` only serves the progress bar. UsageError when `out` holds something else or a store with other
+    settings or of another source; DataError for a malformed record, no records, a full disk (finished parts are kept), or
+    another process that writes there.
     """
     out = Path(out)
     settings = {
@@ -316,9 +319,7 @@ def write_store(
         return _write(records, out, settings, add, total)
 
 
-def _write(
-    records: Iterable[Record | Skipped], out: Path, settings: dict[str, Any], add: bool, total: int | None
-) -> Store:
+def _write(records: Iterable[Face], out: Path, settings: dict[str, Any], add: bool, total: int | None) -> Store:
     from mien.progress import track
 
     if (out / "store.json").is_file():
@@ -330,16 +331,19 @@ def _write(
     writer = Writer(out, settings, PART_ROWS, PART_BYTES, add)
     done = finished_ids(out, add)
     try:
-        for record in track(records, f"writing {out.name}", total):
-            if record.id not in done:
+        for record in track(records, f"writing {out.name}", total, _items):
+            if isinstance(record, Part) or record.id not in done:
                 writer.add(record)
     except BaseException:  # Ctrl-C or an error in a reader: what was computed is kept
-        writer.flush()
-        writer.tidy()
+        writer.stop()
         raise
     writer.flush()
     writer.finish()
     return open_store(out)
+
+
+def _items(face: Face) -> int:
+    return face.items if isinstance(face, Part) else 1
 
 
 def export_parquet(store: Store, path: Path) -> Path:

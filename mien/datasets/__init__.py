@@ -7,7 +7,8 @@ from mien.data.arrow import Skipped
 from mien.datasets import affectnet, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
 from mien.datasets import aligned as fitted
 from mien.errors import DataError, MienError, unknown_name
-from mien.plugins import added, names, tell_refused
+from mien.plugins import added, tell_refused
+from mien.plugins import names as names_with_plugins  # `names` is a module here
 from mien.schema import Record
 
 
@@ -50,7 +51,7 @@ def reader_named(name: str) -> Reader:
         return DATASETS[name]
     found = cast(Reader | None, added("mien.readers", name, DATASETS, Reader))
     if found is None:
-        raise unknown_name("dataset", name, names("mien.readers", DATASETS))
+        raise unknown_name("dataset", name, names_with_plugins("mien.readers", DATASETS))
     return found
 
 

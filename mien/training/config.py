@@ -74,5 +74,7 @@ class RunConfig:
     """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
     workers: int = 0
     """Loader processes; results do not depend on their number."""
+    compile: bool = False
+    """Compile the backbone with torch.compile at the start, which takes a minute or more."""
     in_memory: bool = False
     """Keep all pictures of the store on the device, at model.size; augmentation works on it there."""
