@@ -19,7 +19,7 @@ TAKES = {
     "momu": {"data", "out", "overrides"},
     "evaluate": {"data", "split"},
     "predict": {"data", "out"},
-    "disentangle": {"data", "split", "against", "faces", "draws", "seed"},
+    "disentangle": {"data", "split", "against", "faces", "draws", "seed", "reader"},
 }
 """Action -> options that mean something to it."""
 
@@ -35,6 +35,7 @@ def audet(
     faces: int | None = None,
     draws: int | None = None,
     seed: int | None = None,
+    reader: str | None = None,
     overrides: Sequence[str] = (),
 ) -> None:
     """Action units from disentangled embeddings: look at a cfg, train it, score and examine a run.
@@ -49,6 +50,8 @@ def audet(
         faces: most faces that disentangle looks at (1000 when not given).
         draws: permutations of disentangle's dependency tests (199 when not given).
         seed: of disentangle's draws (0 when not given).
+        reader: who reads the action units of disentangle's swaps: blendshapes, the run folder of another net, or none; blendshapes
+            where there is the face model, when not given.
         overrides: --section.key value pairs, e.g. --training.max_epochs 3 --loss.dependency hsic --run.seed 1.
 
     """
@@ -60,6 +63,7 @@ def audet(
         "faces": faces,
         "draws": draws,
         "seed": seed,
+        "reader": reader,
     }
     given["overrides"] = overrides or None
     for name, value in given.items():
@@ -85,7 +89,7 @@ def audet(
 
         numbers = {"faces": faces, "draws": draws, "seed": seed}
         chosen = {name: value for name, value in numbers.items() if value is not None}
-        disentangle_audet(source, data, split or "test", against, **chosen)
+        disentangle_audet(source, data, split or "test", against, reader=reader or "auto", **chosen)
 
 
 def _of_cfg(action: str, cfg: Cfg, name: str, data: Path | None, out: Path | None) -> None:
