@@ -207,7 +207,7 @@ def _override_help(module: Any) -> str:
         return f"Keys of a cfg, each also --section.key VALUE (docs/audet.md): {', '.join(module.override_keys())}."
     from mien.config import recipe_keys
 
-    return f"Recipe keys, each also --section.key VALUE (docs/training.md): {', '.join(recipe_keys())}."
+    return f"Recipe keys, each also --section.key VALUE (docs/recipe-keys.md): {', '.join(recipe_keys())}."
 
 
 def _is_variadic(function: Callable[..., Any], name: str) -> bool:

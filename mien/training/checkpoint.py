@@ -202,7 +202,7 @@ def open_run(out: Path, recipe: Recipe) -> None:
     if config.exists():
         old, _ = read_run(out)
         before, now = _flat(as_dict(old)), _flat(as_dict(recipe))
-        harmless = {"run.workers", "run.accelerator", "run.in_memory", "data.store"}
+        harmless = {"run.workers", "run.accelerator", "run.in_memory", "run.compile", "data.store"}
         changed = [key for key in now if before[key] != now[key] and key not in harmless]
         if changed and set(changed) <= PROCESSES:
             refuse_other_step(out, old, recipe)
