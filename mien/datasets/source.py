@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,17 @@ def _lines(path: Path, out: Path) -> Iterator[str]:
             yield f"{path.name} {path.stat().st_size} {file_sha256(path)}" if path.is_file() else path.name
             return
         own = out.resolve()
+        inside: dict[Path, bool] = {}  # a folder is asked once, not for each of its files
         for file in walk(path):
-            if own in file.resolve().parents or not file.is_file():
+            if file.parent not in inside:
+                folder = file.parent.resolve()
+                inside[file.parent] = own == folder or own in folder.parents
+            if inside[file.parent] or (file.is_symlink() and own in file.resolve().parents):
+                continue
+            state = file.stat() if file.exists() else None
+            if state is None or not stat.S_ISREG(state.st_mode):
                 continue
             content = file_sha256(file) if file.suffix.lower() in TABLES else ""
-            yield f"{file.relative_to(path)} {file.stat().st_size} {content}"
+            yield f"{file.relative_to(path)} {state.st_size} {content}"
     except OSError as error:
         raise DataError(f"cannot read '{error.filename or path}' ({error.strerror}).") from error
