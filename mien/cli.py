@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "synthesize": ("mien.synthetic.synthesize", "render synthetic faces with exact truth into a prepared store"),
     "prepare": ("mien.datasets.prepare", "read a dataset (fer2013, rafdb, affectnet, ...) into a prepared store"),
     "check": ("mien.datasets.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
+    "parquet": ("mien.data.parquet", "write a prepared store as Parquet for other tools: one file, or a file a part"),
     "folds": ("mien.datasets.folds", "deal a store's faces into folds and write the published fold file"),
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
     "guides": ("mien.cues.guides", "write guide images of the guided spatial transformers as PNG files"),

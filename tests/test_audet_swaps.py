@@ -1,8 +1,10 @@
 """Nets that swap: blocks of film and skip, the mask of where a face acts, and the terms on twins and swapped faces."""
 
+import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,3 +309,30 @@ def test_mistakes_of_swaps_are_told(right, wrong, words):
     with pytest.raises(CfgError) as caught:
         cfg(text=TEXT.replace(right, wrong, 1))
     assert words in str(caught.value)
+
+
+def test_the_page_swaps_two_photos_of_one_body(run, blocks):
+    from mien.audet.photos import open_reader
+    from mien.predict.units import NetUnits
+    from mien.web.swap import strips, swapper_of
+
+    model = SimpleNamespace(units=NetUnits(open_reader(run), "mien", ()), provider=None)
+    store, sent = open_store(blocks), []
+    for row in (0, 6):
+        sent.append(io.BytesIO())
+        Image.fromarray(store.image(row)).save(sent[-1], "PNG")
+    bodies = [bytearray(one.getvalue()) for one in sent]
+
+    def read(half):
+        return np.asarray(Image.open(io.BytesIO(half)).convert("RGB"))
+
+    found = strips(model, bodies[0] + bodies[1], len(bodies[0]), read)["strips"]
+    assert [len(strip) for strip in found] == [9, 9]
+    assert found[0][0]["picture"].startswith("data:image/")
+    assert set(found[0][0]["units"]) <= set(load_audet(run).action_units)
+    for first in (0, len(bodies[0] + bodies[1]), 1.5):
+        with pytest.raises(UsageError, match="two photos, one behind the other"):
+            strips(model, bodies[0] + bodies[1], first, read)
+    assert swapper_of(SimpleNamespace(units=None)) is None
+    with pytest.raises(UsageError, match="swaps need --action-units RUN"):
+        strips(SimpleNamespace(units=None), bodies[0], 1, read)

@@ -142,11 +142,15 @@ def errors_of(errors: Mapping[str, Mapping[str, Array]], people: IntArray) -> di
 def reader_scores(reader: Reader, read: Mapping[str, Array], labels: npt.ArrayLike, people: IntArray) -> dict[str, Any]:
     """What another reader sees in each kind of picture, against the action units of the true outcome.
 
-    labels (S, A) intensities of the reader's units. Only swaps in which it finds a face in every kind are scored.
+    labels (S, A) intensities of the reader's units. Only swaps in which it finds a face in every kind are scored,
+    which is kind to a decoder that loses faces: `found` says in how many it finds one, by kind.
     """
     truth = np.asarray(labels, dtype=np.float64)
     there = np.isfinite(np.concatenate([*read.values(), truth], axis=1)).all(1)
-    found: dict[str, Any] = {"name": reader.name, "units": list(reader.units), "found": float(there.mean())}
+    found: dict[str, Any] = {
+        "name": reader.name, "units": list(reader.units), "scored": float(there.mean()),
+        "found": {kind: float(np.isfinite(values).all(1).mean()) for kind, values in read.items()},
+    }  # fmt: skip
     if there.sum() < FEWEST:
         return {"skipped": f"{reader.name} finds a face in {int(there.sum())} of {len(there)} swaps and their outcomes"}
     active, groups = occurrence(truth[there], reader.threshold), people[there]

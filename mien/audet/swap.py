@@ -113,10 +113,15 @@ def open_face(path: Path, reader: UnitReader, provider: Provider | None) -> Fram
         image = draw.rgb(load_picture(path))
     except PictureError as error:
         raise DataError(f"{path}: {error}.") from error
+    return cut_face(image, str(path), reader, provider)
+
+
+def cut_face(image: ByteArray, name: str, reader: UnitReader, provider: Provider | None) -> FramedFace:
+    """The main face of an RGB picture, cut as the net's training faces were; DataError, which says `name`, where there is none."""
     found = provider(image) if provider is not None else []
     if provider is not None and not found and max(image.shape[:2]) > SMALL:
         raise DataError(
-            f"{path}: no face found; give a photo that shows one from the front, or --faces none for a cut face."
+            f"{name}: no face found; give a photo that shows one from the front, or --finder none for a cut face."
         )
     face = found[0] if found else None
     points, box = (None, None) if face is None else (face.landmarks, face.box)
