@@ -397,6 +397,18 @@ def test_parameters_are_those_of_the_published_nets():
     assert sum(parameters(strong["Discriminator"])) == 1_222_913
 
 
+def test_a_published_attention_is_told_what_it_lacks():
+    text = (FOLDER / "with_attention_1_branch.cfg").read_text(encoding="utf-8")
+    head, predictor = text.split("{AUPredictor}")
+    with pytest.raises(CfgError, match=r"as many leading channels .* an attention that it takes counts among them"):
+        cfg_of(head + "{AUPredictor}" + predictor.replace("channels=128", "channels=64", 1))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "marked.cfg").write_text(TEXT, encoding="utf-8-sig")
+    assert read_cfg(tmp_path / "marked.cfg").nets == {**cfg_of(TEXT, str(tmp_path / "marked.cfg")).nets}
+
+
 def test_summary_names_nets_blocks_and_split():
     text = summary(cfg_of(TEXT))
     assert "Encoder: 3x16x16 -> 12x1x1" in text

@@ -1,21 +1,28 @@
 """Nets that swap: blocks of film and skip, the mask of where a face acts, and the terms on twins and swapped faces."""
 
+import io
 import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_audet
 import torch
+from PIL import Image
 
+from mien.audet import audet
 from mien.audet.cfg import CfgError
-from mien.audet.check import cfg_of
+from mien.audet.check import cfg_of, read_cfg
 from mien.audet.nets import AudetNet
 from mien.audet.regions import BOXES, CORNERS, corners_of, inactive
 from mien.audet.run import load_audet
+from mien.audet.swap import bytes_of, swap_audet
 from mien.audet.swap_terms import partners, regression_share, weighted_l1, within_share
 from mien.audet.train import fit
-from mien.data.store import write_store
+from mien.data.store import open_store, write_store
+from mien.errors import DataError, UsageError
 
 TEXT = """
 {General}
@@ -207,17 +214,73 @@ def test_z2_and_skips_know_nothing_of_where_a_face_acts():
     assert all(torch.equal(a, b) for a, b in zip(one.skips, two.skips, strict=True))
 
 
-def test_training_on_twins_has_every_term_and_resumes_exactly(blocks, tmp_path):
-    reader = tmp_path / "reader"
-    words = ["--loss.reader", str(reader), "--loss.reader_loss_lambda", "0.1"]
-    fit(tiny_audet.cfg("--training.max_epochs", "1"), blocks, reader)
-    fit(cfg(*words, "--training.max_epochs", "2"), blocks, tmp_path / "whole")
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def run(blocks, tmp_path_factory):
+    """Two epochs with every term."""
+    folder = tmp_path_factory.mktemp("swap")
+    words = ["--loss.reader", str(folder / "reader"), "--loss.reader_loss_lambda", "0.1", "--training.max_epochs", "2"]
+    fit(tiny_audet.cfg("--training.max_epochs", "1"), blocks, folder / "reader")
+    fit(cfg(*words), blocks, folder / "run")
+    return folder / "run"
+
+
+def test_training_on_twins_has_every_term(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     terms = ("au", "reconstruction", "actions", "twins", "reader", "consistency", "latent")
     assert all(math.isfinite(line[f"train_{name}"]) for name in terms for line in lines)
     assert all(line["valid_swap"] > 0 for line in lines)
-    net = load_audet(tmp_path / "whole", "last")
+    net = load_audet(run, "last")
     torch.testing.assert_close(net.corners[0], torch.tensor([4.5, 6.5]) / 16)
+
+
+def test_the_recipe_takes_a_step(blocks, tmp_path):
+    recipe = Path(__file__).parent.parent / "recipes" / "audet" / "swap.cfg"
+    words = ["--training.batch_size", "8", "--training.max_epochs", "1", "--training.decay_lr_over_last_n_epochs", "1"]
+    fit(read_cfg(recipe, [*words, "--loss.reader", "None", "--loss.reader_loss_lambda", "0"]), blocks, tmp_path / "run")
+    net = load_audet(tmp_path / "run")
+    z = net.encode(torch.zeros(1, 3, 64, 64))
+    assert z.shape == (1, net.z1_channels + net.z2_channels, 4, 4)
+
+
+def test_two_photos_swap(run, blocks, tmp_path):
+    store, files = open_store(blocks), [tmp_path / "a.png", tmp_path / "b.png"]
+    for file, row in zip(files, (0, 6), strict=True):
+        Image.fromarray(store.image(row)).save(file)
+    audet("swap", *files, run=run, out=tmp_path / "out", finder="none", steps=3)
+    made = json.loads((tmp_path / "out" / "swap.json").read_text())
+    assert [len(strip) for strip in made["units"]] == [3, 3]
+    with Image.open(tmp_path / "out" / "swap.gif") as film:
+        assert film.n_frames == 4  # there and back
+    net = load_audet(run).eval()
+    pixels = torch.from_numpy(np.stack([store.image(row) for row in (0, 6)])).permute(0, 3, 1, 2)
+    seen = net(net.from_pixels(pixels))
+    other = net.decode(seen.z1[[1, 0]], seen.z2, seen.skips)
+    found = swap_audet(run, *files, tmp_path / "out", "none", 3)
+    for k in (0, 1):
+        assert np.abs(found.strips[k][-1].astype(int) - bytes_of(other[k].detach())).max() <= 1
+        assert np.abs(found.strips[k][0].astype(int) - bytes_of(seen.reconstruction[k].detach())).max() <= 1
+
+
+@pytest.mark.parametrize(("words", "error", "told"), [
+    ({"steps": 1}, UsageError, "--steps 1"),
+    ({"run": None}, UsageError, "needs two photos and --run"),
+    ({"split": "test"}, UsageError, "takes no --split"),
+    ({"other": Path("nowhere.png")}, DataError, "photo not found: nowhere.png"),
+])  # fmt: skip
+def test_swaps_that_cannot_be_are_told(words, error, told, run, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    given = {"other": tmp_path / "a.png", "run": run, "finder": "none", "out": tmp_path / "out", **words}
+    with pytest.raises(error, match=told):
+        audet("swap", tmp_path / "a.png", **given)
+
+
+def test_a_net_that_cannot_swap_says_so(blocks, tmp_path):
+    plain = tiny_audet.TEXT[: tiny_audet.TEXT.index("{Decoder}")].replace("loss_lambda=1", "loss_lambda=0")
+    settings = tiny_audet.cfg("--training.max_epochs", "1", "--loss.discriminator_loss_lambda", "0", text=plain)
+    fit(settings, blocks, tmp_path / "run")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="its net has no decoder, so it cannot swap"):
+        swap_audet(tmp_path / "run", *[tmp_path / "a.png"] * 2, tmp_path / "out", "none")
 
 
 def test_a_term_that_is_switched_off_leaves_no_trace(blocks, tmp_path):
@@ -246,3 +309,30 @@ def test_mistakes_of_swaps_are_told(right, wrong, words):
     with pytest.raises(CfgError) as caught:
         cfg(text=TEXT.replace(right, wrong, 1))
     assert words in str(caught.value)
+
+
+def test_the_page_swaps_two_photos_of_one_body(run, blocks):
+    from mien.audet.photos import open_reader
+    from mien.predict.units import NetUnits
+    from mien.web.swap import strips, swapper_of
+
+    model = SimpleNamespace(units=NetUnits(open_reader(run), "mien", ()), provider=None)
+    store, sent = open_store(blocks), []
+    for row in (0, 6):
+        sent.append(io.BytesIO())
+        Image.fromarray(store.image(row)).save(sent[-1], "PNG")
+    bodies = [bytearray(one.getvalue()) for one in sent]
+
+    def read(half):
+        return np.asarray(Image.open(io.BytesIO(half)).convert("RGB"))
+
+    found = strips(model, bodies[0] + bodies[1], len(bodies[0]), read)["strips"]
+    assert [len(strip) for strip in found] == [9, 9]
+    assert found[0][0]["picture"].startswith("data:image/")
+    assert set(found[0][0]["units"]) <= set(load_audet(run).action_units)
+    for first in (0, len(bodies[0] + bodies[1]), 1.5):
+        with pytest.raises(UsageError, match="two photos, one behind the other"):
+            strips(model, bodies[0] + bodies[1], first, read)
+    assert swapper_of(SimpleNamespace(units=None)) is None
+    with pytest.raises(UsageError, match="swaps need --action-units RUN"):
+        strips(SimpleNamespace(units=None), bodies[0], 1, read)

@@ -1,22 +1,21 @@
 """`--cluster`: everything once and in order, whoever ends on the way; a store that many wrote is the store that one writes."""
 
+import csv
 import itertools
 import os
-import pickle
-import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import Future
 from pathlib import Path
 
 import cv2
 import numpy as np
+import predict_parts as parts
 import pytest
+import tiny
+from cluster_stand_in import StandIn
 
 from mien.cli import main
 from mien.data import cluster
@@ -24,41 +23,14 @@ from mien.data.duplicates import KEPT
 from mien.data.shards import Coding, Part, made, once, part_rows
 from mien.data.store import Skipped, finished_ids, open_store, write_store
 from mien.data.verify import verify
+from mien.datasets.check import check
 from mien.errors import DataError, UsageError
+from mien.evaluation.evaluate import evaluate
+from mien.predict import predict
 from mien.schema import Record
+from mien.training.loop import fit
 
 SIZE = 16
-
-
-class StandIn:
-    """Threads in the place of Ray's workers, which answer in any order; some do their work and end without an answer."""
-
-    def __init__(self, slots: int = 2, lose: tuple[int, ...] = (), always: str = "") -> None:
-        self.workers, self.lose, self.always = slots, lose, always
-        self.count, self.random, self.under_way, self.most = itertools.count(), random.Random(0), 0, 0
-
-    def slots(self) -> int:
-        return self.workers
-
-    def submit(self, function, group):
-        number, future, delay = next(self.count), Future(), self.random.random() / 200
-        job, sent = pickle.dumps(function), pickle.dumps(group)
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
-
-        def work() -> None:
-            time.sleep(delay)
-            answer = pickle.loads(job)(pickle.loads(sent))
-            self.under_way -= 1
-            if not future.set_running_or_notify_cancel():
-                return
-            if number in self.lose or (self.always and self.always in str(group)):
-                future.set_exception(cluster.Lost("the worker ended"))
-            else:
-                future.set_result(answer)
-
-        threading.Thread(target=work, daemon=True).start()
-        return future
 
 
 @pytest.fixture
@@ -302,6 +274,79 @@ def test_synthesize_on_a_cluster_is_synthesize(stand_in, tmp_path):
     assert main([*words, "--out", str(tmp_path / "many"), "--cluster", "auto"]) == 0
     assert main([*words, "--out", str(tmp_path / "one"), "--workers", "1"]) == 0
     assert_same(open_store(tmp_path / "many"), open_store(tmp_path / "one"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tiny.store(tmp_path_factory.mktemp("data") / "store").path
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit(tiny.recipe(path, guidance={"weight": 1.0}, optim={"epochs": 1}), out)
+    return out
+
+
+def test_evaluate_on_a_cluster_is_evaluate(stand_in, run):
+    kept = ("accuracy", "classification", "alignment", "calibration")
+    one = evaluate(run, batch=16, methods="cam")
+    arrays = dict(np.load(run / "maps" / "faces.npz"))
+    stand_in(lose=(1,))
+    many = evaluate(run, batch=16, methods="cam", cluster="auto")
+    assert {key: many.get(key) for key in kept} == {key: one.get(key) for key in kept}
+    for name, values in np.load(run / "maps" / "faces.npz").items():
+        np.testing.assert_array_equal(values, arrays[name], err_msg=name)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: parts.find)
+    monkeypatch.setattr("mien.predict.shared.GROUP", 2)
+    here = tmp_path / "photos"
+    here.mkdir()
+    for number in range(5):
+        parts.save(here / f"{number}.png", parts.picture((5, 5), seed=number))
+    (here / "3.png").write_bytes(b"no picture")
+    parts.write_video(here / "film.avi", [parts.frame((20 + 2 * k, 20)) for k in range(6)])
+    return here
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_on_a_cluster_is_predict(stand_in, run, photos, tmp_path):
+    options = {"run": run, "explain": "none", "smooth": 0.2}
+    one = predict(photos, **options, out=tmp_path / "one.csv")
+    stand_in(lose=(0, 2))
+    assert predict(photos, **options, out=tmp_path / "many.csv", cluster="auto") == one
+    first, second = rows_of(tmp_path / "one.csv"), rows_of(tmp_path / "many.csv")
+    assert len(first) == len(second) == 11
+    for a, b in zip(first, second, strict=True):
+        for name in a:
+            try:
+                assert float(a[name]) == pytest.approx(float(b[name]), abs=1e-4), name
+            except ValueError:
+                assert a[name] == b[name], name
+    assert [row["reason"] for row in second if row["reason"]] == ["a text file, not a picture"]
+
+
+@pytest.mark.parametrize(("more", "told"), [({"overlay": Path("o")}, "--overlay"), ({}, "a camera or stream")])
+def test_what_one_machine_alone_can_do_is_refused(run, more, told):
+    with pytest.raises(UsageError, match=told):
+        predict(Path("a.png" if more else "rtsp://camera"), run=run, cluster="auto", **more)
+
+
+def test_check_on_a_cluster_is_check(stand_in, tmp_path, monkeypatch):
+    store = shutil.copytree(tiny.store(tmp_path / "s").path, tmp_path / "copy")
+    monkeypatch.setattr("mien.data.duplicates.PICTURES", 20)
+    one = check(tmp_path / "s", verify=True)
+    stand_in(lose=(0,))
+    assert check(store, verify=True, cluster="auto") == one
+    part = store / "part-00000.arrow"
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    with pytest.raises(DataError, match=r"part-00000\.arrow.* was changed or is damaged"):
+        check(store, verify=True, cluster="auto")
 
 
 def killed_once(mark: Path, number: int) -> Record | Skipped:

@@ -81,7 +81,7 @@ def test_the_index_lists_every_page():
 
 
 def test_every_recipe_key_is_listed_with_its_default():
-    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", TEXTS[ROOT / "docs" / "training.md"], re.M))
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", TEXTS[ROOT / "docs" / "recipe-keys.md"], re.M))
     defaults = {f"{s}.{k}": v for s, content in as_dict(Recipe()).items() for k, v in content.items()}
     assert set(rows) == set(recipe_keys())
     assert {key: yaml.safe_load(text) for key, text in rows.items()} == defaults

@@ -64,6 +64,9 @@ def run(page: Path, folder: Path) -> str:
         cut = [*printed[: LONGEST - 1], "..."] if len(printed) > LONGEST else printed
         return f"```{kind}\n{code}```\n\n```text\n" + "\n".join(cut) + "\n```"
 
+    recipes = folder / "recipes"
+    if not recipes.exists():  # as in the root of the repository
+        recipes.symlink_to(FOLDER.parent.parent / "recipes")
     with inside(folder):
         text = BLOCK.sub(renewed, text)
     missing = [name for name in PICTURE.findall(text) if not (folder / name).is_file()]

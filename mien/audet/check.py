@@ -106,6 +106,13 @@ def _nets(named: dict[str, Section], size: int, report: Report) -> dict[str, Net
     return nets
 
 
+HINT = (
+    " {AUPredictor} sees as many leading channels of the embedding as its [net] says; an attention that it takes counts among them "
+    "(recipes/audet/with_attention_1_branch.cfg: 128, where the published file says 64)."
+)
+"""For the published cfgs with attention, whose predictor is given z1 alone."""
+
+
 def _net(
     section: Section, sides: tuple[int, int], report: Report, outside: list[Wired] | None = None
 ) -> NetSpec | None:
@@ -120,7 +127,8 @@ def _net(
         try:
             wired.append(_wire(block, cast(AnyBlock, settings), index, start, wired, outside))
         except Wrong as wrong:
-            report.mistakes.append(Mistake(block.place, f"[{block.type}] {wrong}"))
+            hint = HINT if (section.name, block.type) == ("AUPredictor", "select_subset") else ""
+            report.mistakes.append(Mistake(block.place, f"[{block.type}] {wrong}{hint}"))
             return None  # what follows has no shape
     return NetSpec(section.name, options, start, wired, section.place)
 

@@ -88,6 +88,10 @@ class Filmed(nn.Module):
         super().__init__()
         self.condition = block.condition
         self.linear = nn.Linear(block.condition, 2 * channels)
+        nn.init.zeros_(
+            self.linear.weight
+        )  # passes everything on at first: random scales are noise that z1 would learn to still
+        nn.init.zeros_(self.linear.bias)
         self.activation = ACTIVATIONS[block.activation]()
 
     def forward(self, values: Tensor, given: Tensor) -> Tensor:

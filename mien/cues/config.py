@@ -9,16 +9,17 @@ from typing import Literal
 from mien import plugins
 from mien.errors import UsageError, unknown_name
 
-CUE_KINDS = (
-    "au",
-    "au_generic",
-    "au_observed",
-    "landmarks",
-    "landmark_mask",
-    "landmark_soft",
-    "landmark_dilation",
-    "saliency",
-)
+CUE_KINDS = {
+    "au": "The ellipses of the label's action units; none for Neutral.",
+    "au_generic": "All action units of the codebook, the same for every label.",
+    "au_observed": "The action units that the face itself shows, each times a fifth of its intensity.",
+    "landmarks": "One Gaussian a point, integrated over the cells.",
+    "landmark_mask": "Brows, eyes, nose and mouth, filled, and the jaw line.",
+    "landmark_soft": "The same in two levels.",
+    "landmark_dilation": "The same without the jaw line, wider.",
+    "saliency": "Where the picture draws the eye; needs no landmarks.",
+}
+"""Kind of cue -> what it draws."""
 CONTROL_KINDS = ("none", "uniform", "centre", "mean", "class_mean", "shuffled", "same_class", "other_class", "inverted")
 NEED_MEANS = ("mean", "class_mean")
 """Controls that are made of the mean cue of the training faces."""

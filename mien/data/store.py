@@ -22,12 +22,10 @@ import numpy.typing as npt
 from mien.data.arrow import (
     REMEDY,
     STORE_VERSION,
-    TWINS,
     Skipped,
     StoreInfo,
     decode,
     difference_hash,
-    encode,
     intact,
     intact_parts,
     map_part,
@@ -40,7 +38,7 @@ from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
 from mien.data.verify import refuse_odd_parts, verify_once
 from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
-from mien.files import alone, replacing
+from mien.files import alone
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
 
 __all__ = [
@@ -48,7 +46,6 @@ __all__ = [
     "Store",
     "StoreInfo",
     "difference_hash",
-    "export_parquet",
     "finished_ids",
     "open_store",
     "write_store",
@@ -344,31 +341,3 @@ def _write(records: Iterable[Face], out: Path, settings: dict[str, Any], add: bo
 
 def _items(face: Face) -> int:
     return face.items if isinstance(face, Part) else 1
-
-
-def export_parquet(store: Store, path: Path) -> Path:
-    """Write the store, pictures as PNG and dropped landmarks as NaN, into one Parquet file; streams a part at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(path)
-    twins = any(name is not None for name in (*store.same_person, *store.same_actions))
-    with replacing(path) as temporary:
-        writer = None
-        for start, part in zip(store._starts, store.info.parts, strict=False):
-            batch = map_part(store.path / part["file"])
-            for name in (name for name in TWINS if twins and name not in batch.schema.names):
-                batch = batch.append_column(name, pa.array(twin_column(batch, name), pa.string()))
-            pixels = [decode(value.as_buffer(), store.info) for value in batch.column("image")]
-            pictures = pa.array([encode(image, "png") for image in pixels], pa.large_binary())
-            batch = batch.set_column(batch.schema.get_field_index("image"), "image", pictures)
-            rows = slice(int(start), int(start) + len(batch))
-            for name, values in (("landmarks", store.landmarks[rows]), ("visible", store.visible[rows])):
-                kind = batch.schema.field(name).type
-                kept = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind.value_type), type=kind)
-                batch = batch.set_column(batch.schema.get_field_index(name), name, kept)
-            writer = writer or pq.ParquetWriter(temporary, batch.schema)
-            writer.write_batch(batch)
-        if writer is not None:
-            writer.close()
-    return path

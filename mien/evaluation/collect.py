@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from mien import maps
 from mien.cues import map_resize
+from mien.data.cluster import ordered_map
 from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
@@ -59,53 +62,40 @@ class Collected(NamedTuple):
     """(N, 2, 3) where a spatial transformer looked; None without one."""
 
 
+class Noted(NamedTuple):
+    """What is noted down of one batch; arrays, so that it travels between processes."""
+
+    faces: dict[str, np.ndarray]
+    """Name -> (B, ...): probabilities, valid, both; voted and theta where there are some."""
+    scores: FaceScores
+    looks: dict[str, np.ndarray]
+    """Map name -> (B, h, w) float16."""
+    sums: dict[str, Tensor]
+    """Map name -> (K, H, W) sum over the faces of each class."""
+
+
 @torch.no_grad()
-def collect(plan: Plan) -> Collected:
-    """Probabilities, scores of every layer's attention and of every method, uninformative and mismatched-cue baselines, in one pass.
-
-    One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
-    """
-    classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    facts: dict[str, np.ndarray] = {}
-    scores: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-    sums: dict[str, Tensor] = {}
-    small: dict[str, np.ndarray] = {}
-    # A store that is sorted by class would shuffle the cues of masks and guides inside one class: they need mixed batches.
-    order = np.random.default_rng(plan.seed).permutation(len(rows))
-    loader, done = plan.loader(rows[order]), 0
-    for part in map(plan.shown, track(loader, "evaluate", len(loader))):
-        place = order[done : done + len(part.images)]
-        done += len(place)
-        output, raw = explain_with_output(
-            plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
-        )
-        cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
-        fill(facts, place, len(rows), {**answers_of(output), "valid": cue.valid, "both": cue.valid & said.valid})
-        for name, values in batch_scores(plan, part, output, raw, cue, said).items():
-            fill(scores[name], place, len(rows), values)
-        looks = {"attention": maps.min_max(attention(output, -1))}
-        if plan.main is not None:
-            looks[plan.main] = maps.min_max(raw[plan.main])
-        fill(small, place, len(rows), {name: map_[:, 0].half() for name, map_ in looks.items()})
-        size = (cue.maps.shape[-2], cue.maps.shape[-1])
-        for name, map_ in {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}.items():
-            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
-    known = facts["valid"]
-
-    def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
-        seen = labels[rows][known] if name == "cue" else labels[rows]
-        return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
-
-    return Collected(
-        facts["probabilities"],
-        facts.get("voted"),
-        known,
-        facts["both"],
-        dict(scores),
-        {},
-        {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
-        small,
-        facts.get("theta"),
+def note(plan: Plan, part: Batch) -> Noted:
+    """One batch, as `Plan.shown` gives it: one forward pass, and one backward pass more where gradient methods have no closed form."""
+    output, raw = explain_with_output(
+        plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+    )
+    cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
+    faces = {**answers_of(output), "valid": cue.valid, "both": cue.valid & said.valid}
+    looks = {"attention": maps.min_max(attention(output, -1))}
+    if plan.main is not None:
+        looks[plan.main] = maps.min_max(raw[plan.main])
+    size = (cue.maps.shape[-2], cue.maps.shape[-1])
+    full = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
+    classes = member(part, len(scheme_classes(plan.recipe.data.scheme)))
+    return Noted(
+        {name: values.cpu().numpy() for name, values in faces.items()},
+        {
+            name: {kind: values.cpu().numpy() for kind, values in kinds.items()}
+            for name, kinds in batch_scores(plan, part, output, raw, cue, said).items()
+        },
+        {name: map_[:, 0].half().cpu().numpy() for name, map_ in looks.items()},
+        {name: torch.einsum("bk,bhw->khw", classes, map_[:, 0]).cpu() for name, map_ in full.items()},
     )
 
 
@@ -115,6 +105,63 @@ def answers_of(output: Output) -> dict[str, Tensor]:
     if output.label_logits is not None:
         found = {"voted": found["probabilities"], "probabilities": output.label_logits.float().softmax(1)}
     return found if output.theta is None else {**found, "theta": output.theta.float()}
+
+
+def note_rows(plan: Plan, rows: IntArray) -> Noted:
+    """One batch by the rows of its faces; in a worker of a cluster."""
+    (part,) = plan.loader(rows)
+    return note(plan, plan.shown(part))
+
+
+def noted(plan: Plan, rows: IntArray, cluster: str | None) -> Iterator[Noted]:
+    """Every batch of some rows, in order."""
+    if cluster is None:
+        yield from (note(plan, plan.shown(part)) for part in plan.loader(rows))
+        return
+    alone = plan._replace(recipe=replace(plan.recipe, run=replace(plan.recipe.run, workers=0)))
+    batches = [rows[start : start + plan.batch] for start in range(0, len(rows), plan.batch)]
+    yield from ordered_map(partial(note_rows, alone), batches, chunk=1, cluster=cluster)
+
+
+def collect(plan: Plan, cluster: str | None = None) -> Collected:
+    """Probabilities, scores of every layer's attention and of every method, uninformative and mismatched-cue baselines, in one pass.
+
+    The workers of a `cluster` (`mien.data.cluster`) take a batch each.
+    """
+    rows, labels = plan.rows, plan.labels
+    # A store that is sorted by class would shuffle the cues of masks and guides inside one class: they need mixed batches.
+    order = np.random.default_rng(plan.seed).permutation(len(rows))
+    faces: dict[str, np.ndarray] = {}
+    looks: dict[str, np.ndarray] = {}
+    scores: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    sums: dict[str, Tensor] = {}
+    done, count = 0, len(rows)
+    for part in track(noted(plan, rows[order], cluster), "evaluate", -(-count // plan.batch)):
+        place = order[done : done + len(part.faces["valid"])]
+        done += len(place)
+        fill(faces, place, count, part.faces)
+        fill(looks, place, count, part.looks)
+        for name, kinds in part.scores.items():
+            fill(scores[name], place, count, kinds)
+        for name, total in part.sums.items():
+            sums[name] = sums[name] + total if name in sums else total
+
+    def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
+        seen = labels[rows][faces["valid"]] if name == "cue" else labels[rows]
+        classes = len(scheme_classes(plan.recipe.data.scheme))
+        return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
+
+    return Collected(
+        faces["probabilities"],
+        faces.get("voted"),
+        faces["valid"],
+        faces["both"],
+        dict(scores),
+        {},
+        {name: (total / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
+        looks,
+        faces.get("theta"),
+    )
 
 
 def batch_scores(plan: Plan, batch: Batch, output: Output, raw: dict[str, Tensor], cue: Cue, said: Cue) -> Scores:
@@ -151,14 +198,16 @@ def member(batch: Batch, classes: int) -> Tensor:
     return torch.nn.functional.one_hot(batch.expressions, classes).float()
 
 
-def fill(kept: dict[str, np.ndarray], place: IntArray, count: int, values: dict[str, Tensor]) -> None:
+def fill(
+    kept: dict[str, np.ndarray], place: IntArray, count: int, values: Mapping[str, Tensor] | Mapping[str, np.ndarray]
+) -> None:
     """Write values (B, ...) of the faces at `place` into arrays (count, ...), which the first batch makes.
 
-    Small tensors that stay from batch to batch would lie between large ones that go, and no large one fits into the holes
+    Small arrays that stay from batch to batch would lie between large ones that go, and no large one fits into the holes
     again: scoring 3,000 faces of 48 px took 280 MiB more than 300, for 3 MiB of numbers.
     """
-    for name, tensor in values.items():
-        part = tensor.detach().cpu().numpy()
+    for name, value in values.items():
+        part = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         if name not in kept:
             kept[name] = np.zeros((count, *part.shape[1:]), part.dtype)
         kept[name][place] = part
