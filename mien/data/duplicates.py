@@ -20,7 +20,7 @@ NEAR_CORRELATION = 0.8
 """On FER-2013 likeness has two hills with a valley from 0.7 to 0.75, other people below and copies above (docs/datasets.md)."""
 KEPT = "near-duplicates.npz"
 """In the store's folder: pairs that were found, so that they are looked for once."""
-SEARCH = 3
+SEARCH = 4
 """Version of the search; a file of another one is not used."""
 
 
