@@ -5,6 +5,7 @@ No inheritance between files, no import paths in strings; an unknown key is an e
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import types
@@ -16,11 +17,12 @@ from typing import Any, Literal
 
 import jsonargparse
 
-from mien.cues.config import CueConfig
+from mien.cues.config import CUE_KINDS, CueConfig
 from mien.errors import UsageError, unknown_name
-from mien.files import from_text, read_yaml
+from mien.files import from_text, sections_of, settings_text
 from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
-from mien.losses.options import LossConfig
+from mien.losses.options import TERM_OPTIONS, LossConfig
+from mien.plugins import tell_refused
 from mien.training.config import OptimConfig, RunConfig
 from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
 
@@ -212,6 +214,7 @@ class Recipe:
         return {"guidance": self.guidance, "second": self.second}
 
 
+@functools.cache
 def recipe_parser() -> jsonargparse.ArgumentParser:
     """Parser of every recipe key as --section.key, typed and documented by the dataclasses above."""
     parser = jsonargparse.ArgumentParser(prog="mien train", exit_on_error=False, allow_abbrev=False)
@@ -226,16 +229,27 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
         UsageError: missing file, bad YAML, unknown key (with the nearest valid one) or a value of the wrong type.
 
     """
-    data = read_yaml(path) if path is not None else {}
-    _refuse_unknown(data, str(path))
+    tell_refused("mien.losses", TERM_OPTIONS)
+    tell_refused("mien.cues", CUE_KINDS)
+    text = None if path is None else settings_text(path, "recipe", "recipes/")
+    recipe = copy.deepcopy(_parsed(text, str(path), tuple(overrides)))  # its lists may be changed by who gets it
+    check_recipe(recipe, str(path or "command line"), option_values(overrides))
+    return recipe
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str | None, where: str, overrides: tuple[str, ...]) -> Recipe:
+    """What text and overrides say; kept, because a report or a grid of runs reads the same recipe many times (.2 s each)."""
+    data = {} if text is None else sections_of(text, where)
+    _refuse_unknown(data, where)
     given, kinds = option_values(overrides), _kinds()
     for key in given:
         if key not in kinds:
             raise UsageError(f"command line: {unknown_name('key', key, kinds)}")
     parser, in_file = recipe_parser(), {f"{s}.{key}": value for s, keys in data.items() for key, value in keys.items()}
-    with plain_words(kinds, in_file, f"{path}: "):
-        plain_numbers(in_file, kinds, f"{path}: ")
-        settings = parser.parse_object(data)
+    with plain_words(kinds, in_file, f"{where}: "):
+        plain_numbers(in_file, kinds, f"{where}: ")
+        settings = parser.parse_object(data, defaults=False)  # the dataclasses have them; parsing them too takes .1 s
     with plain_words(kinds, given, source="--"):
         plain_numbers(
             {key: from_text(text, key) for key, text in given.items() if not TEXT & set(leaf_types(kinds[key]))},
@@ -243,18 +257,16 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
             source="--",
             written=given,
         )
-        settings = parser.parse_args(list(overrides), namespace=settings) if overrides else settings
-    for key, kind in kinds.items():
+        settings = parser.parse_args(list(overrides), namespace=settings, defaults=False) if overrides else settings
+    for key in [key for key in kinds if key in settings]:
         if isinstance(settings[key], dict):
             settings[key] = {
                 str(name): value for name, value in settings[key].items()
             }  # the command line's may be numbers
-        if settings[key] is None and types.NoneType not in typing.get_args(kind):
-            raise UsageError(f"{path}: {wrong_value(key, None, kind)}")
-    with told_where(str(path or "command line")):
-        recipe = Recipe(**parser.instantiate(settings).as_dict())
-    check_recipe(recipe, str(path or "command line"), given)
-    return recipe
+        if settings[key] is None and types.NoneType not in typing.get_args(kinds[key]):
+            raise UsageError(f"{where}: {wrong_value(key, None, kinds[key])}")
+    with told_where("command line" if text is None else where):
+        return Recipe(**parser.instantiate(settings).as_dict())
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:

@@ -220,18 +220,18 @@ def settings_text(path: Path, what: str, shipped: str) -> str:
             raise UsageError(f"{path} is no file but a pipe or a device; give a {what} file. {there}")
         if path.stat().st_size > MOST_TEXT:
             raise UsageError(f"{path} has {path.stat().st_size} bytes; a {what} has {MOST_TEXT} at most.")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UsageError(f"{what} not found: {path}. {there}") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
         raise UsageError(f"cannot read {path}: {error}.") from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Mapping of a YAML file; one clear line for a missing file, a folder, bad syntax or a file that is no mapping."""
-    data = from_text(settings_text(path, "recipe", "recipes/"), str(path))
+def sections_of(text: str, source: str) -> dict[str, Any]:
+    """Mapping of a recipe's YAML text; one clear line, which names `source`, for bad syntax or text that is no mapping."""
+    data = from_text(text, source)
     if not isinstance(data, dict):
-        raise UsageError(f"{path} must hold sections such as data:, model:, optim:.")
+        raise UsageError(f"{source} must hold sections such as data:, model:, optim:.")
     return data
 
 

@@ -105,6 +105,10 @@ class Record(NamedTuple):
     """(3,) yaw, pitch, roll in degrees."""
     attributes: Mapping[str, str | float] = {}
     """Group labels and factors, e.g. {"skin": "IV", "light": 0.7}; strings make groups, numbers are factors."""
+    same_person: str | None = None
+    """Group of faces that differ in their actions alone: one person, pose, light and accessories (of a video: the person)."""
+    same_actions: str | None = None
+    """Group of faces with the same actions of any people."""
 
 
 class Mix(NamedTuple):

@@ -101,7 +101,7 @@ def plain_numbers(
     """UsageError for text where a number belongs that YAML would read as another one than is written there.
 
     Args:
-        given: values by key, as `files.from_text` or `files.read_yaml` read them.
+        given: values by key, as `files.from_text` and `files.sections_of` read them.
         kinds: type of every key.
         where: what the line begins with, for example "recipe.yaml: ".
         source: what stands before a key where the value came from, "--" for an option.

@@ -1,11 +1,12 @@
 """Several processes are one training: the same numbers as one process, every net, one folder, refused where it cannot be."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ import tiny
 import torch
 import yaml
 
+from mien.compat import ensure_torchvision
 from mien.config import ModelConfig, RunConfig, as_dict
 from mien.errors import UsageError
 from mien.files import first_process
 from mien.models import create_model
-from mien.training import checkpoint, validation
+from mien.training import checkpoint, loop, validation
 from mien.training.devices import open_fabric
 from mien.training.guides import guides_of
+from mien.training.shared_norms import share_norms
 from mien.training.unused import leave_out_unused
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,12 +92,88 @@ def test_another_number_of_processes_than_was_started_is_refused(monkeypatch: py
     assert not first_process()
 
 
+def test_each_process_drops_out_its_own() -> None:
+    assert len({loop.own_seed(0, epoch, rank) for epoch in (1, 2) for rank in range(4)}) == 8
+    assert loop.own_seed(3, 1, 0) == int(
+        np.random.SeedSequence((3, 1)).generate_state(1)[0]
+    )  # as in a run of one process
+
+
+@pytest.mark.parametrize("count", [7, 2, 9])
+def test_validation_faces_are_shared_out_and_gathered_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda buffer, source: None)
+    rows = np.arange(100, 100 + count)
+    fabrics = [SimpleNamespace(world_size=3, global_rank=rank, device="cpu") for rank in range(3)]
+    shares = [validation.shared_rows(fabric, torch.nn.BatchNorm1d(2), rows) for fabric in fabrics]
+    assert {len(share) for share in shares} == {-(-count // 3)}
+    every = torch.stack([torch.from_numpy(share) for share in shares])
+    fabrics[1].all_gather = lambda here: every
+    assert validation.in_order(fabrics[1], every[1], count).tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("act", [False, True])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_shared_batch_norm_is_that_of_all_faces(
+    act: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with the same faces, whose sum is twice the own: as one batch with every face twice."""
+    ensure_torchvision()
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    plain = (BatchNormAct2d if act else torch.nn.BatchNorm2d)(3, momentum=momentum)
+    with torch.no_grad():
+        plain.weight.copy_(torch.rand(3) + 0.5)
+        plain.bias.copy_(torch.rand(3))
+    net = torch.nn.Sequential(copy.deepcopy(plain))
+    share_norms(net)
+    assert list(net[0].state_dict()) == list(plain.state_dict())
+    images = (50 + 3 * torch.randn(4, 3, 5, 5)).requires_grad_()
+    weights = torch.rand(4, 3, 5, 5)
+    alone = net(images)  # without processes
+    assert torch.equal(alone, copy.deepcopy(plain)(images))
+    net = torch.nn.Sequential(copy.deepcopy(plain))
+    share_norms(net)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    found, both = net(images), plain(torch.cat([images, images]))
+    assert torch.allclose(found, both[:4], atol=1e-4)
+    own, twice = (
+        torch.autograd.grad((out * weights.repeat(n, 1, 1, 1)).sum(), images, retain_graph=True)[0]
+        for out, n in ((found, 1), (both, 2))
+    )
+    assert torch.allclose(2 * own, twice, atol=1e-4)
+    for name, buffer in plain.named_buffers():
+        assert torch.allclose(dict(net[0].named_buffers())[name].float(), buffer.float(), rtol=1e-4), name
+    net.eval()
+    plain.eval()
+    assert torch.allclose(net(images), plain(images), atol=1e-4)
+
+
+def test_a_run_goes_on_with_other_processes_if_a_step_takes_as_many_faces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny.recipe(tmp_path / "store", optim={"batch": 16})
+    run, two = tmp_path / "run", {"devices": 2, "strategy": "ddp"}
+    checkpoint.open_run(run, recipe)
+    checkpoint.open_run(run, recipe)
+    assert not capsys.readouterr().out
+    checkpoint.open_run(run, tiny.recipe(tmp_path / "store", optim={"batch": 8}, run=two))
+    assert "goes on with 2 x 8 faces a step in place of 1 x 16" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"16 faces a step \(1 x .* 16\), now it is 32 .*give --optim.batch 8"):
+        checkpoint.open_run(run, tiny.recipe(tmp_path / "store", optim={"batch": 16}, run=two))
+    with pytest.raises(UsageError, match="3 processes cannot share them"):
+        checkpoint.open_run(run, tiny.recipe(tmp_path / "store", optim={"batch": 8}, run={**two, "devices": 3}))
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        checkpoint.open_run(run, tiny.recipe(tmp_path / "store", optim={"batch": 8, "lr": 0.1}, run=two))
+
+
 def test_scaler_goes_into_the_checkpoint_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """lightning-fabric takes bfloat16 on a CPU in place of 16-mixed; here it gets the scaler that it has on a GPU."""
     from lightning_fabric.plugins.precision.amp import MixedPrecision
 
     from mien.training import session
-    from mien.training.loop import fit
 
     def half(*settings):
         fabric = open_fabric(*settings)
@@ -104,7 +183,7 @@ def test_scaler_goes_into_the_checkpoint_and_comes_back(tmp_path: Path, monkeypa
     monkeypatch.setattr(session, "open_fabric", half)
     faces = tiny.store(tmp_path / "store", each=3).path
     recipe = tiny.recipe(faces, optim={"epochs": 1})
-    fit(recipe, tmp_path / "run")
+    loop.fit(recipe, tmp_path / "run")
     saved = checkpoint.load_tensors(tmp_path / "run" / "last.ckpt")[1]["scaler"]
     assert saved["_growth_tracker"] > 0 or saved["scale"] != 65536  # it has counted steps, or found its scale
     again, _ = session.prepare_session(recipe, tmp_path / "run")
@@ -114,12 +193,12 @@ def test_scaler_goes_into_the_checkpoint_and_comes_back(tmp_path: Path, monkeypa
 def trained(folder: Path, faces: Path, start: list[str], **sections: dict) -> Path:
     """A run of `mien train` in processes of its own."""
     out, recipe = folder / "run", tiny.recipe(faces, **sections)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
     clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     done = subprocess.run(
         [sys.executable, *start, "-m", "mien", "train", str(folder / "recipe.yaml"), "--out", str(out)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env={**clean, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env={**clean, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Next: mien evaluate") == 1
@@ -151,5 +230,31 @@ def test_two_processes_of_8_faces_are_one_of_16(start: list[str], tmp_path: Path
         assert torch.allclose(tensor, weights[1][name], atol=1e-4), name
         moved += float(tensor.abs().sum())
     assert np.isfinite(moved)
-    with pytest.raises(UsageError, match=r"run\.devices: 2 there, 1 here"):
-        checkpoint.open_run(two, replace(tiny.recipe(faces, **common, optim={"batch": 8, "epochs": 2, "lr": 0.01})))
+
+
+@pytest.mark.slow
+def test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = tiny.store(tmp_path / "store", each=8).path
+    common = {"guidance": {"weight": 2.0}}
+    whole, part = ({"batch": size, "epochs": 3, "lr": 0.01} for size in (16, 8))
+    shared = {"devices": 2, "strategy": "ddp", "sync_batchnorm": True}
+    one = trained(tmp_path / "one", faces, [], **common, optim=whole, run={"sync_batchnorm": True})
+    two = trained(tmp_path / "two", faces, [], **common, optim=part, run=shared)
+
+    def stopped(recipe, session, epoch, rows):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(recipe, session, epoch, rows)
+
+    train_epoch = loop.train_epoch
+    monkeypatch.setattr(loop, "train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):  # the first epoch by one process, the others by two
+        loop.fit(tiny.recipe(faces, **common, optim=whole, run={"sync_batchnorm": True}), tmp_path / "both" / "run")
+    both = trained(tmp_path / "both", faces, [], **common, optim=part, run=shared)
+    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two, both)]
+    for log in logs[1:]:
+        for line, wanted in zip(log, logs[0], strict=True):
+            for key in set(wanted) - {"seconds", "images_per_second"}:
+                assert line[key] == pytest.approx(wanted[key], abs=1e-3), (key, line["epoch"])

@@ -93,6 +93,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of a page's time is drawing its figures: only the tests that look at them wait for that."""
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr(plots, "uri", lambda figure: "data:image/svg+xml;base64,")
+
+
 @pytest.fixture
 def runs(made: Path, tmp_path: Path) -> Path:
     """A copy whose files a test may spoil; the store is named by config.yaml and stays."""
@@ -108,6 +115,7 @@ def spoil(path: Path, section: str, **values) -> None:
     file.write_text(yaml.safe_dump(tree))
 
 
+@pytest.mark.drawn
 def test_page_is_one_file_with_everything_in_order(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = report(runs / "plain-s0", runs / "led-s0", out=runs / "new" / "page.html")
     text = page.read_text()

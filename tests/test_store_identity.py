@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 from mien.data import store as store_module
-from mien.data.arrow import fingerprint, map_part
+from mien.data.arrow import map_part
+from mien.data.fingerprint import fingerprint
 from mien.data.store import open_store
 from mien.data.verify import verify
 from mien.datasets.check import check

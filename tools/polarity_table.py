@@ -1,64 +1,117 @@
-"""Markdown table of cross-validated runs of recipes/fer2013-polarity, for docs/stn.md.
+"""Markdown table of cross-validated runs of recipes/fer2013-polarity, several seeds of a version taken together, for docs/results.md.
 
     python tools/polarity_table.py RUNS [--base simple_cnn]
 
-RUNS holds a folder for each recipe and protocol, RECIPE-paper or RECIPE-strict, as `mien crossval --out` writes it. Accuracy
-in per cent over the folds that are done, with the published kind of interval; beside it the difference to the base on
-the same faces of the same protocol, with its paired bootstrap interval.
+RUNS holds the folders that `mien crossval --out` writes: VERSION-paper of seed 0, VERSION_seed1-paper of seed 1 and so on.
+Accuracy and balanced accuracy are per cent, mean over seeds. The difference to the base is taken on the same faces; its
+variance is that over faces (bootstrap) plus that over seeds, which all versions with several seeds estimate together, so
+that a version of one seed has an interval that includes the luck of its training.
 """
 
 import argparse
 import csv
 import json
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mien.metrics.intervals import paired_bootstrap
-
-PROTOCOLS = ("paper", "strict")
+from mien.metrics.intervals import Spread, compared, paired_bootstrap
 
 
-def correct(run: Path) -> dict[str, float]:
-    """Face -> 1 where it was recognised, else 0."""
-    with open(run / "predictions.csv", newline="") as file:
-        return {row["id"]: float(row["true"] == row["predicted"]) for row in csv.DictReader(file)}
+class Version(NamedTuple):
+    """The runs of one version, a row a seed."""
+
+    faces: list[str]
+    truth: np.ndarray
+    right: np.ndarray
+    """(S, N) bool, recognised."""
+    epochs: list[float]
+    """Epoch of each seed that was scored, mean over its folds."""
+    folds: int
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """(S,) share of the faces that are recognised."""
+        return self.right.mean(axis=1)
+
+    @property
+    def balanced(self) -> np.ndarray:
+        """(S,) mean over the classes of that share."""
+        return np.mean([self.right[:, self.truth == name].mean(axis=1) for name in np.unique(self.truth)], axis=0)
 
 
-def accuracy(run: Path) -> str:
-    folds = json.loads((run / "results.json").read_text())["folds"]
-    low, high = folds["accuracy_interval"]
-    done = len(folds["each"])
-    epochs = f", epoch {folds['mean']['epoch']:.0f}"
-    return f"{folds['mean']['accuracy']:.2%}".replace("%", "") + f" +- {50 * (high - low):.2f} ({done}{epochs})"
+def read(folders: list[Path]) -> Version:
+    """The runs of one version on the faces of the first."""
+    answers, epochs, folds = [], [], 0
+    for folder in folders:
+        with open(folder / "predictions.csv", newline="") as file:
+            answers.append({row["id"]: (row["true"], row["true"] == row["predicted"]) for row in csv.DictReader(file)})
+        found = json.loads((folder / "results.json").read_text())["folds"]
+        epochs.append(found["mean"]["epoch"])
+        folds = len(found["each"])
+    faces = list(answers[0])
+    truth = np.array([answers[0][face][0] for face in faces])
+    return Version(faces, truth, np.array([[one[face][1] for face in faces] for one in answers]), epochs, folds)
 
 
-def difference(run: Path, base: Path) -> str:
-    ours, theirs = correct(run), correct(base)
-    shared = [face for face in ours if face in theirs]
-    if run == base or not shared:
-        return ""
-    found = paired_bootstrap([theirs[face] for face in shared], [ours[face] for face in shared])
-    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * np.array([found.difference, found.low, found.high])))
+def versions_of(runs: Path) -> dict[str, Version]:
+    """Version by name, of all finished runs below a folder."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(runs.glob("*-paper/results.json")):
+        found.setdefault(re.sub(r"_seed\d+$", "", path.parent.name.removesuffix("-paper")), []).append(path.parent)
+    return {name: read(folders) for name, folders in found.items()}
+
+
+def seed_variance(versions: dict[str, Version], score: str = "accuracies") -> tuple[float, int]:
+    """Variance of a score over seeds, pooled over the versions that have several, and its degrees of freedom."""
+    several = [getattr(one, score) for one in versions.values() if len(one.right) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if not freedom:
+        return 0.0, 0
+    return float(sum(np.square(values - values.mean()).sum() for values in several) / freedom), freedom
+
+
+def difference(ours: Version, base: Version, balanced: bool, seeds: tuple[float, int]) -> str:
+    """Points that a version is above the base on the same faces, with an interval over faces and seeds."""
+    place = {face: k for k, face in enumerate(base.faces)}
+    rows = [place[face] for face in ours.faces]
+    labels = np.unique(ours.truth, return_inverse=True)[1] if balanced else None
+    found = paired_bootstrap(base.right[:, rows].mean(axis=0), ours.right.mean(axis=0), None, labels)
+    luck = seeds[0] * (1 / len(ours.right) + 1 / len(base.right))
+    variance = found.error**2 + luck
+    freedom = variance**2 / (found.error**4 / found.freedom + (luck**2 / seeds[1] if seeds[1] else 0.0))
+    both = compared(Spread(found.difference, variance**0.5, freedom + 1, found.clusters, False, found.n))
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * np.array([both.difference, both.low, both.high])))
+
+
+def spread(values: np.ndarray) -> str:
+    """Mean, and standard deviation where there are several seeds, in per cent."""
+    return f"{100 * values.mean():.2f}" + (f" ± {100 * values.std(ddof=1):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:
-    """One line a recipe: accuracy (folds, mean epoch) and difference, for each protocol."""
+    """One line a version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--base", default="simple_cnn")
     options = parser.parse_args()
-    done = sorted(path.parent.name for path in options.runs.glob("*-*/results.json"))
-    names = dict.fromkeys(name.rsplit("-", 1)[0] for name in done)
-    heads = [head for protocol in PROTOCOLS for head in (f"{protocol} (folds, epoch)", f"less {options.base}")]
-    print(f"| recipe | {' | '.join(heads)} |\n| --- |" + " ---: |" * len(heads))
-    for name in names:
-        cells = []
-        for protocol in PROTOCOLS:
-            run, base = (options.runs / f"{one}-{protocol}" for one in (name, options.base))
-            there = [f"{one}-{protocol}" in done for one in (name, options.base)]
-            cells += [accuracy(run) if there[0] else "", difference(run, base) if all(there) else ""]
+    versions = versions_of(options.runs)
+    base, scores = versions[options.base], ("accuracies", "balanced")
+    luck = {score: seed_variance(versions, score) for score in scores}
+    less = f"less {options.base}"
+    print(f"| version | seeds | folds, epoch | accuracy | {less} | balanced | {less} |\n| --- |" + " ---: |" * 6)
+    for name, one in versions.items():
+        cells = [str(len(one.right)), f"{one.folds}, {np.mean(one.epochs):.0f}"]
+        for score in scores:
+            apart = "" if one is base else difference(one, base, score == "balanced", luck[score])
+            cells += [spread(getattr(one, score)), apart]
         print(f"| `{name}` | {' | '.join(cells)} |")
+    words = ", ".join(f"{100 * luck[s][0] ** 0.5:.2f} ({s})" for s in scores)
+    print(
+        f"\n{len(base.faces)} faces; standard deviation over seeds, {luck['accuracies'][1]} degrees of freedom: {words}"
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +73,12 @@ def difference_hash(image: ByteArray) -> int:
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
-def table_schema() -> Any:
-    """The columns of a part; fixed-size lists hold NaN where a value is unknown."""
+TWINS = ("same_person", "same_actions")
+"""Columns of a part that has a face with such a group; other parts are without."""
+
+
+def table_schema(twins: bool = False) -> Any:
+    """The columns of a part, with those of TWINS or without; fixed-size lists hold NaN where a value is unknown."""
 
     def numbers(width: int) -> Any:
         return pa.list_(pa.float32(), width)
@@ -95,6 +98,7 @@ def table_schema() -> Any:
             pa.field("attributes", pa.string(), nullable=False),
             pa.field("digest", pa.string(), nullable=False),
             pa.field("dhash", pa.uint64(), nullable=False),
+            *(pa.field(name, pa.string()) for name in TWINS if twins),
         ]
     )
 
@@ -133,6 +137,7 @@ def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:
         "attributes": json.dumps(dict(record.attributes), sort_keys=True),
         "digest": hashlib.sha1(image.tobytes(), usedforsecurity=False).hexdigest(),
         "dhash": difference_hash(image),
+        **{name: getattr(record, name) for name in TWINS},
     }
 
 
@@ -191,7 +196,7 @@ def decode(data: Any, info: StoreInfo) -> ByteArray:
 
 def write_part(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Write rows as one record batch under a temporary name, sync, rename. Returns its entry in `parts`."""
-    schema = table_schema()
+    schema = table_schema(any(row[name] is not None for row in rows for name in TWINS))
     columns = []
     for field in schema:
         values = [row[field.name] for row in rows]
@@ -219,7 +224,7 @@ def map_part(path: Path) -> Any:
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"part '{path}' cannot be read ({reason}): {REMEDY}") from error
-    if batch.schema.names != table_schema().names:
+    if batch.schema.names not in (table_schema().names, table_schema(True).names):
         raise DataError(f"part '{path}' has other columns than a store: {REMEDY}")
     return batch
 
@@ -247,32 +252,6 @@ def frame_sha256(path: Path, pixels: tuple[int, int]) -> str:
         file.seek(pixels[1])
         digest.update(file.read())
     return digest.hexdigest()
-
-
-DECIDING = ("polarity", "fold")
-"""Attributes that say what a face's label under polarity-3 is, and in which fold it lies."""
-
-
-def fingerprint(batches: Iterable[Any]) -> str:
-    """sha256 over ids, pixel digests and labels in row order, and the attributes that are labels or splits where a row has
-    them (DECIDING); other attributes and the hash are left out.
-    """
-    texts, numbers = ("id", "digest", "split", "subject", "expression"), ("votes", "action_units", "landmarks", "pose")
-    hashes = {name: hashlib.sha256() for name in (*texts, *numbers)}
-    deciding, found = hashlib.sha256(), False
-    for batch in batches:
-        for value in map(json.loads, batch.column("attributes").to_pylist()):
-            own = {name: value[name] for name in DECIDING if name in value}
-            found = found or bool(own)
-            deciding.update(f"{json.dumps(own, sort_keys=True)}\n".encode())
-        for name in texts:
-            for value in batch.column(name).to_pylist():
-                hashes[name].update(f"{json.dumps(value)}\n".encode())
-        for name in numbers:
-            values = batch.column(name).flatten().to_numpy(zero_copy_only=False).astype("<f4")
-            hashes[name].update(values.tobytes())
-    parts = [*hashes.values(), *([deciding] if found else [])]
-    return hashlib.sha256(b"".join(value.digest() for value in parts)).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

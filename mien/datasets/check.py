@@ -24,6 +24,7 @@ def check(
     correlation: float = 0.8,
     landmark_limit: float = 0.25,
     verify: bool = False,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Audit a prepared store: counts, duplicates, label conflicts, subject leaks, landmark and action-unit coverage.
 
@@ -38,6 +39,8 @@ def check(
         landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
             distances; mien prepare --landmark-limit drops them.
         verify: Read every byte of the store first: digests of its files, its fingerprint and every picture.
+        cluster: Ray cluster whose workers verify, and decode pictures for near-duplicates: HOST:PORT, or auto for that of RAY_ADDRESS
+            or one of this machine's cores (docs/scale.md).
 
     """
     from mien.data.store import open_store
@@ -50,9 +53,9 @@ def check(
     check_limit(landmark_limit)
     opened = open_store(store, verified=not verify)
     if verify:
-        verify_store(store, opened.info, deep=True)
+        verify_store(store, opened.info, deep=True, cluster=cluster)
         print(f"verified: {len(opened)} faces in {len(opened.info.parts)} files are what was written")
-    report = audit(opened, not exact_only, bits, correlation, landmark_limit)
+    report = audit(opened, not exact_only, bits, correlation, landmark_limit, cluster)
     print(describe(opened, report))
     if out is not None:
         write_atomic(out, json.dumps(report, indent=1) + "\n")
@@ -82,6 +85,7 @@ def describe(store: Store, report: dict[str, Any]) -> str:
     if "near_duplicates" in report:
         parts.append(_duplicate_lines("identical or near-duplicate pictures", report["near_duplicates"]))
     parts.append(_subject_lines(report["subjects"]))
+    parts.append(_twin_lines(report.get("twins")))
     points = report["landmarks"]
     classes = ", ".join(f"{name} {share:.1%}" for name, share in points["coverage_per_class"].items())
     parts.append(
@@ -167,6 +171,25 @@ def _conflict_lines(found: dict[str, Any]) -> list[str]:
     elif every:
         lines.append(f"  {named(every)}")
     return lines
+
+
+def _twin_lines(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    person, actions = found["same_person"], found["same_actions"]
+    lines = [
+        f"twins: {person['groups']} groups of one person ({person['faces']} faces, pose "
+        f"{'fixed' if found['pose_fixed'] else 'not fixed'}), {actions['groups']} of the same actions ({actions['faces']} faces); "
+        f"{found['whole_blocks']} of {found['blocks']} blocks hold each person with each set of actions once"
+    ]
+    if found["unit_spread"]:
+        spread = ", ".join(f"{name} {value:g}" for name, value in found["unit_spread"].items())
+        lines.append(f"  largest difference of intensities inside a group of the same actions: {spread}")
+    if found["groups_of_several_subjects"]:
+        lines.append(f"  WARNING: {found['groups_of_several_subjects']} groups of one person name several subjects")
+    if found["person_groups_across_splits"]:
+        lines.append(f"  LEAK: {found['person_groups_across_splits']} groups of one person are in several splits")
+    return "\n".join(lines)
 
 
 def _subject_lines(found: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS
 
 PLAIN = (
     "image", "id", "expression", "subject", "split", "left", "top", "right", "bottom", "width", "height", "yaw", "pitch", "roll",
-    "box_xyxy", "box_xywh",
+    "box_xyxy", "box_xywh", "same_person", "same_actions",
 )  # fmt: skip
 POINTS = tuple(f"{axis}{k}" for axis in "xy" for k in range(LANDMARKS))
 TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)

@@ -33,7 +33,7 @@ TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "a
 def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, Any], readers: Mapping[str, Read]) -> str:
     """A sentence with a command that reads at least one face here; empty where none is found, or `error` says what to do."""
     root = Path(root)
-    if not root.exists() or any(word in error for word in SETTLED):
+    if not root.exists() or dataset not in readers or any(word in error for word in SETTLED):
         return ""
     command = _pattern(dataset, root, own) or _other_root(dataset, root, own, readers[dataset])
     command = command or _other_reader(dataset, root, own, readers)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, components, exact_groups, near_pairs
 from mien.data.store import ObjectArray, Store
+from mien.data.twins import Twins, crossed, same_view, twin_groups
 from mien.datasets.screen import LIMIT, face_share, shape_distances
 from mien.metrics.action_units import ACTIVE, occurrence
 from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray, IntArray
@@ -29,6 +30,7 @@ def audit(
     bits: int = NEAR_BITS,
     correlation: float = NEAR_CORRELATION,
     landmark_limit: float = LIMIT,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Everything `mien check` reports, as plain numbers, lists and dicts.
 
@@ -50,8 +52,10 @@ def audit(
         "votes": _votes(store),
         "groups": _groups(store),
     }
+    if twins := _twins(store):
+        report["twins"] = twins
     if near:
-        pairs = near_pairs(store, bits, correlation)
+        pairs = near_pairs(store, bits, correlation, cluster)
         links = np.concatenate([pairs, np.stack([np.arange(len(store)), exact], axis=1)])
         report["near_duplicates"] = {"pairs": len(pairs), **_duplicates(store, components(len(store), links))}
     return report
@@ -135,6 +139,32 @@ def _subjects(store: Store) -> dict[str, Any]:
         **{split: sum(split in splits for splits in where.values()) for split in SPLITS},
         "in_several_splits": len(shared),
         "examples": shared[:10],
+    }
+
+
+def _twins(store: Store) -> dict[str, Any]:
+    """Groups of twins, what hangs together by them, and what they would have to be and are not; empty without any."""
+    groups = twin_groups(store)
+    report: dict[str, Any] = {}
+    for name, column in zip(Twins._fields, groups, strict=True):
+        _, counts = np.unique(column[column >= 0], return_counts=True)
+        report[name] = {"groups": len(counts), "faces": int(counts.sum()), "largest": int(counts.max(initial=0))}
+    if not any(found["groups"] for found in report.values()):
+        return {}
+    blocks = crossed(groups, np.arange(len(store)))
+    grouped = [np.flatnonzero(groups.same_person == k) for k in range(report["same_person"]["groups"])]
+    alike = [np.flatnonzero(groups.same_actions == k) for k in range(report["same_actions"]["groups"])]
+    units = store.action_units
+    spread = np.array([np.ptp(units[rows], axis=0) for rows in alike]).reshape(-1, units.shape[1])
+    worst = np.nan_to_num(spread).max(axis=0, initial=0.0)
+    return {
+        **report,
+        "blocks": len(blocks),
+        "whole_blocks": sum(all(len(cell) == 1 for line in cells for cell in line) for cells in blocks),
+        "pose_fixed": same_view(store, groups),
+        "groups_of_several_subjects": sum(len(set(store.subject[rows])) > 1 for rows in grouped),
+        "person_groups_across_splits": sum(len(set(store.split[rows])) > 1 for rows in grouped),
+        "unit_spread": {name: round(float(worst[k]), 3) for k, name in enumerate(ACTION_UNITS) if worst[k] > 0},
     }
 
 

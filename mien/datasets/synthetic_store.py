@@ -39,6 +39,8 @@ def record_of(store: Store, i: int) -> Record:
         visible=store.visible[i],
         pose=_known(store.pose[i]),
         attributes=store.attributes[i],
+        same_person=store.same_person[i],
+        same_actions=store.same_actions[i],
     )
 
 

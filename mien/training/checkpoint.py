@@ -21,6 +21,7 @@ from mien.errors import DataError, UsageError
 from mien.files import read_json, weights_file
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
+from mien.plugins import used
 from mien.schema import scheme_classes
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def versions() -> dict[str, Any]:
         "mien": __version__,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
+        **({"plugins": used()} if used() else {}),
     }
 
 
@@ -200,8 +202,11 @@ def open_run(out: Path, recipe: Recipe) -> None:
     if config.exists():
         old, _ = read_run(out)
         before, now = _flat(as_dict(old)), _flat(as_dict(recipe))
-        harmless = {"run.workers", "run.accelerator", "run.in_memory", "data.store"}
+        harmless = {"run.workers", "run.accelerator", "run.in_memory", "run.compile", "data.store"}
         changed = [key for key in now if before[key] != now[key] and key not in harmless]
+        if changed and set(changed) <= PROCESSES:
+            refuse_other_step(out, old, recipe)
+            changed = []
         if changed:
             first = changed[0]
             raise UsageError(
@@ -214,6 +219,33 @@ def open_run(out: Path, recipe: Recipe) -> None:
     except OSError as error:
         raise DataError(f"cannot create {out}: {error}.") from error
     write_atomic(config, yaml.safe_dump(as_dict(recipe), sort_keys=False))
+
+
+PROCESSES = {"run.devices", "run.num_nodes", "run.strategy", "optim.batch"}
+"""Keys that may change when a run is resumed, as long as a step takes as many faces: the order of the faces stays the same."""
+
+
+def step_faces(recipe: Recipe) -> int:
+    """Faces of one training step, of all processes."""
+    return recipe.optim.batch * recipe.run.devices * recipe.run.num_nodes
+
+
+def refuse_other_step(out: Path, before: Recipe, now: Recipe) -> None:
+    """UsageError where a run would go on with more or fewer faces a step; a line where it goes on with other processes."""
+    there, here = (recipe.run.devices * recipe.run.num_nodes for recipe in (before, now))
+    faces = step_faces(before)
+    if step_faces(now) != faces:
+        remedy = f"give --optim.batch {faces // here}" if faces % here == 0 else f"{here} processes cannot share them"
+        raise UsageError(
+            f"{out} was trained with {faces} faces a step ({there} x optim.batch {before.optim.batch}), now it is "
+            f"{step_faces(now)} ({here} x {now.optim.batch}), which is another training; {remedy}, or choose another --out."
+        )
+    if there != here:
+        print(
+            f"{out} goes on with {here} x {now.optim.batch} faces a step in place of {there} x {before.optim.batch}: the same "
+            "faces in the same order. Dropout and random controls are drawn otherwise, and batch norms without "
+            "run.sync_batchnorm see other batches."
+        )
 
 
 def read_run(path: Path) -> tuple[Recipe, dict[str, Any]]:

@@ -22,6 +22,7 @@ from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
 from mien.training.coverage import coverage_columns
+from mien.training.devices import memory_line
 from mien.training.guidance import guidance_terms, guided_forward
 from mien.training.guides import active
 from mien.training.notes import next_command
@@ -65,6 +66,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
 def _fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     session, state = prepare_session(recipe, out)
     fabric = session.fabric
+    if fabric.is_global_zero and (told := memory_line(fabric.device)):
+        print(told, flush=True)
     for epoch in range(state["epoch"] + 1, recipe.optim.epochs + 1):
         if out_of_patience(state, recipe.optim.patience):
             break
@@ -99,10 +102,8 @@ def _fit(recipe: Recipe, out: Path) -> dict[str, Any]:
 def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) -> dict[str, float]:
     """One pass over `rows`; mean of every loss term and the training accuracy, over all processes."""
     fabric, run = session.fabric, recipe.run
-    # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers. Dropout differs
-    # between processes, which began with equal weights.
-    own = (fabric.global_rank,) if fabric.global_rank else ()
-    torch.manual_seed(int(np.random.SeedSequence((run.seed, epoch, *own)).generate_state(1)[0]))
+    # Order, augmentation and dropout depend on (seed, epoch) alone: a resumed run repeats the same numbers.
+    torch.manual_seed(own_seed(run.seed, epoch, fabric.global_rank))
     loader = Loader(
         session.store, rows[fabric.global_rank :: fabric.world_size], session.targets,
         size=training_size(recipe, epoch),
@@ -132,6 +133,11 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
         for name, term in {**terms, "accuracy": batch_accuracy(output, batch)}.items():
             totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + term.detach() / len(loader)
     return {name: float(fabric.all_reduce(value)) for name, value in totals.items()}
+
+
+def own_seed(seed: int, epoch: int, rank: int) -> int:
+    """Seed of what a process draws in an epoch, dropout for example: another in each, though all began with equal weights."""
+    return int(np.random.SeedSequence((seed, epoch, *([rank] if rank else []))).generate_state(1)[0])
 
 
 def prepare_batch(recipe: Recipe, session: Session, batch: Batch, epoch: int, step: int) -> Batch:
