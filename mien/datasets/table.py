@@ -234,6 +234,7 @@ def _in_pixels(record: Record) -> Record | Skipped:
     if isinstance(record.image, np.ndarray):
         high, wide = record.image.shape[:2]
     else:
+        assert isinstance(record.image, Path | bytes)  # no table holds frames of videos
         try:
             wide, high = upright_size(record.image)
         except PictureError as error:
