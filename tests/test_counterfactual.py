@@ -106,21 +106,30 @@ def test_a_perfect_decoder_and_one_that_copies(runs, monkeypatch):
     assert reads["swapped"] == reads["truth"]
     assert reads["truth"]["correlation"][0] > 0.9 > 0.2 > reads["copy"]["correlation"][0]
     assert best["reader"]["f1_share_of_truth"] == pytest.approx(1)
-    assert best["identity"]["kept"] == pytest.approx(1, abs=0.1)
-    assert best["identity"]["own_face"][0] > 0.8
-    assert best["identity"]["chance"] == pytest.approx(1 / 6)
+    assert best["identity"]["inner"]["kept"] == pytest.approx(1, abs=0.1)
+    assert best["identity"]["inner"]["own_face"][0] > 0.8
+    assert best["identity"]["inner"]["chance"] == pytest.approx(1 / 6)
     lazy = scored(runs, monkeypatch, lambda store, z1, z2: flow.real_pictures(store, z2, 16), bars())
     assert lazy["error"]["acting"]["psnr"]["nearer_than_copy"]["difference"] == 0
     assert lazy["reader"]["scores"]["swapped"] == lazy["reader"]["scores"]["copy"]
     thief = scored(runs, monkeypatch, lambda store, z1, z2: flow.real_pictures(store, z1, 16), bars())
-    assert thief["identity"]["as_z1"] > 0.8
-    assert thief["identity"]["kept"] < 0.2
+    assert thief["identity"]["head"]["as_z1"] > 0.8
+    assert thief["identity"]["head"]["kept"] < 0.2
 
 
 def test_a_reader_that_finds_few_faces_says_so(runs, monkeypatch):
     blind = bars()._replace(read=lambda pictures, corners: np.full((len(pictures), 2), np.nan))
     found = scored(runs, monkeypatch, outcome, blind)["reader"]
     assert found == {"skipped": "bars finds a face in 0 of 36 swaps and their outcomes"}
+
+    def half(pictures, corners):
+        values = bars().read(pictures, corners)
+        values[::2] = np.nan
+        return values
+
+    found = scored(runs, monkeypatch, outcome, bars()._replace(read=half))["reader"]
+    assert found["found"] == dict.fromkeys(flow.SHOWN, 0.5)
+    assert found["scored"] == 0.5
 
 
 def test_report_with_another_net_as_reader(runs, capsys):
@@ -131,7 +140,7 @@ def test_report_with_another_net_as_reader(runs, capsys):
     assert (runs / "run" / "disentangle-outcomes.png").stat().st_size > 1000
     assert json.loads((runs / "run" / "disentangle.json").read_text()) == report
     text = page(report)
-    assert "nearer to the outcome than a copy of z2's face" in text
+    assert "the outcome than a copy of z2's face" in text
     assert "read by other" in text
     assert text in capsys.readouterr().out
 

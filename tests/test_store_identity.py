@@ -1,6 +1,5 @@
 """A store is what was written, of one source: damage, changed labels and second data sets are told, never scored or mixed."""
 
-import hashlib
 import json
 import random
 import shutil
@@ -17,9 +16,8 @@ from mien.data.store import open_store
 from mien.data.verify import verify
 from mien.datasets.check import check
 from mien.datasets.prepare import prepare
-from mien.datasets.source import source_of
 from mien.errors import DataError, MienError, UsageError
-from mien.files import walk, write_json
+from mien.files import write_json
 from mien.training.loop import fit
 
 
@@ -237,24 +235,3 @@ def test_labels_that_changed_in_a_table_are_told(tmp_path):
 def test_replace_and_add_exclude_each_other(tmp_path):
     with pytest.raises(UsageError, match="give one of both"):
         made(faces(tmp_path / "data", "a"), tmp_path / "s", add=True, replace=True)
-
-
-def test_what_lies_below_the_store_or_leads_there_is_no_part_of_its_source(tmp_path):
-    """As the definition says it, file by file."""
-    root, out = tmp_path / "data", tmp_path / "data" / "store"
-    for name in ("a.txt", "b/c.png", "b/d/e.png", "store/part-00000.arrow", "store/deep/x.png"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
-    (root / "b" / "into.png").symlink_to(out / "part-00000.arrow")
-    (root / "b" / "link.png").symlink_to(root / "a.txt")
-    (root / "b" / "broken.png").symlink_to(root / "none")
-    (root / "folder").symlink_to(out)
-    listing, lines = hashlib.sha256(), []
-    for file in walk(root):
-        if out.resolve() not in file.resolve().parents and file.is_file():
-            content = hashlib.sha256(file.read_bytes()).hexdigest() if file.suffix == ".txt" else ""
-            lines.append(f"root {file.relative_to(root)} {file.stat().st_size} {content}\n")
-    listing.update("".join(lines).encode())
-    found = source_of(root, {}, out)
-    assert found["files"] == len(lines) == 4
-    assert found["listing"] == listing.hexdigest()

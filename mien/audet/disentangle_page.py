@@ -130,6 +130,7 @@ def _swap(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+PARTS_OF_FACE = {"inner": "inner face", "head": "head with hair"}
 KINDS = ("truth", "reconstruction", "swapped", "copy")
 KIND_NAMES = ("outcome itself", "its reconstruction", "swapped face", "copy of z2's face")
 
@@ -154,33 +155,43 @@ def _counterfactual(found: dict[str, Any]) -> list[str]:
         if "skipped" not in read and read["scores"]["truth"][metric] is not None:
             cells = (_interval(read["scores"][kind][metric]) for kind in KINDS)
             lines.append(f"| {name} of the action units, read by {read['name']} | {' | '.join(cells)} |")
-    if "skipped" not in who:
-        cells = (_interval(who[name]) for name in ("reconstruction", "swapped", "own_face"))
-        lines.append(f"| inner face recognised as z2's person | - | {' | '.join(cells)} |")
+    if "skipped" not in read and min(read["found"].values()) < 1:
+        lines.append(
+            f"| {read['name']} finds a face | {' | '.join(_interval(read['found'][kind]) for kind in KINDS)} |"
+        )
+    for part, row in who.items() if "skipped" not in who else ():
+        cells = (_interval(row[name]) for name in ("reconstruction", "swapped", "own_face"))
+        lines.append(f"| {PARTS_OF_FACE[part]} recognised as z2's person | - | {' | '.join(cells)} |")
     return [*lines, "", *_told(found)]
 
 
 def _told(found: dict[str, Any]) -> list[str]:
     """What the table of the known swaps means, and what it leaves out."""
     read, who, gain = found["reader"], found["identity"], found["error"]["acting"]["psnr"]["nearer_than_copy"]
+    side = "nearer to" if gain["difference"] > 0 else "further from"
     lines = [
-        f"Where a face acts the swap is {gain['difference']:+.2f} dB ({gain['low']:+.2f} to {gain['high']:+.2f}, p {gain['p']:.3f}) "
-        "nearer to the outcome than a copy of z2's face, which changes nothing."
+        f"Where a face acts the swap is {side} the outcome than a copy of z2's face, which changes nothing: "
+        f"{gain['difference']:+.2f} dB ({gain['low']:+.2f} to {gain['high']:+.2f}, p {gain['p']:.3f})."
     ]
     if "skipped" in read:
         lines.append(f"Not read by another net: {read['skipped']}.")
     else:
         share = "-" if read["f1_share_of_truth"] is None else f"{read['f1_share_of_truth']:.0%}"
         lines.append(
-            f"The reader found a face in {read['found']:.0%}; it gets {share} of the F1 on swaps that it gets on their outcomes."
+            f"Scored are the {read['scored']:.0%} of the swaps in which the reader finds a face in every kind of picture; on swaps it "
+            f"gets {share} of the F1 that it gets on their outcomes."
         )
     if "skipped" in who:
-        lines.append(f"Identity of the inner face not scored: {who['skipped']}.")
+        lines.append(f"Identity not scored: {who['skipped']}.")
     else:
-        kept = "-" if who["kept"] is None else f"{who['kept']:.2f}"
+        told = [
+            f"{PARTS_OF_FACE[part]} {'-' if row['kept'] is None else format(row['kept'], '.2f')} times (as z1's person "
+            f"{row['as_z1']:.1%}, chance {row['chance']:.1%})"
+            for part, row in who.items()
+        ]
         lines.append(
-            f"Inner faces of swaps are recognised {kept} times as well as those of z2's real faces, and as z1's person in "
-            f"{who['as_z1']:.1%} (chance {who['chance']:.1%}); by textures, in other views of the same people."
+            f"Swaps are recognised as z2's person, relative to z2's real faces: {'; '.join(told)}; by textures, in other views of the "
+            "same people."
         )
     return lines
 

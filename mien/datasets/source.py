@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,18 +44,23 @@ def _lines(path: Path, out: Path) -> Iterator[str]:
         if not path.is_dir():
             yield f"{path.name} {path.stat().st_size} {file_sha256(path)}" if path.is_file() else path.name
             return
-        own = out.resolve()
-        inside: dict[Path, bool] = {}  # a folder is asked once, not for each of its files
+        # Plain text and one look at each file: in a million pictures paths that are taken apart cost as much as decoding.
+        place, own = path.resolve(), out.resolve()
+        inside = f"{path / own.relative_to(place)}{os.sep}" if own.is_relative_to(place) else None
+        start = len(f"{path / 'x'}") - 1
         for file in walk(path):
-            if file.parent not in inside:
-                folder = file.parent.resolve()
-                inside[file.parent] = own == folder or own in folder.parents
-            if inside[file.parent] or (file.is_symlink() and own in file.resolve().parents):
-                continue
-            state = file.stat() if file.exists() else None
-            if state is None or not stat.S_ISREG(state.st_mode):
-                continue
-            content = file_sha256(file) if file.suffix.lower() in TABLES else ""
-            yield f"{file.relative_to(path)} {state.st_size} {content}"
+            name = str(file)
+            found = None if inside is not None and name.startswith(inside) else _stat(name)
+            if found is not None and stat.S_ISREG(found.st_mode):
+                content = file_sha256(file) if name.lower().endswith(TABLES) else ""
+                yield f"{name[start:]} {found.st_size} {content}"
     except OSError as error:
         raise DataError(f"cannot read '{error.filename or path}' ({error.strerror}).") from error
+
+
+def _stat(name: str) -> os.stat_result | None:
+    """What a file or the end of a link is; None where it leads nowhere."""
+    try:
+        return os.stat(name)
+    except FileNotFoundError:
+        return None

@@ -7,6 +7,7 @@ no proof.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -288,4 +289,8 @@ def logistic_probe(features: Array, labels: npt.NDArray[Any], balanced: bool = F
     deviation = features.std(axis=0)
     probe = Probe(features.mean(axis=0), np.where(deviation > 0, deviation, 1.0), None)
     model = LogisticRegression(max_iter=500, class_weight="balanced" if balanced else None)
-    return probe._replace(model=model.fit((features - probe.mean) / probe.deviation, labels))
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The number of unique classes", UserWarning
+        )  # people are many, faces of each few
+        return probe._replace(model=model.fit((features - probe.mean) / probe.deviation, labels))
