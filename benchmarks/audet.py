@@ -19,6 +19,7 @@ from mien.audet.data import Labels
 from mien.audet.nets import AudetNet, Critic
 from mien.audet.players import MainNet, Player, make_optimizer
 from mien.audet.spec import Cfg
+from mien.audet.terms import Faces
 from mien.audet.train import Session, train_step
 
 CFGS = Path(__file__).resolve().parent.parent / "recipes" / "audet"
@@ -47,7 +48,10 @@ def both(cfg: Cfg, batch: int) -> tuple[Any, Any]:
     size, every = cfg.data.image_size, cfg.training.train_main_net_every_n_batches
     faces = [torch.rand(batch, 3, size, size) * 2 - 1 for _ in range(every)]
     labels = torch.randint(0, 2, (every * batch, len(cfg.data.action_units))).float()
-    nets: dict[str, nn.Module] = {"main": MainNet(AudetNet(cfg), 0, 0.0), "critic": Critic(cfg.nets["Discriminator"])}
+    nets: dict[str, nn.Module] = {
+        "main": MainNet(AudetNet(cfg), 0, cfg.loss),
+        "critic": Critic(cfg.nets["Discriminator"]),
+    }
     if "Image Discriminator" in cfg.nets:
         nets["image_critic"] = Critic(cfg.nets["Image Discriminator"])
     plain = {name: copy.deepcopy(net).train() for name, net in nets.items()}
@@ -68,7 +72,7 @@ def session_of(cfg: Cfg, nets: dict[str, nn.Module], targets: Tensor) -> Session
         players[name] = Player(net, *fabric.setup(net, make_optimizer(name, net, cfg)))
     none: Any = None
     labels = Labels(none, none, none, none, targets, torch.full((len(targets),), -1), 0, {})
-    return Session(fabric, cfg, none, labels, players, None)
+    return Session(fabric, cfg, none, labels, players)
 
 
 def our_steps(session: Session, faces: list[Tensor], generator: torch.Generator) -> dict[str, float]:
@@ -77,7 +81,7 @@ def our_steps(session: Session, faces: list[Tensor], generator: torch.Generator)
     for step, pictures in enumerate(faces):
         rows = torch.arange(step * len(pictures), (step + 1) * len(pictures))
         images = pictures.contiguous(memory_format=torch.channels_last)
-        terms |= train_step(session, images, images, rows, step == len(faces) - 1, generator)
+        terms |= train_step(session, Faces(images, images, rows), step == len(faces) - 1, generator)
     return {name: term.item() for name, term in terms.items()}
 
 
@@ -93,7 +97,7 @@ def plain_steps(
     pictures is taken sample by sample, as ours."""
     terms: dict[str, Tensor] = {}
     for pictures in faces:
-        output, _ = nets["main"](pictures)
+        output = nets["main"](pictures).output
         z, fake = torch.cat([output.z1, output.z2], 1), output.reconstruction
         shuffled = torch.cat([output.z1, output.z2.roll(-1, 0)], 1)
         share = torch.rand(2, len(pictures), generator=generator).view(2, -1, 1, 1, 1)

@@ -4,7 +4,7 @@
 
 RUN is a run folder (`bundled`: the bundled model), STORE a prepared store of FER-2013, FOLDER photos with `index.csv` (columns
 `file` and `expression`, neutral or smiling) and a folder `negatives` without people, WHEELS the packages as fetched by
-`pip download --no-deps`; nothing of them is installed. docs/predict.md says what is compared.
+`pip download --no-deps`; nothing of them is installed. docs/predict-speed.md says what is compared.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def read_photos(folder: Path) -> Photos:
     """`index.csv` and `negatives`; DataError where they are not there or name something else."""
     index, empty = folder / "index.csv", folder / "negatives"
     if not index.is_file() or not empty.is_dir():
-        raise DataError(f"{folder} must hold index.csv and a folder negatives; docs/predict.md says what is in them.")
+        raise DataError(
+            f"{folder} must hold index.csv and a folder negatives; docs/predict-speed.md says what is in them."
+        )
     with index.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     wrong = {str(row.get("expression")) for row in rows} - CALLED.keys()

@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "synthesize": ("mien.synthetic.synthesize", "render synthetic faces with exact truth into a prepared store"),
     "prepare": ("mien.datasets.prepare", "read a dataset (fer2013, rafdb, affectnet, ...) into a prepared store"),
     "check": ("mien.datasets.check", "audit a prepared store: counts, duplicates, leaks, coverage"),
+    "parquet": ("mien.data.parquet", "write a prepared store as Parquet for other tools: one file, or a file a part"),
     "folds": ("mien.datasets.folds", "deal a store's faces into folds and write the published fold file"),
     "cues": ("mien.cues.verb", "draw or render cues: AU maps, landmark heatmaps, controls"),
     "guides": ("mien.cues.guides", "write guide images of the guided spatial transformers as PNG files"),
@@ -207,7 +208,7 @@ def _override_help(module: Any) -> str:
         return f"Keys of a cfg, each also --section.key VALUE (docs/audet.md): {', '.join(module.override_keys())}."
     from mien.config import recipe_keys
 
-    return f"Recipe keys, each also --section.key VALUE (docs/training.md): {', '.join(recipe_keys())}."
+    return f"Recipe keys, each also --section.key VALUE (docs/recipe-keys.md): {', '.join(recipe_keys())}."
 
 
 def _is_variadic(function: Callable[..., Any], name: str) -> bool:

@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import jsonargparse
 
-from mien.cues.config import CueConfig
+from mien.cues.config import CUE_KINDS, CueConfig
 from mien.errors import UsageError, unknown_name
 from mien.files import from_text, sections_of, settings_text
 from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
-from mien.losses.options import LossConfig
+from mien.losses.options import TERM_OPTIONS, LossConfig
+from mien.plugins import tell_refused
 from mien.training.config import OptimConfig, RunConfig
 from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
 
@@ -228,6 +229,8 @@ def load_recipe(path: Path | None = None, overrides: Sequence[str] = ()) -> Reci
         UsageError: missing file, bad YAML, unknown key (with the nearest valid one) or a value of the wrong type.
 
     """
+    tell_refused("mien.losses", TERM_OPTIONS)
+    tell_refused("mien.cues", CUE_KINDS)
     text = None if path is None else settings_text(path, "recipe", "recipes/")
     recipe = copy.deepcopy(_parsed(text, str(path), tuple(overrides)))  # its lists may be changed by who gets it
     check_recipe(recipe, str(path or "command line"), option_values(overrides))

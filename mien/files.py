@@ -220,7 +220,7 @@ def settings_text(path: Path, what: str, shipped: str) -> str:
             raise UsageError(f"{path} is no file but a pipe or a device; give a {what} file. {there}")
         if path.stat().st_size > MOST_TEXT:
             raise UsageError(f"{path} has {path.stat().st_size} bytes; a {what} has {MOST_TEXT} at most.")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UsageError(f"{what} not found: {path}. {there}") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name

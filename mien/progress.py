@@ -22,8 +22,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items` with a bar, count, speed and time left on stderr; nothing is printed when stderr is no terminal."""
+def track(
+    items: Iterable[Item], description: str, total: int | None = None, count: Callable[[Item], int] = lambda _: 1
+) -> Iterator[Item]:
+    """Yield `items` with a bar, count, speed and time left on stderr; nothing is printed when stderr is no terminal.
+
+    `count` says for how many of `total` an item counts.
+    """
     if sys.stderr is None or not sys.stderr.isatty():  # None: it was closed
         yield from items
         return
@@ -45,7 +50,10 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, total=total, description=description)
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            bar.advance(task, count(item))
 
 
 def default_workers() -> int:

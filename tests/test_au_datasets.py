@@ -304,6 +304,25 @@ def test_a_pickle_that_claims_a_huge_array_is_refused(tmp_path):
 # --- action units by name in a CSV ---
 
 
+@pytest.mark.parametrize("reader", [disfa, bp4d, audetnet], ids=lambda module: module.__name__.split(".")[-1])
+def test_what_systems_leave_behind_and_marks_change_nothing(reader, tmp_path):
+    name = reader.__name__.split(".")[-1]
+    plain, odd = ({} for _ in range(2))
+    for found, folder in ((plain, tmp_path / "plain"), (odd, tmp_path / "odd")):
+        root = getattr(fake, name)(folder)
+        if found is odd:
+            labels = [path for path in root.rglob("*") if path.suffix in (".txt", ".csv", ".pkl")]
+            for path in labels:
+                (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+                if path.suffix != ".pkl":
+                    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+            for place in {path.parent for path in labels} | {root}:
+                (place / "__MACOSX").mkdir()
+        records, skipped = split_up(reader.records(root))
+        found |= {key: (record.split, record.action_units.tolist()) for key, record in records.items()} | skipped
+    assert str(plain) == str(odd)  # NaN is equal to NaN here
+
+
 def test_unit_table_comes_back_as_it_was_written(tmp_path):
     values = np.array([[0.25, np.nan], [5, 0]], dtype=np.float32)
     write_unit_table(tmp_path / "aus.csv", ["a", "b,c"], ["AU12", "AU6"], values)

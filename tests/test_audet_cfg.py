@@ -282,6 +282,7 @@ BLOCK_CASES = {
                  for n, c in ((1, 64), (4, 64), (9, 2048))],
     "vgg-face": ["state_dict_filepath=random\nfreeze_first_n_layers=6"],
     "timm": ["model=resnet10t", "model=resnet10t\npool=False"],
+    "film": ["condition=2", "condition=3\nactivation=relu"],
 }  # fmt: skip
 
 
@@ -295,7 +296,7 @@ def test_declared_shapes_are_real(name, keys):
 
 
 def test_every_block_type_has_a_case():
-    assert set(BLOCK_CASES) == set(BLOCKS)
+    assert set(BLOCK_CASES) == set(BLOCKS) - {"skip"}  # of two nets; tests/test_audet_swaps.py has it
 
 
 def test_zero_negative_and_input_references():
@@ -394,6 +395,18 @@ def test_parameters_are_those_of_the_published_nets():
     assert counts["Image Discriminator"] == pytest.approx(44.7e6, rel=0.01)
     strong = read_cfg(FOLDER / "with_strong_discriminator_z1_size_64.cfg").nets
     assert sum(parameters(strong["Discriminator"])) == 1_222_913
+
+
+def test_a_published_attention_is_told_what_it_lacks():
+    text = (FOLDER / "with_attention_1_branch.cfg").read_text(encoding="utf-8")
+    head, predictor = text.split("{AUPredictor}")
+    with pytest.raises(CfgError, match=r"as many leading channels .* an attention that it takes counts among them"):
+        cfg_of(head + "{AUPredictor}" + predictor.replace("channels=128", "channels=64", 1))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "marked.cfg").write_text(TEXT, encoding="utf-8-sig")
+    assert read_cfg(tmp_path / "marked.cfg").nets == {**cfg_of(TEXT, str(tmp_path / "marked.cfg")).nets}
 
 
 def test_summary_names_nets_blocks_and_split():

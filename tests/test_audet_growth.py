@@ -63,13 +63,13 @@ def test_a_training_without_a_main_step_is_refused(faces, tmp_path):
 
 
 def test_the_log_has_the_variance_and_critics_leave_the_decoder_out(faces, tmp_path, monkeypatch):
-    calls, real = [], Net.forward
+    calls, real = [], Net.through
 
-    def counted(net, values):
+    def counted(net, *given):
         calls.append(net)
-        return real(net, values)
+        return real(net, *given)
 
-    monkeypatch.setattr(Net, "forward", counted)
+    monkeypatch.setattr(Net, "through", counted)
     kept = []
     monkeypatch.setattr(train, "validate", lambda session: kept.append(session) or {"au": 0.5})
     words = ["--training.max_epochs", "1", "--training.train_main_net_every_n_batches", "2"]

@@ -29,7 +29,7 @@ from mien.schema import ACTION_UNITS
 from mien.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
-CFGS = sorted((ROOT / "recipes" / "audet").glob("*.cfg"))
+CFGS = sorted(path for path in (ROOT / "recipes" / "audet").glob("*.cfg") if path.stem != "swap")  # needs twins
 MOMU = ["--data.balance_dataset_with_momu", "True", "--data.epoch_size", "24", "--data.sampling_size", "2"]
 
 
@@ -212,7 +212,7 @@ def test_linear_schedule():
 
 def test_groups_have_the_rates_and_betas_of_their_nets():
     settings = cfg("--encoder.learning_rate", "0.1", "--decoder.beta1", "0.25", "--discriminator.learning_rate", "0.2")
-    main = make_optimizer("main", MainNet(AudetNet(settings), 0, 0.0), settings)
+    main = make_optimizer("main", MainNet(AudetNet(settings), 0, settings.loss), settings)
     assert [group["lr"] for group in main.param_groups] == [0.1, 1e-4, 1e-4]
     assert [group["betas"][0] for group in main.param_groups] == [0.5, 0.5, 0.25]
     critic = make_optimizer("critic", Critic(settings.nets["Discriminator"]), settings)
@@ -323,9 +323,9 @@ def test_labels_that_are_missing_are_told(tmp_path):
     fit(settings, path, tmp_path / "run")
     net = load_audet(tmp_path / "run")
     assert net.action_units == ("AU2", "AU1")
-    labels = data.labels_of(train.open_store(path), settings)
+    labels = data.labels_of(open_store(path), settings)
     order = [ACTION_UNITS.index(name) for name in ("AU2", "AU1")]
-    assert np.array_equal(labels.units, train.open_store(path).action_units[:, order])
+    assert np.array_equal(labels.units, open_store(path).action_units[:, order])
 
 
 def test_identity_needs_subjects(tmp_path):

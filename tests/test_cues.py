@@ -519,7 +519,7 @@ def test_wrong_calls():
 
 
 def test_tables_agree():
-    assert tuple(CUES) == CUE_KINDS
+    assert list(CUES) == list(CUE_KINDS)
     assert tuple(CONTROLS) == CONTROL_KINDS
     assert set(load_codebook("corrected").expressions) == set(EXPRESSIONS) - {"Neutral"}
     for name, units in PAPER_UNITS.items():

@@ -20,10 +20,12 @@ from mien.losses.options import TERM_OPTIONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = {page: page.read_text(encoding="utf-8") for page in [*PAGES, *ROOT.glob("*.md")]}
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+"""Their code is run by tests/test_tutorials.py."""
+TEXTS = {page: page.read_text(encoding="utf-8") for page in [*PAGES, *TUTORIALS, *ROOT.glob("*.md")]}
 SNIPPETS = [
     pytest.param(code, id=f"{page.stem}-{number}")
-    for page in PAGES
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", TEXTS[page], re.M | re.S))
 ]
 
@@ -67,17 +69,19 @@ def test_commands_exist(page):
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[page]):
+    prose = re.sub(r"^```.*?^```", "", TEXTS[page], flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)#\s]+)", prose):
         assert re.match(r"https?://|mailto:", target) or (page.parent / target).exists(), target
 
 
 def test_the_index_lists_every_page():
-    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS[ROOT / "docs" / "index.md"]))
-    assert {page.name for page in PAGES} - {"index.md"} - listed <= {"results.md", "benchmarks.md"}
+    listed = set(re.findall(r"\]\(([\w/-]+\.md)\)", TEXTS[ROOT / "docs" / "index.md"]))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in [*PAGES, *TUTORIALS]}
+    assert pages - {"index.md"} - listed <= {"results.md", "benchmarks.md"}
 
 
 def test_every_recipe_key_is_listed_with_its_default():
-    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", TEXTS[ROOT / "docs" / "training.md"], re.M))
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", TEXTS[ROOT / "docs" / "recipe-keys.md"], re.M))
     defaults = {f"{s}.{k}": v for s, content in as_dict(Recipe()).items() for k, v in content.items()}
     assert set(rows) == set(recipe_keys())
     assert {key: yaml.safe_load(text) for key, text in rows.items()} == defaults

@@ -554,7 +554,8 @@ def test_memory_stays_flat(run, tmp_path, count):
 
 
 def test_every_column_and_option_is_documented():
-    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text(encoding="utf-8")
+    docs = Path(__file__).parent.parent / "docs"
+    page = "".join((docs / name).read_text(encoding="utf-8") for name in ("predict.md", "predict-table.md"))
     for name in columns(Layout(tiny.NAMES, ("AU1",), True)):
         kind = name.split("_")[0]
         listed = f"`{kind}_..." if kind == "p" else f"`{kind}_forehead`" if kind in ("share", "effect") else f"`{name}`"

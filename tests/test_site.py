@@ -20,8 +20,34 @@ def pages(nav: Any) -> list[str]:
 
 def test_every_page_has_one_place_in_the_navigation():
     nav = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
-    there = {page.name for page in (ROOT / "docs").glob("*.md")}
-    assert sorted(nav) == sorted({*there, "reference/commands.md"})
+    docs = ROOT / "docs"
+    there = {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")}
+    assert sorted(nav) == sorted({*there, *(f"reference/{name}.md" for name in ("commands", "tables", "keys"))})
+
+
+def test_reference_tables_and_keys_follow_from_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import reference
+
+    from mien.config import recipe_keys
+
+    keys, tables = reference.keys(), reference.tables()
+    assert all(f"| `{key}` |" in keys for key in recipe_keys())
+    assert "| `optim.lr` | number | `0.05` | Highest learning rate. |" in keys
+    assert "`cosine` / `pearson`" in keys
+    for name in (
+        "landmark_soft",
+        "same_class",
+        "layer_cam",
+        "grad_input",
+        "orthogonal_weights",
+        "wildcat",
+        "pointing",
+        "rafdb",
+    ):
+        assert f"| `{name}` |" in tables
+    empty = [line for line in (keys + tables).splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert not empty, empty
 
 
 @pytest.mark.slow

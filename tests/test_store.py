@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mien.cli import main
 from mien.data import store as store_module
-from mien.data.store import Skipped, difference_hash, export_parquet, finished_ids, open_store, write_store
+from mien.data.parquet import export_parquet, parquet
+from mien.data.store import Skipped, difference_hash, finished_ids, open_store, write_store
 from mien.errors import DataError, UsageError
 from mien.files import write_json
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record
@@ -274,6 +276,28 @@ def test_parquet_export(tmp_path):
     assert table.column("id").to_pylist() == list(store.ids)
     pixels = cv2.imdecode(np.frombuffer(table.column("image")[2].as_py(), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
     np.testing.assert_array_equal(pixels, picture(2))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_parquet_of_many_parts_as_a_file_or_a_folder(tmp_path, monkeypatch, capsys, encoding):
+    monkeypatch.setattr(store_module, "PART_ROWS", 2)
+    store = write(tmp_path / "s", [full(k) for k in range(5)], encoding=encoding)
+    assert main(["parquet", str(store.path), "--out", str(tmp_path / "one.parquet")]) == 0
+    assert main(["parquet", str(store.path), "--out", str(tmp_path / "many"), "--workers", "1"]) == 0
+    (tmp_path / "many" / "part-00009.parquet").write_bytes(b"of a larger store")
+    assert parquet(store.path, out=tmp_path / "many", workers=2) == tmp_path / "many"
+    files = sorted(path.name for path in (tmp_path / "many").iterdir())
+    assert files == [f"part-0000{k}.parquet" for k in range(3)]
+    one, many = pq.read_table(tmp_path / "one.parquet"), pq.read_table(tmp_path / "many")
+    assert one.schema == many.schema
+    for name in one.column_names:
+        np.testing.assert_equal(many.column(name).to_pylist(), one.column(name).to_pylist())  # NaN is NaN
+    assert one.column("id").to_pylist() == list(store.ids)
+    decoded = [cv2.imdecode(np.frombuffer(value.as_py(), np.uint8), cv2.IMREAD_COLOR_RGB) for value in one["image"]]
+    np.testing.assert_array_equal(decoded, store.images(range(5)))
+    assert main(["parquet", str(store.path), "--out", str(tmp_path / "s")]) == 2  # the store itself
+    assert main(["parquet", str(store.path), "--out", str(tmp_path / "x.parquet"), "--cluster", "auto"]) == 2
+    assert len(open_store(store.path)) == 5
 
 
 def test_dropped_landmarks_read_as_unknown_and_are_exported_so(tmp_path, monkeypatch):

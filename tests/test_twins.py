@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from mien.cli import main
-from mien.data.store import export_parquet, open_store, write_store
+from mien.data.parquet import export_parquet
+from mien.data.store import open_store, write_store
 from mien.data.twins import Twins, known_swaps, same_view, sub_blocks, twin_batches, twin_groups
 from mien.errors import DataError, UsageError
 from mien.schema import ACTION_UNITS, EXPRESSIONS, Record

@@ -3,8 +3,8 @@
 python tools/constraints.py            writes constraints.txt
 python tools/constraints.py --check    exit code 1 where a package that is installed here is not pinned
 
-Run it in an environment with all extras (`pip install -e '.[faces,video,browser,export,frame,test]'`). Pins of packages that are not
-installed here stay as they are.
+Run it in an environment with all extras (`pip install -e '.[faces,video,browser,export,frame,docs,test]'`). Pins of packages that are
+not installed here stay as they are.
 """
 
 import re
@@ -21,6 +21,10 @@ HEAD = """\
 """
 OF_THE_MACHINE = ("nvidia-", "cuda-", "triton", "setuptools", "pip", "wheel")
 """Begin the names of packages that torch or Python choose themselves."""
+
+
+EXTRAS = {"jsonargparse": "signatures", "mkdocstrings": "python"}
+"""Package -> its own extra that pyproject.toml asks for."""
 
 
 def plain(name: str) -> str:
@@ -52,7 +56,7 @@ def needed(names: set[str]) -> Iterator[tuple[str, str]]:
         yield name, found.version.partition("+")[0]
         for line in found.requires or ():
             optional = "extra ==" in line or "extra==" in line
-            if not optional or (name == "jsonargparse" and "signatures" in line):
+            if not optional or EXTRAS.get(name, "no extra") in line:
                 waiting.append(plain(re.split(r"[\[<>=!~;( ]", line)[0]))
 
 

@@ -1,12 +1,14 @@
 """Hooks of the site (mkdocs.yml): reference pages from the code itself, and links that leave the docs folder as plain words."""
 
-import contextlib
-import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+import reference as generated
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mien"
@@ -31,25 +33,11 @@ def reference(folder: str, modules: list[str]) -> str:
     return f"# {title}\n\n" + "\n\n".join(f"::: {module}" for module in modules) + "\n"
 
 
-def commands() -> str:
-    """A page with the help of every verb, from the parser."""
-    from mien.cli import VERBS, main
-
-    parts = ["# Commands\n\nWhat `mien COMMAND --help` prints."]
-    for verb, (_, summary) in VERBS.items():
-        shown = io.StringIO()
-        with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-            main([verb, "--help"])
-        parts.append(
-            f"## mien {verb}\n\n{summary[0].upper()}{summary[1:]}.\n\n```text\n{shown.getvalue().rstrip()}\n```"
-        )
-    return "\n\n".join(parts) + "\n"
-
-
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages."""
     pages = {f"reference/{name}.md": reference(name, modules) for name, modules in folders().items()}
-    for path, text in {**pages, "reference/commands.md": commands()}.items():
+    written = {f"reference/{name}.md": getattr(generated, name)() for name in ("commands", "tables", "keys")}
+    for path, text in {**pages, **written}.items():
         files.append(File.generated(config, path, content=text))
     return files
 
@@ -60,6 +48,16 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links to files of the repository, which the site does not hold, become the file's name."""
-    return OUTSIDE.sub(lambda link: f"{link[1]} (`{link[2].removeprefix('../')}`)", markdown)
+    return without_outside(markdown, page.file.src_uri.count("/"))
+
+
+def without_outside(markdown: str, depth: int) -> str:
+    """Markdown of a page that lies `depth` folders below docs, with links that go further up as plain words."""
+
+    def plain(link: re.Match[str]) -> str:
+        up = link[2].count("../")
+        return link[0] if up <= depth else f"{link[1]} (`{link[2].replace('../', '')}`)"
+
+    return OUTSIDE.sub(plain, markdown)

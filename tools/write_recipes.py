@@ -39,7 +39,7 @@ TERAFLOPS = 60
 SOURCE = "Belharbi et al., FG 2024 (arXiv 2402.00281), tables 1 and 2: one seed, epoch selected on the test faces."
 UNPUBLISHED = "Settings are published for CAM on AffectNet alone, and taken over here"
 APVIT = [
-    "The published net starts from face-recognition weights: add --model.weights FOLDER (docs/models.md, APViT). Without them",
+    "The published net starts from face-recognition weights: add --model.weights FOLDER (docs/methods.md, APViT). Without them",
     "this trains from nothing, and the published accuracy is out of reach.",
 ]
 

@@ -276,9 +276,38 @@ class Timm:
         return Shape(channels, side, side)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """Every channel scaled and shifted by a linear function of z1 (FiLM, Perez et al. 2018, arXiv 1709.07871)."""
+
+    condition: int = limited(least=1, most=65536)
+    """Leading channels of the net's input, averaged over places, that the scales and shifts are made of: those of z1."""
+    activation: Activation = "None"
+
+    def shape(self, inputs: list[Shape]) -> Shape:
+        """Shape of the output; inputs are the map and the net's input."""
+        if self.condition > inputs[1].channels:
+            raise Wrong(f"condition is {self.condition}, but the net's input has {inputs[1].channels} channels.")
+        return inputs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip:
+    """The output of a block of the {Encoder}, behind the channels that come in (U-Net, arXiv 1505.04597). Only in {Decoder}."""
+
+    encoder_layer: int = limited(least=0, most=1e4)
+    """Number of the block."""
+
+    def shape(self, inputs: list[Shape]) -> Shape:
+        """Shape of the output; inputs are the map and the encoder's."""
+        if inputs[0][1:] != inputs[1][1:]:
+            raise Wrong(f"{inputs[1]} of encoder block {self.encoder_layer} cannot stand beside {inputs[0]}.")
+        return inputs[0]._replace(channels=inputs[0].channels + inputs[1].channels)
+
+
 AnyBlock = (
     Convolutional | BatchNorm | Maxpool | Avgpool | Upsample | Connected | Softmax | Route | CombineConcat
-    | CombineMultiply | SelectSubset | Identity | Resnet50 | VggFace | Timm
+    | CombineMultiply | SelectSubset | Identity | Resnet50 | VggFace | Timm | Film | Skip
 )  # fmt: skip
 
 BLOCKS: dict[str, type[AnyBlock]] = {
@@ -297,12 +326,18 @@ BLOCKS: dict[str, type[AnyBlock]] = {
     "resnet50": Resnet50,
     "vgg-face": VggFace,
     "timm": Timm,
+    "film": Film,
+    "skip": Skip,
 }
 """Name in brackets -> block."""
 
 
 def sources(block: AnyBlock, index: int) -> tuple[int, ...]:
-    """Blocks that block `index` takes its input from; -1 is the input of the net."""
+    """Blocks that block `index` takes its input from; -1 is the input of the net, -2 - n block n of the {Encoder}."""
+    if isinstance(block, Film):
+        return (index - 1, -1)
+    if isinstance(block, Skip):
+        return (index - 1, -2 - block.encoder_layer)
     refs: tuple[Ref, ...] = (-1,)
     if isinstance(block, Route):
         refs = (block.branch_at_layer,)

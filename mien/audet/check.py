@@ -93,19 +93,30 @@ def _nets(named: dict[str, Section], size: int, report: Report) -> dict[str, Net
     for name in NETS:
         if name not in named or not named[name].blocks:
             continue
-        sides = (size, size)
+        sides, outside = (size, size), None
         if name not in ("Encoder", "Image Discriminator"):
             if "Encoder" not in nets:
                 _typed_blocks(named[name], report)  # without the embedding's shape there is no more to check
                 continue
             sides = nets["Encoder"].output[1:]
-        spec = _net(named[name], sides, report)
+            outside = nets["Encoder"].blocks if name == "Decoder" else None
+        spec = _net(named[name], sides, report, outside)
         if spec is not None:
             nets[name] = spec
     return nets
 
 
-def _net(section: Section, sides: tuple[int, int], report: Report) -> NetSpec | None:
+HINT = (
+    " {AUPredictor} sees as many leading channels of the embedding as its [net] says; an attention that it takes counts among them "
+    "(recipes/audet/with_attention_1_branch.cfg: 128, where the published file says 64)."
+)
+"""For the published cfgs with attention, whose predictor is given z1 alone."""
+
+
+def _net(
+    section: Section, sides: tuple[int, int], report: Report, outside: list[Wired] | None = None
+) -> NetSpec | None:
+    """A net whose every block is right; `outside` are the encoder's blocks, where [skip] may take their output."""
     before = len(report.mistakes)
     options, typed = _typed_blocks(section, report)
     if options is None or None in typed or len(report.mistakes) > before:
@@ -114,9 +125,10 @@ def _net(section: Section, sides: tuple[int, int], report: Report) -> NetSpec | 
     wired: list[Wired] = []
     for index, (block, settings) in enumerate(zip(section.blocks[1:], typed, strict=True)):
         try:
-            wired.append(_wire(block, cast(AnyBlock, settings), index, start, wired))
+            wired.append(_wire(block, cast(AnyBlock, settings), index, start, wired, outside))
         except Wrong as wrong:
-            report.mistakes.append(Mistake(block.place, f"[{block.type}] {wrong}"))
+            hint = HINT if (section.name, block.type) == ("AUPredictor", "select_subset") else ""
+            report.mistakes.append(Mistake(block.place, f"[{block.type}] {wrong}{hint}"))
             return None  # what follows has no shape
     return NetSpec(section.name, options, start, wired, section.place)
 
@@ -145,12 +157,25 @@ def _typed(block: Block, report: Report) -> AnyBlock | None:
     return settings_of(block, BLOCKS[block.type], f"[{block.type}]", *report)
 
 
-def _wire(block: Block, settings: AnyBlock, index: int, start: Shape, wired: list[Wired]) -> Wired:
+def _wire(
+    block: Block, settings: AnyBlock, index: int, start: Shape, wired: list[Wired], outside: list[Wired] | None
+) -> Wired:
     if block.type == "timm" and index > 0:
         raise Wrong("must be the first block of its net.")
     found = sources(settings, index)
-    inputs = [start if source < 0 else wired[source].output for source in found]
+    inputs = [_input(source, start, wired, outside) for source in found]
     return Wired(block.type, settings, found, inputs, settings.shape(inputs), block.place)
+
+
+def _input(source: int, start: Shape, wired: list[Wired], outside: list[Wired] | None) -> Shape:
+    """Shape of what a source of `mien.audet.blocks.sources` gives."""
+    if source >= -1:
+        return start if source < 0 else wired[source].output
+    if outside is None:
+        raise Wrong("takes a block of the {Encoder}, which only the {Decoder} can.")
+    if -2 - source >= len(outside):
+        raise Wrong(f"encoder_layer is {-2 - source}, but the {{Encoder}} has the blocks 0 to {len(outside) - 1}.")
+    return outside[-2 - source].output
 
 
 TARGETS: dict[str, tuple[str, int]] = {

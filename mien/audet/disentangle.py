@@ -9,19 +9,30 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mien import draw
+from mien.audet.counterfactual import counterfactual
 from mien.audet.data import split_of
 from mien.audet.dependency import shuffled_order
-from mien.audet.disentangle_page import Swap, page, swap_picture
-from mien.audet.embed import Embedded, device_of, embed
+from mien.audet.disentangle_page import Swap, outcome_picture, page, swap_picture
+from mien.audet.embed import (
+    Embedded,
+    decode_rows,
+    device_of,
+    embed,
+    eye_corners,
+    pooled,
+    read_again,
+    real_pictures,
+)
 from mien.audet.nets import AudetNet
+from mien.audet.readers import open_reader
 from mien.audet.run import load_audet, read_run
 from mien.audet.spec import Cfg
 from mien.data.au_folds import subject_numbers
 from mien.data.store import Store, open_store
+from mien.data.twins import known_swaps, twin_groups
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
 from mien.metrics.action_units import count, f1, occurrence
@@ -32,8 +43,8 @@ from mien.training import checkpoint
 
 DEPENDENCE_FACES = 400
 """Most faces of the permutation tests, whose time grows with the square."""
-PICTURED = 6
-"""Rows of the picture of swaps."""
+PICTURED, OUTCOMES = 6, 8
+"""Rows of the pictures of swaps, and of swaps beside their outcomes."""
 
 
 class Faces(NamedTuple):
@@ -55,8 +66,11 @@ def disentangle_audet(
     faces: int = 1000,
     draws: int = 199,
     seed: int = 0,
+    reader: str = "auto",
 ) -> dict[str, Any]:
     """Examine a run and write disentangle.json, disentangle.md and disentangle.png into its folder.
+
+    Where the store has twins, disentangle-outcomes.png too: swaps beside what they should have become.
 
     Args:
         run: run folder of `mien audet train`.
@@ -66,9 +80,11 @@ def disentangle_audet(
         faces: most faces, drawn evenly.
         draws: permutations of the dependency tests, which exchange whole people.
         seed: of the synthetic faces, the splits of the probes, the permutations and the pairs.
+        reader: who reads action units in swaps whose outcome is known: blendshapes, the run folder of another net, none, or auto
+            (blendshapes where there is the face model).
 
     Raises:
-        DataError: too few faces. UsageError: numbers out of range.
+        DataError: too few faces. UsageError: numbers out of range, or a reader that is not independent.
 
     """
     if faces < 8 or draws < 1:
@@ -84,10 +100,15 @@ def disentangle_audet(
     for folder in [run] if against is None else [run, against]:
         known = known_faces(store, rows, folder)
         report["subjects"] = len(np.unique(known.subjects))
-        found, swaps = examine(load_audet(folder), read_run(folder)[0], known, draws, seed)
+        net, its = load_audet(folder), read_run(folder)[0]
+        found, swaps = examine(net, its, known, draws, seed)
+        found["counterfactual"] = compared(net, its, known, split, folder, reader, faces, seed)
         name = str(folder) if folder.name in report["runs"] else folder.name
         report["runs"][name] = {**found, "faces_trained_on": trained_on(store, rows, folder)}
         pictures.append(swaps)
+        if folder == run and "skipped" not in found["counterfactual"]:
+            outcomes = picture_of_outcomes(net, its, store, rows_of(store, its, split), seed)
+            draw.write_png(run / "disentangle-outcomes.png", outcomes)
     write_atomic(run / "disentangle.json", json.dumps(report, indent=1, allow_nan=False))
     write_atomic(run / "disentangle.md", page(report))
     if pictures[0] is not None:
@@ -98,12 +119,47 @@ def disentangle_audet(
 
 def chosen_rows(store: Store, cfg: Cfg, split: str, faces: int, seed: int) -> IntArray:
     """Up to `faces` rows of a split, drawn evenly, in order; DataError with fewer than 8."""
-    rows = np.arange(len(store)) if split == "all" else getattr(split_of(store, cfg), split)
+    rows = rows_of(store, cfg, split)
     if len(rows) < 8:
         raise DataError(
             f"{store.path}: {len(rows)} faces in split '{split}' are too few to examine; give another --split, or all."
         )
     return np.sort(np.random.default_rng(seed).permutation(rows)[:faces])
+
+
+def rows_of(store: Store, cfg: Cfg, split: str) -> IntArray:
+    """All rows of a split, or of the store for `all`."""
+    chosen: IntArray = np.arange(len(store)) if split == "all" else getattr(split_of(store, cfg), split)
+    return chosen
+
+
+def compared(
+    net: AudetNet, cfg: Cfg, known: Faces, split: str, run: Path, reader: str, faces: int, seed: int
+) -> dict[str, Any]:
+    """Swaps against their true outcomes, among all faces of the split: a subset of them would lack the outcomes."""
+    if net.decoder is None or not net.z2_channels:
+        return {"skipped": f"the net has no {'decoder' if net.decoder is None else 'z2'}"}
+    other, why = open_reader(reader, run)
+    found = counterfactual(net, known.store, rows_of(known.store, cfg, split), faces, other, seed, device_of(cfg))
+    if other is None and "reader" in found:
+        found["reader"] = {"skipped": why}
+    return found
+
+
+def picture_of_outcomes(net: AudetNet, cfg: Cfg, store: Store, rows: IntArray, seed: int) -> ByteArray:
+    """Some swaps of different people beside their outcomes."""
+    swaps = known_swaps(twin_groups(store), rows, seed)
+    order = np.random.default_rng(seed).permutation(len(swaps.person))
+    picked = np.unique(store.subject[swaps.person[order]].astype(str), return_index=True)[1]
+    some = order[np.sort(picked)[:OUTCOMES]]
+    actions, person, truth = (column[some] for column in swaps)
+    made = decode_rows(net, store, actions, person, device_of(cfg))
+    return outcome_picture(
+        [
+            [store.image(int(a)), store.image(int(p)), picture, store.image(int(t))]
+            for a, p, picture, t in zip(actions, person, made, truth, strict=True)
+        ]
+    )
 
 
 def trained_on(store: Store, rows: IntArray, run: Path) -> int:
@@ -126,6 +182,8 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
     seen = embed(net, known.store, known.rows, device)
     first, second = (numbers(part) for part in (seen.z1, seen.z2))
     parts = {"z1": first.numpy(), "z2": second.numpy(), "z": torch.cat([first, second], 1).numpy()}
+    if seen.skips.shape[1]:
+        parts["z2 and skips"] = torch.cat([second, seen.skips.double()], 1).numpy()
     found: dict[str, Any] = {
         "dependency": {"kind": cfg.loss.dependency, "weight": cfg.loss.discriminator_loss_lambda},
         "units": list(net.action_units),
@@ -137,14 +195,14 @@ def examine(net: AudetNet, cfg: Cfg, known: Faces, draws: int, seed: int) -> tup
         return {**found, "swap": {"skipped": f"the net has no {'decoder' if net.decoder is None else 'z2'}"}}, None
     subjects, generator = torch.from_numpy(known.subjects), torch.Generator().manual_seed(seed)
     order = shuffled_order("other_subject", len(known.rows), generator, subjects)
+    here, there = np.arange(len(known.rows)), order.numpy()
     own, swapped, other = (
-        redone(net, known, seen.z1[of_z1], seen.z2[of_z2], device)
-        for of_z1, of_z2 in ((slice(None), slice(None)), (slice(None), order), (order, slice(None)))
+        redone(net, known, of_z1, of_z2, device) for of_z1, of_z2 in ((here, here), (here, there), (there, here))
     )
-    found["swap"] = swap_scores(known, seen, own, swapped, order.numpy(), seed, cut_of(net))
+    found["swap"] = swap_scores(known, seen, own, swapped, there, seed, cut_of(net))
     signal = {"own": own, "other_z2": swapped, "other_z1": other}
     found["collapse"]["psnr"] = {name: float(made.psnr.mean()) for name, made in signal.items()}
-    return found, picture_of_swaps(net, known, seen, own, swapped, order.numpy(), device)
+    return found, picture_of_swaps(net, known, own, swapped, there, device)
 
 
 def numbers(part: Tensor) -> Tensor:
@@ -170,7 +228,7 @@ def factors_of(known: Faces) -> dict[str, Factor]:
     store, rows = known.store, known.rows
     factors = {
         "AU": Factor("units", known.active, "subjects"),
-        "identity": Factor("classes", known.subjects, "images", tasks_of(known)),
+        "identity": Factor("classes", known.subjects, "images", recordings_of(known)),
         "pose": Factor("values", store.pose[rows], "subjects"),
     }
     attributes = [store.attributes[row] for row in rows]
@@ -184,8 +242,13 @@ def factors_of(known: Faces) -> dict[str, Factor]:
     return factors
 
 
-def tasks_of(known: Faces) -> np.ndarray | None:
-    """(N,) task of each face where the store names one for all of them, as the reader of BP4D does."""
+def recordings_of(known: Faces) -> np.ndarray | None:
+    """(N,) recording of each face: its group of one person, which shares light and background, else the task that a reader of
+    videos names; None where not all faces have one.
+    """
+    groups = known.store.same_person[known.rows]
+    if all(name is not None for name in groups):
+        return np.array([str(name) for name in groups])
     tasks = [known.store.attributes[row].get("task") for row in known.rows]
     return np.array([str(task) for task in tasks]) if all(task is not None for task in tasks) else None
 
@@ -209,31 +272,32 @@ class Redone(NamedTuple):
 
 
 @torch.no_grad()
-def redone(net: AudetNet, known: Faces, z1: Tensor, z2: Tensor, device: torch.device, batch: int = 64) -> Redone:
-    """Decode z1 with z2 (N of each, row by row with `known`) and show the pictures to the net again."""
-    again, signal = [], []
-    for start in range(0, len(z1), batch):
+def redone(
+    net: AudetNet, known: Faces, of_z1: IntArray, of_z2: IntArray, device: torch.device, batch: int = 64
+) -> Redone:
+    """Decode z1 of some faces with z2 of others ((N,) places in `known`), and show the pictures to the net again."""
+    again, signal, store = [], [], known.store
+    for start in range(0, len(of_z1), batch):
         some = slice(start, start + batch)
-        pictures = net.decode(z1[some].to(device), z2[some].to(device)).float()
-        output = net(net.standardise((pictures * 0.5 + 0.5).clamp(0, 1)))
-        again.append((output.z1.float().cpu(), output.z2.float().cpu(), output.action_units.float().cpu()))
-        pixels = torch.from_numpy(known.store.images(known.rows[some])).permute(0, 3, 1, 2).float()
-        real = F.interpolate(pixels, size=[net.size, net.size], mode="bilinear", antialias=True) / 127.5 - 1
-        signal.append(psnr(real, pictures.cpu()))
+        first, second = known.rows[of_z1[some]], known.rows[of_z2[some]]
+        pictures = decode_rows(net, store, first, second, device)
+        output = read_again(net, pictures, eye_corners(store, second), device)
+        parts = (output.z1, output.z2, output.action_units, pooled(output.skips, len(first)))
+        again.append([part.float().cpu() for part in parts])
+        signal.append(psnr(real_pictures(store, known.rows[some], net.size), pictures))
     return Redone(Embedded(*(torch.cat(part) for part in zip(*again, strict=True))), torch.cat(signal))
 
 
 @torch.no_grad()
 def picture_of_swaps(
-    net: AudetNet, known: Faces, seen: Embedded, own: Redone, swapped: Redone, order: IntArray, device: torch.device
+    net: AudetNet, known: Faces, own: Redone, swapped: Redone, order: IntArray, device: torch.device
 ) -> ByteArray:
     """The pairs that differ in most units: face of z1, its reconstruction, face of z2, the swap."""
     labels = np.nan_to_num(known.active)
     picked = np.argsort(-np.abs(labels - labels[order]).sum(axis=1), kind="stable")[:PICTURED]
     rows = []
     for k, other in zip(picked.tolist(), order[picked].tolist(), strict=True):
-        z1 = seen.z1[k : k + 1].to(device)
-        made = [net.decode(z1, seen.z2[of : of + 1].to(device))[0].float().cpu() for of in (k, other)]
+        made = [decode_rows(net, known.store, known.rows[[k]], known.rows[[of]], device)[0] for of in (k, other)]
         faces = [known.store.image(int(known.rows[of])) for of in (k, other)]
         predicted = [some.seen.units[k].numpy() >= cut_of(net) for some in (own, swapped)]
         shown = (known.active[k] == 1, predicted[0], known.active[other] == 1, predicted[1])
@@ -265,7 +329,7 @@ def swap_scores(
         "f1_always_active": _known(macro_f1(np.ones(known.active.shape), known.active)),
     }
     try:
-        fit, held = unseen_recordings(known.subjects, tasks_of(known))
+        fit, held = unseen_recordings(known.subjects, recordings_of(known))
     except DataError as error:
         return {**found, "identity": {"skipped": str(error)}}
     probe = logistic_probe(_features(seen, fit), known.subjects[fit])

@@ -12,7 +12,8 @@ from mien import draw
 from mien.metrics.decisions import holm
 from mien.schema import ByteArray
 
-PARTS = ("z1", "z2", "z")
+PARTS = ("z1", "z2", "z2 and skips", "z")
+NAMES = {"z": "z1 and z2"}
 MEASURED = {"AU": "AUC", "identity": "balanced accuracy", "pose": "R²", "light": "R²", "skin": "balanced accuracy"}
 UNSEEN = {"AU": "subjects", "identity": "recordings", "pose": "subjects", "light": "subjects", "skin": "subjects"}
 WANTED = {"AU": ("high", "baseline"), "identity": ("baseline", "high"), "pose": ("baseline", "high"), "light": ("baseline", "high"),
@@ -40,15 +41,18 @@ def page(report: dict[str, Any]) -> str:
             "",
             *_swap(found),
             "",
+            *_counterfactual(found["counterfactual"]),
+            "",
             *_collapse(found),
         ]
     return "\n".join(lines) + "\n"
 
 
 def _probes(probes: dict[str, Any]) -> list[str]:
+    parts = [part for part in PARTS if any(part in row for row in probes.values())]
     lines = [
-        "| probed | score | on unseen | z1 | z2 | z1 and z2 | baseline | wanted of z1, z2 |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
+        f"| probed | score | on unseen | {' | '.join(NAMES.get(part, part) for part in parts)} | baseline | wanted of z1, z2 |",
+        f"| --- | --- | --- |{' ---: |' * len(parts)} ---: | --- |",
     ]
     skipped = []
     for factor, row in probes.items():
@@ -59,7 +63,7 @@ def _probes(probes: dict[str, Any]) -> list[str]:
             f"{row[part]['score']:.3f} ± {row[part]['spread']:.3f}, p {row[part]['p_corrected']:.3f}"
             if part in row
             else "-"
-            for part in PARTS
+            for part in parts
         ]
         baseline = next(iter(row.values()))["baseline"]
         wanted = ", ".join(WANTED[factor])
@@ -124,6 +128,90 @@ def _swap(found: dict[str, Any]) -> list[str]:
         f"| misclassified as the person of z1 | {who['z1']:.3f} | | {who['chance']:.3f} |",
     ]
     return lines
+
+
+PARTS_OF_FACE = {"inner": "inner face", "head": "head with hair"}
+KINDS = ("truth", "reconstruction", "swapped", "copy")
+KIND_NAMES = ("outcome itself", "its reconstruction", "swapped face", "copy of z2's face")
+
+
+def _counterfactual(found: dict[str, Any]) -> list[str]:
+    """Swaps against the faces that they should have become."""
+    if "skipped" in found:
+        return [f"Not compared with the true outcome of swaps: {found['skipped']}."]
+    lines = [
+        f"Swaps whose outcome is known, {found['pairs']} of {found['people']} people; 95 % intervals over people:",
+        "",
+        f"| | {' | '.join(KIND_NAMES)} |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for region, metrics in found["error"].items():
+        for metric, row in metrics.items():
+            name = "PSNR in dB" if metric == "psnr" else "SSIM"
+            where = "where a face acts" if region == "acting" else "in the rest of the picture"
+            lines.append(f"| {name} {where} | {' | '.join(_interval(row.get(kind)) for kind in KINDS)} |")
+    read, who = found["reader"], found["identity"]
+    for metric, name in (("correlation", "correlation"), ("f1", "macro F1"), ("icc", "ICC(3,1)")):
+        if "skipped" not in read and read["scores"]["truth"][metric] is not None:
+            cells = (_interval(read["scores"][kind][metric]) for kind in KINDS)
+            lines.append(f"| {name} of the action units, read by {read['name']} | {' | '.join(cells)} |")
+    if "skipped" not in read and min(read["found"].values()) < 1:
+        lines.append(
+            f"| {read['name']} finds a face | {' | '.join(_interval(read['found'][kind]) for kind in KINDS)} |"
+        )
+    for part, row in who.items() if "skipped" not in who else ():
+        cells = (_interval(row[name]) for name in ("reconstruction", "swapped", "own_face"))
+        lines.append(f"| {PARTS_OF_FACE[part]} recognised as z2's person | - | {' | '.join(cells)} |")
+    return [*lines, "", *_told(found)]
+
+
+def _told(found: dict[str, Any]) -> list[str]:
+    """What the table of the known swaps means, and what it leaves out."""
+    read, who, gain = found["reader"], found["identity"], found["error"]["acting"]["psnr"]["nearer_than_copy"]
+    side = "nearer to" if gain["difference"] > 0 else "further from"
+    lines = [
+        f"Where a face acts the swap is {side} the outcome than a copy of z2's face, which changes nothing: "
+        f"{gain['difference']:+.2f} dB ({gain['low']:+.2f} to {gain['high']:+.2f}, p {gain['p']:.3f})."
+    ]
+    if "skipped" in read:
+        lines.append(f"Not read by another net: {read['skipped']}.")
+    else:
+        share = "-" if read["f1_share_of_truth"] is None else f"{read['f1_share_of_truth']:.0%}"
+        lines.append(
+            f"Scored are the {read['scored']:.0%} of the swaps in which the reader finds a face in every kind of picture; on swaps it "
+            f"gets {share} of the F1 that it gets on their outcomes."
+        )
+    if "skipped" in who:
+        lines.append(f"Identity not scored: {who['skipped']}.")
+    else:
+        told = [
+            f"{PARTS_OF_FACE[part]} {'-' if row['kept'] is None else format(row['kept'], '.2f')} times (as z1's person "
+            f"{row['as_z1']:.1%}, chance {row['chance']:.1%})"
+            for part, row in who.items()
+        ]
+        lines.append(
+            f"Swaps are recognised as z2's person, relative to z2's real faces: {'; '.join(told)}; by textures, in other views of the "
+            "same people."
+        )
+    return lines
+
+
+def _interval(value: Sequence[float] | float | None) -> str:
+    if value is None or isinstance(value, int | float):
+        return "-" if value is None else f"{value:.3f}"
+    middle, low, high = value
+    digits = 1 if abs(middle) > 1.5 else 3
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def outcome_picture(rows: Sequence[Sequence[ByteArray | Tensor]]) -> ByteArray:
+    """Swaps with a known outcome: face of z1, face of z2, z1 on z2, outcome.
+
+    Faces are uint8 (H, W, 3), decoded ones (3, H, W) in [-1, 1].
+    """
+    pictures = [[cell if isinstance(cell, np.ndarray) else _pixels(cell) for cell in row] for row in rows]
+    columns = ("actions of", "on the face of", "z1 with the other z2", "as it should be")
+    return draw.grid(pictures, columns=columns, cell=112, title="a swap is seen beside its true outcome")
 
 
 def _collapse(found: dict[str, Any]) -> list[str]:

@@ -9,31 +9,48 @@ from torch import Tensor
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
-def changed(images: Tensor, flip: float, colour: float, generator: torch.Generator) -> Tensor:
+def drawn(kinds: int, alike: Tensor, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Random numbers (kinds, B) in [0, 1), the same for rows of a batch that are equal in alike (B,)."""
+    draws = torch.rand(kinds, len(alike), generator=generator, device=generator.device).to(device)
+    first = (alike[:, None] == alike).to(device).int().argmax(1)  # the first row that is like this one
+    return draws[:, first]
+
+
+def changed(
+    images: Tensor, flip: float, colour: float, generator: torch.Generator, alike: Tensor | None = None
+) -> Tensor:
     """Faces (B, 3, H, W) in [0, 1], each flipped with probability `flip`, each recoloured with probability `colour`.
+
+    Channels behind the third are flipped with the others and not recoloured. Rows that are equal in alike (B,) are recoloured
+    alike, and then the whole batch is flipped or none of it, so that twins stay twins.
 
     Recoloured: brightness, contrast (around the mean grey of the face), then saturation, times U(0.5, 1.5), U(0.5, 1.5),
     U(0, 1.5), clamped to [0, 1] after each. The ranges are AUDetNet's, whose order is random.
     """
-    draws = torch.rand(5, len(images), 1, 1, 1, generator=generator, device=generator.device).to(images.device)
-    images = torch.where(draws[0] < flip, images.flip(3), images)
+    rows = torch.arange(len(images)) if alike is None else alike
+    draws = drawn(5, rows, generator, images.device)[..., None, None, None]
+    turns = draws[0] if alike is None else draws[0, :1]
+    images = torch.where(turns < flip, images.flip(3), images)
     if not colour:
         return images
+    images, maps = images[:, :3], images[:, 3:]
     brightness, contrast, saturation = 0.5 + draws[1], 0.5 + draws[2], 1.5 * draws[3]
     recoloured = (images * brightness).clamp(0, 1)
     mean = _grey(recoloured).mean((2, 3), keepdim=True)
     recoloured = torch.lerp(mean, recoloured, contrast).clamp(0, 1)
     recoloured = torch.lerp(_grey(recoloured), recoloured, saturation).clamp(0, 1)
-    return torch.where(draws[4] < colour, recoloured, images)
+    return torch.cat([torch.where(draws[4] < colour, recoloured, images), maps], 1)
 
 
-def moved(images: Tensor, reach: float, generator: torch.Generator) -> Tensor:
-    """Faces (B, 3, H, W), each turned by up to `reach` radians, scaled by 1 - reach to 1 + reach and shifted by up to that share
-    of the side both ways, all evenly drawn; bilinear, borders repeated. What a face finder that places faces differently does.
+def moved(images: Tensor, reach: float, generator: torch.Generator, alike: Tensor | None = None) -> Tensor:
+    """Faces (B, C, H, W), each turned by up to `reach` radians, scaled by 1 - reach to 1 + reach and shifted by up to that share
+    of the side both ways, all evenly drawn, rows equal in alike (B,) alike; bilinear, borders repeated. What a face finder that
+    places faces differently does.
     """
     if not reach:
         return images
-    draws = torch.rand(4, len(images), generator=generator, device=generator.device).to(images.device)
+    rows = torch.arange(len(images)) if alike is None else alike
+    draws = drawn(4, rows, generator, images.device)
     turn, scale, across, down = reach * (2 * draws - 1)
     cos, sin = (1 + scale) * torch.cos(turn), (1 + scale) * torch.sin(turn)
     matrix = torch.stack([cos, -sin, 2 * across, sin, cos, 2 * down], 1).view(-1, 2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -66,9 +67,32 @@ def check_options(cfg: Cfg, general: Section, report: Report) -> None:
     if kind not in CRITIC_KINDS and training.batch_size < LEAST_ROWS:
         text = f"batch_size is {training.batch_size}; dependency={kind} compares at least {LEAST_ROWS} faces."
         refuse("training", "batch_size", text)
+    _check_swaps(cfg, refuse)
     wrong = refuse_units(data.action_units)
     if wrong:
         refuse("data", "action_units", f"action_units: {wrong}")
+
+
+def _check_swaps(cfg: Cfg, refuse: Callable[[str, str, str], None]) -> None:
+    """Options of twins and of the terms on swapped faces."""
+    loss, side, batch = cfg.loss, cfg.data.twins, cfg.training.batch_size
+    if side == 1 or (side and batch % side**2):
+        text = f"twins is {side}, blocks of {side**2} faces, and batch_size {batch}; give 2 or more and a multiple of the square."
+        refuse("data", "twins", text)
+    if side and cfg.data.balance_dataset_with_momu:
+        refuse("data", "twins", "twins and balance_dataset_with_momu both say which faces a batch has; choose one.")
+    for key in ("twin_targets", "twin_loss_lambda"):
+        if getattr(loss, key) and not side:
+            refuse("loss", key, f"{key} needs batches of twins; set data.twins, for example 4.")
+    if (loss.reader == "None") != (loss.reader_loss_lambda == 0):
+        refuse(
+            "loss", "reader", "reader and reader_loss_lambda go together: a run folder and its weight, or None and 0."
+        )
+    for key in ("twin_targets", "reader_loss_lambda", "swap_consistency_lambda", "latent_regression_lambda"):
+        if getattr(loss, key) and "Encoder" in cfg.nets and "Decoder" not in cfg.nets:
+            refuse("loss", key, f"{key} is about decoded pictures; the cfg has no {{Decoder}}.")
+    if loss.action_loss_lambda and "Encoder" in cfg.nets and "AUPredictor" in cfg.nets and cfg.z2_channels <= 0:
+        refuse("loss", "action_loss_lambda", "action_loss_lambda reads action units in z2, which is empty.")
 
 
 def check_joints(cfg: Cfg, named: dict[str, Section], last: Place, report: Report) -> None:
@@ -82,7 +106,10 @@ def check_joints(cfg: Cfg, named: dict[str, Section], last: Place, report: Repor
     pictures = Shape(3, cfg.data.image_size, cfg.data.image_size)
     for name in ("Encoder", "Image Discriminator"):
         if name in nets:
-            need(name, nets[name].input == pictures, f"sees pictures of 3 channels, not {nets[name].input.channels}.")
+            channels = nets[name].input.channels
+            masked = name == "Encoder" and channels == 4
+            hint = " (or 4, the last the mask of where a face acts)" if name == "Encoder" else ""
+            need(name, masked or nets[name].input == pictures, f"sees pictures of 3 channels, not {channels}{hint}.")
     if "Image Discriminator" in nets:
         _end_in_score(cfg, "Image Discriminator", report)
     if "Encoder" in nets and "AUPredictor" in nets:

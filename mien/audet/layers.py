@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,25 @@ class Multiplied(nn.Module):
         for value in values[1:]:
             product = product * value
         return product
+
+
+class Filmed(nn.Module):
+    """Channels scaled and shifted by a linear function of the leading `condition` channels of the net's input, then activated."""
+
+    def __init__(self, block: blocks.Film, channels: int) -> None:
+        super().__init__()
+        self.condition = block.condition
+        self.linear = nn.Linear(block.condition, 2 * channels)
+        nn.init.zeros_(
+            self.linear.weight
+        )  # passes everything on at first: random scales are noise that z1 would learn to still
+        nn.init.zeros_(self.linear.bias)
+        self.activation = ACTIVATIONS[block.activation]()
+
+    def forward(self, values: Tensor, given: Tensor) -> Tensor:
+        """(N, C, H, W) and the net's input (N, D, h, w) -> (N, C, H, W): activation(values * (1 + scale) + shift)."""
+        scale, shift = self.linear(given[:, : self.condition].mean((2, 3)))[..., None, None].chunk(2, 1)
+        return cast(Tensor, self.activation(values * (1 + scale) + shift))
 
 
 class Selected(nn.Module):
@@ -209,5 +228,7 @@ LAYERS: dict[type, Callable[[Any, list[Shape], bool], nn.Module]] = {
     blocks.Resnet50: _resnet50,
     blocks.VggFace: _vgg_face,
     blocks.Timm: _timm,
+    blocks.Film: lambda block, inputs, plain: Filmed(block, inputs[0].channels),
+    blocks.Skip: lambda block, inputs, plain: Concatenated(1),
 }
 """Block -> module."""

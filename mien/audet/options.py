@@ -67,6 +67,8 @@ class DataOptions:
     fold: str = "None"
     """Subjects of the test split: literature-1 and the like of DISFA and BP4D, published-1 of BP4D, subjects-1of5 of any
     store with subjects; None for the store's own splits."""
+    twins: int = limited(0, least=0, most=64)
+    """People of a block, and sets of actions, of batches of twins: batch_size is a multiple of its square; 0 for random faces."""
     shared_subjects: bool = False
     """Train although subjects stand in train and test (the published DISFA lists); the results say so."""
 
@@ -97,6 +99,23 @@ class LossOptions:
     """Let the encoder's gradient flow through shuffled pairs too; False: through real ones only (published), which lets z1 grow."""
     identity_loss_lambda: float = limited(0.0, least=0, most=1e6)
     """Weight of the reversed gradient of a subject classifier on z1; 0 for none."""
+    twin_targets: float = limited(0.0, least=0, most=1)
+    """Share of the pictures decoded from twins: z1 of another person with the same actions, z2 of the same person with others,
+    where the batch has them. The target is the face itself. 0 decodes every face from its own z1 and z2."""
+    region_weight: float = limited(1.0, least=0, most=1e3)
+    """Weight of a pixel where a face acts (brows, eyes, nose, mouth, chin) in the L1 loss; others have 1."""
+    reader: str = "None"
+    """Run folder of another net that reads action units, frozen, of another loss on the decoded pictures."""
+    reader_loss_lambda: float = limited(0.0, least=0, most=1e6)
+    """Weight of the AU loss of the reader's reading of decoded pictures."""
+    swap_consistency_lambda: float = limited(0.0, least=0, most=1e6)
+    """Weight of the AU loss of the net's own reading of decoded pictures."""
+    latent_regression_lambda: float = limited(0.0, least=0, most=1e6)
+    """Weight of the difference between the z1 and z2 of decoded pictures and those that they were decoded from."""
+    twin_loss_lambda: float = limited(0.0, least=0, most=1e6)
+    """Weight of the share of the variance of z1 inside the same actions, and of z2 inside the same person."""
+    action_loss_lambda: float = limited(0.0, least=0, most=1e6)
+    """Weight of the reversed gradient of a reader of action units on z2; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)

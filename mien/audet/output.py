@@ -20,3 +20,5 @@ class AudetOutput(NamedTuple):
     """(B, A) probability 0-1 that the unit is active, or its intensity 0-5 where `AudetNet.regresses`."""
     reconstruction: Tensor | None
     """(B, 3, H, W) RGB in [-1, 1]; None in nets without a decoder."""
+    skips: tuple[Tensor, ...] = ()
+    """What the decoder takes from the encoder by [skip] beside z1 and z2, (B, C, h, w) each; they belong to z2."""

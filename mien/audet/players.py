@@ -8,29 +8,53 @@ import torch
 from torch import Tensor, nn
 
 from mien.audet.nets import AudetNet
-from mien.audet.options import NetOptions
+from mien.audet.options import LossOptions, NetOptions
 from mien.audet.output import AudetOutput
 from mien.audet.spec import Cfg
 from mien.losses.adversarial import reverse_gradient
 
 
-class MainNet(nn.Module):
-    """What one optimiser trains: the AUDetNet, and with identity-adversarial training a subject classifier on z1.
+class Seen(NamedTuple):
+    """What the main net makes of a batch."""
 
-    The classifier is a linear layer behind a gradient reversal (Ning et al. 2024, arXiv 2407.11243).
+    output: AudetOutput
+    identities: Tensor | None
+    """(B, S) logits of subjects from z1, where a reversed gradient is trained."""
+    actions: Tensor | None
+    """(B, A) logits of action units from z2, where a reversed gradient is trained."""
+
+
+class MainNet(nn.Module):
+    """What one optimiser trains: the AUDetNet, and behind reversed gradients (Ganin and Lempitsky 2015, arXiv 1409.7495) readers of
+    what a part of the embedding shall not know: subjects of z1 (a linear layer, Ning et al. 2024, arXiv 2407.11243) and action
+    units of z2.
     """
 
-    def __init__(self, net: AudetNet, subjects: int, weight: float) -> None:
+    def __init__(self, net: AudetNet, subjects: int, loss: LossOptions, z2_numbers: int = 0) -> None:
         super().__init__()
-        self.net, self.weight = net, weight
-        self.classifier = nn.Linear(net.z1_channels, subjects) if weight else None
+        self.net, self.weights = net, (loss.identity_loss_lambda, loss.action_loss_lambda)
+        self.classifier = nn.Linear(net.z1_channels, subjects) if loss.identity_loss_lambda else None
+        self.action_reader = None
+        if loss.action_loss_lambda:
+            self.action_reader = nn.Sequential(
+                nn.Linear(z2_numbers, HIDDEN), nn.LeakyReLU(0.1), nn.Linear(HIDDEN, len(net.action_units))
+            )
 
-    def forward(self, images: Tensor, decode: bool = True) -> tuple[AudetOutput, Tensor | None]:
-        """Normalised images -> AudetOutput and (B, S) logits of subjects, or None; without `decode` no reconstruction."""
-        output = self.net(images, decode)
-        if self.classifier is None:
-            return output, None
-        return output, self.classifier(reverse_gradient(output.z1.mean((2, 3)), self.weight))
+    def forward(
+        self, images: Tensor, decode: bool = True, of_z1: Tensor | None = None, of_z2: Tensor | None = None
+    ) -> Seen:
+        """As `AudetNet.forward`, with what the readers say."""
+        output = self.net(images, decode, of_z1, of_z2)
+        identities = actions = None
+        if self.classifier is not None:
+            identities = self.classifier(reverse_gradient(output.z1.mean((2, 3)), self.weights[0]))
+        if self.action_reader is not None:
+            actions = self.action_reader(reverse_gradient(output.z2.flatten(1), self.weights[1]))
+        return Seen(output, identities, actions)
+
+
+HIDDEN = 128
+"""Width of the reader of action units on z2."""
 
 
 class Player(NamedTuple):
@@ -48,7 +72,7 @@ def make_optimizer(name: str, module: nn.Module, cfg: Cfg) -> torch.optim.Optimi
     if isinstance(module, MainNet):
         parts = {"Encoder": module.net.encoder, "AUPredictor": module.net.predictor, "Decoder": module.net.decoder}
         groups = [(cfg.nets[section].options, net) for section, net in parts.items() if net is not None]
-        groups.append((cfg.nets["AUPredictor"].options, module.classifier))
+        groups += [(cfg.nets["AUPredictor"].options, reader) for reader in (module.classifier, module.action_reader)]
     else:
         section = {"critic": "Discriminator", "image_critic": "Image Discriminator"}[name]
         groups = [(cfg.nets[section].options, module)]

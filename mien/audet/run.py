@@ -36,7 +36,7 @@ def load_audet(run: Path, which: str = "best") -> AudetNet:
     refuse_unbound(file, meta, cfg)
     net = AudetNet(cfg, plain=True)
     try:
-        net.load_state_dict(part(tensors, "net/"))
+        net.load_state_dict(part(tensors, "net/" if which == "best" else "main/net."))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise DataError(f"{run}/{which}.ckpt does not fit its {CFG}: {reason}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mien.audet.blocks import AnyBlock, Shape
+from mien.audet.blocks import AnyBlock, Shape, Skip
 from mien.audet.cfg import Place
 from mien.audet.options import (
     CRITIC_KINDS,
@@ -44,6 +44,12 @@ class NetSpec(NamedTuple):
         return self.blocks[-1].output
 
 
+def skipped_blocks(decoder: NetSpec | None) -> tuple[int, ...]:
+    """Blocks of the {Encoder} that a decoder takes by [skip], in order."""
+    blocks = decoder.blocks if decoder is not None else []
+    return tuple(sorted({wired.block.encoder_layer for wired in blocks if isinstance(wired.block, Skip)}))
+
+
 @dataclass(frozen=True)
 class Cfg:
     """Everything that a cfg says."""
@@ -72,6 +78,11 @@ class Cfg:
     def splits(self) -> bool:
         """Whether a dependency between z1 and z2 is trained away."""
         return self.z2_channels > 0 and self.loss.discriminator_loss_lambda > 0
+
+    @property
+    def uses_regions(self) -> bool:
+        """Whether training asks where a face acts."""
+        return self.nets["Encoder"].input.channels > 3 or self.loss.region_weight != 1
 
     @property
     def uses_critic(self) -> bool:

@@ -52,7 +52,7 @@ def _net(spec: NetSpec) -> list[str]:
     counts = parameters(spec)
     rows = []
     for index, (wired, count) in enumerate(zip(spec.blocks, counts, strict=True)):
-        origin = ", ".join("input" if source < 0 else str(source) for source in wired.sources)
+        origin = ", ".join(_origin(source) for source in wired.sources)
         rows.append((str(index), wired.name, origin, str(wired.output), f"{count:,}" if count else ""))
     widths = [
         max(map(len, column)) for column in zip(("", "block", "from", "output", "parameters"), *rows, strict=True)
@@ -63,6 +63,12 @@ def _net(spec: NetSpec) -> list[str]:
     return [head, *(_row(row, widths) for row in (("", "block", "from", "output", "parameters"), *rows)), ""]
 
 
+def _origin(source: int) -> str:
+    if source >= 0:
+        return str(source)
+    return "input" if source == -1 else f"encoder {-2 - source}"
+
+
 def _row(cells: tuple[str, ...], widths: list[int]) -> str:
     number, block, origin, output, count = cells
     a, b, c, d, e = widths
@@ -70,15 +76,19 @@ def _row(cells: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _weighted(cfg: Cfg) -> str:
-    loss = cfg.loss
-    parts = []
-    if "Decoder" in cfg.nets:
-        parts.append(f"{loss.reconstruction_loss_lambda:g} L1 of pictures")
-    if cfg.splits:
-        parts.append(f"{loss.discriminator_loss_lambda:g} {loss.dependency} of z1 and z2")
-    if "Image Discriminator" in cfg.nets:
-        parts.append(f"{loss.img_discriminator_loss_lambda:g} critic of pictures")
-    return " + ".join(parts) or "nothing else"
+    loss, kind = cfg.loss, cfg.loss.dependency
+    decodes, critic = "Decoder" in cfg.nets, "Image Discriminator" in cfg.nets
+    parts = [
+        (loss.reconstruction_loss_lambda * decodes, "L1 of pictures"),
+        (loss.discriminator_loss_lambda * cfg.splits, f"{kind} of z1 and z2"),
+        (loss.img_discriminator_loss_lambda * critic, "critic of pictures"),
+        (loss.reader_loss_lambda, f"AU loss of the reader {loss.reader}"),
+        (loss.swap_consistency_lambda, "AU loss of decoded pictures"),
+        (loss.latent_regression_lambda, "z of decoded pictures"),
+        (loss.twin_loss_lambda, "variance inside twins"),
+        (loss.action_loss_lambda, "reversed AU reader of z2"),
+    ]
+    return " + ".join(f"{weight:g} {what}" for weight, what in parts if weight) or "nothing else"
 
 
 def _steps(cfg: Cfg) -> str:

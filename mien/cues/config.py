@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mien import plugins
 from mien.errors import UsageError, unknown_name
 
-CUE_KINDS = (
-    "au",
-    "au_generic",
-    "au_observed",
-    "landmarks",
-    "landmark_mask",
-    "landmark_soft",
-    "landmark_dilation",
-    "saliency",
-)
+CUE_KINDS = {
+    "au": "The ellipses of the label's action units; none for Neutral.",
+    "au_generic": "All action units of the codebook, the same for every label.",
+    "au_observed": "The action units that the face itself shows, each times a fifth of its intensity.",
+    "landmarks": "One Gaussian a point, integrated over the cells.",
+    "landmark_mask": "Brows, eyes, nose and mouth, filled, and the jaw line.",
+    "landmark_soft": "The same in two levels.",
+    "landmark_dilation": "The same without the jaw line, wider.",
+    "saliency": "Where the picture draws the eye; needs no landmarks.",
+}
+"""Kind of cue -> what it draws."""
 CONTROL_KINDS = ("none", "uniform", "centre", "mean", "class_mean", "shuffled", "same_class", "other_class", "inverted")
 NEED_MEANS = ("mean", "class_mean")
 """Controls that are made of the mean cue of the training faces."""
@@ -30,6 +32,11 @@ LANDMARK_GROUPS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": 
 """Group name -> first and last + 1 of its iBUG-68 points."""
 FACE_REGIONS = ("forehead", "brows", "eyes", "nose", "cheeks", "mouth", "chin", "elsewhere")
 """Regions of a picture of a face (cues.regions); each place belongs to one."""
+
+
+def cue_kinds() -> list[str]:
+    """Every kind of cue that may be named: CUE_KINDS, and what plugins add (entry points `mien.cues`)."""
+    return plugins.names("mien.cues", CUE_KINDS)
 
 
 def _unknown(key: str, what: str, name: str, valid: Iterable[str]) -> UsageError:
@@ -65,8 +72,8 @@ class CueConfig:
     """au_observed: intensity (0-5) from which an action unit is drawn; its strength is a fifth of the intensity."""
 
     def __post_init__(self) -> None:
-        if self.kind not in CUE_KINDS:
-            raise _unknown("cue.kind", "cue", self.kind, CUE_KINDS)
+        if self.kind not in CUE_KINDS and self.kind not in cue_kinds():
+            raise _unknown("cue.kind", "cue", self.kind, cue_kinds())
         if self.control not in CONTROL_KINDS:
             raise _unknown("cue.control", "control", self.control, CONTROL_KINDS)
         if self.merge not in ("max", "sum"):

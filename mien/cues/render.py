@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from mien.cues.heatmaps import draw_landmarks, point_weights
 from mien.cues.masks import draw_masks
 from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
 from mien.cues.saliency import draw_saliency, has_contrast
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.maps import published_resize, resize
+from mien.plugins import added, called
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
 Size = tuple[int, int]
@@ -98,6 +99,32 @@ CUES: dict[str, Callable[[CueConfig, Faces, Size], Drawn]] = {
     "saliency": _saliency,
 }
 
+
+class AddedCue(NamedTuple):
+    """A cue of another package: the object of an entry point `mien.cues` (CONTRIBUTING.md)."""
+
+    draw: Callable[[CueConfig, Faces, Size], Drawn]
+    """As the functions of CUES: maps (B, 1, h, w) float32 in [0, 1] and valid (B,) bool."""
+
+
+def draw(config: CueConfig, faces: Faces, size: Size) -> Drawn:
+    """Maps (B, 1, h, w) and valid (B,) of a kind of cue, Mien's own or a plugin's; DataError for a plugin that fails."""
+    if config.kind in CUES:
+        return CUES[config.kind](config, faces, size)
+    found = added("mien.cues", config.kind, CUES, AddedCue)
+    if found is None:  # a recipe of another machine
+        raise DataError(f"no package here adds the cue '{config.kind}'; install its plugin.")
+    batch = len(faces.landmarks)
+    drawn = called(f"cue '{config.kind}'", found.draw, config, faces, size)
+    shapes = [tuple(part.shape) for part in drawn] if all(isinstance(part, Tensor) for part in drawn) else []
+    if shapes != [(batch, 1, *size), (batch,)]:
+        raise DataError(
+            f"cue '{config.kind}' gave shapes {shapes}; expected {[(batch, 1, *size), (batch,)]}. It is a plugin: tell its authors."
+        )
+    maps, valid = cast(Drawn, drawn)
+    return maps.float().clamp(0, 1), valid.bool()
+
+
 CONTROLS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "none": None,
     "uniform": controls.uniform,
@@ -156,14 +183,14 @@ def render_cue(
     with torch.autocast(landmarks.device.type, enabled=False):
         places = onto_canvas(landmarks.float(), image_size, canvas or image_size)
         faces = Faces(places, hard, scheme, canvas or image_size, image_size, images, action_units)
-        maps, valid = CUES[config.kind](config, faces, size)
+        maps, valid = draw(config, faces, size)
         if config.control in NEED_BATCH:
             among = hard if config.control == "same_class" else None
             maps, valid = controls.shuffled(Cue(maps, valid), generator, among)
         elif config.control == "other_class":
             drawn = choice(config.codebook, scheme, False, landmarks.device).drawn[:-1]
             others = controls.other_labels(hard, drawn, generator)
-            maps, other_valid = CUES[config.kind](config, faces._replace(labels=others), size)
+            maps, other_valid = draw(config, faces._replace(labels=others), size)
             valid = valid & other_valid
         elif config.control == "class_mean" and mean is not None:
             maps = controls.mean(maps, mean.to(hard.device)[hard.clamp_min(0)])

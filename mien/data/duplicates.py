@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mien.data.cluster import ordered_map
 from mien.data.near import copies, small_pictures
 from mien.data.store import Store
 from mien.errors import DataError
 from mien.files import read_npz, write_npz
-from mien.schema import IntArray
+from mien.schema import ByteArray, IntArray
 
 NEAR_BITS = 8
 NEAR_CORRELATION = 0.8
 """On FER-2013 likeness has two hills with a valley from 0.7 to 0.75, other people below and copies above (docs/datasets.md)."""
 KEPT = "near-duplicates.npz"
 """In the store's folder: pairs that were found, so that they are looked for once."""
-SEARCH = 3
+PICTURES = 4096
+"""That a worker of a cluster decodes at a time."""
+SEARCH = 4
 """Version of the search; a file of another one is not used."""
 
 
@@ -30,23 +34,33 @@ def exact_groups(digest: npt.NDArray[Any]) -> IntArray:
     return first[inverse].astype(np.int64)
 
 
-def near_pairs(store: Store, bits: int = NEAR_BITS, correlation: float = NEAR_CORRELATION) -> IntArray:
+def near_pairs(
+    store: Store, bits: int = NEAR_BITS, correlation: float = NEAR_CORRELATION, cluster: str | None = None
+) -> IntArray:
     """(P, 2) pairs of different pictures that are copies of each other, also mirrored, turned and cropped ones (mien.data.near).
 
     Of identical pictures only the first takes part. Two people who are known are never near-duplicates, nor are they
     through a third picture (`of_one_person`). What was found is kept in the store's folder and read from there, as long as
-    the store and the limits are the same.
+    the store and the limits are the same. The workers of a `cluster` (`mien.data.cluster`) decode and shrink the pictures.
     """
     first = np.sort(np.unique(store.digest, return_index=True)[1]).astype(np.int64)
     key = f"{SEARCH} {store.info.fingerprint} {bits} {correlation:g}"
     found = _read_kept(store.path / KEPT, key)
     if found is None:
-        pairs, likeness = copies(small_pictures(store, first), bits, correlation)
+        pairs, likeness = copies(_small_pictures(store, first, cluster), bits, correlation)
         found = first[pairs], likeness
         with contextlib.suppress(OSError):  # a folder that one may not write into: looked for again next time
             write_npz(store.path / KEPT, {"key": np.array(key), "pairs": found[0], "likeness": found[1]})
     pairs = of_one_person(np.sort(found[0], axis=1), found[1], exact_groups(store.digest), store.subject)
     return pairs[np.lexsort(pairs.T[::-1])]
+
+
+def _small_pictures(store: Store, rows: IntArray, cluster: str | None) -> ByteArray:
+    """`small_pictures`, by the workers of a cluster where one is named."""
+    if cluster is None or not len(rows):
+        return small_pictures(store, rows)
+    groups = np.array_split(rows, -(-len(rows) // PICTURES))
+    return np.concatenate(list(ordered_map(partial(small_pictures, store), groups, chunk=1, cluster=cluster)))
 
 
 def _read_kept(path: Path, key: str) -> tuple[IntArray, npt.NDArray[np.float32]] | None:

@@ -22,12 +22,10 @@ import numpy.typing as npt
 from mien.data.arrow import (
     REMEDY,
     STORE_VERSION,
-    TWINS,
     Skipped,
     StoreInfo,
     decode,
     difference_hash,
-    encode,
     intact,
     intact_parts,
     map_part,
@@ -36,10 +34,11 @@ from mien.data.arrow import (
     same_settings,
 )
 from mien.data.fingerprint import twin_column
+from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
 from mien.data.verify import refuse_odd_parts, verify_once
 from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
-from mien.files import alone, replacing
+from mien.files import alone
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
 
 __all__ = [
@@ -47,14 +46,10 @@ __all__ = [
     "Store",
     "StoreInfo",
     "difference_hash",
-    "export_parquet",
     "finished_ids",
     "open_store",
     "write_store",
 ]
-
-PART_ROWS = 2048
-PART_BYTES = 128 * 2**20
 
 Encoding = Literal["raw", "png", "jpeg"]
 ObjectArray = npt.NDArray[np.object_]
@@ -280,8 +275,12 @@ def finished_ids(out: Path, add: bool = False) -> set[str]:
     return ids
 
 
+Face = Record | Coded | Skipped | Part
+"""What a store is written from."""
+
+
 def write_store(
-    records: Iterable[Record | Skipped],
+    records: Iterable[Face],
     out: Path,
     *,
     dataset: str,
@@ -295,12 +294,13 @@ def write_store(
 ) -> Store:
     """Write records into a store, a part at a time; a rerun keeps the finished parts and continues after them.
 
-    `Record.image` is (size, size[, 3]) uint8 here; it becomes grey or RGB as `channels` (1 or 3) asks. Records whose id
-    a finished part already has are passed over, so the caller may yield all
-    again or leave out `finished_ids(out)`. `source` says what the faces come from (`datasets.source`); with `add` a store
-    of the same place takes in what has come to lie there since. `total` only serves the progress bar. UsageError when `out`
-    holds something else or a store with other settings or of another source; DataError for a malformed record, no records,
-    a full disk (finished parts are kept), or another process that writes there.
+    Records may come coded, or as parts that are written already (`mien.data.shards.made`), whose ids `finished_ids(out)` must
+    not have. `Record.image` is (size, size[, 3]) uint8 here; it becomes grey or RGB as `channels` (1 or 3) asks. Records whose
+    id a finished part already has are passed over, so the caller may yield all again or leave out `finished_ids(out)`.
+    `source` says what the faces come from (`datasets.source`); with `add` a store of the same place takes in what has come to
+    lie there since. `total` only serves the progress bar. UsageError when `out` holds something else or a store with other
+    settings or of another source; DataError for a malformed record, no records, a full disk (finished parts are kept), or
+    another process that writes there.
     """
     out = Path(out)
     settings = {
@@ -316,9 +316,7 @@ def write_store(
         return _write(records, out, settings, add, total)
 
 
-def _write(
-    records: Iterable[Record | Skipped], out: Path, settings: dict[str, Any], add: bool, total: int | None
-) -> Store:
+def _write(records: Iterable[Face], out: Path, settings: dict[str, Any], add: bool, total: int | None) -> Store:
     from mien.progress import track
 
     if (out / "store.json").is_file():
@@ -330,41 +328,16 @@ def _write(
     writer = Writer(out, settings, PART_ROWS, PART_BYTES, add)
     done = finished_ids(out, add)
     try:
-        for record in track(records, f"writing {out.name}", total):
-            if record.id not in done:
+        for record in track(records, f"writing {out.name}", total, _items):
+            if isinstance(record, Part) or record.id not in done:
                 writer.add(record)
     except BaseException:  # Ctrl-C or an error in a reader: what was computed is kept
-        writer.flush()
-        writer.tidy()
+        writer.stop()
         raise
     writer.flush()
     writer.finish()
     return open_store(out)
 
 
-def export_parquet(store: Store, path: Path) -> Path:
-    """Write the store, pictures as PNG and dropped landmarks as NaN, into one Parquet file; streams a part at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(path)
-    twins = any(name is not None for name in (*store.same_person, *store.same_actions))
-    with replacing(path) as temporary:
-        writer = None
-        for start, part in zip(store._starts, store.info.parts, strict=False):
-            batch = map_part(store.path / part["file"])
-            for name in (name for name in TWINS if twins and name not in batch.schema.names):
-                batch = batch.append_column(name, pa.array(twin_column(batch, name), pa.string()))
-            pixels = [decode(value.as_buffer(), store.info) for value in batch.column("image")]
-            pictures = pa.array([encode(image, "png") for image in pixels], pa.large_binary())
-            batch = batch.set_column(batch.schema.get_field_index("image"), "image", pictures)
-            rows = slice(int(start), int(start) + len(batch))
-            for name, values in (("landmarks", store.landmarks[rows]), ("visible", store.visible[rows])):
-                kind = batch.schema.field(name).type
-                kept = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), kind.value_type), type=kind)
-                batch = batch.set_column(batch.schema.get_field_index(name), name, kept)
-            writer = writer or pq.ParquetWriter(temporary, batch.schema)
-            writer.write_batch(batch)
-        if writer is not None:
-            writer.close()
-    return path
+def _items(face: Face) -> int:
+    return face.items if isinstance(face, Part) else 1

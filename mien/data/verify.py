@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from mien.data.arrow import REMEDY, TWINS, StoreInfo, decode, map_part, table_schema
+from mien.data.cluster import ordered_map
 from mien.data.fingerprint import fingerprint
 from mien.errors import DataError
 from mien.files import file_sha256, write_atomic
+from mien.progress import track
 
 MARK = ".verified.json"
 
@@ -69,24 +72,29 @@ def _state(path: Path, info: StoreInfo) -> dict[str, Any]:
     return {"fingerprint": info.fingerprint, "files": found}
 
 
-def verify(path: Path, info: StoreInfo, deep: bool = False) -> None:
+def verify(path: Path, info: StoreInfo, deep: bool = False, cluster: str | None = None) -> None:
     """Read every byte; DataError that names the part whose digest differs, or a store whose fingerprint does.
 
     A store of version 1 has no digests: its fingerprint and its pictures stand for them. `deep` looks at those of every store.
+    The workers of a `cluster` (`mien.data.cluster`) read a part each.
     """
-    for part in info.parts:
-        if "sha256" in part and file_sha256(path / part["file"]) != part["sha256"]:
-            raise DataError(
-                f"part '{part['file']}' of the store '{path}' was changed or is damaged (SHA-256): {REMEDY}"
-            )
-    if not deep and all("sha256" in part for part in info.parts):
-        return
-    batches = [map_part(path / part["file"]) for part in info.parts]
-    if fingerprint(batches) != info.fingerprint:
+    deep = deep or any("sha256" not in part for part in info.parts)
+    job = partial(_verify_part, path, info, deep)
+    for _ in track(ordered_map(job, info.parts, 1, 1, cluster), "verify", len(info.parts)):
+        pass
+    if deep and fingerprint(map_part(path / part["file"]) for part in info.parts) != info.fingerprint:
         raise DataError(f"labels or landmarks of the store '{path}' were changed (fingerprint): {REMEDY}")
-    for batch in batches:
-        for name, value, digest in zip(*(batch.column(key) for key in ("id", "image", "digest")), strict=True):
-            pixels = decode(value.as_buffer(), info)
-            own = hashlib.sha1(pixels.tobytes(), usedforsecurity=False).hexdigest()
-            if info.encoding != "jpeg" and own != digest.as_py():  # the digest is of the pixels before they became JPEG
-                raise DataError(f"the picture of '{name}' in the store '{path}' was changed or is damaged: {REMEDY}")
+
+
+def _verify_part(path: Path, info: StoreInfo, deep: bool, part: dict[str, Any]) -> None:
+    """The digest of a part's file; `deep`, also those of its pictures."""
+    if "sha256" in part and file_sha256(path / part["file"]) != part["sha256"]:
+        raise DataError(f"part '{part['file']}' of the store '{path}' was changed or is damaged (SHA-256): {REMEDY}")
+    if not deep:
+        return
+    batch = map_part(path / part["file"])
+    for name, value, digest in zip(*(batch.column(key) for key in ("id", "image", "digest")), strict=True):
+        pixels = decode(value.as_buffer(), info)
+        own = hashlib.sha1(pixels.tobytes(), usedforsecurity=False).hexdigest()
+        if info.encoding != "jpeg" and own != digest.as_py():  # the digest is of the pixels before they became JPEG
+            raise DataError(f"the picture of '{name}' in the store '{path}' was changed or is damaged: {REMEDY}")

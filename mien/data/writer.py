@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from mien.data.arrow import (
     map_part,
     read_info,
     read_json,
-    row,
     same_settings,
     write_part,
 )
 from mien.data.fingerprint import fingerprint
+from mien.data.shards import Coded, Coding, Part, coded, sweep, take_place
 from mien.data.verify import mark_verified
 from mien.errors import DataError, UsageError
 from mien.files import replacing, write_json
@@ -36,11 +37,16 @@ def begin_adding(out: Path, found: dict[str, Any], settings: dict[str, Any]) -> 
     write_json(out / "progress.json", {**settings, "parts": parts})
 
 
+SAVING = 0.05
+"""Most of the time that may go into `progress.json`, which grows with the store: it is written again after a while only."""
+
+
 class Writer:
     """Collects rows and flushes them as parts; `progress.json` lists the finished ones."""
 
     def __init__(self, out: Path, settings: dict[str, Any], most_rows: int, most_bytes: int, add: bool) -> None:
         self.out, self.settings, self.most_rows, self.most_bytes = out, settings, most_rows, most_bytes
+        self.coding = Coding(settings["size"], settings["channels"], settings["encoding"])
         self.rows: list[dict[str, Any]] = []
         self.skipped: list[Skipped] = []
         self.bytes = 0
@@ -55,18 +61,27 @@ class Writer:
         self._save_progress()
 
     def _save_progress(self) -> None:
+        begun = time.monotonic()
         write_json(self.out / "progress.json", {**self.settings, "parts": self.parts})
+        self.due = time.monotonic() + (time.monotonic() - begun) / SAVING
 
-    def add(self, record: Record | Skipped) -> None:
-        """Keep one face, or note one that was skipped; an id that is there already is skipped. Full parts are written."""
+    def add(self, record: Record | Coded | Skipped | Part) -> None:
+        """Keep one face, or note one that was skipped; an id that is there already is skipped. Full parts are written.
+
+        A part that a worker wrote gets its place; its ids must be new.
+        """
+        if isinstance(record, Part):
+            self._place(record)
+            return
         if record.id in self.seen:
             record = Skipped(record.id, "id occurs twice")
         self.seen.add(record.id)
-        if isinstance(record, Skipped):
-            self.skipped.append(record)
+        face = coded(record, self.coding) if isinstance(record, Record) else record
+        if isinstance(face, Skipped):
+            self.skipped.append(face)
         else:
-            self.rows.append(row(record, self.settings))
-            self.bytes += len(self.rows[-1]["image"])
+            self.rows.append(face.columns)
+            self.bytes += len(face.columns["image"])
         if len(self.rows) >= self.most_rows or self.bytes >= self.most_bytes:
             self.flush()
 
@@ -76,9 +91,23 @@ class Writer:
             return
         rows, skipped = self.rows, self.skipped
         self.rows, self.skipped, self.bytes = [], [], 0  # a failed write is not tried twice by the `finally` above
-        path = self.out / f"part-{len(self.parts):05d}.arrow"
-        self.parts.append({**write_part(path, rows), "skipped": skipped})
+        self.parts.append({**write_part(self.out / self._next_name(), rows), "skipped": skipped})
         self._save_progress()
+
+    def _next_name(self) -> str:
+        return f"part-{len(self.parts):05d}.arrow"
+
+    def _place(self, part: Part) -> None:
+        self.flush()
+        self.parts.append({**take_place(self.out, part, self._next_name()), "skipped": part.skipped})
+        if time.monotonic() >= self.due:
+            self._save_progress()
+
+    def stop(self) -> None:
+        """Keep what is here, in the middle of the work."""
+        self.flush()
+        self._save_progress()
+        self.tidy()
 
     def tidy(self) -> None:
         """Leave nothing behind when no row was written, so that a corrected command may use the same folder."""
@@ -86,6 +115,7 @@ class Writer:
             return
         for name in [part["file"] for part in self.parts] + ["progress.json"]:
             (self.out / name).unlink(missing_ok=True)
+        sweep(self.out, ())
 
     def finish(self) -> None:
         """Write the rest and the description, remove the progress file; DataError without any face."""
@@ -105,4 +135,5 @@ class Writer:
         content["fingerprint"] = fingerprint(map_part(self.out / part["file"]) for part in parts)
         write_json(self.out / "store.json", content)
         (self.out / "progress.json").unlink(missing_ok=True)
+        sweep(self.out, parts)
         mark_verified(self.out, read_info(self.out))

@@ -1,11 +1,14 @@
 """Datasets on disk -> records -> prepared store -> splits."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from mien.data.arrow import Skipped
 from mien.datasets import affectnet, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
 from mien.datasets import aligned as fitted
+from mien.errors import DataError, MienError, unknown_name
+from mien.plugins import added, tell_refused
+from mien.plugins import names as names_with_plugins  # `names` is a module here
 from mien.schema import Record
 
 
@@ -39,3 +42,32 @@ DATASETS: dict[str, Reader] = {
     "aligned": Reader(fitted.records, notes=fitted.notes, shape=fitted.shape, landmarks=True),
 }
 """Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""
+
+
+def reader_named(name: str) -> Reader:
+    """A reader, Mien's own or a plugin's (entry point `mien.readers` that is a Reader); UsageError for an unknown name."""
+    tell_refused("mien.readers", DATASETS)
+    if name in DATASETS:
+        return DATASETS[name]
+    found = cast(Reader | None, added("mien.readers", name, DATASETS, Reader))
+    if found is None:
+        raise unknown_name("dataset", name, names_with_plugins("mien.readers", DATASETS))
+    return found
+
+
+def checked(dataset: str, read: Callable[[], Iterator[Record | Skipped]]) -> Iterator[Record | Skipped]:
+    """What a reader gives; of a plugin's reader whatever it raises, or gives in place of faces, is one line."""
+    if dataset in DATASETS:
+        yield from read()
+        return
+    try:
+        for item in read():
+            if not isinstance(item, Record | Skipped):
+                raise TypeError(f"it gave a {type(item).__name__}, not a Record or Skipped")
+            yield item
+    except MienError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"dataset '{dataset}': its reader failed ({type(error).__name__}: {error}); it is a plugin: tell its authors."
+        ) from error

@@ -21,7 +21,7 @@ from mien.data.au_folds import SUBJECT_LISTS, dataset_of, refuse_leaks, split_of
 from mien.data.au_table import read_unit_cells, spread_units, unit_name
 from mien.datasets.label_pickle import read_label_pickle
 from mien.errors import DataError, UsageError
-from mien.files import IMAGE_SUFFIXES
+from mien.files import IMAGE_SUFFIXES, listing
 from mien.schema import FloatArray, Record
 
 SPLITS = {"train": "train", "valid": "valid", "test": "test"}
@@ -92,7 +92,7 @@ def find_labels(root: Path) -> Path:
         raise DataError(f"folder '{root}' does not exist: give the folder with imgs and train_ids.csv.")
     if (root / "aus.csv").is_file():
         return root / "aus.csv"
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() == ".pkl")
+    files = [path for path in listing(root) if path.suffix.lower() == ".pkl"]
     if not files:
         raise DataError(f"'{root}' has no label file: neither aus.csv nor a .pkl.")
     if len(files) > 1:

@@ -18,11 +18,11 @@ from mien.data.au_scale import intensity
 from mien.datasets import graph_au
 from mien.errors import DataError
 from mien.faces.text_table import open_table
-from mien.files import IMAGE_SUFFIXES
+from mien.files import IMAGE_SUFFIXES, listing
 from mien.schema import ACTION_UNITS, FloatArray, Record
 
 CODES = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
-PICTURES = ("Sequences(2D+3D)", "2D+3D", "BP4D-training", "images", "imgs", ".")
+PICTURES = ("Sequences(2D+3D)", "2D+3D", "BP4D-training", "2D", "Sequences", "Images", "images", "imgs", ".")
 FOLD = "literature-1"
 
 
@@ -44,7 +44,7 @@ def records(root: Path, *, fold: str | None = None) -> Iterator[Record | Skipped
     pictures = next((root / name for name in PICTURES if any((root / name).glob("[FM][0-9]*/T*"))), None)
     if pictures is None:
         raise DataError(f"'{root}' has no pictures such as 2D+3D/F001/T1/2440.jpg.")
-    for path in sorted(codes.glob("*_T*.csv")):
+    for path in (path for path in listing(codes) if path.match("*_T*.csv")):
         subject, _, task = path.stem.partition("_")
         split = split_of_subject("bp4d", fold or FOLD, subject)
         files = _files(pictures / subject / task)

@@ -24,6 +24,7 @@ def check(
     correlation: float = 0.8,
     landmark_limit: float = 0.25,
     verify: bool = False,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Audit a prepared store: counts, duplicates, label conflicts, subject leaks, landmark and action-unit coverage.
 
@@ -38,6 +39,8 @@ def check(
         landmark_limit: Landmarks: largest distance of a face's shape to the median shape that is not counted as odd, in eye
             distances; mien prepare --landmark-limit drops them.
         verify: Read every byte of the store first: digests of its files, its fingerprint and every picture.
+        cluster: Ray cluster whose workers verify, and decode pictures for near-duplicates: HOST:PORT, or auto for that of RAY_ADDRESS
+            or one of this machine's cores (docs/scale.md).
 
     """
     from mien.data.store import open_store
@@ -50,9 +53,9 @@ def check(
     check_limit(landmark_limit)
     opened = open_store(store, verified=not verify)
     if verify:
-        verify_store(store, opened.info, deep=True)
+        verify_store(store, opened.info, deep=True, cluster=cluster)
         print(f"verified: {len(opened)} faces in {len(opened.info.parts)} files are what was written")
-    report = audit(opened, not exact_only, bits, correlation, landmark_limit)
+    report = audit(opened, not exact_only, bits, correlation, landmark_limit, cluster)
     print(describe(opened, report))
     if out is not None:
         write_atomic(out, json.dumps(report, indent=1) + "\n")

@@ -104,7 +104,7 @@ def kind_of_pictures(root: Path, pictures: str | None) -> str:
 
 
 def _folder(root: Path, kind: str) -> Path | None:
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    folders = [path for path in listing(root) if path.is_dir()] if root.is_dir() else []
     if kind == "images":
         return next((path for path in folders if path.name.lower() in IMAGE_FOLDERS), None)
     return next((path for path in folders if path.name.lower().endswith(CAMERAS[kind])), None)
@@ -154,7 +154,9 @@ def read_labels(folder: Path) -> tuple[FloatArray, dict[int, str]]:
 
     Of ``SN001_au12.txt`` and its siblings; NaN for units without a file. DataError for a line without a frame number.
     """
-    files = sorted(folder.glob("*_au*.txt"), key=lambda path: (len(path.name), path.name))
+    files = sorted(
+        (path for path in listing(folder) if path.match("*_au*.txt")), key=lambda path: (len(path.name), path.name)
+    )
     columns: dict[str, dict[int, str]] = {}
     for path in files:
         found = re.search(r"_au(\d+)$", path.stem)
@@ -184,7 +186,7 @@ MOST_FRAMES = 1_000_000
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' cannot be read ({error}).") from error
     for number, line in enumerate(lines, 1):

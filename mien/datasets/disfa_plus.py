@@ -57,7 +57,7 @@ def _rows(trial: Path) -> dict[str, FloatArray]:
         unit = unit_of(path.stem)
         if unit is None or path.suffix.lower() != ".txt":
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
             words = line.split()
             if len(words) < 2 or not is_picture_name(words[0]):
                 continue  # lines above the table

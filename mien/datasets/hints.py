@@ -24,7 +24,7 @@ Read = Callable[..., Iterator[Record | Skipped]]
 
 DEPTH, FOLDERS, PARENTS = 4, 200, 4
 """How far a folder that would work is looked for."""
-SETTLED = ("--au-scale", "--pictures ROOT", "--first-frame", "--fold none", "say what the numbers mean")
+SETTLED = ("--au-scale", "--pictures ROOT", "--first-frame", "--fold none", "box_xywh", "say what the numbers mean")
 """Words of an error that says already what to add to the command."""
 TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "audetnet")
 """Readers that are tried on a folder which the asked one cannot read."""
@@ -33,7 +33,7 @@ TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "a
 def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, Any], readers: Mapping[str, Read]) -> str:
     """A sentence with a command that reads at least one face here; empty where none is found, or `error` says what to do."""
     root = Path(root)
-    if not root.exists() or any(word in error for word in SETTLED):
+    if not root.exists() or dataset not in readers or any(word in error for word in SETTLED):
         return ""
     command = _pattern(dataset, root, own) or _other_root(dataset, root, own, readers[dataset])
     command = command or _other_reader(dataset, root, own, readers)

@@ -30,6 +30,7 @@ def audit(
     bits: int = NEAR_BITS,
     correlation: float = NEAR_CORRELATION,
     landmark_limit: float = LIMIT,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Everything `mien check` reports, as plain numbers, lists and dicts.
 
@@ -54,7 +55,7 @@ def audit(
     if twins := _twins(store):
         report["twins"] = twins
     if near:
-        pairs = near_pairs(store, bits, correlation)
+        pairs = near_pairs(store, bits, correlation, cluster)
         links = np.concatenate([pairs, np.stack([np.arange(len(store)), exact], axis=1)])
         report["near_duplicates"] = {"pairs": len(pairs), **_duplicates(store, components(len(store), links))}
     return report

@@ -6,14 +6,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mien.data.store import Skipped, Store, finished_ids, write_store
-from mien.datasets import DATASETS, Reader
+from mien.data.shards import Coding, made, once
+from mien.data.store import Face, Skipped, Store, finished_ids, write_store
+from mien.datasets import DATASETS, Reader, checked, reader_named
 from mien.datasets.coded import with_twins
 from mien.datasets.hints import remedy
 from mien.datasets.names import with_names
@@ -23,7 +23,6 @@ from mien.datasets.screen import check_limit, limit_landmarks
 from mien.datasets.source import source_of
 from mien.datasets.summary import summary
 from mien.errors import DataError, MienError, UsageError, unknown_name
-from mien.progress import ordered_map
 from mien.schema import ByteArray, FloatArray, Record
 
 CHUNK = 16
@@ -64,6 +63,7 @@ def prepare(
     replace: bool = False,
     add: bool = False,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> Store:
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
@@ -113,29 +113,30 @@ def prepare(
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
         add: Read pictures that have come to lie under --root since the store was made, and those that were skipped, into it.
         workers: Processes; all cores by default, 1 stays in this one.
+        cluster: Ray cluster whose workers do the work instead: HOST:PORT, or auto for that of RAY_ADDRESS or one of this machine's
+            cores (docs/scale.md).
 
     """
     reader = _reader(dataset, align)
     own = _without_none({
         "pictures": pictures, "folds": folds, "polarity": polarity, "votes": votes, "columns": columns, "labels": labels,
         "expression_pattern": expression_pattern, "subject_pattern": subject_pattern, "units": units, "au_scale": au_scale,
-        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic, "whole": whole,
-        "like": like,
+        "fold": fold, "first_frame": first_frame, "subject_leak": subject_leak or None, "synthetic": synthetic,
+        "whole": whole, "like": like,
     })  # fmt: skip
     brought = {"landmarks": landmarks, "landmark_order": landmark_order, "landmark_frame": landmark_frame}
     read = _bind(dataset, reader, root, own)
     first = _first(read, dataset, root, out, own)
     shape = _shape(reader, root, own, size, channels)
     options = _options(shape[0], faces, align, reader.landmarks, brought, landmark_model, landmark_limit)
-    laid = read if landmarks is None else laid_over(read, landmarks, landmark_order)
-    _refuse_shares(laid, options, reader)
+    laid = _laid(read, options, reader, landmarks, landmark_order)
     notes = {"faces": faces, "align": str(align), **_shown(own, brought), **_notes(reader, root, own)}
     place = new_place(out, add) if replace else out
-    left, total = _left(laid, place, options, add)
+    by = _processes(workers, options, first), cluster
+    faces_made, total = _made(laid, place, options, Coding(*shape, encoding), add, *by)
     store = write_store(
-        _prepare_all(left, options, _processes(workers, options, first)), place,
-        dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding, notes=notes,
-        source=source_of(root, own | brought, out), add=add, total=total,
+        faces_made, place, dataset=notes.get("source_dataset", dataset), size=shape[0], channels=shape[1], encoding=encoding,
+        notes=notes, source=source_of(root, own | brought, out), add=add, total=total,
     )  # fmt: skip
     store = limit_landmarks(put_in_place(place, out) if replace else store, landmark_limit)
     print(summary(store))
@@ -157,11 +158,9 @@ class Options(NamedTuple):
 
 def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
-    if dataset not in DATASETS:
-        raise unknown_name("dataset", dataset, DATASETS)
     if dataset == "aligned" and align:
         raise UsageError("fitted lays every face already: leave out --align.")
-    return DATASETS[dataset]
+    return reader_named(dataset)
 
 
 def _shape(
@@ -181,22 +180,38 @@ def _shown(own: dict[str, Any], brought: dict[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in chosen.items()} | paths
 
 
+def _made(
+    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, coding: Coding, add: bool,
+    processes: int | None, cluster: str | None,
+) -> tuple[Iterator[Face], int | None]:  # fmt: skip
+    """What the store does not hold yet, ready to be written; and how much that is, where it is known."""
+    left, total = _left(read, place, options, add, cluster is not None)
+    work = functools.partial(prepare_item, options)
+    found = made(work, once(left), place, coding, workers=processes, cluster=cluster, chunk=CHUNK, total=total)
+    return found, total
+
+
 def _left(
-    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, add: bool
+    read: Callable[[], Iterator[Record | Skipped]], place: Path, options: Options, add: bool, shared: bool
 ) -> tuple[Iterator[Record | Skipped], int | None]:
-    """What the store does not hold yet, and how much that is where a terminal waits for slow work."""
+    """What the store does not hold yet, and how much that is where a terminal waits for slow work or it is shared out."""
     done = finished_ids(place, add)
     if done:
         print(f"{len(done)} pictures are done already, going on after them.", file=sys.stderr)
-    slow = options.provider is not None or options.align
-    total = sum(1 for _ in read()) - len(done) if slow and sys.stderr is not None and sys.stderr.isatty() else None
+    slow = (options.provider is not None or options.align) and sys.stderr is not None and sys.stderr.isatty()
+    total = max(0, sum(1 for _ in read()) - len(done)) if slow or shared else None
     return (item for item in read() if item.id not in done), total
 
 
-def _refuse_shares(read: Callable[[], Iterator[Record | Skipped]], options: Options, reader: Reader) -> None:
-    """`check_frame` where the frame of the landmarks is not known otherwise."""
+def _laid(
+    read: Callable[[], Iterator[Record | Skipped]], options: Options, reader: Reader, landmarks: Path | None,
+    order: Literal["row-col", "x-y"],
+) -> Callable[[], Iterator[Record | Skipped]]:  # fmt: skip
+    """What is read, with the landmarks of a file where there is one; `check_frame` where their frame is not known otherwise."""
+    laid = read if landmarks is None else laid_over(read, landmarks, order)
     if options.provider is None and not reader.landmarks and options.frame is None:
-        check_frame(read())
+        check_frame(laid())
+    return laid
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +228,8 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
     taken = {name: value for name, value in given.items() if name in accepted}
 
     def read() -> Iterator[Record | Skipped]:
-        named = with_names(reader.records(root, **taken), *map(given.get, (*patterns, "labels")))
+        records = checked(dataset, lambda: reader.records(root, **taken))
+        named = with_names(records, *map(given.get, (*patterns, "labels")))
         return with_twins(named) if reader.videos else named
 
     return read
@@ -289,20 +305,9 @@ def _processes(workers: int | None, options: Options, first: Record) -> int | No
     return 1 if isinstance(first.image, np.ndarray) else None
 
 
-def _prepare_all(
-    items: Iterator[Record | Skipped], options: Options, processes: int | None
-) -> Iterator[Record | Skipped]:
-    for chunk in ordered_map(functools.partial(_prepare_chunk, options), _chunks(items), processes, chunk=1):
-        yield from chunk
-
-
-def _chunks(items: Iterator[Record | Skipped]) -> Iterator[list[Record | Skipped]]:
-    while chunk := list(islice(items, CHUNK)):
-        yield chunk
-
-
-def _prepare_chunk(options: Options, items: list[Record | Skipped]) -> list[Record | Skipped]:
-    return [prepare_record(item, options) if isinstance(item, Record) else item for item in items]
+def prepare_item(options: Options, item: Record | Skipped) -> Record | Skipped:
+    """`prepare_record` of what a reader yields."""
+    return prepare_record(item, options) if isinstance(item, Record) else item
 
 
 def prepare_record(record: Record, options: Options) -> Record | Skipped:

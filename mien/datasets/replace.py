@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from mien.data.duplicates import KEPT
+from mien.data.shards import SHARD
 from mien.data.store import Store, open_store
 from mien.errors import UsageError
 from mien.files import writing
 
-PARTS = ("store.json", "progress.json", "skipped.csv", ".verified.json", ".lock")
+PARTS = ("store.json", "progress.json", "skipped.csv", ".verified.json", ".lock", KEPT)
 
 
 def new_place(out: Path, add: bool = False) -> Path:
@@ -24,7 +26,7 @@ def new_place(out: Path, add: bool = False) -> Path:
 
 
 def _of_store(path: Path) -> bool:
-    return path.name in PARTS or (path.name.startswith("part-") and path.suffix == ".arrow")
+    return path.name in PARTS or (path.name.startswith(("part-", SHARD)) and path.suffix == ".arrow")
 
 
 def put_in_place(place: Path, out: Path) -> Store:

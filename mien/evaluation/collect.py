@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from mien import maps
 from mien.cues import map_resize
+from mien.data.cluster import ordered_map
 from mien.evaluation.baselines import Scores, baseline_scores, cue_of, mismatched_scores, trained_baselines
 from mien.evaluation.plan import Plan
 from mien.evaluation.reference import ClassCues, kept_class_cues
@@ -22,7 +25,7 @@ from mien.metrics.alignment import cam_scores
 from mien.metrics.segmentation import predicted_region, region_scores
 from mien.models import Classifier
 from mien.progress import track
-from mien.schema import Batch, Cue, FloatArray, Output, scheme_classes
+from mien.schema import Batch, Cue, FloatArray, IntArray, Output, scheme_classes
 from mien.training.cues import cues_for
 from mien.training.fit import attention, attention_fit, trained_fit
 from mien.training.guidance import trained_maps
@@ -59,60 +62,105 @@ class Collected(NamedTuple):
     """(N, 2, 3) where a spatial transformer looked; None without one."""
 
 
+class Noted(NamedTuple):
+    """What is noted down of one batch; arrays, so that it travels between processes."""
+
+    faces: dict[str, np.ndarray]
+    """Name -> (B, ...): probabilities, valid, both; voted and theta where there are some."""
+    scores: FaceScores
+    looks: dict[str, np.ndarray]
+    """Map name -> (B, h, w) float16."""
+    sums: dict[str, Tensor]
+    """Map name -> (K, H, W) sum over the faces of each class."""
+
+
 @torch.no_grad()
-def collect(plan: Plan) -> Collected:
+def note(plan: Plan, part: Batch) -> Noted:
+    """One batch, as `Plan.shown` gives it: one forward pass, and one backward pass more where gradient methods have no closed form."""
+    output, raw = explain_with_output(
+        plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
+    )
+    cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
+    faces = {**answers_of(output), "valid": cue.valid, "both": cue.valid & said.valid}
+    looks = {"attention": maps.min_max(attention(output, -1))}
+    if plan.main is not None:
+        looks[plan.main] = maps.min_max(raw[plan.main])
+    size = (cue.maps.shape[-2], cue.maps.shape[-1])
+    full = {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}
+    classes = member(part, len(scheme_classes(plan.recipe.data.scheme)))
+    return Noted(
+        {name: values.cpu().numpy() for name, values in faces.items()},
+        {
+            name: {kind: values.cpu().numpy() for kind, values in kinds.items()}
+            for name, kinds in batch_scores(plan, part, output, raw, cue, said).items()
+        },
+        {name: map_[:, 0].half().cpu().numpy() for name, map_ in looks.items()},
+        {name: torch.einsum("bk,bhw->khw", classes, map_[:, 0]).cpu() for name, map_ in full.items()},
+    )
+
+
+def answers_of(output: Output) -> dict[str, Tensor]:
+    """Probabilities of each head, (B, K), and where a spatial transformer looked, (B, 2, 3)."""
+    found = {"probabilities": output.logits.float().softmax(1)}
+    if output.label_logits is not None:
+        found = {"voted": found["probabilities"], "probabilities": output.label_logits.float().softmax(1)}
+    return found if output.theta is None else {**found, "theta": output.theta.float()}
+
+
+def note_rows(plan: Plan, rows: IntArray) -> Noted:
+    """One batch by the rows of its faces; in a worker of a cluster."""
+    (part,) = plan.loader(rows)
+    return note(plan, plan.shown(part))
+
+
+def noted(plan: Plan, rows: IntArray, cluster: str | None) -> Iterator[Noted]:
+    """Every batch of some rows, in order."""
+    if cluster is None:
+        yield from (note(plan, plan.shown(part)) for part in plan.loader(rows))
+        return
+    alone = plan._replace(recipe=replace(plan.recipe, run=replace(plan.recipe.run, workers=0)))
+    batches = [rows[start : start + plan.batch] for start in range(0, len(rows), plan.batch)]
+    yield from ordered_map(partial(note_rows, alone), batches, chunk=1, cluster=cluster)
+
+
+def collect(plan: Plan, cluster: str | None = None) -> Collected:
     """Probabilities, scores of every layer's attention and of every method, uninformative and mismatched-cue baselines, in one pass.
 
-    One forward pass a batch gives all of it, and one backward pass more where gradient methods have no closed form.
+    The workers of a `cluster` (`mien.data.cluster`) take a batch each.
     """
-    classes, rows, labels = len(scheme_classes(plan.recipe.data.scheme)), plan.rows, plan.labels
-    probabilities, voted, valid, both, thetas = [], [], [], [], []
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    sums: dict[str, Tensor] = {}
-    small: dict[str, list[Tensor]] = defaultdict(list)
+    rows, labels = plan.rows, plan.labels
     # A store that is sorted by class would shuffle the cues of masks and guides inside one class: they need mixed batches.
     order = np.random.default_rng(plan.seed).permutation(len(rows))
-    loader = plan.loader(rows[order])
-    for part in map(plan.shown, track(loader, "evaluate", len(loader))):
-        output, raw = explain_with_output(
-            plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling, part.guide
-        )
-        if output.label_logits is not None:
-            voted.append(output.logits.float().softmax(1).cpu())
-        answer = output.logits if output.label_logits is None else output.label_logits
-        probabilities.append(answer.float().softmax(1).cpu())
-        cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
-        if output.theta is not None:
-            thetas.append(output.theta.float().cpu())
-        valid.append(cue.valid.cpu())
-        both.append((cue.valid & said.valid).cpu())
-        for name, values in batch_scores(plan, part, output, raw, cue, said).items():
-            add(scores[name], values)
-        looks = {"attention": maps.min_max(attention(output, -1))}
-        if plan.main is not None:
-            looks[plan.main] = maps.min_max(raw[plan.main])
-        for name, map_ in looks.items():
-            small[name].append(map_[:, 0].half().cpu())
-        size = (cue.maps.shape[-2], cue.maps.shape[-1])
-        for name, map_ in {"cue": cue.maps, **{name: maps.resize(map_, size) for name, map_ in looks.items()}}.items():
-            sums[name] = sums.get(name, 0) + torch.einsum("bk,bhw->khw", member(part, classes), map_[:, 0])
-    back = np.argsort(order)
-    known = torch.cat(valid).numpy()[back]
+    faces: dict[str, np.ndarray] = {}
+    looks: dict[str, np.ndarray] = {}
+    scores: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    sums: dict[str, Tensor] = {}
+    done, count = 0, len(rows)
+    for part in track(noted(plan, rows[order], cluster), "evaluate", -(-count // plan.batch)):
+        place = order[done : done + len(part.faces["valid"])]
+        done += len(place)
+        fill(faces, place, count, part.faces)
+        fill(looks, place, count, part.looks)
+        for name, kinds in part.scores.items():
+            fill(scores[name], place, count, kinds)
+        for name, total in part.sums.items():
+            sums[name] = sums[name] + total if name in sums else total
 
     def counted(name: str) -> Tensor:  # a face without a cue has an empty map, which would dim the mean
-        seen = labels[rows][known] if name == "cue" else labels[rows]
+        seen = labels[rows][faces["valid"]] if name == "cue" else labels[rows]
+        classes = len(scheme_classes(plan.recipe.data.scheme))
         return torch.from_numpy(np.bincount(seen, minlength=classes)).clamp_min(1).view(-1, 1, 1)
 
     return Collected(
-        joined(probabilities, back),
-        joined(voted, back) if voted else None,
-        known,
-        joined(both, back),
-        {name: {kind: joined(values, back) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        faces["probabilities"],
+        faces.get("voted"),
+        faces["valid"],
+        faces["both"],
+        dict(scores),
         {},
-        {name: (total.cpu() / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
-        {name: joined(parts, back) for name, parts in small.items()},
-        joined(thetas, back) if thetas else None,
+        {name: (total / counted(name)).numpy().astype(np.float32) for name, total in sums.items()},
+        looks,
+        faces.get("theta"),
     )
 
 
@@ -150,15 +198,19 @@ def member(batch: Batch, classes: int) -> Tensor:
     return torch.nn.functional.one_hot(batch.expressions, classes).float()
 
 
-def add(store: dict[str, list[Tensor]], scores: dict[str, Tensor]) -> None:
-    """Append one batch of per-face scores."""
-    for name, values in scores.items():
-        store[name].append(values.cpu())
+def fill(
+    kept: dict[str, np.ndarray], place: IntArray, count: int, values: Mapping[str, Tensor] | Mapping[str, np.ndarray]
+) -> None:
+    """Write values (B, ...) of the faces at `place` into arrays (count, ...), which the first batch makes.
 
-
-def joined(parts: list[Tensor], order: npt.NDArray[np.int64]) -> np.ndarray:
-    """Batches as one array, in another order."""
-    return np.asarray(torch.cat(parts).numpy()[order])
+    Small arrays that stay from batch to batch would lie between large ones that go, and no large one fits into the holes
+    again: scoring 3,000 faces of 48 px took 280 MiB more than 300, for 3 MiB of numbers.
+    """
+    for name, value in values.items():
+        part = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        if name not in kept:
+            kept[name] = np.zeros((count, *part.shape[1:]), part.dtype)
+        kept[name][place] = part
 
 
 def guided_scores(plan: Plan, run: Path | None = None) -> tuple[FaceScores, dict[str, npt.NDArray[np.bool_]]]:
@@ -171,11 +223,13 @@ def guided_scores(plan: Plan, run: Path | None = None) -> tuple[FaceScores, dict
     """
     assert isinstance(plan.model, Classifier)
     guides = [guide for guide in guides_of(plan.recipe, plan.model) if guide.has_own_score]
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     references: dict[str, ClassCues] = {}
-    valid: dict[str, list[Tensor]] = defaultdict(list)
-    loader = plan.loader(plan.rows)
+    valid: dict[str, np.ndarray] = {}
+    loader, done, count = plan.loader(plan.rows), 0, len(plan.rows)
     for part in map(plan.shown, track(loader, "attributions", len(loader)) if guides else ()):
+        place = np.arange(done, done + len(part.images))
+        done += len(place)
         size = (part.images.shape[-2], part.images.shape[-1])
         output, looks = trained_maps(plan.model, guides, part.images, part.expressions, part.guide)
         for seen in looks:
@@ -187,12 +241,11 @@ def guided_scores(plan: Plan, run: Path | None = None) -> tuple[FaceScores, dict
                 references[seen.name] = kept_class_cues(
                     file, own, plan.store, plan.labels, plan.reference_rows, h, plan.device
                 )
-            valid[seen.name].append(cue.valid.cpu())
-            add(scores[seen.name], trained_fit(seen, cue, as_cue))
+            fill(valid, place, count, {seen.name: cue.valid})
+            fill(scores[seen.name], place, count, trained_fit(seen, cue, as_cue))
             labels = (
                 output.logits.argmax(1) if seen.name.partition(":")[2].startswith("activation") else part.expressions
             )
             for name, values in trained_baselines(references[seen.name], small, seen.name, labels, cue, as_cue).items():
-                add(scores[name], values)
-    found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
-    return found, {name: torch.cat(parts).numpy() for name, parts in valid.items()}
+                fill(scores[name], place, count, values)
+    return dict(scores), valid

@@ -61,6 +61,7 @@ def evaluate(
     faithfulness_steps: int = STEPS,
     seed: int = 0,
     batch: int = 128,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Score a run on one split and write results.json, maps/class_means.npz and maps/faces.npz into its folder.
 
@@ -84,6 +85,8 @@ def evaluate(
         faithfulness_steps: in how many steps pixels are deleted and inserted.
         seed: of the random controls, the noise, the drawing of faces and the bootstrap.
         batch: faces at a time.
+        cluster: Ray cluster whose workers score a batch each: HOST:PORT, or auto for that of RAY_ADDRESS or one of this machine's
+            cores (docs/scale.md).
 
     """
     if min(faithfulness_faces, faithfulness_steps, batch) < 1:
@@ -104,7 +107,8 @@ def evaluate(
     labels = labels_of(faces, recipe.data.scheme)
     rows, reference = rows_to_score(faces, recipe, split, labels)
     seen = scored_in_training(trained, env, faces, rows, reference)
-    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
+    gpu = torch.cuda.is_available() and recipe.run.accelerator != "cpu" and cluster is None
+    device = torch.device("cuda" if gpu else "cpu")
     names = choose_methods(methods, model, recipe)
     own = run if faces.fingerprint == env.get("store_fingerprint") else None  # keeps what is of its own store
     plan = Plan(
@@ -115,10 +119,7 @@ def evaluate(
         reference, others_of(recipe, faces, labels, rows, seed), device, names, Sampling(samples, seed),
         masking_of(recipe, env, faces, labels, reference, device), seed, batch,
     )  # fmt: skip
-    collected = collect(plan)
-    trained_scores, valid_own = guided_scores(plan, own)
-    collected.scores.update(trained_scores)
-    collected.valid_own.update(valid_own)
+    collected = _collected(plan, own, cluster)
     scored = face_arrays(plan, collected)
     results = {**results_of(run.name, split, plan, scored, env), "scored_in_training": seen}
     if faithfulness:
@@ -130,6 +131,15 @@ def evaluate(
         print_classes(results)
     print(f"written to {run / f'results{suffix}.json'}")
     return results
+
+
+def _collected(plan: Plan, own: Path | None, cluster: str | None) -> Collected:
+    """`collect`, with the scores of the attributions that the run was trained with."""
+    collected = collect(plan, cluster)
+    trained_scores, valid_own = guided_scores(plan, own)
+    collected.scores.update(trained_scores)
+    collected.valid_own.update(valid_own)
+    return collected
 
 
 def _run_of(run: Path, weights: Path | None, out: Path | None) -> Path:

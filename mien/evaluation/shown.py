@@ -6,6 +6,7 @@ from typing import Any
 
 from mien.data.masking import LEAK
 from mien.evaluation.scores import LANDMARKS_ONLY
+from mien.metrics.alignment import score_names
 from mien.metrics.faithfulness import FAITHFULNESS
 
 LEVELS = {"majority": "the most frequent class", LANDMARKS_ONLY: "68 landmarks alone (LDA)"}
@@ -40,7 +41,7 @@ def print_results(results: dict[str, Any]) -> None:
     print(
         f"alignment with the {results['cue']['kind']} cue over {results['faces_with_cue']} faces (class mean; higher is better)"
     )
-    _print_scores(results["alignment"], ("cosine", "pearson", "energy", "pointing"))
+    _print_scores(results["alignment"], score_names())
     print_excess(results)
     if "segmentation" in results:
         print("region of the cue by the segmentation head, per cent (class mean; higher is better)")

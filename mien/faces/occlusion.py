@@ -1,7 +1,7 @@
 """How far the points of a face move when its picture is mirrored: far where something covers them.
 
 A mesh net sets points that it does not see by those that it sees. It guesses otherwise when the picture is mirrored, so that the
-two answers disagree: docs/predict.md has the measured curve.
+two answers disagree: docs/confidence.md has the measured curve.
 """
 
 from __future__ import annotations

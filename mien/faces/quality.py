@@ -1,6 +1,6 @@
 """How well a face can be read: pose, size, sharpness, contrast, and how much of it lies in the picture.
 
-What counts as too little is measured, not chosen: `limits.json` of mien.predict, docs/predict.md.
+What counts as too little is measured, not chosen: `limits.json` of mien.predict, docs/confidence.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mien.cues.config import CUE_KINDS
+from mien.cues.config import CUE_KINDS, cue_kinds
 from mien.errors import UsageError, unknown_name
 
 COSINES = ("cosine", "pearson", "standardised_cosine")
@@ -98,8 +98,8 @@ def check_guidance(config: GuidanceConfig, section: str, where: str) -> None:
         raise UsageError(
             f"{where}: {section}.fraction is for channels fraction and random, not {config.channels}; leave it at 1."
         )
-    if config.cue is not None and config.cue not in CUE_KINDS:
-        raise UsageError(f"{where}: {section}.cue: {unknown_name('cue', config.cue, CUE_KINDS)}")
+    if config.cue is not None and config.cue not in CUE_KINDS and config.cue not in cue_kinds():
+        raise UsageError(f"{where}: {section}.cue: {unknown_name('cue', config.cue, cue_kinds())}")
 
 
 def refuse_never(part: str, weight: float, start_epoch: int, epochs: int) -> None:

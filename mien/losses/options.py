@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from mien import plugins
 from mien.errors import UsageError, unknown_name
 from mien.values import Range, plain_numbers, plain_words, short
 
@@ -275,9 +277,7 @@ def read_term(entry: Any) -> tuple[str, Term]:
     if not isinstance(entry, dict) or "name" not in entry:
         raise UsageError(f"loss.terms: {short(entry)} is no term; write it as {{name: high_entropy, weight: 0.1}}.")
     name = str(entry["name"])
-    if name not in TERM_OPTIONS:
-        raise UsageError(f"loss.terms: {unknown_name('term', name, TERM_OPTIONS)}")
-    kind, options = TERM_OPTIONS[name], {key: value for key, value in entry.items() if key != "name"}
+    kind, options = term_options(name), {key: value for key, value in entry.items() if key != "name"}
     valid = [f.name for f in dataclasses.fields(kind)]
     for key in options:
         if key not in valid:
@@ -293,9 +293,34 @@ def read_term(entry: Any) -> tuple[str, Term]:
         raise UsageError(f"loss.terms: {name}: {error}") from error
 
 
+class AddedTerm(NamedTuple):
+    """A term of another package: the object of an entry point `mien.losses` (CONTRIBUTING.md)."""
+
+    options: type[Term]
+    """A frozen dataclass; its fields are the keys of a recipe."""
+    loss: Callable[[Any, Any], Any]
+    """(mien.losses.terms.Step, options) -> scalar tensor with gradient, lower is better."""
+
+
+def added_term(name: str) -> AddedTerm | None:
+    """The term that a plugin adds under a name; None where none does, DataError for a plugin that cannot be used."""
+    found = plugins.added("mien.losses", name, TERM_OPTIONS, AddedTerm)
+    return None if found is None else typing.cast(AddedTerm, found)
+
+
+def term_options(name: str) -> type[Term]:
+    """Options of a term, Mien's own or a plugin's; UsageError for an unknown name."""
+    if name in TERM_OPTIONS:
+        return TERM_OPTIONS[name]
+    found = added_term(name)
+    if found is None:
+        raise UsageError(f"loss.terms: {unknown_name('term', name, plugins.names('mien.losses', TERM_OPTIONS))}")
+    return found.options
+
+
 def options_of(entry: dict[str, Any]) -> Term:
     """Options of an entry that `LossConfig` has checked and completed."""
-    return TERM_OPTIONS[entry["name"]](**{key: value for key, value in entry.items() if key != "name"})
+    return term_options(entry["name"])(**{key: value for key, value in entry.items() if key != "name"})
 
 
 @dataclass(frozen=True)

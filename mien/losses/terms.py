@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mien import maps
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.losses import regularise, scores
 from mien.losses.classification import CLASSIFICATION
-from mien.losses.options import options_of
+from mien.losses.options import added_term, options_of
 from mien.losses.shared import shared_total
+from mien.plugins import called
 from mien.schema import Cue, Output, class_positions, layer_index
 
 
@@ -149,6 +150,21 @@ TERMS: dict[str, Callable[[Step, Any], Tensor]] = {
 """Name in `loss.terms` -> function(step, options); `mien.losses.options.TERM_OPTIONS` has the options."""
 
 
+def value_of(name: str, step: Step, options: Any) -> Tensor:
+    """A term of one step, Mien's own or a plugin's; DataError for a plugin that fails or gives no scalar."""
+    if name in TERMS:
+        return TERMS[name](step, options)
+    found = added_term(name)
+    assert found is not None, f"{name} was checked when the recipe was read"
+    value = called(f"term '{name}'", found.loss, step, options)
+    if not isinstance(value, Tensor) or value.dim():
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(
+            f"term '{name}' gave {shape}; a term of the loss is a scalar tensor. It is a plugin: tell its authors."
+        )
+    return value
+
+
 def weighted_terms(entries: Sequence[dict[str, Any]], step: Step, epoch: int | None = None) -> dict[str, Tensor]:
     """Weighted value of every term of a recipe that counts in `epoch` (all without one); equal names add up.
 
@@ -161,7 +177,7 @@ def weighted_terms(entries: Sequence[dict[str, Any]], step: Step, epoch: int | N
         name, options = entry["name"], options_of(entry)
         if epoch is None or options.active(epoch):
             try:
-                value = options.weight * TERMS[name](step, options)
+                value = options.weight * value_of(name, step, options)
             except UsageError as error:
                 raise UsageError(f"loss.terms: {name}: {error}") from error
             total[name] = total.get(name, 0) + value

@@ -7,7 +7,7 @@ The similarities are those of `mien.maps`, which the losses use too. A sample wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from mien import maps as m
 from mien.errors import DataError
 from mien.metrics.faithfulness import FAITHFULNESS
 from mien.metrics.intervals import bootstrap_class_mean
+from mien.plugins import called, usable
 
 MASK_THRESHOLD = 0.5
 """A pixel belongs to the cue's region where the cue is at least this."""
@@ -48,12 +49,40 @@ SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 HIGHER_IS_BETTER = {**dict.fromkeys((*SCORES, "dice", "iou"), True), **FAITHFULNESS}
 
 
+class AddedScore(NamedTuple):
+    """A score of another package: the object of an entry point `mien.metrics` (CONTRIBUTING.md)."""
+
+    score: Callable[[Tensor, Tensor], Tensor]
+    """(maps, cue) of one size, (B, 1, h, w) each -> (B,)."""
+    higher_is_better: bool
+
+
+def added_scores() -> dict[str, AddedScore]:
+    """Scores that plugins add; one that cannot be loaded is told once, and left out."""
+    return usable("mien.metrics", HIGHER_IS_BETTER, AddedScore)
+
+
+def score_names() -> tuple[str, ...]:
+    """Names of SCORES and of what plugins add."""
+    return (*SCORES, *added_scores())
+
+
+def _added(maps: Tensor, cue: Tensor) -> dict[str, Tensor]:
+    found = {}
+    for name, one in added_scores().items():
+        values = called(f"score '{name}'", one.score, maps, cue)
+        if not isinstance(values, Tensor) or values.shape != maps.shape[:1]:
+            raise DataError(f"score '{name}' gave no ({len(maps)},) numbers; it is a plugin: tell its authors.")
+        found[name] = values.float()
+    return found
+
+
 Resize = Callable[[Tensor, tuple[int, int]], Tensor]
 """(maps, (h, w)) -> maps of that size."""
 
 
 def alignment_scores(maps: Tensor, cue: Tensor, resize: Resize = m.resize) -> dict[str, Tensor]:
-    """All SCORES of prepared maps (B, 1, h, w), values >= 0, against cues (B, 1, H, W); maps are resized to the cue.
+    """All SCORES, and those of plugins, of maps (B, 1, h, w) >= 0 against cues (B, 1, H, W); maps are resized to the cue.
 
     Prepare with a named call: `min_max` for CAMs, `shift_to_zero` for attention. Controls (uniform, centre prior, mean
     cue) go through this same function in place of `maps`, which gives the baselines. `resize` is how the cue was resized where
@@ -62,7 +91,8 @@ def alignment_scores(maps: Tensor, cue: Tensor, resize: Resize = m.resize) -> di
     if maps.shape[:2] != cue.shape[:2] or cue.dim() != 4:
         raise DataError(f"maps {tuple(maps.shape)} and cues {tuple(cue.shape)} do not fit; expected (B, 1, h, w) each.")
     resized = resize(maps.float(), (cue.shape[-2], cue.shape[-1]))
-    return {name: score(resized, cue).clamp(-1, 1) for name, score in SCORES.items()}  # rounding goes a hair beyond
+    own = {name: score(resized, cue).clamp(-1, 1) for name, score in SCORES.items()}  # rounding goes a hair beyond
+    return own | _added(resized, cue)
 
 
 def attention_scores(features: Tensor, cue: Tensor, resize: Resize = m.resize) -> dict[str, Tensor]:
@@ -231,8 +261,15 @@ def _summary(
         "correct": _mean(values[right]),
         "wrong": _mean(values[~right]),
         "undefined": int(undefined.sum()),
-        "higher_is_better": HIGHER_IS_BETTER.get(name),
+        "higher_is_better": _direction(name),
     }
+
+
+def _direction(name: str) -> bool | None:
+    if name in HIGHER_IS_BETTER:
+        return HIGHER_IS_BETTER[name]
+    found = added_scores().get(name)
+    return None if found is None else found.higher_is_better
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:

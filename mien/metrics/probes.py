@@ -7,6 +7,7 @@ no proof.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -16,14 +17,13 @@ import numpy.typing as npt
 from mien.errors import DataError
 from mien.metrics.action_units import auc, count, f1
 from mien.metrics.decisions import holm
-from mien.metrics.resampling import cluster_totals, clusters_of, effective_clusters, person_blocks
+from mien.metrics.permuted import unit_areas
+from mien.metrics.resampling import cluster_totals, clusters_of, effective_clusters
 from mien.schema import IntArray
 
 Array = npt.NDArray[np.float64]
 PARTS = 3
 """Parts of the faces (or subjects), each of which is scored once by probes fitted on the others."""
-DRAWS = 199
-"""Permutations of people for an AUC."""
 
 
 class Factor(NamedTuple):
@@ -46,8 +46,6 @@ class Probed(NamedTuple):
     """(N,) weight of each face in the score; 0 for faces that were not scored."""
     pulls: Array
     """(N,) how far each face moves the score from its value; their sum is 0."""
-    exchanged: Array | None = None
-    """(1 + draws,) the score with each person's own predictions, and with those of others in their place."""
 
 
 def unseen_subjects(subjects: npt.ArrayLike, seed: int, part: int = 0, parts: int = PARTS) -> tuple[IntArray, IntArray]:
@@ -123,22 +121,15 @@ def probe_classes(
     return Probed(scores, shares, pulls)
 
 
-def probe_units(
-    features: Array,
-    active: npt.ArrayLike,
-    fit: IntArray,
-    score: IntArray,
-    people: npt.ArrayLike | None = None,
-    seed: int = 0,
-) -> Probed:
+def probe_units(features: Array, active: npt.ArrayLike, fit: IntArray, score: IntArray) -> Probed:
     """Logistic regressions of action units: mean AUC on `score` rows over units with both answers in both parts.
 
     Scores: score (AUC, chance 0.5), baseline (0.5), f1 (macro F1 of the balanced probes), always_active (macro F1 of answering
-    yes to everything), units (how many could be probed). Unlabelled faces are left out unit by unit. An AUC of a few people is
-    too uneven for a t test: `exchanged` has its permutation distribution, whole people (N,) given the predictions of others.
+    yes to everything), units (how many could be probed). Unlabelled faces are left out unit by unit. It has no pulls: an
+    AUC of a few people is too uneven for a t test, and `permuted.unit_areas` tests it.
     """
     truth = np.asarray(active, dtype=np.float64)
-    areas, scores, always, guesses, labels = [], [], [], [], []
+    areas, scores, always = [], [], []
     shares = np.zeros(len(truth))
     for column in truth.T:
         rows, held = (part[~np.isnan(column[part])] for part in (fit, score))
@@ -152,31 +143,11 @@ def probe_units(
         scores.append(f1(count(found[known, None] >= 0.5, label))[0])
         always.append(2 * label.mean() / (1 + label.mean()))
         shares[held] += 1 / len(held)
-        guesses.append(found)
-        labels.append(column[score])
     if not areas:
         raise DataError("no action unit is active in some and not in other faces of both parts.")
     means = (float(np.mean(values)) for values in (areas, scores, always))
     named = dict(zip(("score", "f1", "always_active"), means, strict=True))
-    who = None if people is None else np.asarray(people)[score]
-    null = exchanged_areas(np.stack(guesses, 1), np.stack(labels, 1), who, seed)
-    return Probed(
-        named | {"baseline": 0.5, "units": float(len(areas))}, shares / len(areas), np.zeros(len(truth)), null
-    )
-
-
-def exchanged_areas(
-    guesses: Array, labels: Array, people: npt.NDArray[Any] | None, seed: int, draws: int = DRAWS
-) -> Array:
-    """(1 + draws,) mean AUC of (N, A) guesses against (N, A) labels: as they are, then with whole people exchanged.
-
-    On blocks of equal size (`person_blocks`), which are exchangeable where the guesses say nothing of the labels.
-    """
-    blocks = person_blocks(people, len(guesses))
-    rng, own = np.random.default_rng(seed), blocks.ravel()
-    orders = [np.arange(len(blocks)), *(rng.permutation(len(blocks)) for _ in range(draws))]
-    areas = [auc(guesses[blocks[order].ravel()], labels[own]) for order in orders]
-    return np.array([np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.5 for row in areas])
+    return Probed(named | {"baseline": 0.5, "units": float(len(areas))}, shares / len(areas), np.zeros(len(truth)))
 
 
 def probe_values(features: Array, values: npt.ArrayLike, fit: IntArray, score: IntArray) -> Probed:
@@ -235,8 +206,9 @@ def probe_matrix(
             rows = [_split(factor, subjects, seed, k, splits) for k in range(splits)]
             table[name] = {
                 part: above_baseline(
-                    [_probe(factor, features, subjects, seed * splits + k, *pair) for k, pair in enumerate(rows)],
+                    [_probe(factor, features, *pair) for pair in rows],
                     subjects,
+                    unit_areas(features, factor.values, subjects, rows, seed=seed) if factor.kind == "units" else None,
                 )
                 for part, features in parts.items()
                 if features.shape[1]
@@ -249,11 +221,11 @@ def probe_matrix(
     return table
 
 
-def _probe(factor: Factor, features: Array, people: npt.ArrayLike, seed: int, fit: IntArray, score: IntArray) -> Probed:
+def _probe(factor: Factor, features: Array, fit: IntArray, score: IntArray) -> Probed:
     if factor.kind == "classes":
         return probe_classes(features, factor.values, fit, score, sampled=factor.unseen == "images")
     if factor.kind == "units":
-        return probe_units(features, factor.values, fit, score, people, seed)
+        return probe_units(features, factor.values, fit, score)
     return probe_values(features, factor.values, fit, score)
 
 
@@ -263,13 +235,13 @@ def _split(factor: Factor, subjects: npt.ArrayLike, seed: int, part: int, parts:
     return unseen_recordings(factor.values, factor.recordings, part, parts)
 
 
-def above_baseline(runs: Sequence[Probed], subjects: npt.ArrayLike) -> dict[str, float]:
+def above_baseline(runs: Sequence[Probed], subjects: npt.ArrayLike, null: Array | None = None) -> dict[str, float]:
     """Means of the scores over the splits, and a one-sided test over people that they are above the baseline.
 
-    By permutation where the runs have one (AUC), which must differ from split to split. Otherwise by a t: the pulls of the faces of
-    one person are summed, since pictures of one person are not independent, and people of different splits are told apart from
-    their own split's score, which costs each split one of its `effective_clusters`. p is at least 2^-people, what a test by signs
-    of so many people can resolve.
+    By permutation where there is one: `null` (1 + draws,), the statistic of the faces as they are first. Otherwise by a t: the pulls
+    of the faces of one person are summed, since pictures of one person are not independent, and people of different splits are told
+    apart from their own split's score, which costs each split one of its `effective_clusters`. p is at least 2^-people, what a test
+    by signs of so many people can resolve.
     """
     from scipy import stats
 
@@ -288,10 +260,8 @@ def above_baseline(runs: Sequence[Probed], subjects: npt.ArrayLike) -> dict[str,
         freedom += effective - 1
     gain, error = means["score"] - means["baseline"], variance**0.5
     p = float(stats.t.sf(gain / error, freedom)) if error > 1e-12 else 0.0 if gain > 0 else 1.0
-    null = [run.exchanged for run in runs if run.exchanged is not None]
-    if null:
-        areas = np.mean(null, axis=0)
-        p = float((areas >= areas[0] - 1e-12).mean())
+    if null is not None:
+        p = float((null >= null[0] - 1e-12).mean())
     spread = float(np.std([run.scores["score"] for run in runs]))
     return means | {"spread": spread, "p": max(p, 0.5**people), "people": float(people)}
 
@@ -319,4 +289,8 @@ def logistic_probe(features: Array, labels: npt.NDArray[Any], balanced: bool = F
     deviation = features.std(axis=0)
     probe = Probe(features.mean(axis=0), np.where(deviation > 0, deviation, 1.0), None)
     model = LogisticRegression(max_iter=500, class_weight="balanced" if balanced else None)
-    return probe._replace(model=model.fit((features - probe.mean) / probe.deviation, labels))
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The number of unique classes", UserWarning
+        )  # people are many, faces of each few
+        return probe._replace(model=model.fit((features - probe.mean) / probe.deviation, labels))

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,7 @@ def predict(
     neutral: Path | None = None,
     views: int | None = None,
     occlusion: bool = False,
+    cluster: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -84,6 +85,8 @@ def predict(
             default 2, for a camera 1.
         occlusion: measure how far each face is covered, which takes one more pass of mediapipe's mesh net; a face beyond the measured
             limit is outside.
+        cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
+            or one of this machine's cores (docs/scale.md).
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -98,21 +101,24 @@ def predict(
         # Threads of the nets that wait for work would spin, and take the cores from those that look for faces. OpenMP
         # asks once, when torch is imported. Picture by picture nobody else wants the cores, and waking takes time.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from mien.predict.model import load
+    from mien.predict.shared import Asked, Opening, refuse_unshared, shared_out
 
-    model = load(
-        run, action_units=action_units, device=device, faces=faces, landmark_model=landmark_model,
-        least_face=least_face, precision=precision, calibration=calibration, any_quality=any_quality,
-        neutral=neutral, views=views or (1 if camera is not None else 2), occlusion=occlusion,
+    refuse_unshared(photos, camera, overlay, cluster)
+    opening = Opening(
+        run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
+        neutral, views or (1 if camera is not None else 2), occlusion,
     )  # fmt: skip
+    model = opening.open()
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)
     size = 1 if live else batch
-    pictures = opened(photos, camera, every, start, seconds)
-    stream = model.stream(
-        pictures, explain=method, masking=not fast, batch=size, display=224 if overlay else 32,
-        keep_images=overlay is not None,
-    )  # fmt: skip
+    if cluster is None:
+        stream = model.stream(
+            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=size,
+            display=224 if overlay else 32, keep_images=overlay is not None,
+        )  # fmt: skip
+    else:
+        stream = shared_out(opening, Asked(method, not fast, size, every, seconds, start), *named(photos), cluster)
     counts: Counter[str] = Counter()
     write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)
@@ -134,22 +140,29 @@ def check_options(
         )
 
 
+def named(photos: tuple[Path, ...]) -> tuple[Iterable[tuple[Path | bytes, str | None]], int | None]:
+    """Every file in order, and how many; of standard input nobody knows."""
+    from mien.predict.sources import files_of
+
+    if any(str(path) == "-" for path in photos):
+        return files_of(photos, io.BytesIO() if sys.stdin is None else sys.stdin.buffer), None
+    files = list(files_of(photos))
+    return files, len(files)
+
+
 def opened(photos: tuple[Path, ...], camera: int | None, every: int, start: float, seconds: float) -> Iterator[Picture]:
     """Every picture and frame in order, with a bar on a terminal."""
     from mien.faces.video import frame_count
-    from mien.predict.sources import files_of, frames, is_video, pictures_in
+    from mien.predict.sources import frames, is_video, pictures_in
     from mien.progress import track
 
     if camera is not None:
         yield from frames(camera, every, seconds, start)
         return
-    if any(str(path) == "-" for path in photos):  # nobody knows how many will come
-        for file, reason in track(files_of(photos, io.BytesIO() if sys.stdin is None else sys.stdin.buffer), "files"):
-            yield from pictures_in(file, reason, every, seconds, start)
-        return
-    files = list(files_of(photos))
-    if len(files) > 1:
-        for file, reason in track(files, "files", len(files)):
+    every_file, total = named(photos)
+    files = list(every_file) if total is not None else []
+    if total is None or total > 1:
+        for file, reason in track(files or every_file, "files", total):
             yield from pictures_in(file, reason, every, seconds, start)
     elif isinstance(file := files[0][0], Path) and files[0][1] is None and is_video(file):
         yield from track(pictures_in(file, None, every, seconds, start), "frames", frame_count(file) // every or None)

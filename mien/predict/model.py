@@ -342,7 +342,7 @@ def load(
         calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
         any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
-            was measured (docs/predict.md); by default the model abstains on these.
+            was measured (docs/confidence.md); by default the model abstains on these.
         neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
             their action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).

@@ -43,7 +43,7 @@ class Predictions:
         return tuple(face for picture in self.pictures for face in picture.faces)
 
     def to_table(self) -> Any:
-        """pyarrow.Table: a row a face, and one for each picture without a face (columns: docs/predict.md)."""
+        """pyarrow.Table: a row a face, and one for each picture without a face (columns: docs/predict-table.md)."""
         return table_of(self.pictures, Layout(self.classes, self.action_units, self.explained))
 
     def to_frame(self) -> Any:

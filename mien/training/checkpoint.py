@@ -21,6 +21,7 @@ from mien.errors import DataError, UsageError
 from mien.files import read_json, weights_file
 from mien.files import write_atomic as write_atomic
 from mien.models.packed import unpack
+from mien.plugins import used
 from mien.schema import scheme_classes
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def versions() -> dict[str, Any]:
         "mien": __version__,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
+        **({"plugins": used()} if used() else {}),
     }
 
 
@@ -200,7 +202,7 @@ def open_run(out: Path, recipe: Recipe) -> None:
     if config.exists():
         old, _ = read_run(out)
         before, now = _flat(as_dict(old)), _flat(as_dict(recipe))
-        harmless = {"run.workers", "run.accelerator", "run.in_memory", "data.store"}
+        harmless = {"run.workers", "run.accelerator", "run.in_memory", "run.compile", "data.store"}
         changed = [key for key in now if before[key] != now[key] and key not in harmless]
         if changed and set(changed) <= PROCESSES:
             refuse_other_step(out, old, recipe)

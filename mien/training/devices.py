@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Protocol, cast
+
+import torch
 
 from mien.compat import ensure_torchvision
 from mien.errors import UsageError
@@ -93,3 +96,45 @@ def open_fabric(run: Machine, precision: str, machines: int = 1) -> Fabric:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()
     return fabric
+
+
+GIB = 2**30
+
+
+def memory_line(
+    device: torch.device, status: Path = Path("/proc/self/status"), system: Path = Path("/proc/meminfo")
+) -> str:
+    """What a training holds before its first step and what is left of the device's memory; "" where that is not known."""
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        return f"memory: {reserved / GIB:.1f} GiB reserved, {free / GIB:.1f} of {whole / GIB:.1f} GiB left on {device}"
+    try:
+        found = ((status, "VmRSS"), (system, "MemAvailable"), (system, "MemTotal"))
+        held, left, total = (_kilobytes(file, key) * 1024 / GIB for file, key in found)
+    except (OSError, ValueError):  # not Linux
+        return ""
+    return f"memory: {held:.1f} GiB in use, {left:.1f} of {total:.1f} GiB left on this machine"
+
+
+def _kilobytes(file: Path, key: str) -> int:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1])
+    raise ValueError(key)
+
+
+def machine_facts(fabric: Fabric, precision: str) -> dict[str, Any]:
+    """What environment.json says of the computation: precision, processes, and where float32 products are rounded (TF32).
+
+    TF32 rounds the factors to 10 bits on GPUs. The settings are PyTorch's, which Mien leaves alone.
+    """
+    on_gpu = fabric.device.type == "cuda"
+    return {
+        "precision": precision,
+        "processes": fabric.world_size,
+        "tf32": {
+            "matrix_products": on_gpu and torch.get_float32_matmul_precision() != "highest",
+            "convolutions": on_gpu and bool(torch.backends.cudnn.allow_tf32),
+        },
+    }

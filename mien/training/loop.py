@@ -22,6 +22,7 @@ from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
 from mien.training.coverage import coverage_columns
+from mien.training.devices import memory_line
 from mien.training.guidance import guidance_terms, guided_forward
 from mien.training.guides import active
 from mien.training.notes import next_command
@@ -65,6 +66,8 @@ def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
 def _fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     session, state = prepare_session(recipe, out)
     fabric = session.fabric
+    if fabric.is_global_zero and (told := memory_line(fabric.device)):
+        print(told, flush=True)
     for epoch in range(state["epoch"] + 1, recipe.optim.epochs + 1):
         if out_of_patience(state, recipe.optim.patience):
             break

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -127,3 +130,22 @@ def _slopes(output: Output, layer: int, labels: Tensor, target: str) -> tuple[fl
         (gradient,) = torch.autograd.grad(output.logits, output.features[layer], slope, retain_graph=True)
         sizes.append(float(gradient.abs().amax()))
     return sizes[0], sizes[1]
+
+
+def refuse_compile(recipe: Recipe, guides: Sequence[Guide], device: torch.device) -> None:
+    """UsageError for run.compile where a gradient is taken twice through the backbone, which torch.compile cannot, or where
+    there is nothing to compile with: a C++ compiler on a CPU, Triton on a GPU.
+    """
+    if not recipe.run.compile:
+        return
+    for guide in guides:
+        if guide.by_gradient and guide.early:
+            raise UsageError(
+                f"run.compile: {guide.section}.attribution takes gradients through the backbone twice, which compiled code "
+                f"cannot; guide the last layer ({guide.section}.layers '[-1]'), or leave run.compile off."
+            )
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise UsageError("run.compile needs the package triton on a GPU; install it, or leave run.compile off.")
+    elif not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name):
+        raise UsageError("run.compile needs a C++ compiler (g++); install one, or leave run.compile off.")

@@ -32,12 +32,12 @@ from mien.schema import Cue, FloatArray, IntArray, scheme_classes
 from mien.training import checkpoint
 from mien.training.coverage import Coverage, coverage_facts, coverage_lines, coverage_of
 from mien.training.cues import mean_of_cue
-from mien.training.devices import open_fabric
+from mien.training.devices import machine_facts, open_fabric
 from mien.training.guides import Guide, describe, guides_of
 from mien.training.notes import synthetic_faces, tell_batch, tell_split
 from mien.training.objective import try_terms
 from mien.training.optim import class_weights, make_optimizer
-from mien.training.refusals import refuse_degenerate, refuse_off_path, refuse_sizes
+from mien.training.refusals import refuse_compile, refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.shared_norms import share_norms
 from mien.training.steering import kept_guides
 from mien.training.unused import leave_out_unused
@@ -112,21 +112,16 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.optim.ema), use_buffers=True)
     try_terms(recipe, model)
     refuse_sizes(recipe, model)
+    refuse_compile(recipe, guides, fabric.device)
     idle = leave_out_unused(model, recipe.model.size)
     optimizer = make_optimizer(model, recipe.optim)
     colour = fill_colour(recipe, store, split.train)
     if fabric.is_global_zero:
         tell_guidance(recipe, model, guides, coverage)
-        extra = {
-            "precision": precision,
-            "processes": fabric.world_size,
-            **({} if colour is None else {"mask_colour": colour}),
-        }
+        extra = {**machine_facts(fabric, precision), **({} if colour is None else {"mask_colour": colour})}
         start_run(out, recipe, store, split, str(fabric.device), extra | coverage_facts(coverage))
     fabric.barrier()
-    if run.sync_batchnorm:
-        share_norms(model)
-    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped, optimizer = fabric.setup(prepared(model, recipe), optimizer)
     if average is not None:
         average.to(fabric.device)
     state = resumed(out, recipe, fabric, model, optimizer, average)  # after the move: its state is on the device
@@ -142,6 +137,15 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
         fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
         coverage, Reader(store, fabric.device, run.workers, keep=True), idle,
     ), state  # fmt: skip
+
+
+def prepared(model: Classifier, recipe: Recipe) -> Classifier:
+    """The model with shared batch norms and a compiled backbone, where the section `run` asks for them; in place."""
+    if recipe.run.sync_batchnorm:
+        share_norms(model)
+    if recipe.run.compile:
+        model.backbone.compile()
+    return model
 
 
 def tell_guidance(recipe: Recipe, model: Classifier, guides: list[Guide], coverage: dict[str, Coverage]) -> None:

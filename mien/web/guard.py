@@ -31,6 +31,7 @@ ROUTES: dict[str, Route] = {
     "/look": Route("POST", (JSON, BYTES)),
     "/frame": Route("POST", (BYTES,)),
     "/report": Route("POST", (JSON, BYTES)),
+    "/swap": Route("POST", (BYTES,)),
 }
 """Path -> how it may be asked. This is the whole list: a path that is not here is 404, another method 405."""
 

@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const INKS = ['#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#888888', '#e08214'];
-const TABS = ['drawn', 'photo', 'video', 'camera'];
+const TABS = ['drawn', 'photo', 'video', 'swap', 'camera'];
 let known, rows = '', pictures = [];
 
 function element(name, options = {}, ...children) {
@@ -78,15 +78,16 @@ function show(name) {
 }
 
 function tabs() {
-  TABS.forEach((name, number) => {
+  TABS.forEach((name) => {
     $(`tab-${name}`).addEventListener('click', () => show(name));
     $(`tab-${name}`).addEventListener('keydown', (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const next = event.key === 'Home' ? 0 : event.key === 'End' ? TABS.length - 1 : step ? (number + step + TABS.length) % TABS.length : null;
+      const there = TABS.filter((one) => !$(`tab-${one}`).hidden), here = there.indexOf(name);
+      const next = event.key === 'Home' ? 0 : event.key === 'End' ? there.length - 1 : step ? (here + step + there.length) % there.length : null;
       if (next === null) return;
       event.preventDefault();
-      show(TABS[next]);
-      $(`tab-${TABS[next]}`).focus();
+      show(there[next]);
+      $(`tab-${there[next]}`).focus();
     });
   });
 }
@@ -282,6 +283,34 @@ async function watch(file) {
   if (texts.length) $('video-buttons').replaceChildren(button('Rows (CSV)', () => download(joined(texts), `${file.name}.csv`, 'text/csv')));
 }
 
+// two photos whose expressions are exchanged: all pictures come at once, the slider chooses among them
+
+let strips = [];
+function showSwap() {
+  strips.forEach((strip, number) => {
+    const one = strip[Number($('swap-share').value)];
+    $(`swap-${number}`).src = one.picture;
+    $(`swap-${number}`).hidden = false;
+    $(`swap-units-${number}`).textContent = one.units.join(' ') || 'no action unit';
+  });
+}
+
+async function askSwap() {
+  const files = ['swap-first', 'swap-second'].map((id) => $(id).files[0]);
+  if (!files[0] || !files[1]) return;
+  if (files[0].size + files[1].size > known.max_bytes) {
+    $('swap-told').replaceChildren(message(`Both photos together may have ${known.max_bytes / 1e6} MB.`));
+    return;
+  }
+  $('swap-told').replaceChildren(message('Looking …'));
+  const answer = await ask(`/swap?${fields({ first: files[0].size })}`, new Blob(files), 'application/octet-stream');
+  $('swap-told').replaceChildren(...(answer.strips ? [] : [message(answer.message)]));
+  if (!answer.strips) return;
+  strips = answer.strips;
+  Object.assign($('swap-share'), { max: strips[0].length - 1, value: 0, disabled: false });
+  showSwap();
+}
+
 let stream = null;
 async function startCamera() {
   if (!navigator.mediaDevices) { $('camera-answer').replaceChildren(message('Your browser gives the camera to pages of this computer (localhost) or of https only.')); return; }
@@ -325,6 +354,9 @@ async function begin() {
   tabs();
   drawn();
   photos();
+  $('tab-swap').hidden = !known.swaps || !known.photos;
+  for (const id of ['swap-first', 'swap-second']) $(id).addEventListener('change', askSwap);
+  $('swap-share').addEventListener('input', showSwap);
   $('video-file').addEventListener('change', () => { if ($('video-file').files[0]) watch($('video-file').files[0]); $('video-file').value = ''; });
   $('camera-start').addEventListener('click', startCamera);
   $('camera-stop').addEventListener('click', stopCamera);

@@ -30,6 +30,7 @@ from mien.predict.writers import csv_text
 from mien.schema import ByteArray
 from mien.training.hub import fetched
 from mien.web import cards, synthetic
+from mien.web import swap as swaps
 from mien.web.guard import JSON
 from mien.web.server import Answer, Question, Server, as_json, forget_freed_memory
 
@@ -153,7 +154,7 @@ def settings(served: Served, max_bytes: int) -> dict[str, Any]:
         "classes": served.model.classes, "predicted": PREDICTED, "people": synthetic.PEOPLE, "yaw": synthetic.YAW,
         "pitch": synthetic.PITCH, "strongest": synthetic.STRONGEST, "groups": synthetic.UNIT_GROUPS,
         "start": synthetic.START, "presets": {name: synthetic.preset(name) for name in synthetic.PRESETS},
-        "examples": synthetic.EXAMPLES,
+        "examples": synthetic.EXAMPLES, "swaps": swaps.swapper_of(served.model) is not None,
         "calibrations": {name: one.calibration.fitted_on or "nothing" for name, one in served.models.items()},
     }  # fmt: skip
 
@@ -214,7 +215,16 @@ def report(served: Served, question: Question) -> Answer:
     return Answer("application/pdf", pdf_of(one.image, one.found, one.method, served.model.title))
 
 
-QUESTIONS: dict[str, Callable[[Served, Question], Answer]] = {"/look": look, "/frame": frame, "/report": report}
+def swap(served: Served, question: Question) -> Answer:
+    """Pictures for the slider between the expressions of two photos."""
+    need_finder(served)
+    first = number_in(question.fields, "first", 0)
+    return as_json(swaps.strips(served.asked(question), question.body, first, lambda half: smaller(read_photo(half))))
+
+
+QUESTIONS: dict[str, Callable[[Served, Question], Answer]] = {
+    "/look": look, "/frame": frame, "/report": report, "/swap": swap,
+}  # fmt: skip
 """Path of guard.ROUTES -> what answers it."""
 
 

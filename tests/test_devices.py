@@ -1,0 +1,117 @@
+"""What a recipe asks of devices: each option has a test, what was found is written down, what cannot be is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from mien.config import RunConfig
+from mien.data.transforms import DRAWN, philox, uniform
+from mien.errors import UsageError
+from mien.training import loop, refusals
+from mien.training.devices import machine_facts, memory_line
+from mien.training.session import prepare_session
+
+HERE = Path(__file__).parent
+TESTED = {
+    "seed": "test_train.py::test_seeds_differ_and_repeat",
+    "accelerator": "test_accelerator.py::test_a_step_neither_waits_nor_mixes_devices",
+    "devices": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
+    "strategy": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
+    "num_nodes": "test_processes.py::test_another_number_of_processes_than_was_started_is_refused",
+    "sync_batchnorm": "test_processes.py::test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint",
+    "precision": "test_precision.py::test_auto_on_a_gpu",
+    "workers": "test_train.py::test_results_do_not_depend_on_workers",
+    "compile": "test_devices.py::test_a_compiled_training_is_the_same_training",
+    "in_memory": "test_stn_training.py::test_pictures_in_memory_are_those_of_the_store",
+}
+"""Option of the section `run` -> the test that would fail without it."""
+
+
+def test_every_option_about_devices_has_a_test() -> None:
+    assert set(TESTED) == {field.name for field in dataclasses.fields(RunConfig)}
+    for place in TESTED.values():
+        file, name = place.split("::")
+        assert f"def {name}(" in (HERE / file).read_text(encoding="utf-8"), place
+
+
+def test_memory_is_told_where_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, system = tmp_path / "status", tmp_path / "meminfo"
+    status.write_text("Name: x\nVmRSS:\t 1572864 kB\n")
+    system.write_text("MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\n")
+    cpu = torch.device("cpu")
+    assert memory_line(cpu, status, system) == "memory: 1.5 GiB in use, 8.0 of 16.0 GiB left on this machine"
+    assert memory_line(cpu, tmp_path / "none", system) == ""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**29)
+    line = memory_line(torch.device("cuda:0"))
+    assert line == "memory: 1.5 GiB reserved, 10.0 of 80.0 GiB left on cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "products"), [("cpu", "high", False), ("cuda", "high", True), ("cuda", "highest", False)]
+)
+def test_tf32_is_written_down(kind: str, precision: str, products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    facts = machine_facts(SimpleNamespace(device=torch.device(kind), world_size=2), "32-true")
+    convolutions = kind == "cuda" and torch.backends.cudnn.allow_tf32
+    assert facts == {
+        "precision": "32-true", "processes": 2, "tf32": {"matrix_products": products, "convolutions": convolutions},
+    }  # fmt: skip
+
+
+def test_what_compiled_code_cannot_is_refused_before_a_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = tiny.store(tmp_path / "store", each=3).path
+    twice = {"weight": 1.0, "attribution": "grad_input", "layers": [-2]}
+    with pytest.raises(UsageError, match=r"run\.compile: guidance\.attribution takes gradients .* twice"):
+        prepare_session(tiny.recipe(faces, guidance=twice, run={"compile": True}), tmp_path / "run")
+    monkeypatch.setattr(refusals.shutil, "which", lambda name: None)
+    with pytest.raises(UsageError, match=r"run\.compile needs a C\+\+ compiler"):
+        prepare_session(tiny.recipe(faces, run={"compile": True}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(refusals.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"run\.compile needs the package triton"):
+        refusals.refuse_compile(tiny.recipe(faces, run={"compile": True}), [], torch.device("cuda"))
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_training(tmp_path: Path) -> None:
+    faces = tiny.store(tmp_path / "store", each=3).path
+    for name, compiled in (("plain", False), ("compiled", True)):
+        recipe = tiny.recipe(faces, guidance={"weight": 2.0}, optim={"epochs": 1}, run={"compile": compiled})
+        loop.fit(recipe, tmp_path / name)
+    plain, compiled = (json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("plain", "compiled"))
+    for key in set(plain) - {"seconds", "images_per_second"}:
+        assert compiled[key] == pytest.approx(plain[key], abs=1e-3), key
+
+
+def test_random_words_are_those_of_the_paper() -> None:
+    """Known answers of Philox4x32-10 in the authors' Random123."""
+    ones, pi = 0xFFFFFFFF, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]
+    known = [
+        ([0, 0, 0, 0], (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([ones] * 4, (ones, ones), [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (pi, (0xA4093822, 0x299F31D0), [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
+    ]
+    for counter, key, words in known:
+        assert philox(np.array(counter, dtype=np.uint64), *key).tolist() == words
+
+
+def test_numbers_of_a_face_do_not_depend_on_its_batch() -> None:
+    rows = np.array([7, 3, 900_000, 3])
+    drawn = uniform(5, 2, rows)
+    assert drawn.shape == (4, DRAWN)
+    assert torch.equal(drawn[1], drawn[3])
+    assert torch.equal(drawn[2], uniform(5, 2, rows[2:3])[0])
+    assert uniform(5, 2, rows[:0]).shape == (0, DRAWN)
+    many = uniform(5, 2, np.arange(20_000))
+    assert 0 <= many.min() < many.max() < 1
+    assert torch.allclose(many.mean(0), torch.tensor(0.5), atol=0.01)
+    assert torch.corrcoef(torch.cat([many.T, uniform(5, 3, np.arange(20_000)).T])).fill_diagonal_(0).abs().max() < 0.04
