@@ -20,7 +20,7 @@ from mien.audet.embed import decode_rows, eye_corners, real_pictures
 from mien.audet.readers import Reader, open_blendshapes
 from mien.audet.run import load_audet
 from mien.data.store import Store, open_store
-from mien.metrics.counterfactual import inner_texture
+from mien.metrics.counterfactual import face_texture
 from mien.metrics.intervals import wilson
 from mien.schema import IntArray
 
@@ -42,7 +42,7 @@ def smiles(reader: Reader, pictures: Tensor, corners: Tensor) -> np.ndarray:
 
 def recognised(pictures: Tensor, eyes: Tensor, known: Tensor) -> np.ndarray:
     """(N,) whether the inner face N resembles known texture N most."""
-    texture = inner_texture(pictures, eyes)
+    texture = face_texture(pictures, eyes)
     return (texture @ known.T).argmax(1).numpy() == np.arange(len(known))
 
 
@@ -64,7 +64,7 @@ def main(run: Path, folder: Path) -> None:
         ),
     }
     eyes = {name: corners.unflatten(1, (2, 2)).mean(2) for name, (_, corners) in kinds.items()}
-    known = inner_texture(kinds["smiling photo"][0], eyes["smiling photo"])
+    known = face_texture(kinds["smiling photo"][0], eyes["smiling photo"])
     print(f"{len(neutral)} people, {net.size} px; 95 % intervals (Wilson)")
     print(f"{'':<46}{'read as a smile':>26}{'recognised':>26}")
     for name, (pictures, corners) in kinds.items():

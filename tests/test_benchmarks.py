@@ -68,3 +68,24 @@ def test_photos_are_timed(tmp_path, monkeypatch):
     assert [row.faces for row in rows] == [3, 3, 3, 3, 1, 1]
     assert all(row.wall > 0 for row in rows)
     assert photos.table(rows).count("\n") == 7
+
+
+def test_stores_of_any_size_are_made_and_commands_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    growth = importlib.import_module("benchmarks.growth")
+    from mien.data.duplicates import near_pairs
+    from mien.data.store import open_store
+
+    monkeypatch.setattr(growth, "POOL", 42)
+    growth.make_store(tmp_path / "made", 200, 32)
+    store = open_store(tmp_path / "made")
+    assert len(store) == 200
+    assert {"train", "valid", "test"} == set(store.split)
+    assert near_pairs(store).tolist() == [[k - 1, k] for k in range(49, 200, 50)]  # the mirrored copies, and no others
+    if Path("/proc/self/status").exists():
+        cost = growth.cost_of(["-c", "held = bytearray(b'1') * (40 << 20)\nfor _ in range(3 * 10**6): pass"])
+        assert cost.cpu > 0
+        assert cost.memory > 30
+        assert growth.table({3000: {"check": cost}}).count("\n") == 2
+    with pytest.raises(SystemExit, match="ValueError"):
+        growth.cost_of(["-c", "raise ValueError"])

@@ -106,15 +106,15 @@ def test_a_perfect_decoder_and_one_that_copies(runs, monkeypatch):
     assert reads["swapped"] == reads["truth"]
     assert reads["truth"]["correlation"][0] > 0.9 > 0.2 > reads["copy"]["correlation"][0]
     assert best["reader"]["f1_share_of_truth"] == pytest.approx(1)
-    assert best["identity"]["kept"] == pytest.approx(1, abs=0.1)
-    assert best["identity"]["own_face"][0] > 0.8
-    assert best["identity"]["chance"] == pytest.approx(1 / 6)
+    assert best["identity"]["inner"]["kept"] == pytest.approx(1, abs=0.1)
+    assert best["identity"]["inner"]["own_face"][0] > 0.8
+    assert best["identity"]["inner"]["chance"] == pytest.approx(1 / 6)
     lazy = scored(runs, monkeypatch, lambda store, z1, z2: flow.real_pictures(store, z2, 16), bars())
     assert lazy["error"]["acting"]["psnr"]["nearer_than_copy"]["difference"] == 0
     assert lazy["reader"]["scores"]["swapped"] == lazy["reader"]["scores"]["copy"]
     thief = scored(runs, monkeypatch, lambda store, z1, z2: flow.real_pictures(store, z1, 16), bars())
-    assert thief["identity"]["as_z1"] > 0.8
-    assert thief["identity"]["kept"] < 0.2
+    assert thief["identity"]["head"]["as_z1"] > 0.8
+    assert thief["identity"]["head"]["kept"] < 0.2
 
 
 def test_a_reader_that_finds_few_faces_says_so(runs, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 
 from mien.errors import DataError
 from mien.metrics.action_units import pearson
-from mien.metrics.counterfactual import correlation_interval, region_mean, region_psnr, ssim_map
+from mien.metrics.counterfactual import correlation_interval, face_texture, region_mean, region_psnr, ssim_map
 
 
 def pictures(seed: int, batch: int = 2, size: int = 14) -> torch.Tensor:
@@ -78,3 +78,19 @@ def test_correlation_is_the_mean_over_units_and_its_interval_over_people():
     assert (found.high - found.low) / 2 == pytest.approx(2.2 * np.std(drawn) * (12 / 11) ** 0.5, rel=0.2)
     with pytest.raises(DataError, match="no action unit varies"):
         correlation_interval(np.ones((5, 2)), truth[:5, :2])
+
+
+def test_a_texture_follows_the_eyes_and_forgets_the_light():
+    picture = torch.nn.functional.interpolate(pictures(6, 1, 12), [96, 96], mode="bicubic")
+    eyes = torch.tensor([[[0.4, 0.42], [0.6, 0.42]]], dtype=torch.float64)
+    found = face_texture(picture, eyes)
+    assert found.shape == (1, 3 * 24 * 24)
+    assert float(found.mean()) == pytest.approx(0, abs=1e-9)
+    torch.testing.assert_close(face_texture(0.5 * picture + 0.2, eyes), found)
+    moved = picture.roll((8, -4), (2, 3))
+    shift = torch.tensor([-4 / 96, 8 / 96], dtype=torch.float64)
+    assert float((face_texture(moved, eyes + shift) - found).abs().max()) < 1e-6
+    turned = picture.transpose(2, 3).flip(3)  # clockwise by a right angle: (x, y) -> (1 - y, x)
+    there = torch.stack([1 - eyes[..., 1], eyes[..., 0]], -1)
+    assert float((face_texture(turned, there) - found).abs().max()) < 1e-6
+    assert torch.equal(face_texture(torch.zeros(1, 3, 9, 9), eyes.float()), torch.zeros(1, 1728))

@@ -115,3 +115,27 @@ def test_what_does_not_go_together(faces, tmp_path):
     with pytest.raises(UsageError, match="--out FOLDER"):
         cues(faces.path, out=tmp_path / "f.npz", per_class=True)
     assert len(open_store(faces.path)) == 14
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused_with_what_to_give(faces, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mien.cues.verb.MOST_BYTES", 4 * len(faces) * 12**2)
+    assert run(faces, tmp_path / "all.npz") == 2
+    said = capsys.readouterr().err
+    assert "--out FOLDER" in said
+    assert "--size 12 or less" in said
+    assert not (tmp_path / "all.npz").exists()
+    assert run(faces, tmp_path / "all.npz", "--size", "12") == 0
+    assert run(faces, tmp_path / "folder") == 0
+    np.savez(tmp_path / "points.npz", landmarks=np.zeros((len(faces), 68, 2), np.float32))
+    words = [
+        "cues",
+        str(tmp_path / "points.npz"),
+        "--cue",
+        "landmarks",
+        "--size",
+        "16",
+        "--out",
+        str(tmp_path / "p.npz"),
+    ]
+    assert main(words) == 2
+    assert "fewer faces" in capsys.readouterr().err

@@ -36,8 +36,8 @@ def copy_of(kind: str, picture: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(turn(8)[:, ::-1])
     if kind.startswith("crop"):
         return cut(*[float(kind[4:])] * 4)
-    if kind == "corner":
-        return cut(0.05, 0.05, 0, 0)
+    if kind.startswith("corner"):
+        return cut(float(kind[6:]), float(kind[6:]), 0, 0)
     if kind == "brighter":
         return np.clip(picture * 1.15 + 8.0, 0, 255).astype(np.uint8)
     return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_UNCHANGED)
@@ -49,10 +49,12 @@ KINDS = [
     "turn-7",
     "turn10",
     "turn12",
+    "turn-12",
     "flip and turn 8",
     "crop0.025",
     "crop0.05",
-    "corner",
+    "corner0.05",
+    "corner0.1",
     "brighter",
     "jpeg",
 ]
@@ -87,20 +89,21 @@ def bits_of(value, table, bits):
 
 @pytest.mark.parametrize(("bits", "limit"), [(8, 8), (12, 3), (16, 10)])
 def test_meetings_twin(bits, limit):
-    """All pairs with few different bits and a common key, each once."""
+    """All pairs with few different bits and a common window, as they are or mirrored, each once."""
     rng = np.random.default_rng(1)
     base = rng.integers(0, 1 << 48, 50, dtype=np.uint64)
     asked = base[rng.integers(0, 50, 70)]
+    asked[::2] ^= near.MIRROR
     for k in range(70):
         asked[k] ^= np.uint64(sum(1 << int(bit) for bit in rng.choice(48, rng.integers(0, 12), replace=False)))
     expected = {
-        (i, j)
-        for i, j in product(range(70), range(50))
-        if (int(asked[i]) ^ int(base[j])).bit_count() <= limit
-        and any(bits_of(asked[i], n, bits) == bits_of(base[j], n, bits) for n in range(6))
+        (i, j, mirror > 0)
+        for i, j, mirror in product(range(70), range(50), (0, int(near.MIRROR)))
+        if (int(asked[i]) ^ mirror ^ int(base[j])).bit_count() <= limit
+        and any(bits_of(int(asked[i]) ^ mirror, n, bits) == bits_of(base[j], n, bits) for n in range(6))
     }
-    met = near.meetings(asked, base, near.tables(base, bits), bits, limit)
-    found = [pair for query, row in met for pair in zip(query.tolist(), row.tolist(), strict=True)]
+    met = near.meetings(asked, near.tables(base, bits), bits, limit)
+    found = [each for some in met for each in zip(*(part.tolist() for part in some), strict=True)]
     assert len(expected) > 20
     assert len(found) == len(set(found))
     assert set(found) == expected
@@ -113,8 +116,8 @@ def test_a_crowd_does_not_become_all_its_pairs():
     rng = np.random.default_rng(3)
     scene = cv2.GaussianBlur(rng.random((near.SIDE, near.SIDE)), (0, 0), 2) * 900 - 300
     frames = np.clip(scene + rng.normal(0, 1, (500, near.SIDE, near.SIDE)), 0, 255).astype(np.uint8).reshape(500, -1)
-    base = near.pack(near.coarse(frames) @ near.directions(frames)[:, : near.BITS])
-    met = sum(len(query) for query, _ in near.meetings(base, base, near.tables(base, 9), 9, 8))
+    base = near.pack(frames.astype(np.float32) @ near.directions(frames)[:, : near.BITS])
+    met = sum(len(query) for query, _, _ in near.meetings(base, near.tables(base, 9), 9, 8))
     assert met <= 500 * 6 * near.CROWD
     assert np.bincount(components(500, near.copies(frames, 8, 0.3)[0])).max() > 450
 
@@ -155,12 +158,13 @@ def test_hash_of_a_mirrored_picture_has_half_of_the_bits_inverted():
     pictures = rng.integers(0, 255, (70, near.SIDE, near.SIDE), dtype=np.uint8)
     flat, flipped = pictures.reshape(70, -1), np.ascontiguousarray(pictures[:, :, ::-1]).reshape(70, -1)
     lines = near.directions(flat)
-    own, other = (near.pack(near.coarse(each) @ lines[:, : near.BITS]) for each in (flat, flipped))
+    flat, flipped = flat.astype(np.float32), flipped.astype(np.float32)
+    own, other = (near.pack(each @ lines[:, : near.BITS]) for each in (flat, flipped))
     assert (own ^ near.MIRROR == other).mean() > 0.9
     # a mirrored variant is the variant of the mirrored picture with the turn the other way, so plain crops are enough here
     number = variants().index(Variant(False, 0.0, 0.04))
     crop = slice(number * near.BITS, (number + 1) * near.BITS)
-    own, other = (near.pack(near.coarse(each) @ lines[:, crop]) for each in (flat, flipped))
+    own, other = (near.pack(each @ lines[:, crop]) for each in (flat, flipped))
     assert (own ^ near.MIRROR == other).mean() > 0.9
 
 

@@ -23,7 +23,15 @@ from mien.data.store import Store
 from mien.data.twins import Swaps, known_swaps, same_view, twin_groups
 from mien.errors import DataError
 from mien.metrics.action_units import count, f1, icc_3_1, macro_f1_interval, occurrence
-from mien.metrics.counterfactual import correlation_interval, inner_texture, region_mean, region_psnr, ssim_map
+from mien.metrics.counterfactual import (
+    HEAD,
+    INNER,
+    correlation_interval,
+    face_texture,
+    region_mean,
+    region_psnr,
+    ssim_map,
+)
 from mien.metrics.intervals import bootstrap_class_mean, bootstrap_mean, paired_bootstrap
 from mien.metrics.probes import unseen_recordings
 from mien.schema import ACTION_UNITS, IntArray
@@ -32,10 +40,13 @@ FEWEST = 8
 """Swaps with a known outcome, below which nothing is scored."""
 SHOWN = ("truth", "reconstruction", "swapped", "copy")
 """Kinds of pictures: the outcome itself, what the net makes of it, the swap, the face of z2 as it is."""
+CUTS = {"inner": INNER, "head": HEAD}
+"""Parts of a face by which it is recognised: where a decoder paints the expression, and with hair and ears, which it may copy."""
 FOLDS, COMPONENTS = 3, 100
 """Of the identity score: parts into which a person's views are dealt, principal components of the texture."""
 
 Array = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
 
 
 class Shown(NamedTuple):
@@ -45,8 +56,8 @@ class Shown(NamedTuple):
     """kind -> "region metric" -> (S,)."""
     read: dict[str, Array]
     """kind -> (S, A) of the reader, NaN where it found no face; empty without a reader."""
-    textures: dict[str, Array]
-    """kind -> (S, D)."""
+    textures: dict[str, dict[str, Array]]
+    """Part of the face (CUTS) -> kind -> (S, D)."""
 
 
 def counterfactual(
@@ -78,7 +89,9 @@ def counterfactual(
         labels = store.action_units[swaps.truth][:, [ACTION_UNITS.index(name) for name in reader.units]]
         found["reader"] = reader_scores(reader, shown.read, labels, people)
     try:
-        found["identity"] = identity_scores(store, rows, swaps, shown.textures, net.size)
+        found["identity"] = {
+            name: identity_scores(store, rows, swaps, shown.textures[name], net.size, box) for name, box in CUTS.items()
+        }
     except DataError as error:
         found["identity"] = {"skipped": str(error)}
     return found
@@ -91,7 +104,7 @@ def seen_swaps(
     """Decode every swap and look at it beside its references."""
     errors: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in SHOWN[1:]}
     read: dict[str, list[Array]] = {kind: [] for kind in SHOWN}
-    textures: dict[str, list[Tensor]] = {kind: [] for kind in SHOWN}
+    textures: dict[str, dict[str, list[Tensor]]] = {name: {kind: [] for kind in SHOWN} for name in CUTS}
     for start in range(0, len(swaps.person), batch):
         some = Swaps(*(column[start : start + batch] for column in swaps))
         truth = real_pictures(store, some.truth, net.size)
@@ -104,7 +117,8 @@ def seen_swaps(
         corners = eye_corners(store, some.truth)
         acts = inactive(corners, net.size)[:, 0] < 0.5
         for kind, made in pictures.items():
-            textures[kind].append(inner_texture(made, corners.unflatten(1, (2, 2)).mean(2)))
+            for name, box in CUTS.items():
+                textures[name][kind].append(face_texture(made, corners.unflatten(1, (2, 2)).mean(2), box))
             if reader is not None:
                 read[kind].append(reader.read(made, corners))
             if kind != "truth":
@@ -118,7 +132,10 @@ def seen_swaps(
             for kind, own in errors.items()
         },
         {kind: np.concatenate(parts) for kind, parts in read.items() if parts},
-        {kind: torch.cat(parts).double().numpy() for kind, parts in textures.items()},
+        {
+            name: {kind: torch.cat(parts).double().numpy() for kind, parts in own.items()}
+            for name, own in textures.items()
+        },
     )
 
 
@@ -176,11 +193,11 @@ def _mean(values: list[float]) -> float | None:
 
 
 def identity_scores(
-    store: Store, rows: IntArray, swaps: Swaps, textures: Mapping[str, Array], size: int
+    store: Store, rows: IntArray, swaps: Swaps, textures: Mapping[str, Array], size: int, box: Box
 ) -> dict[str, Any]:
-    """Who the inner face belongs to, by a classifier of textures fitted on real faces of the same people in other views.
+    """Who a part of the face belongs to, by a classifier of textures fitted on real faces of the same people in other views.
 
-    It sees nothing of the net, nor of hair, background and clothes, which a decoder may copy. Balanced accuracy over people, with
+    It sees nothing of the net, nor of background and clothes, which a decoder may copy. Balanced accuracy over people, with
     intervals: own_face (the face of z2 as it is: what can be hoped for), reconstruction, swapped; as_z1: the share of swaps that are
     misclassified as the person of z1; kept: swapped / own_face. DataError where fewer than two people have two views.
     """
@@ -189,7 +206,9 @@ def identity_scores(
     known = rows[np.isin(subjects[rows], list(several))]
     if len(several) < 2:
         raise DataError("fewer than two people are there in two views, so that identity cannot be probed")
-    texture = torch.cat([_texture(store, known[k : k + 256], size) for k in range(0, len(known), 256)]).double().numpy()
+    texture = (
+        torch.cat([_texture(store, known[k : k + 256], size, box) for k in range(0, len(known), 256)]).double().numpy()
+    )
     guesses = {kind: np.full(len(swaps.person), "", dtype=object) for kind in SHOWN[1:]}
     for part in range(FOLDS):
         fit, score = unseen_recordings(subjects[known].astype(str), views[known].astype(str), part, FOLDS)
@@ -210,9 +229,9 @@ def identity_scores(
     }  # fmt: skip
 
 
-def _texture(store: Store, rows: IntArray, size: int) -> Tensor:
+def _texture(store: Store, rows: IntArray, size: int, box: Box) -> Tensor:
     eyes = eye_corners(store, rows).unflatten(1, (2, 2)).mean(2)
-    return inner_texture(real_pictures(store, rows, size), eyes)
+    return face_texture(real_pictures(store, rows, size), eyes, box)
 
 
 def texture_classifier(textures: Array, people: npt.NDArray[Any]) -> Callable[[Array], npt.NDArray[Any]]:

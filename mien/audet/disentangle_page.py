@@ -130,6 +130,7 @@ def _swap(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+PARTS_OF_FACE = {"inner": "inner face", "head": "head with hair"}
 KINDS = ("truth", "reconstruction", "swapped", "copy")
 KIND_NAMES = ("outcome itself", "its reconstruction", "swapped face", "copy of z2's face")
 
@@ -158,9 +159,9 @@ def _counterfactual(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {read['name']} finds a face | {' | '.join(_interval(read['found'][kind]) for kind in KINDS)} |"
         )
-    if "skipped" not in who:
-        cells = (_interval(who[name]) for name in ("reconstruction", "swapped", "own_face"))
-        lines.append(f"| inner face recognised as z2's person | - | {' | '.join(cells)} |")
+    for part, row in who.items() if "skipped" not in who else ():
+        cells = (_interval(row[name]) for name in ("reconstruction", "swapped", "own_face"))
+        lines.append(f"| {PARTS_OF_FACE[part]} recognised as z2's person | - | {' | '.join(cells)} |")
     return [*lines, "", *_told(found)]
 
 
@@ -181,12 +182,16 @@ def _told(found: dict[str, Any]) -> list[str]:
             f"gets {share} of the F1 that it gets on their outcomes."
         )
     if "skipped" in who:
-        lines.append(f"Identity of the inner face not scored: {who['skipped']}.")
+        lines.append(f"Identity not scored: {who['skipped']}.")
     else:
-        kept = "-" if who["kept"] is None else f"{who['kept']:.2f}"
+        told = [
+            f"{PARTS_OF_FACE[part]} {'-' if row['kept'] is None else format(row['kept'], '.2f')} times (as z1's person "
+            f"{row['as_z1']:.1%}, chance {row['chance']:.1%})"
+            for part, row in who.items()
+        ]
         lines.append(
-            f"Inner faces of swaps are recognised {kept} times as well as those of z2's real faces, and as z1's person in "
-            f"{who['as_z1']:.1%} (chance {who['chance']:.1%}); by textures, in other views of the same people."
+            f"Swaps are recognised as z2's person, relative to z2's real faces: {'; '.join(told)}; by textures, in other views of the "
+            "same people."
         )
     return lines
 

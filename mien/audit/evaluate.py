@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 
 from mien.audit.classes import class_table, labels_for, scheme_of
 from mien.audit.model import BATCH, WrappedModel
@@ -22,7 +21,7 @@ from mien.data.masking import make_masking
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.evaluation.baselines import cue_of
-from mien.evaluation.collect import Collected, add, collect
+from mien.evaluation.collect import Collected, answers_of, collect, fill
 from mien.evaluation.evaluate import face_arrays, results_of, write_results
 from mien.evaluation.faithful import faithfulness_of
 from mien.evaluation.plan import Plan
@@ -166,15 +165,15 @@ def chosen_methods(model: WrappedModel, module: torch.nn.Module, methods: str | 
 @torch.no_grad()
 def collect_answers(plan: Plan) -> Collected:
     """As `collect` for a model of which only answers are known: probabilities, its explainers, and maps that never saw the face."""
-    probabilities, valid, both = [], [], []
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
-    loader = plan.loader(plan.rows)
+    scores: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    facts: dict[str, np.ndarray] = {}
+    loader, done, count = plan.loader(plan.rows), 0, len(plan.rows)
     for part in track(loader, "evaluate", len(loader)):
+        place = np.arange(done, done + len(part.images))
+        done += len(place)
         output, raw = explain_with_output(plan.model, part.images, part.expressions, plan.methods, -1, plan.sampling)
-        probabilities.append(output.logits.float().softmax(1).cpu())
         cue, said = (cue_of(plan, part._replace(expressions=k)) for k in (part.expressions, output.logits.argmax(1)))
-        valid.append(cue.valid.cpu())
-        both.append((cue.valid & said.valid).cpu())
+        fill(facts, place, count, {**answers_of(output), "valid": cue.valid, "both": cue.valid & said.valid})
         size = (cue.maps.shape[-2], cue.maps.shape[-1])
         reference = plan.reference.resized(size, cue.maps.device, map_resize(plan.recipe.cue))
         blind = {
@@ -182,13 +181,11 @@ def collect_answers(plan: Plan) -> Collected:
             "mean": reference.overall.expand_as(cue.maps), "class_mean": reference.of(part.expressions),
         }  # fmt: skip
         for name, map_ in raw.items():
-            add(scores[name], cam_scores(evidence(name, map_), cue.maps))
+            fill(scores[name], place, count, cam_scores(evidence(name, map_), cue.maps))
         for name, map_ in blind.items():
-            add(scores[f"baseline:{name}"], alignment_scores(map_, cue.maps))
+            fill(scores[f"baseline:{name}"], place, count, alignment_scores(map_, cue.maps))
     return Collected(
-        torch.cat(probabilities).numpy(), None, torch.cat(valid).numpy(), torch.cat(both).numpy(),
-        {name: {kind: torch.cat(values).numpy() for kind, values in kinds.items()} for name, kinds in scores.items()},
-        {}, {}, {}, None,
+        facts["probabilities"], None, facts["valid"], facts["both"], dict(scores), {}, {}, {}, None,
     )  # fmt: skip
 
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mien.data.store import Store
-    from mien.schema import Cue
 
 SCHEME = "basic-8"
 CHUNK = 256
+MOST_BYTES = 2**30
+"""Of the maps of one .npz file, which are held in memory."""
 FACES_A_ROW = 2
 Pictures = Callable[[npt.NDArray[np.int64]], ByteArray] | None
 """Rows -> RGB (B, H, W, 3) uint8; None without pictures."""
@@ -62,8 +63,8 @@ def cues(
         expression: draw every face as this expression; a store uses its own labels when this is left out.
         image_size: side in pixels of the image that the landmarks of an .npz file lie on.
         size: side of the maps in cells; the image size when left out.
-        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,). Or, for a store, a
-            folder: one file a face, resumed by the same command, in flat memory, and index.csv.
+        out: .npz file to write: `maps` (N, size, size) float32 in [0, 1], zero where not valid, and `valid` (N,), 1 GiB of maps at
+            most. Or, for a store, a folder: one file a face, resumed by the same command, in flat memory, and index.csv.
         sheet: .png file to write: one row per expression with image, landmarks and cue.
         sigma: landmark heatmap, standard deviation as a fraction of the distance of the outer eye corners.
         jaw: landmark kinds, true or false: draw the jaw line; unless said, landmark_mask and landmark_soft do. published: 3 pixels of
@@ -108,6 +109,7 @@ def cues(
 
         print(write_maps(store, config, out, names, size or image_size, seed, per_class, files, crops))
         return None
+    _check_bytes(len(landmarks), size or image_size, source)
     maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures, units)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
@@ -128,6 +130,17 @@ def _check_output(
         raise UsageError("--per-class, --files and --crops go with a prepared store and --out FOLDER.")
     if image_size < 1 or (size is not None and size < 1):
         raise UsageError("--image-size and --size must be at least 1.")
+
+
+def _check_bytes(faces: int, size: int, source: Path) -> None:
+    """UsageError where the maps of one file would not fit into MOST_BYTES."""
+    if 4 * faces * size**2 > MOST_BYTES:
+        folder = "--out FOLDER (one file a face, in flat memory)" if source.is_dir() else f"fewer faces than {faces:,}"
+        fits = int((MOST_BYTES / 4 / faces) ** 0.5)
+        raise UsageError(
+            f"{faces:,} maps of {size}x{size} are {4 * faces * size**2 / 2**30:.1f} GiB, too much for one .npz file: give {folder}"
+            f"{f', or --size {fits} or less' if fits else ''}."
+        )
 
 
 def _check_landmarks_alone(
@@ -203,16 +216,14 @@ def _draw(
     if config.control in NEED_MEANS:
         overall, classes = mean_cue(config, batches(), scheme=SCHEME, image_size=canvas, size=cells)
         mean = classes if config.control == "class_mean" else overall
-    drawn: list[Cue] = [
-        render_cue(
+    maps, valid = np.zeros((len(points), size, size), np.float32), np.zeros(len(points), bool)
+    for rows, (p, k, images, shown) in zip(parts, track(batches(), "cues", len(parts)), strict=True):
+        cue = render_cue(
             config, p, k, scheme=SCHEME, image_size=canvas, size=cells, generator=generator, mean=mean,
             images=images, action_units=shown,
-        )
-        for p, k, images, shown in track(batches(), "cues", len(parts))
-    ]  # fmt: skip
-    if not drawn:
-        return np.zeros((0, size, size), np.float32), np.zeros(0, bool)
-    return torch.cat([c.maps for c in drawn])[:, 0].numpy(), torch.cat([c.valid for c in drawn]).numpy()
+        )  # fmt: skip
+        maps[rows.numpy()], valid[rows.numpy()] = cue.maps[:, 0].numpy(), cue.valid.numpy()
+    return maps, valid
 
 
 def _sheet_rows(store: Store, expression: str | None) -> list[tuple[str, list[int]]]:

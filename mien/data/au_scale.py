@@ -33,8 +33,20 @@ STRAY = 0.01
 SURE_ONES = 8
 """So many 1 and nothing higher: a unit that is coded 0 and 1, also among units with intensities."""
 
+FACS_WORDS = {
+    "inner brow raiser": "AU1", "inner brow raise": "AU1", "outer brow raiser": "AU2", "outer brow raise": "AU2",
+    "brow lowerer": "AU4", "brow furrow": "AU4", "upper lid raiser": "AU5", "upper lid raise": "AU5", "cheek raiser": "AU6",
+    "cheek raise": "AU6", "lid tightener": "AU7", "lid tighten": "AU7", "nose wrinkler": "AU9", "nose wrinkle": "AU9",
+    "upper lip raiser": "AU10", "upper lip raise": "AU10", "lip corner puller": "AU12", "dimpler": "AU14", "dimple": "AU14",
+    "lip corner depressor": "AU15", "lower lip depressor": "AU16", "chin raiser": "AU17", "chin raise": "AU17",
+    "lip puckerer": "AU18", "lip pucker": "AU18", "lip stretcher": "AU20", "lip stretch": "AU20", "lip funneler": "AU22",
+    "lip tightener": "AU23", "lip tighten": "AU23", "lip pressor": "AU24", "lip press": "AU24", "lips part": "AU25",
+    "jaw drop": "AU26", "mouth stretch": "AU27", "lip suck": "AU28",
+}  # fmt: skip
+"""Names of FACS, and those of commercial programs, in lower case."""
+
 NAME = re.compile(
-    r"(?:^|.*[^a-z])(?:au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})[ _.(-]*"
+    r"(?:^|.*[^a-z])(?:f?au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})[ _.(-]*"
     r"(r|c|i|int|intensity|occ|occurrence|presence|present|p|prob|probability|score)?[)]?$"
 )
 KINDS = {None: 1, "c": 2, "occ": 2, "occurrence": 2, "presence": 2, "present": 2}
@@ -45,7 +57,10 @@ def unit_of(name: str) -> tuple[str, int] | None:
     """Action unit that a column's name stands for (AU01, au1, AU01_r, "AU 1", face.AU12_intensity) and the rank of its kind,
     0 an intensity, 1 not said, 2 an occurrence, 3 a probability; None for other names and units without a place in Mien.
     """
-    found = NAME.match(name.strip().lower())
+    plain = name.strip().strip("'\"` ").lower()
+    if (word := re.sub(r"[\W_]+", " ", plain).strip()) in FACS_WORDS:
+        return FACS_WORDS[word], 1
+    found = NAME.match(plain)
     if found is None or f"AU{int(found[1])}" not in ACTION_UNITS:
         return None
     kind = found[2]
@@ -63,7 +78,7 @@ def unit_columns(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         m[1] for name in columns if (m := re.fullmatch(r"au[ _.-]?0*(\d+)[ _.-]?l(?:eft)?", name.strip().lower()))
     }
     found: dict[str, tuple[int, str]] = {}
-    alike = [name for name in columns if re.search(r"(?i)(^|[^a-z])au[ _.-]*\d", name.strip())]
+    alike = [name for name in columns if re.search(r"(?i)(^|[^a-z])f?au[ _.-]*\d", name.strip()) or unit_of(name)]
     for name in alike:
         unit = unit_of(name)
         if unit is None or (unit[1] == 0 and unit[0][2:] in lateral and name.strip().lower().endswith("r")):

@@ -24,7 +24,7 @@ KEPT = "near-duplicates.npz"
 """In the store's folder: pairs that were found, so that they are looked for once."""
 PICTURES = 4096
 """That a worker of a cluster decodes at a time."""
-SEARCH = 3
+SEARCH = 4
 """Version of the search; a file of another one is not used."""
 
 

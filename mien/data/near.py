@@ -3,8 +3,8 @@
 Every picture is shrunk to a small grey one. One matrix product gives the 48-bit hashes of its *variants*: turned by 0 to 12
 degrees, cropped by 0 to 6 % a side, also off centre; mirroring inverts half of the bits. A copy differs from one variant of
 its original, or the original from one variant of the copy, in few bits, so the two meet in one of six tables by some of
-their bits (A. Gionis, P. Indyk and R. Motwani, "Similarity Search in High Dimensions via Hashing", 1999). Pairs that meet
-are compared in detail (`mien.data.likeness`).
+their bits, whose keys are the same for a picture and its mirror image (A. Gionis, P. Indyk and R. Motwani, "Similarity
+Search in High Dimensions via Hashing", 1999). Pairs that meet are compared in detail (`mien.data.likeness`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from mien.data.store import Store
 from mien.data.variants import SIDE, cells, variants
 from mien.schema import ByteArray, FloatArray, IntArray
 
-COARSE, CELLS = 12, 8
-"""Side of the pictures that are hashed, and cells a side."""
+CELLS = 8
+"""A side, of a picture that is hashed."""
+RANK, ROUNDS = 112, 3
+"""Numbers of a picture from which all its variants' hashes follow, see `compressed`."""
 BITS = 48
 """Of a hash: half of the directions are the same in a mirrored picture, half change their sign."""
 STEP = 8
 """Bits from one table's key to the next one's; keys wrap around."""
 ALIKE = 0.85
 """Least cosine of the numbers behind two hashes."""
-TRIED = 3
+TRIED = 2
 """Variants of a pair that are compared in detail."""
 SAMPLE = 5000
 """Pictures whose spread is measured."""
@@ -45,10 +47,12 @@ MIRROR = np.uint64(sum(1 << bit for bit in range(1, BITS, 2)))
 
 
 class Table(NamedTuple):
-    """Rows in the order of their keys: `rows[starts[key] : starts[key + 1]]` have that key."""
+    """Rows and their `upright` hashes in the order of their keys: `rows[starts[key] : starts[key + 1]]` have that key."""
 
     rows: npt.NDArray[np.int32]
-    starts: IntArray
+    hashes: Hashes
+    turned: npt.NDArray[np.uint64]
+    starts: npt.NDArray[np.int32]
 
 
 class Pairs(NamedTuple):
@@ -77,32 +81,21 @@ def small_pictures(store: Store, rows: IntArray) -> ByteArray:
     return found.reshape(len(rows), -1)
 
 
-def coarse(pictures: ByteArray) -> FloatArray:
-    """(N, COARSE * COARSE) means of small pictures (N, SIDE * SIDE)."""
-    step = SIDE // COARSE
-    parts = pictures.reshape(-1, COARSE, step, COARSE, step)
-    total = np.zeros((len(pictures), COARSE, COARSE), dtype=np.float32)
-    for y in range(step):
-        for x in range(step):
-            total += parts[:, :, y, :, x]
-    return np.asarray(total.reshape(len(pictures), -1) / step**2, dtype=np.float32)
-
-
 def some_of(pictures: ByteArray) -> ByteArray:
     """At most SAMPLE of a set's pictures (N, P), evenly spaced."""
     return pictures[:: max(1, -(-len(pictures) // SAMPLE))]
 
 
 def directions(pictures: ByteArray) -> FloatArray:
-    """(COARSE * COARSE, V * BITS) what a set's small pictures (N, SIDE * SIDE) are multiplied with, for the V variants that are
+    """(SIDE * SIDE, V * BITS) what a set's small pictures (N, SIDE * SIDE) are multiplied with, for the V variants that are
     not mirrored; the signs of the products are the hash.
 
     Directions of largest spread in the set, weighted to like spread and rotated at random, so that all bits tell as much
     (Y. Gong and S. Lazebnik, "Iterative Quantization", 2011, without the iteration). Odd ones change their sign when the
     picture is mirrored, even ones do not.
     """
-    every = [cells(variant, COARSE, CELLS, 0.95) for variant in variants() if not variant.mirrored]
-    moment = second_moment(coarse(pictures) @ every[0].T)
+    every = [cells(variant, SIDE, CELLS, 0.95) for variant in variants() if not variant.mirrored]
+    moment = second_moment(pictures.astype(np.float32) @ every[0].T)
     across = np.eye(CELLS * CELLS).reshape(CELLS, CELLS, -1)[:, ::-1].reshape(CELLS * CELLS, -1)
     rng, half = np.random.default_rng(0), BITS // 2
     found = np.empty((CELLS * CELLS, BITS))
@@ -112,6 +105,20 @@ def directions(pictures: ByteArray) -> FloatArray:
         scaled = axes[:, -half:] / np.sqrt(np.maximum(spread[-half:], 0) + 1 / len(spread))
         found[:, first::2] = centred(CELLS) @ scaled @ np.linalg.qr(rng.normal(size=(half, half)))[0]
     return np.concatenate([(each.T @ found).astype(np.float32) for each in every], axis=1)
+
+
+def compressed(lines: FloatArray, pictures: ByteArray) -> tuple[FloatArray, FloatArray]:
+    """(P, RANK) and (RANK, D), whose product is `lines` (P, D) as far as a set's pictures (N, P) can tell, at a quarter of the cost.
+
+    The dominant directions of the products' spread, by ROUNDS of subspace iteration (N. Halko, P.-G. Martinsson and J. Tropp,
+    "Finding Structure with Randomness", 2011).
+    """
+    values = pictures.astype(np.float32) / 255
+    moment = values.T @ values / np.float32(len(values))
+    mix = np.random.default_rng(0).normal(size=(lines.shape[1], RANK)).astype(np.float32)
+    for _ in range(ROUNDS):
+        mix = np.linalg.qr(lines.T @ (moment @ (lines @ mix)))[0]
+    return lines @ mix, np.ascontiguousarray(mix.T)
 
 
 def pack(values: FloatArray) -> Hashes:
@@ -126,32 +133,50 @@ def key_bits(count: int) -> int:
     return int(np.clip(np.ceil(np.log2(max(count, 1))), 8, 22))
 
 
-def key_of(hashes: Hashes, table: int, bits: int) -> IntArray:
+def window(hashes: Hashes, table: int, bits: int) -> Hashes:
     """The `bits` bits of 48-bit hashes from bit STEP * table on, wrapped around."""
     first = np.uint64(table * STEP)
     turned = (hashes >> first) | (hashes << (np.uint64(BITS) - first))
-    return (turned & np.uint64((1 << bits) - 1)).astype(np.int64)
+    return np.asarray(turned & np.uint64((1 << bits) - 1))
+
+
+def upright(hashes: Hashes, table: int) -> tuple[Hashes, npt.NDArray[np.uint64]]:
+    """Of each hash and that of the mirrored picture the one whose first odd bit in a table's window is not set, the same for
+    both; and 1 where that is the mirrored one.
+    """
+    turned = (hashes >> np.uint64(table * STEP + 1)) & np.uint64(1)
+    return hashes ^ (turned * MIRROR), turned
+
+
+def key_of(hashes: Hashes, table: int, bits: int) -> npt.NDArray[np.int32]:
+    """Keys of `bits` - 1 bits, the window of upright hashes without its second bit, which is not set."""
+    key = window(hashes, table, bits)
+    return np.asarray((key & np.uint64(1)) | (key >> np.uint64(2) << np.uint64(1))).astype(np.int32)
 
 
 def tables(hashes: Hashes, bits: int) -> list[Table]:
     """The BITS / STEP tables of a set's hashes (N,)."""
     found = []
     for number in range(BITS // STEP):
-        keys = key_of(hashes, number, bits)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << bits))])
-        found.append(Table(np.argsort(keys, kind="stable").astype(np.int32), starts))
+        ours, turned = upright(hashes, number)
+        keys = key_of(ours, number, bits)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=1 << (bits - 1)))])
+        rows = np.argsort(keys, kind="stable").astype(np.int32)
+        found.append(Table(rows, ours[rows], turned[rows], starts.astype(np.int32)))
     return found
 
 
 def meetings(
-    asked: Hashes, base: Hashes, made: list[Table], bits: int, limit: int
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """(query, row) places of hashes `asked` (Q,) and `base` (N,) with a common key and at most `limit` different bits, each once.
+    asked: Hashes, made: list[Table], bits: int, limit: int
+) -> Iterator[tuple[IntArray, IntArray, npt.NDArray[np.bool_]]]:
+    """(query, row, mirrored): places of hashes `asked` (Q,) and of the tables' hashes, as they are or mirrored, with `bits` common
+    bits of a table's window and at most `limit` different ones, each once.
 
     Of a key with more than CROWD rows a query meets CROWD, another stretch for each query.
     """
     for number, table in enumerate(made):
-        keys = key_of(asked, number, bits)
+        ours, turned = upright(asked, number)
+        keys = key_of(ours, number, bits)
         begin, counts = table.starts[keys], table.starts[keys + 1] - table.starts[keys]
         crowded = np.flatnonzero(counts > CROWD)
         begin[crowded] += (crowded * 7919) % (counts[crowded] - CROWD + 1)
@@ -160,15 +185,15 @@ def meetings(
         for part in _slices(counts[some]):
             queries = some[part]
             many = counts[queries]
-            query = np.repeat(queries, many)
-            row = table.rows[np.arange(len(query)) + np.repeat(begin[queries] - np.cumsum(many) + many, many)]
-            differ = asked[query] ^ base[row]
-            close = np.bitwise_count(differ) <= limit
-            query, row, differ = query[close], row[close], differ[close]
+            ends = np.cumsum(many, dtype=np.int32)
+            place = np.repeat(begin[queries] - ends + many, many) + np.arange(ends[-1], dtype=np.int32)
+            differ = np.repeat(ours[queries], many) ^ table.hashes[place]
+            close = np.flatnonzero(np.bitwise_count(differ) <= limit)
+            query, place, differ = queries[np.searchsorted(ends, close, side="right")], place[close], differ[close]
             for earlier in range(number):
-                fresh = key_of(differ, earlier, bits) != 0
-                query, row, differ = query[fresh], row[fresh], differ[fresh]
-            yield query, row.astype(np.int64)
+                fresh = window(differ, earlier, bits) != 0
+                query, place, differ = query[fresh], place[fresh], differ[fresh]
+            yield query, table.rows[place].astype(np.int64), turned[query] != table.turned[place]
 
 
 def _slices(counts: IntArray) -> list[slice]:
@@ -182,34 +207,30 @@ def _slices(counts: IntArray) -> list[slice]:
 
 def candidates(pictures: ByteArray, limit: int) -> Pairs:
     """Pairs of small pictures (N, SIDE * SIDE) whose hashes differ in at most `limit` bits, by their closest variants."""
-    lines = directions(some_of(pictures))
-    half = lines.shape[1] // BITS
-    numbers = np.concatenate([part @ lines[:, :BITS] for part in _coarse_parts(pictures)])
+    basis, mix = compressed(directions(some_of(pictures)), some_of(pictures))
+    half = mix.shape[1] // BITS
+    short = np.concatenate(
+        [pictures[start : start + CHUNK].astype(np.float32) @ basis for start in range(0, len(pictures), CHUNK)]
+    )
+    numbers = short @ mix[:, :BITS]
     base, bits = pack(numbers), key_bits(len(pictures))
     made = tables(base, bits)
     found = []
-    for start, part in zip(range(0, len(pictures), CHUNK), _coarse_parts(pictures), strict=True):
-        values = (part @ lines).reshape(-1, BITS)
-        hashes = pack(values)
-        for mirrored, changed in ((0, np.uint64(0)), (1, MIRROR)):
-            for query, row in meetings(hashes ^ changed, base, made, bits, limit):
-                number, one = query % half + half * mirrored, start + query // half
-                new = np.where(number == 0, one < row, one != row)
-                query, row, number, one = query[new], row[new], number[new], one[new]
-                own = values[query]
-                own[:, 1::2] *= -1 if mirrored else 1
-                closeness = cosine(own, numbers[row])
-                kept = closeness >= ALIKE
-                found.append(Pairs(one[kept], row[kept], number[kept], closeness[kept]))
+    for start in range(0, len(pictures), CHUNK):
+        values = (short[start : start + CHUNK] @ mix).reshape(-1, BITS)
+        for query, row, mirrored in meetings(pack(values), made, bits, limit):
+            number, one = query % half + half * mirrored, start + query // half
+            new = np.where(number == 0, one < row, one != row)
+            query, row, number, one, mirrored = query[new], row[new], number[new], one[new], mirrored[new]
+            own = values[query]
+            own[mirrored, 1::2] *= -1
+            closeness = cosine(own, numbers[row])
+            kept = closeness >= ALIKE
+            found.append(Pairs(one[kept], row[kept], number[kept], closeness[kept]))
     none = np.empty(0, dtype=np.int64)
     one, other, number = (np.concatenate([none, *(each[k] for each in found)]) for k in range(3))
     near_by = np.concatenate([np.empty(0, dtype=np.float32), *(each.closeness for each in found)])
     return _closest(Pairs(one, other, number, near_by))
-
-
-def _coarse_parts(pictures: ByteArray) -> Iterator[FloatArray]:
-    for start in range(0, len(pictures), CHUNK):
-        yield coarse(pictures[start : start + CHUNK])
 
 
 def _closest(pairs: Pairs) -> Pairs:

@@ -27,11 +27,13 @@ class Variant(NamedTuple):
 def variants() -> list[Variant]:
     """All variants that are looked for; the first is the picture as it is, the second half is mirrored.
 
-    Turns in one direction are enough, because both pictures of a pair are tried as the original.
+    Both pictures of a pair are tried as the original, so that turns in one direction are enough; the largest one is tried in
+    both, because what it turned out of the picture cannot be turned back.
     """
     found = [Variant(False, angle, crop) for angle in (0.0, 4.0, 8.0, 12.0) for crop in (0.0, 0.02, 0.04, 0.06)]
+    found += [Variant(False, -12.0, crop) for crop in (0.0, 0.03)]
     corners = [(x, y) for x in (-1, 1) for y in (-1, 1)]
-    found += [Variant(False, 0.0, cut, (x * cut, y * cut)) for cut in (0.025, 0.05) for x, y in corners]
+    found += [Variant(False, 0.0, cut, (x * cut, y * cut)) for cut in (0.02, 0.035, 0.05) for x, y in corners]
     return found + [variant._replace(mirrored=True) for variant in found]
 
 

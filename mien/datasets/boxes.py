@@ -1,7 +1,7 @@
 """Pictures with face boxes as YOLO wants them: ``train/images/a.jpg``, ``train/labels/a.txt``, ``data.yaml``.
 
 A line of a label file is class, middle x, middle y, width and height of a box as shares of the picture; lines with more numbers
-are outlines, whose box is taken. ``images/train`` and ``labels/train`` are read, too.
+are outlines, whose box is taken. ``images/train`` and ``labels/train``, and labels beside the pictures, are read, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mien.faces.pictures import upright_size
 from mien.files import IMAGE_SUFFIXES, listing, walk
 from mien.schema import FloatArray, Record
 
+LEFT_BESIDE = (".names", ".data", ".labels", ".cfg", ".yaml")
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels/classes.txt")
 
 
@@ -39,7 +40,22 @@ def _pairs(root: Path) -> list[tuple[str, Path, Path]]:
             found += [(SPLIT_NAMES[path.name.lower()], path, labels / path.name) for path in inner]
         else:
             found.append((SPLIT_NAMES.get(folder.name.lower(), "train"), images, labels))
-    return [pair for pair in found if pair[2].is_dir() and any(path.suffix == ".txt" for path in listing(pair[2]))]
+    found = [pair for pair in found if pair[2].is_dir() and any(path.suffix == ".txt" for path in listing(pair[2]))]
+    return found or _together(root)
+
+
+def _together(root: Path) -> list[tuple[str, Path, Path]]:
+    """Folders with pictures and label files side by side, as Darknet wants them (``obj_train_data``, ``obj.names``)."""
+    if not any((root / name).is_file() for name in NAME_FILES):
+        return []
+    found = []
+    for folder in (path for path in (root, *listing(root)) if path.is_dir()):
+        entries = listing(folder)
+        stems = {path.stem for path in entries if path.suffix == ".txt"}
+        if any(path.suffix.lower() in IMAGE_SUFFIXES and path.stem in stems for path in entries):
+            split = next((SPLIT_NAMES[word] for word in folder.name.lower().split("_") if word in SPLIT_NAMES), "train")
+            found.append((split, folder, folder))
+    return found
 
 
 def records(root: Path, words: Labels) -> Iterator[Record | Skipped]:
@@ -59,6 +75,8 @@ def records(root: Path, words: Labels) -> Iterator[Record | Skipped]:
     for split, images, labels in sorted(_pairs(root), key=lambda pair: (order[pair[0]], str(pair[1]))):
         for path in walk(images):
             key = path.relative_to(root).as_posix()
+            if images == labels and path.suffix in (".txt", *LEFT_BESIDE):
+                continue
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 yield Skipped(key, f"not a picture file ('{path.suffix}')")
                 continue

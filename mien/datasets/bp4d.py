@@ -22,7 +22,7 @@ from mien.files import IMAGE_SUFFIXES, listing
 from mien.schema import ACTION_UNITS, FloatArray, Record
 
 CODES = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
-PICTURES = ("Sequences(2D+3D)", "2D+3D", "BP4D-training", "images", "imgs", ".")
+PICTURES = ("Sequences(2D+3D)", "2D+3D", "BP4D-training", "2D", "Sequences", "Images", "images", "imgs", ".")
 FOLD = "literature-1"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mien.data.au_scale import unit_columns
+from mien.datasets.table_boxes import BOXES, target_of
 from mien.datasets.words import find_expression
 from mien.errors import UsageError
 from mien.faces.landmark_tables import point_columns
@@ -16,7 +17,7 @@ from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS
 
 PLAIN = (
     "image", "id", "expression", "subject", "split", "left", "top", "right", "bottom", "width", "height", "yaw", "pitch", "roll",
-    "same_person", "same_actions",
+    "box_xyxy", "box_xywh", "same_person", "same_actions",
 )  # fmt: skip
 POINTS = tuple(f"{axis}{k}" for axis in "xy" for k in range(LANDMARKS))
 TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)
@@ -25,7 +26,7 @@ TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)
 NAMES = {
     "image": (
         "image", "img", "imagepath", "imgpath", "path", "filepath", "file", "filename", "picture", "photo", "imagename", "imgname",
-        "imagefile", "pic", "subdirectoryfilepath", "input", "pixels", "imageid", "name",
+        "imagefile", "pic", "subdirectoryfilepath", "input", "pixels", "imageid", "name", "url", "imageurl", "imgurl",
     ),
     "expression": (
         "expression", "emotion", "label", "class", "emotionlabel", "expressionlabel", "labelname", "classname", "expr", "exp",
@@ -40,19 +41,16 @@ NAMES = {
 }  # fmt: skip
 """Target -> names in lower case without blanks and signs, the plainest first."""
 
-BOXES: tuple[tuple[tuple[str, str, str, str], tuple[str, ...]], ...] = (
-    (("left", "top", "right", "bottom"), ("left,top,right,bottom", "xmin,ymin,xmax,ymax", "x1,y1,x2,y2")),
-    (
-        ("left", "top", "width", "height"),
-        ("x,y,w,h", "x,y,width,height", "left,top,width,height", "facex,facey,facewidth,faceheight", "bboxx,bboxy,bboxw,bboxh",
-         "facerectx,facerecty,facerectwidth,facerectheight", "boxx,boxy,boxw,boxh", "xmin,ymin,width,height"),
-    ),
-)  # fmt: skip
-"""Targets of a box -> names of its four columns."""
+BOX_TARGETS = {"left", "top", "right", "bottom", "width", "height", "box_xyxy", "box_xywh"}
 
 RATERS = re.compile(
     r"(rater|annotator|coder|vote|voter|expert|judge|annot|annotation|worker|label|emotion|expression)[ _.-]?(\d+|[a-h])$"
 )
+SHARE_WORDS = (
+    "p", "prob", "probs", "probability", "score", "scores", "emotion", "expression", "vote", "votes", "soft", "label", "labels",
+    "softlabel", "n", "num", "count", "counts", "share", "percent", "pct", "conf", "confidence", "softmax", "annotators",
+)  # fmt: skip
+"""What stands beside the expression in names of such columns: p(happy), soft_label_sad, n_anger, Fear (%)."""
 FEWEST_SHARES = 4
 """So many columns named after expressions are shares or counts of votes."""
 
@@ -137,15 +135,14 @@ def _plain(names: Sequence[str], said: Mapping[str, str]) -> dict[str, str]:
     if len(points) == len(POINTS):
         found |= points
     for targets, forms in BOXES:
-        columns = next((form.split(",") for form in forms if all(word in bare for word in form.split(","))), None)
+        columns = next((form for form in forms if all(word in bare for word in form)), None)
         taken = {*found.values()}
-        if (
-            columns
-            and not any(target in said for target in PLAIN[5:11])
-            and not any(bare[word] in taken for word in columns)
-        ):
+        if columns and not BOX_TARGETS & {*said} and not any(bare[word] in taken for word in columns):
             found |= {target: bare[word] for target, word in zip(targets, columns, strict=True)}
             break
+    one = next(((kind, name) for word, name in bare.items() if (kind := target_of(word)) is not None), None)
+    if one is not None and not BOX_TARGETS & {*found, *said}:
+        found[one[0]] = one[1]
     return found
 
 
@@ -153,9 +150,8 @@ def _shares(names: Sequence[str]) -> dict[str, str]:
     """Expression -> column, where at least four columns are named after expressions."""
     found: dict[str, str] = {}
     for name in names:
-        expression = find_expression(
-            re.sub(r"(?i)^(p|prob|score|emotion|votes?|soft)[ _.-]+|[ _.-]+(prob\w*|votes?|score)$", "", name)
-        )
+        words = [word for word in re.findall(r"[^\W\d_]+", name.lower()) if word not in SHARE_WORDS]
+        expression = find_expression(words[0]) if len(words) == 1 else None
         if expression in EXPRESSIONS:
             found.setdefault(expression, name)
     return found if len(found) >= FEWEST_SHARES else {}

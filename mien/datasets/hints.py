@@ -24,7 +24,7 @@ Read = Callable[..., Iterator[Record | Skipped]]
 
 DEPTH, FOLDERS, PARENTS = 4, 200, 4
 """How far a folder that would work is looked for."""
-SETTLED = ("--au-scale", "--pictures ROOT", "--first-frame", "--fold none", "say what the numbers mean")
+SETTLED = ("--au-scale", "--pictures ROOT", "--first-frame", "--fold none", "box_xywh", "say what the numbers mean")
 """Words of an error that says already what to add to the command."""
 TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "audetnet")
 """Readers that are tried on a folder which the asked one cannot read."""

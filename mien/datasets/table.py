@@ -13,9 +13,12 @@ from mien.data import au_scale as scales
 from mien.data.arrow import Skipped
 from mien.datasets.columns import POINTS, Columns
 from mien.datasets.picture_paths import Pictures
+from mien.datasets.table_boxes import four
 from mien.datasets.table_plan import Plan, is_empty, is_pixels, label_word, plan_of
 from mien.datasets.tables import Row, Table
 from mien.datasets.words import named, unknown_expression
+from mien.errors import PictureError
+from mien.faces.pictures import upright_size
 from mien.faces.text_table import number
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
 
@@ -33,20 +36,22 @@ def records(
     `columns` are ``target=column`` pairs, e.g. ``image=path,expression=emotion,AU12=AU12_r,attr.skin=tone,
     landmarks_x=x_{},landmarks_y=y_{}``; columns whose names say what they are (`columns.NAMES`) need no pair. Targets: image (a
     path, encoded bytes, or pixels), id, expression, subject, split, AU1 ..., x0 ... y67 (pixels of the picture), left
-    top right bottom or left top width height (face box, pixels), yaw pitch roll (degrees), attr.NAME. Columns named after
-    expressions are shares of votes, several numbered ones (``rater1``, ``rater2``) the labels of annotators; the expression is
-    then their first choice. `labels` are ``value=expression`` pairs for tables with numbers or foreign words. `pictures` is the
-    folder that paths start in, by default found around the table. `au_scale`: see `au_scale.read_scale`; by default decided from
-    all known values.
+    top right bottom, or left top width height, or box_xyxy or box_xywh with all four in a cell (face box, pixels or shares
+    of the picture), yaw pitch roll (degrees), attr.NAME. Columns named after expressions are shares of votes, several
+    numbered ones (``rater1``, ``rater2``) the labels of annotators; the expression is then their first choice. `labels` are
+    ``value=expression`` pairs for tables with numbers or foreign words. `pictures` is the folder that paths start in, by
+    default found around the table. `au_scale`: see `au_scale.read_scale`; by default decided from all known values.
 
     A row that cannot be used is skipped with the reason; empty cells and codes such as 9, -1 and 999 of action units mean
     unknown. What was taken for what is told on stderr. UsageError when a column is missing or no label means anything.
     """
     plan = plan_of(Path(root), columns, labels, pictures, au_scale)
     seen: set[str] = set()
-    for table, meaning, place in zip(plan.tables, plan.columns, plan.pictures, strict=True):
+    for table, meaning, place, shares in zip(plan.tables, plan.columns, plan.pictures, plan.shares, strict=True):
         for count, row in table.rows():
             record = _record(plan, table, meaning, place, count, row)
+            if shares and isinstance(record, Record) and record.box is not None:
+                record = _in_pixels(record)
             if record.id in seen:  # several faces in one picture, say
                 record = record._replace(id=f"{record.id}#{count}")
             seen.add(record.id)
@@ -224,8 +229,29 @@ def _vector(known: Row, targets: tuple[str, ...]) -> FloatArray | None:
     return np.array(values, dtype=np.float32)
 
 
+def _in_pixels(record: Record) -> Record | Skipped:
+    """A face whose box is in shares of its picture, with the box in pixels."""
+    if isinstance(record.image, np.ndarray):
+        high, wide = record.image.shape[:2]
+    else:
+        assert isinstance(record.image, Path | bytes)  # no table holds frames of videos
+        try:
+            wide, high = upright_size(record.image)
+        except PictureError as error:
+            return Skipped(record.id, str(error))
+    assert record.box is not None
+    return record._replace(box=record.box * np.array([wide, high, wide, high], dtype=np.float32))
+
+
 def _box(known: Row) -> FloatArray | None:
-    """(4,) left, top, right, bottom in pixels."""
+    """(4,) left, top, right, bottom in pixels, or in shares of the picture."""
+    for target, sides in (("box_xyxy", False), ("box_xywh", True)):
+        if target in known:
+            values = four(known[target])
+            if values is None:
+                raise _BadCellError(f"'{known[target]}' is no box of four numbers")
+            found = np.array(values, dtype=np.float32)
+            return np.concatenate([found[:2], found[:2] + found[2:]]) if sides else found
     if "width" in known and "right" not in known:
         sized = _vector(known, ("left", "top", "width", "height"))
         return None if sized is None else np.concatenate([sized[:2], sized[:2] + sized[2:]])

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mien.data import au_scale as scales
-from mien.datasets.columns import POINTS, Columns, resolve
+from mien.datasets import table_boxes
+from mien.datasets.columns import BOX_TARGETS, POINTS, Columns, resolve
 from mien.datasets.picture_paths import Pictures, find_base
 from mien.datasets.tables import Table, find_tables, without_header
 from mien.datasets.words import SPLIT_NAMES, find_expression, label_key, label_remedy, named, read_labels
-from mien.errors import UsageError
+from mien.errors import PictureError, UsageError
+from mien.faces.pictures import upright_size
 from mien.faces.text_table import is_picture_name
 from mien.schema import ACTION_UNITS
 
 MOST_WORDS = 1000
 """Different labels that are remembered while a table is looked through."""
+SIZED = 200
+"""Rows whose pictures' sizes are read, where boxes are told by them."""
 FIRST_ROWS = 5000
 """Rows whose pictures are looked for."""
 
@@ -39,6 +43,8 @@ class Plan(NamedTuple):
     """Action unit -> scale."""
     pictures: tuple[Pictures | None, ...]
     """Of each table; None where its pictures are in it."""
+    shares: tuple[bool, ...]
+    """Of each table: whether its boxes are shares of the picture."""
 
 
 def plan_of(root: Path, columns: str | None, labels: str | None, pictures: str | None, au_scale: str | None) -> Plan:
@@ -87,8 +93,52 @@ def _plan(
         for look, table in zip(looks, tables, strict=True)
     ]
     splits = _splits({word for look in looks for word in look.splits})
-    _tell(tables, meanings[0], found, counts, scale is not None)
-    return Plan(tuple(tables), tuple(meanings), words, splits, found, tuple(places))
+    boxes = [_boxes(*parts) for parts in zip(tables, meanings, places, strict=True)]
+    meanings = [meaning for meaning, _ in boxes]
+    _tell(tables, meanings[0], found, counts, scale is not None, boxes[0][1])
+    shares = tuple(of_picture for _, of_picture in boxes)
+    return Plan(tuple(tables), tuple(meanings), words, splits, found, tuple(places), shares)
+
+
+def _boxes(table: Table, meaning: Columns, place: Pictures | None) -> tuple[Columns, bool]:
+    """The meaning with a box in one cell as corners or sides, and whether boxes are shares of the picture; both by the first rows.
+
+    UsageError where four numbers may be either.
+    """
+    columns = {target: meaning.targets[target] for target in (*BOX_TARGETS, "box") if target in meaning.targets}
+    if not columns:
+        return meaning, False
+    image = meaning.targets["image"]
+    rows = [row for _, row in islice(table.rows([*columns.values(), image]), FIRST_ROWS) if isinstance(row, dict)]
+    cells = [(row.get(image), table_boxes.four(row.get(columns["box"]))) for row in rows] if "box" in columns else []
+    known = [(picture, box) for picture, box in cells if box is not None]
+    if known:
+        sizes = [_size(picture, place) if k < SIZED else None for k, (picture, _) in enumerate(known)]
+        kind = table_boxes.order([box for _, box in known], sizes)
+        name = columns["box"]
+        if kind is None:
+            raise UsageError(
+                f"'{table.path}': the four numbers of '{name}' may be corners or sides: say which, "
+                f"--columns box_xyxy={name} or --columns box_xywh={name}."
+            )
+        meaning = meaning._replace(targets={kind if t == "box" else t: c for t, c in meaning.targets.items()})
+    elif "box" in columns:  # a column of that name with something else in it
+        targets = {target: column for target, column in meaning.targets.items() if target != "box"}
+        meaning = meaning._replace(targets=targets, left=(*meaning.left, columns.pop("box")))
+    values = [v for row in rows for c in columns.values() for v in table_boxes.numbers(row.get(c))]
+    return meaning, table_boxes.are_shares(values)
+
+
+def _size(image: Any, place: Pictures | None) -> tuple[int, int] | None:
+    """Width and height of a row's picture; None for one that cannot be read, or that is pixels."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, str):
+        image = place.find(image) if place is not None else Path(image)
+    try:
+        return upright_size(image) if isinstance(image, bytes | Path) else None
+    except (PictureError, OSError):
+        return None
 
 
 def _pairs(text: str | None) -> list[str]:
@@ -198,6 +248,7 @@ def _tell(
     units: Mapping[str, scales.Scale],
     counts: dict[str, Counter[float | str]],
     asked: bool,
+    shares: bool,
 ) -> None:
     """What was taken for what, and what was not taken, in a few lines on stderr."""
     lines = []
@@ -211,6 +262,8 @@ def _tell(
         lines.append("tables: " + ", ".join(f"{table.path.name} is {table.split or 'train'}" for table in tables[:6]))
     if units:
         lines.append(scales.told(units, counts, asked))
+    if shares:
+        lines.append("boxes: numbers from 0 to 1, shares of the picture's width and height")
     if meaning.shares:
         lines.append(f"votes: the columns {', '.join(meaning.shares.values())}; the expression is the first choice")
     if meaning.raters:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from mien.datasets import json_tables
 from mien.datasets.words import SPLIT_NAMES
 from mien.errors import DataError, UsageError
 from mien.faces.text_table import is_picture_name, open_table, text_encoding
@@ -99,7 +100,14 @@ def _family(path: Path) -> str:
 
 def _lists_pictures(path: Path) -> bool:
     if path.suffix.lower() == ".json":
-        return path.stat().st_size < 2**26 and path.read_bytes().lstrip()[:1] == b"["
+        if path.stat().st_size >= 2**26:
+            return False
+        try:
+            rows = json_tables.rows_of(json.loads(path.read_text("utf-8-sig")))
+        except ValueError:
+            return False
+        cells = [cell for row in rows[:50] if isinstance(row, dict) for cell in row.values()]
+        return any(isinstance(cell, str) and is_picture_name(cell) for cell in cells)
     try:
         table = open_table(path)
     except DataError:
@@ -142,16 +150,14 @@ def _unlike(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _json_rows(path: Path) -> Iterator[Row | str]:
-    """Objects of a list (.json) or of lines, blank ones left out; text where one is broken or no object.
+    """Objects of a file (.json, `json_tables`) or of lines, blank ones left out; text where one is broken or no object.
 
-    DataError where the file cannot be read, is no list, or not one of its first lines is an object.
+    DataError where the file cannot be read, has no known shape, or not one of its first lines is an object.
     """
     lines = path.suffix.lower() != ".json"
     try:
         with open(path, encoding=text_encoding(path) if lines else "utf-8-sig", errors="replace") as file:
-            content = None if lines else json.load(file)
-            if not lines and not isinstance(content, list):
-                raise ValueError("no list of objects")
+            content = None if lines else json_tables.rows_of(json.load(file))
             good = 0
             for number, entry in enumerate((line for line in file if line.strip()) if content is None else content):
                 row = _json_row(entry) if lines else entry
@@ -167,9 +173,10 @@ def _json_rows(path: Path) -> Iterator[Row | str]:
 
 def _json_row(line: str) -> Any:
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except ValueError as error:
         return f"broken line of JSON ({error})"
+    return json_tables.flat(row) if isinstance(row, dict) else row
 
 
 def _parquet(path: Path) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.cues import controls
-from mien.evaluation.collect import Collected, FaceScores, add
+from mien.evaluation.collect import Collected, FaceScores, fill
 from mien.evaluation.plan import Plan
 from mien.evaluation.scores import face_facts
 from mien.explain import evidence, explain_with_output
@@ -38,7 +38,7 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> Faithful:
 
     Maps are of the true class. Similarities to the maps of TWINS randomised models are those of `map_similarity`.
     """
-    scores: dict[str, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     # One noise picture for all faces at the size of a coarse layer: a score does not depend on the batch.
     noise = torch.rand((1, 1, 7, 7), generator=torch.Generator().manual_seed(plan.seed)).to(plan.device)
 
@@ -46,16 +46,18 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> Faithful:
         output: Output = plan.model(images, guide=guide)
         return output.logits.float().softmax(1)
 
-    loader, every = plan.loader(rows), []
+    loader, every, done = plan.loader(rows), [], 0
     for part in map(plan.shown, track(loader, "faithfulness", len(loader))):
+        place = np.arange(done, done + len(part.images))
+        done += len(place)
         own = looks(plan, plan.model, part)
         every.append({name: map_.cpu() for name, map_ in own.items()})
         plain = part.images.new_ones((len(part.images), 1, *part.images.shape[-2:]))
         baselines = {"baseline:random": noise.expand(len(plain), -1, -1, -1), "baseline:centre": controls.centre(plain)}
         for name, map_ in {**own, **baselines}.items():
             seen = partial(probability, part.guide)
-            add(scores[name], deletion_insertion(seen, part.images, map_, part.expressions, steps=steps))
-    found = {name: {kind: torch.cat(v).numpy() for kind, v in kinds.items()} for name, kinds in scores.items()}
+            curves = deletion_insertion(seen, part.images, map_, part.expressions, steps=steps)
+            fill(scores[name], place, len(rows), curves)
     twins: FaceScores = {name: {} for name in every[0]}
     for which in PARTS:
         alike = [similarities(plan, rows, every, which, plan.seed + number) for number in range(TWINS)]
@@ -64,8 +66,8 @@ def collect_faithfulness(plan: Plan, rows: IntArray, steps: int) -> Faithful:
             twins[name][f"randomised_{which}"] = values
             count = np.isfinite(values).sum(0)
             mean = np.where(count > 0, np.nansum(values, axis=0) / count.clip(1), np.nan)
-            found[name][f"randomised_{which}"] = mean.astype(np.float32)
-    return Faithful(found, twins)
+            scores[name][f"randomised_{which}"] = mean.astype(np.float32)
+    return Faithful(dict(scores), twins)
 
 
 def looks(plan: Plan, model: nn.Module, part: Batch) -> dict[str, Tensor]:

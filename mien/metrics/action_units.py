@@ -71,15 +71,10 @@ def auc(scores: npt.ArrayLike, active: npt.ArrayLike) -> Array:
     from scipy.stats import rankdata
 
     values, truth = _pair(scores, active)
-    areas = np.full(values.shape[1], np.nan)
-    for k in range(values.shape[1]):
-        known = ~np.isnan(truth[:, k])
-        yes = truth[known, k] == 1
-        positives, negatives = int(yes.sum()), int((~yes).sum())
-        if positives and negatives:
-            ranks = rankdata(values[known, k])[yes].sum()
-            areas[k] = (ranks - positives * (positives + 1) / 2) / (positives * negatives)
-    return areas
+    known, yes = ~np.isnan(truth), truth == 1
+    ranks = rankdata(np.where(known, values, np.inf), axis=0)  # unknown ones last
+    positives, negatives = yes.sum(0), (known & ~yes).sum(0)
+    return _ratio(np.where(yes, ranks, 0).sum(0) - positives * (positives + 1) / 2, positives * negatives)
 
 
 def icc_3_1(ratings: npt.ArrayLike) -> float:

@@ -86,14 +86,17 @@ def correlation_interval(
     return Interval(spread.value, *score_interval(spread), len(totals), grouped)
 
 
-INNER = (-1.05, 1.05, -0.8, 2.1)
-"""Left, right, top and bottom of the inner face, from brows to chin: in distances of the eye centres, from the middle between them."""
+INNER, HEAD = (-1.05, 1.05, -0.8, 2.1), (-1.6, 1.6, -2.0, 2.4)
+"""Left, right, top and bottom of the inner face (brows to chin), and of the head with hair and ears: in distances of the eye centres,
+from the middle between them."""
 FLAT = 1e-3
 """Least spread of a texture that is brought to 1."""
 
 
-def inner_texture(pictures: Tensor, eyes: Tensor, side: int = 24) -> Tensor:
-    """What a face looks like between brows and chin, (B, C side side): cut out by the eyes alone, brightness and contrast removed.
+def face_texture(
+    pictures: Tensor, eyes: Tensor, box: tuple[float, float, float, float] = INNER, side: int = 24
+) -> Tensor:
+    """What a face looks like in a box, (B, C side side): cut out by the eyes alone, brightness and contrast removed.
 
     pictures (B, C, H, W); eyes (B, 2, 2) x, y centres in shares of the side, left of the picture first. Each cut has mean 0 and
     variance 1 over pixels and channels, so that tints stay. Expressions do not move the cut.
@@ -101,7 +104,7 @@ def inner_texture(pictures: Tensor, eyes: Tensor, side: int = 24) -> Tensor:
     across = eyes[:, 1] - eyes[:, 0]
     down = torch.stack([-across[:, 1], across[:, 0]], 1)
     steps = (torch.arange(side, dtype=pictures.dtype, device=pictures.device) + 0.5) / side
-    x, y = (low + (high - low) * steps for low, high in (INNER[:2], INNER[2:]))
+    x, y = (low + (high - low) * steps for low, high in (box[:2], box[2:]))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     places = (
         eyes.mean(1)[:, None, None] + columns[..., None] * across[:, None, None] + rows[..., None] * down[:, None, None]

@@ -17,7 +17,8 @@ from mien.metrics.resampling import person_blocks
 from mien.schema import IntArray
 
 Array = npt.NDArray[np.float64]
-DRAWS = 199
+DRAWS = 999
+"""Permutations: p can be .001, which stays below .05 when it is corrected for a matrix of fifty probes."""
 RIDGE = 1.0
 """On a kernel whose diagonal is 1 on average."""
 COLUMNS = 2400
