@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from PIL import Image
+from torch import nn
 
 from mien.errors import DataError
 from mien.faces.pictures import box_square, cut_square
@@ -140,14 +143,9 @@ def facex(wheels: Path) -> Peer:
     return Peer("facex", named("anger disgust fear happy neutral sadness surprised"), prepare, lite(content), own)
 
 
-def what_the_face(wheels: Path) -> Peer:
-    """what-the-face-classification 0.0.27: three convolutions and three linear layers in PyTorch, 48 px."""
-    import torch
-    from PIL import Image
-    from torch import nn
-
+def what_the_face_net(wheels: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The net of what-the-face-classification 0.0.27, three convolutions and three linear layers: grey (B, 1, 48, 48) -> scores."""
     package, version, folder = "what-the-face-classification", "0.0.27", "what_the_face_classification"
-    finder = cascade(wheel_file(wheels, package, version, f"{folder}/haarcascade_frontalface_default.xml"))
     widths = (1, 28, 56, 112)
     convolutions = [nn.Conv2d(i, o, 3) for i, o in pairwise(widths)]
     linears = [nn.Linear(1792, 2000), nn.Linear(2000, 304), nn.Linear(304, 7)]
@@ -158,6 +156,14 @@ def what_the_face(wheels: Path) -> Peer:
     nn.ModuleDict(layers).load_state_dict(state)
     parts = [part for layer in convolutions for part in (layer, nn.Tanh(), nn.MaxPool2d(2))]
     stack = nn.Sequential(*parts, nn.Flatten(), linears[0], nn.ReLU(), linears[1], nn.ReLU(), linears[2]).eval()
+    return stack, named("angry disgust fear happy sad surprise neutral")
+
+
+def what_the_face(wheels: Path) -> Peer:
+    """what-the-face-classification 0.0.27: PyTorch, 48 px."""
+    stack, classes = what_the_face_net(wheels)
+    package, version, folder = "what-the-face-classification", "0.0.27", "what_the_face_classification"
+    finder = cascade(wheel_file(wheels, package, version, f"{folder}/haarcascade_frontalface_default.xml"))
 
     def prepare(crop: np.ndarray) -> np.ndarray:  # Resize(48), CenterCrop(48), Grayscale, ToTensor of a square
         image = Image.fromarray(crop).resize((48, 48), Image.Resampling.BILINEAR).convert("L")
@@ -170,7 +176,7 @@ def what_the_face(wheels: Path) -> Peer:
         with torch.no_grad():
             return stack(torch.from_numpy(faces)).numpy()
 
-    return Peer("what-the-face", named("angry disgust fear happy sad surprise neutral"), prepare, net, own)
+    return Peer("what-the-face", classes, prepare, net, own)
 
 
 PEERS: dict[str, Callable[[Path], Peer]] = {"fer": fer, "facex": facex, "what-the-face": what_the_face}

@@ -337,3 +337,17 @@ def test_heic_is_read_where_its_extra_is_installed(tmp_path):
         found = load_picture(tmp_path / name)
         assert found.shape[:2] == (40, 60)
         assert abs(np.asarray(Image.fromarray(found).convert("L")) - grey).mean() < 6, name
+
+
+def test_a_folder_of_mien_s_own_pictures_says_why_nothing_is_read(tmp_path):
+    from mien import draw
+    from mien.predict.sources import pictures_at
+
+    (tmp_path / "below").mkdir()
+    draw.write_png(tmp_path / "below" / "sheet.png", np.zeros((8, 8, 3), np.uint8))
+    (found,) = pictures_at(tmp_path)
+    assert found.reason is not None
+    assert found.reason.endswith("; 1 that Mien itself has drawn are left out, name each to take it")
+    (tmp_path / "below" / "sheet.png").unlink()
+    (found,) = pictures_at(tmp_path)
+    assert "drawn" not in str(found.reason)

@@ -282,6 +282,16 @@ def test_similarity_never_mirrors_and_degenerate_is_none():
     assert al.similarity(source * np.nan, source) is None
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_points_that_lie_in_no_picture_are_unknown(tmp_path):
+    points = np.tile(np.arange(136.0).reshape(1, 68, 2), (2, 1, 1))
+    points[1, 4] = 1e200
+    np.savez(tmp_path / "faces.npz", landmarks=points, id=np.array(["a", "b"]))
+    found = files.read_landmarks(tmp_path / "faces.npz")
+    assert np.isfinite(found["a"]).all()
+    assert np.isnan(found["b"][4]).all()
+
+
 def test_align_puts_pixels_and_points_on_the_template():
     image, _ = draw_face(200)
     points = shape(4) * 1.5 + 20

@@ -10,6 +10,7 @@ import cv2
 import fake_datasets
 import pytest
 import tiny
+import tiny_audet
 
 from mien.cli import main
 from mien.evaluation.evaluate import evaluate
@@ -35,9 +36,21 @@ def made(tmp_path_factory):
     return place
 
 
+def train_units(made: Path) -> None:
+    """A run of action units, where a command of `mien audet` needs one."""
+    if not (made / "units.cfg").exists():
+        tiny_audet.store(made / "units")
+        (made / "units.cfg").write_text(tiny_audet.TEXT)
+        assert main(["audet", "train", str(made / "units.cfg"), "--data", str(made / "units"), "--out", str(made / "audet"),
+                     "--training.max_epochs", "1"]) == 0  # fmt: skip
+
+
 def words_of(command: str, made: Path, out: Path) -> list[str]:
     """The command line; `out` is a folder of its own for what is written."""
-    photo, run, store = str(made / "photo.png"), str(made / "run"), str(made / "store")
+    photo, run, store, units, audet = (str(made / name) for name in ("photo.png", "run", "store", "units", "audet"))
+    if command.startswith("audet"):
+        train_units(made)
+    # fmt: off
     lines = {
         "synthesize": ["--out", f"{out}/s", "--faces", "7", "--size", "32", "--workers", "0"],
         "prepare": ["folder", "--root", str(made / "photos"), "--out", f"{out}/s", "--size", "32", "--workers", "0"],
@@ -50,12 +63,32 @@ def words_of(command: str, made: Path, out: Path) -> list[str]:
         "summarize": [str(made / "rows.csv"), "--out", f"{out}/people.csv"],
         "export": [run, "--to", "torchscript", "--out", f"{out}/m.pt"],
         "report": [run, "--no-faces", "--out", f"{out}/page.html"],
+        "folds": [store, "--out", f"{out}/folds.csv", "--folds", "3"],
+        "cues": [store, "--out", f"{out}/cues", "--size", "8"],
+        "crossval": [f"{run}/config.yaml", "--folds", "2", "--only", "0", "--workers", "1", "--out", f"{out}/folds"],
+        "audit": [run, "--store", store, "--parts", "right,sure", "--out", f"{out}/audit"],
+        "compare": [run, "bundled", "--store", store, "--out", f"{out}/compared"],
+        "calibrate": [run, "--store", store, "--out", f"{out}/calibrated.json", "--accuracy", "0.01"],
+        "publish": [run, "--to", f"{out}/published"],
+        "figures": [run, "--no-faces", "--out", f"{out}/figures"],
+        "reproduce": [
+            "lambda", "--data", store, "--seeds", "1", "--only", "0", "--workers", "1", "--out", f"{out}/table",
+        ],
+        "audet train": [
+            str(made / "units.cfg"), "--data", units, "--out", f"{out}/audet", "--training.max_epochs", "1",
+        ],
+        "audet predict": [audet, "--data", units, "--out", f"{out}/units.csv"],
+        "audet disentangle": [audet, "--draws", "9"],
     }
-    return [command, *lines[command]]
+    # fmt: on
+    return [*command.split(), *lines[command]]
 
 
-FAST = ("synthesize", "prepare", "check", "predict", "summarize", "guides")
-SLOW = ("train", "evaluate", "explain", "export", "report")
+FAST = ("synthesize", "prepare", "check", "predict", "summarize", "guides", "folds", "cues")
+SLOW = (
+    "train", "evaluate", "explain", "export", "report", "crossval", "audit", "compare", "calibrate", "publish", "figures",
+    "reproduce", "audet train", "audet predict", "audet disentangle",
+)  # fmt: skip
 COMMANDS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
@@ -70,7 +103,8 @@ def file_size(most: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-UNFINISHED = r"(\.part\.csv|progress\.json|\.yaml|log\.jsonl|tfevents.*|face_crop\.py)$"
+INTO_THE_RUN = ("evaluate", "audet disentangle")
+UNFINISHED = r"(\.part\.csv|progress\.json|\.yaml|\.cfg|log\.jsonl|tfevents.*|face_crop\.py|cell\.log|failed\.txt)$"
 """Names of what may stay: a command goes on from it, or says that it is not whole."""
 
 
@@ -80,11 +114,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def whole(folder: Path) -> None:
     """Nothing that a program could take for a finished result."""
-    left = [
-        name
-        for name in files(folder)
-        if not re.search(r"(\.part\.csv|progress\.json|\.yaml|log\.jsonl|tfevents.*|face_crop\.py)$", name)
-    ]
+    left = [name for name in files(folder) if not re.search(UNFINISHED, name)]
     assert not left, left
 
 
@@ -99,8 +129,9 @@ def told(capsys) -> str:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(command, made, tmp_path, capsys):
     before = files(made / "run")
+    words = words_of(command, made, tmp_path)
     with file_size(0):
-        code = main(words_of(command, made, tmp_path))
+        code = main(words)
     line = told(capsys)
     assert code == 1, line
     assert "cannot write" in line or "disk" in line or "File too large" in line
@@ -112,7 +143,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(command, made, tmp_path
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_place_that_cannot_be_written_is_one_line(command, made, tmp_path, capsys):
-    if command == "evaluate":
+    if command in INTO_THE_RUN:
         pytest.skip("writes into the run folder")
     assert main(words_of(command, made, Path("/proc/nowhere"))) in (1, 2)
     assert "/proc/nowhere" in told(capsys)
@@ -133,7 +164,10 @@ def test_no_home_and_no_place_for_temporary_files(command, made, tmp_path, monke
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["synthesize", "prepare", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command",
+    ["synthesize", "prepare", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", "audet train"))],
+)
 def test_two_writers(command, made, tmp_path, capsys):
     words = words_of(command, made, tmp_path)
     folder = Path(words[words.index("--out") + 1])

@@ -1,6 +1,9 @@
 """Shapes of JSON files, ways to write a box, names of units and votes: what tables of others look like."""
 
 import json
+import re
+import shlex
+from collections import Counter
 
 import cv2
 import forms
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from mien.cli import main
-from mien.data.au_scale import unit_columns
+from mien.data.au_scale import decide, intensity, unit_columns
 from mien.data.store import open_store
 from mien.datasets import json_tables, table_boxes
 from mien.datasets.columns import resolve
@@ -156,3 +159,54 @@ def test_names_of_units_and_votes(tmp_path):
         shares = resolve([], ["image", *columns], tmp_path).shares
         assert shares == dict(zip(["Happiness", "Sadness", "Fear", "Anger"], columns, strict=True))
     assert not resolve([], ["image", "happy face count", "sad eyes", "fear x", "anger y"], tmp_path).shares
+
+
+def test_codes_of_units_not_coded_leave_the_rest_of_a_row(tmp_path, capsys):
+    """One 888 among 0 and 1 made intensities of them: every unit was never active."""
+    values = (forms.intensities() >= 2).astype(int)
+    cells = [[str(n) for n in row] for row in values]
+    for k, word in enumerate(["888", "-", "missing", "-2", "n.c."]):
+        cells[k][k] = word
+    forms.unit_table(tmp_path, cells)
+    assert prepared(tmp_path, capsys)[0] == 0
+    store = open_store(tmp_path / "store")
+    assert not store.skipped
+    assert np.isfinite(store.action_units).sum() == values.size - 5
+    assert set(store.action_units[np.isfinite(store.action_units)].tolist()) == {0.0, 5.0}
+
+
+def test_a_lone_slip_makes_no_intensities():
+    counts = {"AU1": Counter({0.0: 7, 1.0: 5}), "AU2": Counter({0.0: 6, 1.0: 5, 7.0: 1})}
+    assert decide(counts, {}, "x") == {"AU1": "occurrence", "AU2": "occurrence"}
+    counts["AU2"] = Counter({0.0: 6, 1.0: 4, 3.0: 2})
+    assert decide(counts, {}, "x") == {"AU1": "intensity", "AU2": "intensity"}
+    assert intensity("83%", "percent") == 5.0
+
+
+@pytest.mark.parametrize("pattern", ["{split}/{split}/{word}/{k}.png", "{split}ing_set/{word}/{k}.png"])
+def test_split_folders_in_split_folders_and_other_names(pattern, tmp_path, capsys):
+    truth = forms.two_splits(tmp_path, pattern)
+    assert prepared(tmp_path, capsys, reader="folder")[0] == 0
+    store = open_store(tmp_path / "store")
+    assert {split: sum(store.split == split) for split in ("train", "test")} == {
+        s: sum(n.values()) for s, n in truth.items()
+    }
+
+
+def test_folders_of_unknown_parts_are_not_proposed_as_people(tmp_path, capsys):
+    forms.two_splits(tmp_path, "my_{split}/{word}/{k}.png")
+    code, said = prepared(tmp_path, capsys, reader="folder")
+    assert code == 2
+    assert "--subject-pattern" not in said
+
+
+def test_labels_to_give_are_quoted_and_filled_in(tmp_path, capsys):
+    words = {name: f"{word} faces (300)" for name, word in forms.WORDS.items()}
+    truth = forms.two_splits(tmp_path, words=words)
+    _, said = prepared(tmp_path, capsys, reader="folder")
+    found = re.search(r"--labels ('[^']+')", said)
+    assert found, said
+    assert prepared(tmp_path, capsys, "--labels", *shlex.split(found[1]), reader="folder")[0] == 0
+    assert dict(Counter(open_store(tmp_path / "store").expression)) == {
+        n: truth["train"][n] + truth["test"][n] for n in words
+    }

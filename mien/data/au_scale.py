@@ -21,13 +21,16 @@ SCALES: tuple[str, ...] = get_args(Scale)
 
 PRESENT = 5.0
 """Stored for a unit that is there, without a coded strength."""
-NEGATIVE = {-1.0, -9.0, -99.0, -999.0, -9999.0}
-HIGH = {9.0, 99.0, 999.0, 9999.0}
-"""Codes of "not coded"; 9 and 99 only where no percent can be meant."""
+NEGATIVE = {-1.0, -2.0, -8.0, -9.0, -99.0, -999.0, -9999.0}
+HIGH = {9.0, 88.0, 99.0, 777.0, 888.0, 999.0, 9999.0}
+"""Codes of "not coded"; those to 99 only where no percent can be meant."""
 LETTERS = dict(zip("abcde", (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
 """FACS: A trace, B slight, C marked, D severe, E maximum."""
 WORDS = {"true": 1.0, "yes": 1.0, "present": 1.0, "false": 0.0, "no": 0.0, "absent": 0.0}
-UNKNOWN_WORDS = {"", "nan", "na", "n/a", "none", "null", "-nan(ind)", "nan(ind)", "-nan", "?", "."}
+UNKNOWN_WORDS = {
+    "", "nan", "na", "n/a", "<na>", "none", "null", "-nan(ind)", "nan(ind)", "-nan", "?", ".", "-", "--", "missing", "unknown",
+    "uncoded", "not coded", "n.c.", "nc",
+}  # fmt: skip
 STRAY = 0.01
 """Share of the values above 0 that may lie beyond a scale: those are slips, whose rows are left out."""
 SURE_ONES = 8
@@ -99,7 +102,7 @@ def value_of(cell: Hashable) -> float | str | None:
         return None if cell is None else float(cell)
     if isinstance(cell, int | float):
         return None if math.isnan(cell) else float(cell)
-    text = str(cell).strip().lower()
+    text = str(cell).strip().lower().removesuffix("%").rstrip()
     if text in UNKNOWN_WORDS:
         return None
     if text in WORDS:
@@ -141,9 +144,10 @@ def decide(counts: Mapping[str, Counter[float | str]], asked: Mapping[str, Scale
         return sum(n for value, n in sure.items() if value > most)
 
     kind: Scale
+    between = beyond(1) - beyond(5)  # a lone 7 among 0 and 1 is a slip, and no strength
     if letters:
         kind = "letters"
-    elif beyond(1) <= STRAY * above:
+    elif beyond(1) <= (STRAY * above if between else max(1, STRAY * above)):
         whole = all(value in (0.0, 1.0) for value in sure if 0 <= value <= 1)
         kind = "occurrence" if whole else "probability"
     elif beyond(5) <= max(1, STRAY * above):

@@ -213,8 +213,13 @@ class _Ray:
                     **own,
                 )
         except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
-            where = f"no Ray cluster that this one can join at {address}" if address else "Ray does not start here"
-            raise DataError(f"{where} ({' '.join(str(error).split())[:300]}).") from error
+            where, remedy = "Ray does not start here", ""
+            if address is not None:
+                where = f"no Ray cluster that can be joined at {address}"
+                remedy = (
+                    ": does `ray start` run there, with the same version, and with its token where RAY_AUTH_MODE=token"
+                )
+            raise DataError(f"{where} ({' '.join(str(error).split())[:300]}){remedy}.") from error
         # Ray prints losses, which `in_order` makes good, into standard output, where rows of results belong.
         if hasattr(ray._private.worker, "print_to_stdstream"):
             ray._private.worker.print_to_stdstream = _say_nothing

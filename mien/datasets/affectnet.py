@@ -163,7 +163,8 @@ def _array(path: Path) -> FloatArray:
                 raise _BadAnnotationError(f"no annotation {path.name}")
             return np.empty(0, dtype=np.float32)
         loaded = read_arrays(path, "it is left out")[""]
-        return np.asarray(loaded.reshape(-1).astype(np.float64), dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # damaged numbers become infinite, and are refused by range
+            return np.asarray(loaded.reshape(-1).astype(np.float64), dtype=np.float32)
     except (DataError, KeyError, ValueError, TypeError, OverflowError):
         raise _BadAnnotationError(f"{path.name} is no array of plain numbers (pickled arrays are not read)") from None
 

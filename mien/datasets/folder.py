@@ -73,10 +73,10 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
     left: list[Skipped] = []
     folders = _folders(root)
     splits = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    pairs = [(splits[folder], child) for folder in splits for child in _folders(folder)]
+    pairs = [(splits[folder], child) for folder in splits for child in _folders(_inner(folder))]
     if splits:
         left += [_beside(folder, root, "beside the split folders") for folder in folders if folder not in splits]
-        left += [entry for folder in splits for entry in _loose(folder, root)]
+        left += [entry for folder in splits for entry in _loose(_inner(folder), root)]
     else:
         pairs = [pair for folder in folders for pair in _of_class(folder, root, left)]
     left += _loose(root, root, pictures_only=True)
@@ -101,6 +101,13 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
             f"no class folders in '{root}': expected [train|valid|test/]<expression>/*.png{f'; {loose}' if loose else ''}."
         )
     return found, [entry for entry in left if entry.id]
+
+
+def _inner(folder: Path) -> Path:
+    """A split's folder, or the one of the same split that is all it holds (``train/train``, as archives unpack)."""
+    children = _folders(folder)
+    same = len(children) == 1 and SPLIT_NAMES.get(children[0].name.lower()) == SPLIT_NAMES[folder.name.lower()]
+    return children[0] if same else folder
 
 
 def _of_class(folder: Path, root: Path, left: list[Skipped]) -> list[tuple[str, Path]]:

@@ -15,7 +15,7 @@ from typing import Any
 from mien.data.arrow import Skipped
 from mien.datasets.folder import looks_like_class_folders
 from mien.datasets.names import preset_of
-from mien.datasets.words import SPLIT_NAMES, find_expression
+from mien.datasets.words import SPLIT_NAMES, find_expression, names_a_split
 from mien.errors import MienError
 from mien.files import IMAGE_SUFFIXES, listing, walk
 from mien.schema import Record
@@ -59,6 +59,8 @@ def _pattern(dataset: str, root: Path, own: Mapping[str, Any]) -> list[str] | No
     if preset is not None and not (preset == "ckplus" and not any(root.rglob("*_emotion.txt"))):
         return ["folder", *_words(root, {**own, "expression_pattern": preset})]
     people = [path for path in listing(root) if path.is_dir()]
+    if any(names_a_split(path.name) for path in people):  # x_train and x_test are no two people
+        return None
     if people and all(looks_like_class_folders(folder) for folder in people[:20]):
         found = {**own, "expression_pattern": "^[^/]+/([^/]+)/", "subject_pattern": "^([^/]+)/"}
         return ["folder", *_words(root, found)]

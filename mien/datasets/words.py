@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +13,7 @@ from mien.schema import EXPRESSIONS
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "train_set": "train", "trainset": "train", "fer2013train": "train",
+    "training_set": "train", "train_data": "train", "validation_set": "valid", "testing_set": "test", "test_data": "test",
     "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "val_set": "valid", "validate": "valid",
     "publictest": "valid", "fer2013valid": "valid", "valset": "valid",
     "test": "test", "testing": "test", "test_set": "test", "testset": "test", "privatetest": "test", "fer2013test": "test",
@@ -61,6 +63,12 @@ LEAVE_OUT = ("", "skip", "none", "null")
 
 Labels = Mapping[str, str]
 """`label_key` of a word -> expression, "" to leave it out."""
+
+
+def names_a_split(name: str) -> bool:
+    """Whether a word of a name says a part of the data: x_train, Evaluation, fold-test."""
+    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    return any(word in SPLIT_NAMES or word in ("eval", "evaluation", "holdout") for word in words)
 
 
 def find_expression(word: str) -> str | None:
@@ -135,7 +143,16 @@ def label_remedy(words: Iterable[str]) -> str:
 
 
 def _open_pairs(keys: list[str]) -> str:
-    return ",".join(f"{key}=..." for key in keys[:12])
+    """Pairs for the shell; what a word of a name says already is filled in."""
+    pairs = ",".join(f"{key}={_guess(key) or '...'}" for key in keys[:12])
+    return shlex.quote(pairs) if re.search(r"[\s()'\"&;|<>*?$`!#]", pairs) else pairs
+
+
+def _guess(word: str) -> str | None:
+    """The only expression among the words of a name ("class_angry", "sad faces (300)"); None for none and for several."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", word))
+    found = {name for part in words if len(part) > 2 and (name := find_expression(part)) is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _shown(table: Mapping[str, str]) -> str:

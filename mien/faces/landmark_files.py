@@ -205,7 +205,8 @@ def _plain(array: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.float64
     """Numbers as float64; DataError for text, dates, complex numbers and records."""
     if array.dtype.kind not in "fiu":
         raise DataError(f"{path}: not a numpy file of plain numbers ({array.dtype}); {REMEDY}.")
-    return np.asarray(array, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged numbers become infinite, and unknown later
+        return np.asarray(array, dtype=np.float64)
 
 
 REMEDY = "save plain numbers with numpy.save or numpy.savez"

@@ -124,9 +124,13 @@ def _found(row: list[str], where: list[int], extra: dict[str, int], place: str) 
     return Found(points, numbers.get("confidence", numbers.get("facescore", 1.0)))
 
 
+FARTHEST = 1e6
+"""Pixels from the corner of a picture, beyond which no point of a face is; also what is not finite."""
+
+
 def known_points(points: npt.NDArray[np.float64]) -> FloatArray:
-    """(..., 68, 2) float32; NaN where a point is not finite, and for faces whose points all lie in one place (zeros)."""
-    known = np.where(np.isfinite(points), points, np.nan).astype(np.float32)
+    """(..., 68, 2) float32; NaN where a point lies in no picture, and for faces whose points all lie in one place (zeros)."""
+    known = np.where(np.abs(points) < FARTHEST, points, np.nan).astype(np.float32)
     same = (known == known[..., :1, :]).all(axis=(-2, -1), keepdims=True)
     return np.where(same, np.float32(np.nan), known)
 

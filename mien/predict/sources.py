@@ -72,7 +72,7 @@ def pictures_at(path: Path) -> Iterator[Picture]:
         found += 1
         yield decoded(file, name_of(file)) if reason is None else Picture(name_of(file), None, reason)
     if not found:
-        yield Picture(name_of(path), None, f"folder without pictures ({', '.join(PICTURE_SUFFIXES)})")
+        yield Picture(name_of(path), None, without(path, f"pictures ({', '.join(PICTURE_SUFFIXES)})"))
 
 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
@@ -94,6 +94,17 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str | 
             ending == ".png" and is_drawn(Path(entry.path))
         ):
             yield Path(entry.path), None
+
+
+def without(folder: Path, what: str) -> str:
+    """Why `walk` found nothing in a folder; pictures of Mien's own that it left out are counted."""
+    drawn = sum(
+        name.lower().endswith(".png") and not name.startswith(".") and is_drawn(Path(place, name))
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
+    left_out = f"; {drawn} that Mien itself has drawn are left out, name each to take it" if drawn else ""
+    return f"folder without {what}{left_out}"
 
 
 def decoded(image: Any, source: str) -> Picture:
@@ -155,7 +166,7 @@ def files_of(paths: Iterable[Path], stdin: IO[bytes] | None = None) -> Iterator[
             empty = False
             yield found
         if empty:
-            yield path, "folder without pictures or videos"
+            yield path, without(path, "pictures or videos")
 
 
 def _standard_input(stdin: IO[bytes]) -> Iterator[tuple[Path | bytes, str | None]]:
