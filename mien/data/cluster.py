@@ -207,7 +207,9 @@ class _Ray:
         own = {"num_cpus": progress.default_workers(), "include_dashboard": False} if address is None else {}
         try:
             with _sigterm_kept():
+                # A worker mends torchvision (`mien.compat`) before it unpacks a net.
                 ray.init(
+                    runtime_env={"worker_process_setup_hook": "mien.compat.ensure_torchvision"},
                     address=address or "local",
                     log_to_driver=False,
                     logging_level="error",
