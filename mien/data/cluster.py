@@ -6,6 +6,7 @@ order, however many were lost on the way.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
@@ -202,6 +203,7 @@ class _Ray:
         except ImportError as error:
             raise UsageError("--cluster needs the extra `cluster`: pip install 'mien[cluster]'.") from error
         self.ray = ray
+        logging.getLogger("ray").setLevel(logging.ERROR)
         own = {"num_cpus": progress.default_workers(), "include_dashboard": False} if address is None else {}
         try:
             with _sigterm_kept():
