@@ -94,7 +94,7 @@ def _here(table: dict[str, FloatArray]) -> dict[str, FloatArray]:
     """The table with / between folders, and without the folders of another computer that all its paths have in common."""
     if not any("\\" in name or name.startswith("/") for name in table):
         return table
-    names = [name.replace("\\", "/") for name in table]
+    names = [re.sub(r"[\\/]+", "/", name) for name in table]
     if all(re.match(r"(?:[A-Za-z]:)?/", name) for name in names):
         folders = [name.split("/")[:-1] for name in names]
         common = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))))
@@ -252,6 +252,8 @@ def _read_json(path: Path) -> dict[str, FloatArray]:
         faces = {str(_entry(value, IDS)): _entry(value, POINTS) for value in content}
     else:
         faces = {path.stem: content}
+    if not faces:
+        raise DataError(f"{path}: no points in it.")
     return {name: _of_list(value, f"{path}, {name}") for name, value in faces.items()}
 
 
