@@ -247,12 +247,12 @@ def _read_json(path: Path) -> dict[str, FloatArray]:
     if isinstance(content, dict) and any(name in content for name in POINTS):
         content = next(content[name] for name in POINTS if name in content)
     if isinstance(content, dict):
-        faces = {name: value if isinstance(value, list) else _entry(value, POINTS) for name, value in content.items()}
+        faces = {name: _entry(value, POINTS) if isinstance(value, dict) else value for name, value in content.items()}
     elif isinstance(content, list) and content and all(isinstance(value, dict) for value in content):
         faces = {str(_entry(value, IDS)): _entry(value, POINTS) for value in content}
     else:
         faces = {path.stem: content}
-    if not faces:
+    if all(value is None for value in faces.values()):
         raise DataError(f"{path}: no points in it.")
     return {name: _of_list(value, f"{path}, {name}") for name, value in faces.items()}
 
