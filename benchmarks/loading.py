@@ -1,14 +1,19 @@
 """Faces a second: the loader on a prepared store against torchvision's ImageFolder of PNG files and a DataLoader.
 
+    python benchmarks/loading.py [--sizes 112 224] [--encoding raw]     # without workers, by processor time
+
+
 Both resize, augment alike and normalise. The peer does so in one torchvision v2 Compose on each image and has no
 landmarks; ours moves 68 landmarks with each face, draws its randomness from (seed, epoch, row), and normalises a batch.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +21,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.rows import Row
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmarks.rows import Row, table
 from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.data.loader import Loader, labels_of
-from mien.data.store import Store, write_store
+from mien.data.store import Encoding, Store, write_store
 from mien.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from mien.schema import Record
 from mien.synthetic.sample import faces
@@ -37,9 +44,9 @@ class Folder(ImageFolder):
     """Unpickled in a worker process it imports this file, and so mien before torchvision."""
 
 
-def write_both(folder: Path, count: int) -> tuple[Store, Path]:
+def write_both(folder: Path, count: int, size: int = SIZE, encoding: Encoding = "raw") -> tuple[Store, Path]:
     """The same faces as a store and as class folders of PNG files; 28 rendered faces, repeated with other noise."""
-    rendered, rng, records = list(faces(28, size=SIZE)), np.random.default_rng(0), []
+    rendered, rng, records = list(faces(28, size=size)), np.random.default_rng(0), []
     for i in range(count):
         face = rendered[i % len(rendered)]
         noise = rng.integers(-6, 7, face.image.shape)
@@ -48,10 +55,10 @@ def write_both(folder: Path, count: int) -> tuple[Store, Path]:
         path = folder / "png" / str(face.expression) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-    return write_store(records, folder / "store", dataset="benchmark", size=SIZE), folder / "png"
+    return write_store(records, folder / "store", dataset="benchmark", size=size, encoding=encoding), folder / "png"
 
 
-def steps(augment: AugmentConfig | None) -> v2.Compose:
+def steps(augment: AugmentConfig | None, size: int = SIZE) -> v2.Compose:
     """The peer's steps: those of `mien.data.transforms` on an image alone, then ToDtype and Normalize."""
     random: list[Any] = []
     if augment is not None:
@@ -63,17 +70,17 @@ def steps(augment: AugmentConfig | None) -> v2.Compose:
             v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter / 2),
         ]
     last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    return v2.Compose([v2.ToImage(), v2.Resize((SIZE, SIZE), antialias=True), *random, *last])
+    return v2.Compose([v2.ToImage(), v2.Resize((size, size), antialias=True), *random, *last])
 
 
-def rate(batches: Iterable[Any], count: int, batch: int) -> float:
+def rate(batches: Iterable[Any], count: int, batch: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Faces a second from the first batch on: starting a process is left out."""
     iterator = iter(batches)
     next(iterator)
-    start = time.perf_counter()
+    start = clock()
     for _ in iterator:
         pass
-    return (count - batch) / (time.perf_counter() - start)
+    return (count - batch) / (clock() - start)
 
 
 def measure(quick: bool = False) -> list[Row]:
@@ -99,3 +106,36 @@ def measure(quick: bool = False) -> list[Row]:
                 ours, peer = max(ours, rate(mine, count, batch)), max(peer, rate(theirs, count, batch))
             rows.append(Row(f"loader, {name}, {workers} workers, faces a second", ours, peer, ours / peer, "> 1", 0))
     return rows
+
+
+def alone(size: int, count: int, repeats: int, encoding: Encoding) -> list[Row]:
+    """Training and evaluation at one size without workers, by processor time: other programs matter little."""
+    rows, cpu = [], torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        store, pngs = write_both(Path(folder), count, size, encoding)
+        labels, order = labels_of(store, "basic-7"), np.random.default_rng(0).permutation(count)
+        for name, augment in (("training", AugmentConfig()), ("evaluation", None)):
+            data, ours, peer = Folder(str(pngs), steps(augment, size)), 0.0, 0.0
+            for _ in range(repeats):
+                mine = Loader(store, order, labels, size=size, batch=BATCH, device=cpu, augment=augment)
+                ours = max(ours, rate(mine, count, BATCH, time.process_time))
+                theirs = DataLoader(data, BATCH, sampler=order.tolist())
+                peer = max(peer, rate(theirs, count, BATCH, time.process_time))
+            what = f"loader, {name}, {size} px, {encoding}, faces a second of processor time"
+            rows.append(Row(what, ours, peer, ours / peer, ">= 2", 0))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224])
+    parser.add_argument("--encoding", choices=["raw", "png", "jpeg"], default="raw")
+    parser.add_argument("--faces", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(table([row for size in args.sizes for row in alone(size, args.faces, args.repeats, args.encoding)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ order, however many were lost on the way.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
@@ -202,6 +203,7 @@ class _Ray:
         except ImportError as error:
             raise UsageError("--cluster needs the extra `cluster`: pip install 'mien[cluster]'.") from error
         self.ray = ray
+        logging.getLogger("ray").setLevel(logging.ERROR)
         own = {"num_cpus": progress.default_workers(), "include_dashboard": False} if address is None else {}
         try:
             with _sigterm_kept():
@@ -213,8 +215,13 @@ class _Ray:
                     **own,
                 )
         except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
-            where = f"no Ray cluster that this one can join at {address}" if address else "Ray does not start here"
-            raise DataError(f"{where} ({' '.join(str(error).split())[:300]}).") from error
+            where, remedy = "Ray does not start here", ""
+            if address is not None:
+                where = f"no Ray cluster that can be joined at {address}"
+                remedy = (
+                    ": does `ray start` run there, with the same version, and with its token where RAY_AUTH_MODE=token"
+                )
+            raise DataError(f"{where} ({' '.join(str(error).split())[:300]}){remedy}.") from error
         # Ray prints losses, which `in_order` makes good, into standard output, where rows of results belong.
         if hasattr(ray._private.worker, "print_to_stdstream"):
             ray._private.worker.print_to_stdstream = _say_nothing
