@@ -336,3 +336,15 @@ def test_the_page_swaps_two_photos_of_one_body(run, blocks):
     assert swapper_of(SimpleNamespace(units=None)) is None
     with pytest.raises(UsageError, match="swaps need --action-units RUN"):
         strips(SimpleNamespace(units=None), bodies[0], 1, read)
+
+
+def test_a_net_without_swaps_decodes_the_embedding_itself():
+    """Not z1 and z2 put together again: sums of gradients would differ in their last digits from those of earlier runs."""
+    torch.manual_seed(0)
+    net, seen = AudetNet(tiny_audet.cfg()).train(), []
+    net.decoder.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    net.encoder.register_forward_hook(lambda *_: seen.append(None))
+    output = net(torch.rand(4, 3, 16, 16))
+    z = next(value for value in seen if value is not None)
+    assert output.z1._base is z
+    assert output.z2._base is z

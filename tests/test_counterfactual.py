@@ -142,6 +142,7 @@ def test_report_with_another_net_as_reader(runs, capsys):
     text = page(report)
     assert "the outcome than a copy of z2's face" in text
     assert "read by other" in text
+    assert "compare with --reader blendshapes" in text
     assert text in capsys.readouterr().out
 
 

@@ -213,7 +213,10 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
         ("a.pts", "1 2 3", "0 numbers"),
         ("a.npy", "not numpy", "is damaged"),
         ("a.npz", "not numpy", "is damaged"),
-        ("a.json", "{}", "unknown landmark format"),
+        ("a.json", "{}", "no points"),
+        ("a.json", '{"a": 7}', "shape"),
+        ("a.json", "[1, 2", "no readable JSON"),
+        ("a.yaml", "{}", "unknown landmark format"),
     ],
 )
 def test_bad_landmark_files_name_the_place(tmp_path, name, content, message):

@@ -9,12 +9,15 @@ import cv2
 import forms
 import numpy as np
 import pytest
+import tiny
 
 from mien.cli import main
 from mien.data.au_scale import decide, intensity, unit_columns
 from mien.data.store import open_store
 from mien.datasets import json_tables, table_boxes
 from mien.datasets.columns import resolve
+from mien.errors import DataError
+from mien.faces.landmark_files import read_landmarks
 
 ROWS = [{"path": "a.png", "label": "happy"}, {"path": "b.png", "label": "sad"}]
 SHAPES = {
@@ -210,3 +213,31 @@ def test_labels_to_give_are_quoted_and_filled_in(tmp_path, capsys):
     assert dict(Counter(open_store(tmp_path / "store").expression)) == {
         n: truth["train"][n] + truth["test"][n] for n in words
     }
+
+
+def test_landmarks_of_json_arrays_by_name_and_paths_of_others(tmp_path):
+    points = np.stack([tiny.points(32), tiny.points(32) + 1]).astype(np.float32)
+    a, b = (face.tolist() for face in points)
+    shapes = {
+        "dict": {"a.png": a, "b.png": b},
+        "objects": {"a.png": {"landmarks": a}, "b.png": {"points": np.ravel(b).tolist()}},
+        "list": [{"file": "a.png", "keypoints": a}, {"file": "b.png", "keypoints": b}],
+    }
+    for name, content in shapes.items():
+        forms.text(tmp_path / f"{name}.json", json.dumps(content))
+    np.savez(tmp_path / "names.npz", points=points, filenames=np.array(["a.png", "b.png"]))
+    np.savez(tmp_path / "keys.npz", **{"a.png": points[0], "b.png": points[1]})
+    rows = [[f"D:\\u\\faces\\{n}.png", *face.T.ravel()] for n, face in zip("ab", points, strict=True)]
+    forms.table(tmp_path / "t.csv", ["image", *forms.HEADER68], rows)
+    for file in sorted(tmp_path.iterdir()):
+        found = read_landmarks(file)
+        assert list(found) == ["a.png", "b.png"], file
+        np.testing.assert_allclose(np.stack([*found.values()]), points, atol=1e-3)
+    forms.text(tmp_path / "one/a.json", json.dumps({"landmarks": a}))
+    forms.text(tmp_path / "one/b.json", json.dumps({"landmarks": []}))
+    found = read_landmarks(tmp_path / "one")
+    assert np.isfinite(found["a"]).all()
+    assert np.isnan(found["b"]).all()
+    forms.text(tmp_path / "bad.json", json.dumps({"a.png": [[1, 2], [3]]}))
+    with pytest.raises(DataError, match="no list of points"):
+        read_landmarks(tmp_path / "bad.json")

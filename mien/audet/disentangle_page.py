@@ -181,6 +181,11 @@ def _told(found: dict[str, Any]) -> list[str]:
             f"Scored are the {read['scored']:.0%} of the swaps in which the reader finds a face in every kind of picture; on swaps it "
             f"gets {share} of the F1 that it gets on their outcomes."
         )
+        if read["name"] != "blendshapes":
+            lines.append(
+                "A net that learnt from rendered faces can be pleased by what no face shows: look at the pictures, and compare with "
+                "--reader blendshapes."
+            )
     if "skipped" in who:
         lines.append(f"Identity not scored: {who['skipped']}.")
     else:

@@ -93,9 +93,12 @@ class AudetNet(nn.Module):
         logits = self.predict(z1)
         picture = None
         if decode and self.decoder is not None:
-            ours = z1 if of_z1 is None else z1[of_z1]
-            theirs = (z2, *skips) if of_z2 is None else [part[of_z2] for part in (z2, *skips)]
-            picture = self.decode(ours, theirs[0], tuple(theirs[1:]))
+            if of_z1 is not None or of_z2 is not None:
+                ours = z1 if of_z1 is None else z1[of_z1]
+                theirs, *skipped = (z2, *skips) if of_z2 is None else [part[of_z2] for part in (z2, *skips)]
+                picture = self.decode(ours, theirs, skipped)
+            else:  # z itself, not its parts put together again, whose gradients would be summed in another order
+                picture = self.decoder(z, dict(zip(self.skipped, skips, strict=True)))
         return AudetOutput(z1, z2, logits, self.scores(logits), picture, skips)
 
     def _with_mask(self, images: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,25 @@ if TYPE_CHECKING:
 Order = Literal["row-col", "x-y"]
 """The two numbers of a line in a text file of 68 lines: y x (public files for PAL) or x y."""
 
-FOLDER_SUFFIXES = (".npy", ".pts", ".txt", ".csv")
+FOLDER_SUFFIXES = (".npy", ".pts", ".txt", ".csv", ".json")
+POINTS = ("landmarks", "ibug68", "landmark", "points", "keypoints", "lmks", "pts", "landmarks_68", "landmarks68")
+IDS = (
+    "id",
+    "path",
+    "row",
+    "ids",
+    "paths",
+    "rows",
+    "name",
+    "names",
+    "file",
+    "files",
+    "filename",
+    "filenames",
+    "image",
+    "images",
+)
+"""Names of arrays, or of entries in JSON."""
 
 
 def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray]:
@@ -37,13 +57,15 @@ def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray
     * ``.csv`` or ``.tsv`` with a header: an id column (``id``, ``image``, ``path``, ``file``, ``row``, ``input``, ..., else the
       first column) and columns ``x1..x68,y1..y68``, ``x0..x67,y0..y67`` or ``x_0..x_67,y_0..y_67`` (OpenFace, py-feat).
       Without an id, as OpenFace writes one file a picture, id = file stem. Empty cells = unknown.
-    * ``.npz`` with ``landmarks`` (or ``ibug68``) (N, 68, 2) and ids in ``id``, ``path`` or ``row``.
+    * ``.npz`` with ``landmarks`` (or another of POINTS) (N, 68, 2) and ids in ``id``, ``path``, ``row`` (or another of IDS); or
+      with an array (68, 2) a picture.
+    * ``.json``: picture -> points, or objects with one of IDS and one of POINTS; of one face also the points alone.
     * ``.npy`` (68, 2), id = file stem; or (N, 68, 2), ids = "0", "1", ...
     * ``.xml`` of dlib's imglab, parts 00 to 67; id = the path in it.
     * ``.pts`` of the iBUG annotations, one face a file, id = file stem. Those count pixels from 1, as MATLAB does, so 1
       is subtracted here.
-    * a folder of ``.pts``, ``.npy``, ``.txt`` or ``.csv`` files, id = path inside it without suffix. A file of it that cannot
-      be read counts as a face that was not found; one line on stderr says how many there are.
+    * a folder of ``.pts``, ``.npy``, ``.txt``, ``.csv`` or ``.json`` files, id = path inside it without suffix. A file of it that
+      cannot be read counts as a face that was not found; one line on stderr says how many there are.
 
     Wherever 68 points fit, the 478 or 468 of MediaPipe's mesh may stand, whose nearest ones are taken. Points all in one place
     (zeros) are no face. Of several faces in a picture the main one is taken (`landmark_tables.main_face`).
@@ -57,7 +79,7 @@ def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray
 
     """
     path = Path(path)
-    table = _read_folder(path, order) if path.is_dir() else _read_file(path, order)
+    table = _here(_read_folder(path, order) if path.is_dir() else _read_file(path, order))
     some = [points for points in table.values() if np.isfinite(points).all()][:1000]
     wrong = int(mirrored(np.stack(some)).sum()) if some else 0
     if 2 * wrong > len(some):
@@ -66,6 +88,18 @@ def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray
             f"text files of 68 lines were read as {order}, see --landmark-order."
         )
     return table
+
+
+def _here(table: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """The table with / between folders, and without the folders of another computer that all its paths have in common."""
+    if not any("\\" in name or name.startswith("/") for name in table):
+        return table
+    names = [re.sub(r"[\\/]+", "/", name) for name in table]
+    if all(re.match(r"(?:[A-Za-z]:)?/", name) for name in names):
+        folders = [name.split("/")[:-1] for name in names]
+        common = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))))
+        names = ["/".join(name.split("/")[common:]) for name in names]
+    return dict(zip(names, table.values(), strict=True)) if len(set(names)) == len(names) else table
 
 
 def picture_keys(image_id: str, picture: Path | None = None) -> Iterator[str]:
@@ -121,7 +155,7 @@ def _read_file(path: Path, order: Order) -> dict[str, FloatArray]:
     suffix = path.suffix.lower()
     readers = {
         ".csv": read_landmark_table, ".tsv": read_landmark_table, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts,
-        ".xml": _read_xml,
+        ".xml": _read_xml, ".json": _read_json,
     }  # fmt: skip
     if suffix != ".txt" and suffix not in readers:
         raise DataError(
@@ -181,10 +215,14 @@ def _read_npz(path: Path) -> dict[str, FloatArray]:
     arrays = read_arrays(path, REMEDY)
     if "" in arrays:
         raise DataError(f"{path}: is a single array; name it .npy.")
-    values = next((arrays[name] for name in ("landmarks", "ibug68") if name in arrays), None)
-    ids = next((arrays[name] for name in ("id", "path", "row") if name in arrays), None)
+    values = next((arrays[name] for name in POINTS if name in arrays), None)
+    ids = next((arrays[name] for name in IDS if name in arrays and arrays[name].ndim == 1), None)
+    if values is None and arrays and all(array.ndim == 2 for array in arrays.values()):
+        return {name: _points(_plain(array, path), f"{path}, {name}") for name, array in arrays.items()}
     if values is None or ids is None or values.shape[:1] != ids.shape or not ids.shape:
-        raise DataError(f"{path}: needs 'landmarks' (N, 68, 2) and as many ids in 'id', 'path' or 'row'.")
+        raise DataError(
+            f"{path}: needs 'landmarks' (N, 68, 2) and as many ids in 'id', 'path' or 'row', or one array (68, 2) a picture."
+        )
     points = _points(_plain(values, path), f"{path}, landmarks")
     if points.ndim != 3:
         raise DataError(f"{path}: 'landmarks' has shape {values.shape}, (N, 68, 2) expected.")
@@ -199,6 +237,39 @@ def _read_npy(path: Path) -> dict[str, FloatArray]:
     if points.ndim not in (2, 3):
         raise DataError(f"{path}: shape {points.shape} found, (68, 2) or (N, 68, 2) expected.")
     return {path.stem: points} if points.ndim == 2 else {str(i): face for i, face in enumerate(points)}
+
+
+def _read_json(path: Path) -> dict[str, FloatArray]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{path}: no readable JSON ({error}).") from error
+    if isinstance(content, dict) and any(name in content for name in POINTS):
+        content = next(content[name] for name in POINTS if name in content)
+    if isinstance(content, dict):
+        faces = {name: _entry(value, POINTS) if isinstance(value, dict) else value for name, value in content.items()}
+    elif isinstance(content, list) and content and all(isinstance(value, dict) for value in content):
+        faces = {str(_entry(value, IDS)): _entry(value, POINTS) for value in content}
+    else:
+        faces = {path.stem: content}
+    if all(value is None for value in faces.values()):
+        raise DataError(f"{path}: no points in it.")
+    return {name: _of_list(value, f"{path}, {name}") for name, value in faces.items()}
+
+
+def _entry(value: Any, names: tuple[str, ...]) -> Any:
+    return next((value[name] for name in names if name in value), None) if isinstance(value, dict) else None
+
+
+def _of_list(value: Any, place: str) -> FloatArray:
+    """Points of nested lists, or of one list x0, y0, x1, ...; no face where there is none."""
+    if value is None or value == []:
+        return np.full((LANDMARKS, 2), np.nan, dtype=np.float32)
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{place}: no list of points [[x, y], ...].") from None
+    return _points(array.reshape(-1, 2) if array.ndim == 1 and array.size == 2 * LANDMARKS else array, place)
 
 
 def _plain(array: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.float64]:
