@@ -40,7 +40,8 @@ def test_items_are_drawn_a_few_chunks_ahead():
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it deaf to Ctrl-C
 sys.path[:0] = {paths!r}
 from test_killed import own_number
 from mien.progress import ordered_map
@@ -83,7 +84,8 @@ def test_workers_end_with_their_parent(tmp_path, how):
 
 
 STOPPED = """
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it deaf to Ctrl-C
 sys.path.insert(0, {root!r})
 import mien.cli
 def train() -> None:
