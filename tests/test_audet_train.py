@@ -29,7 +29,7 @@ from mien.schema import ACTION_UNITS
 from mien.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
-CFGS = sorted(path for path in (ROOT / "recipes" / "audet").glob("*.cfg") if path.stem != "swap")  # needs twins
+CFGS = sorted(path for path in (ROOT / "recipes" / "audet").glob("*.cfg") if "swap" not in path.stem)  # need twins
 MOMU = ["--data.balance_dataset_with_momu", "True", "--data.epoch_size", "24", "--data.sampling_size", "2"]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mien.audet.blocks import BatchNorm, CombineConcat, Convolutional, Resnet50, Shape, VggFace
 from mien.audet.cfg import Mistake, Place, Section
 from mien.audet.options import CRITIC_KINDS, GENERAL, IMAGE_WEIGHTS, PUBLISHED_IMAGE_WEIGHTS, LossOptions, refuse_units
-from mien.audet.spec import Cfg
+from mien.audet.spec import Cfg, skipped_blocks
 from mien.schema import PREPROCESSING
 
 LEAST_ROWS = 4
@@ -194,8 +194,9 @@ def _warn_of_pixels(cfg: Cfg, report: Report) -> None:
 
 def _warn_of_unused(cfg: Cfg, report: Report) -> None:
     """Blocks whose output no other block takes: often a number that points one block too far."""
-    for net in cfg.nets.values():
+    for name, net in cfg.nets.items():
         used = {source for wired in net.blocks for source in wired.sources} | {len(net.blocks) - 1}
+        used |= set(skipped_blocks(cfg.nets.get("Decoder"))) if name == "Encoder" else set()
         for index, wired in enumerate(net.blocks):
             if index not in used:
                 text = f"nothing takes the output of block {index}, [{wired.name}]."
