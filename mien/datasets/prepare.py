@@ -70,11 +70,11 @@ def prepare(
     Args:
         dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
             folders), table (CSV or Parquet), synthetic (of mien synthesize), aligned (a prepared store, its aligned faces).
-        root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and fitted the store to read.
+        root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and aligned the store to read.
         out: Folder of the store; new, empty, or one that this command began.
-        size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for fitted,
+        size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for aligned,
             224 otherwise.
-        channels: 1 grey or 3 colour; 1 for fer2013, as it is for fitted, 3 otherwise.
+        channels: 1 grey or 3 colour; 1 for fer2013, as it is for aligned, 3 otherwise.
         encoding: How pictures are kept: raw is fastest, png smaller, jpeg (quality 95) smallest.
         faces: Where landmarks come from: none (what the dataset has), given (those, or --landmarks), mediapipe, dlib.
         align: Turn and scale each face to the standard position; needs --faces (not synthetic). Without a face: its box or centre.
@@ -107,7 +107,7 @@ def prepare(
             train_ids_1.csv and test_ids_1.csv.
         first_frame: disfa only: number of the first picture file, 0 or 1; told by all subjects together by default.
         subject_leak: audetnet only: read lists that have the same subjects in train and test.
-        synthetic: fitted only: store of mien synthesize whose faces join the training part.
+        synthetic: aligned only: store of mien synthesize whose faces join the training part.
         whole: aligned only: share of the training faces that join it unaligned, too.
         like: aligned only: run folder of mien train; faces are laid where its training faces lie, and keep their splits.
         replace: Make the store anew where --out holds one that was prepared otherwise; it is replaced when the new one is finished.
@@ -159,7 +159,7 @@ class Options(NamedTuple):
 def _reader(dataset: str, align: bool) -> Reader:
     """The reader by name; UsageError where there is none, or faces would be laid twice."""
     if dataset == "aligned" and align:
-        raise UsageError("fitted lays every face already: leave out --align.")
+        raise UsageError("aligned stores have every face aligned already: leave out --align.")
     return reader_named(dataset)
 
 
