@@ -136,7 +136,7 @@ def test_another_list_of_skipped_files_is_told(store, tmp_path):
     info = json.loads((place / "store.json").read_text())
     write_json(place / "store.json", {name: value for name, value in info.items() if name != "skipped_sha256"})
     before = open_store(place)  # from before the digest was kept
-    with pytest.raises(DataError, match="lists 1 files, store.json 0"):
+    with pytest.raises(DataError, match=r"lists 1 files, store\.json 0"):
         print(before.skipped)
     (place / "skipped.csv").unlink()
     with pytest.raises(DataError, match="is missing or damaged"):
