@@ -198,7 +198,9 @@ class Store:
             with open(path, newline="", encoding="utf-8") as file:
                 found = [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise DataError(f"'{path}' is missing or damaged ({' '.join(str(error).split())[:200]}): {REMEDY}") from error
+            raise DataError(
+                f"'{path}' is missing or damaged ({' '.join(str(error).split())[:200]}): {REMEDY}"
+            ) from error
         if len(found) != self.info.skipped:
             raise DataError(f"'{path}' lists {len(found)} files, store.json {self.info.skipped}: {REMEDY}")
         return found
