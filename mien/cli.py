@@ -205,7 +205,7 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
 def _override_help(module: Any) -> str:
     """Every key that a verb's overrides can change: what its module lists as `override_keys`, or the keys of a recipe."""
     if hasattr(module, "override_keys"):
-        return f"Keys of a cfg, each also --section.key VALUE (docs/audet.md): {', '.join(module.override_keys())}."
+        return f"Keys of a cfg, each also --section.key VALUE (docs/audet-cfg.md): {', '.join(module.override_keys())}."
     from mien.config import recipe_keys
 
     return f"Recipe keys, each also --section.key VALUE (docs/recipe-keys.md): {', '.join(recipe_keys())}."

@@ -18,10 +18,15 @@ import numpy as np
 from mien.errors import DataError, UsageError
 
 fcntl: Any
+msvcrt: Any
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None
 
 
 @contextmanager
@@ -74,10 +79,9 @@ def alone(folder: Path) -> Iterator[None]:
 
     The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes, as long as it does. A
     folder that was made here and is still empty at the end is removed. Further
-    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks and
-    Windows have none.
+    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks have none.
     """
-    if fcntl is None or not first_process():
+    if not first_process():
         yield
         return
     path, made = folder / ".lock", not folder.exists()
@@ -85,13 +89,35 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        if fcntl is not None:  # Windows removes no file that is open
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
         with suppress(OSError):  # what a full disk did not take
             file.close()
+        if fcntl is None:
+            with suppress(OSError):  # another process has it by now
+                path.unlink(missing_ok=True)
         if made:
             with suppress(OSError):  # it has content, as it should
                 folder.rmdir()
+
+
+FAR = 2**30
+"""The byte that is locked on Windows, where nobody else may read a locked one: far behind the words that name the holder."""
+
+
+def _take(file: IO[str]) -> None:
+    """Lock an open file, without waiting: BlockingIOError where another process has it, OSError where there are no locks."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(file.fileno(), FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                raise BlockingIOError(error.errno, "locked") from error
+            raise
 
 
 def _locked(path: Path) -> IO[str]:
@@ -101,7 +127,7 @@ def _locked(path: Path) -> IO[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError as error:
             with file:
                 file.seek(0)

@@ -1,5 +1,6 @@
 """Two trainings never write one folder; what lies in a run folder is read as what it must be, or refused in one line."""
 
+import errno
 import json
 import os
 import random
@@ -59,6 +60,40 @@ def test_a_second_writer_is_told_who_writes_and_a_killed_one_leaves_no_lock(tmp_
     with alone(tmp_path / "run"), pytest.raises(DataError, match=f"process {os.getpid()} on"), alone(tmp_path / "run"):
         pass
     with alone(tmp_path / "run"):
+        pass
+
+
+class Windows:
+    """What `msvcrt` does to files: a locked byte is refused to others, and goes with the file that locked it."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.held = {}
+
+    def locking(self, number, mode, bytes_):
+        assert (mode, bytes_) == (self.LK_NBLCK, 1)
+        assert os.lseek(number, 0, os.SEEK_CUR) > 2**20  # nobody may read a locked byte, and others read the beginning
+        key = os.fstat(number).st_ino
+        if self.held.get(key, number) != number and os.path.exists(f"/proc/self/fd/{self.held[key]}"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        self.held[key] = number
+
+
+def test_a_second_writer_is_told_on_windows_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("mien.files.fcntl", None)
+    monkeypatch.setattr("mien.files.msvcrt", Windows())
+    with alone(tmp_path / "run"), pytest.raises(DataError, match=f"process {os.getpid()} on"), alone(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+    with alone(tmp_path / "run"):
+        pass
+
+
+def test_a_file_system_without_locks_has_no_guard(tmp_path, monkeypatch):
+    monkeypatch.setattr("mien.files.fcntl", None)
+    monkeypatch.setattr("mien.files.msvcrt", None)
+    with alone(tmp_path / "run"), alone(tmp_path / "run"):
         pass
 
 
