@@ -45,7 +45,7 @@ def from_function(
     notes += told
     box = BlackBox(function, len(words), keep)
     faces = np.random.default_rng(0).integers(0, 256, (PROBE, side, side, 3), dtype=np.uint8)
-    found = box.answers(faces)
+    found = box.shares(faces)
     if not torch.isfinite(found).all():
         raise DataError("the function answers with numbers that are not finite.")
     if not are_shares(found):
@@ -80,9 +80,10 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
     spatial = put.shape[1:3] if last else put.shape[2:4]
     side = size or next((one for one in spatial if isinstance(one, int)), SIZES[0])
     notes = [] if size else [f"faces are {side} px{' as the graph says' if isinstance(spatial[0], int) else ''}."]
+    more: list[str] = []
     raw, channels = put.type == "tensor(uint8)", put.shape[3 if last else 1]
     if raw:
-        inputs, more = Inputs(Preprocessing((0.0,) * 3, (1.0,) * 3), colours=1 if channels == 1 else 3), []
+        inputs = Inputs(Preprocessing((0.0,) * 3, (1.0,) * 3), colours=1 if channels == 1 else 3)
         notes += ["it takes bytes, so preprocess is left out."] if preprocess is not None else []
     else:
         inputs, more = inputs_of(None, preprocess, channels)

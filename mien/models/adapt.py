@@ -130,10 +130,10 @@ class BlackBox(nn.Module):
     ) -> Output:
         """(B, 3, S, S) as `normalise` makes them for weights of ImageNet -> Output with log p as logits."""
         pixels = (pictures_of(images.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8)
-        found = self.answers(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        found = self.shares(pixels.permute(0, 2, 3, 1).cpu().numpy())
         return self.output(found.clamp_min(FLOOR).log().to(images.device))
 
-    def answers(self, faces: ByteArray) -> Tensor:
+    def shares(self, faces: ByteArray) -> Tensor:
         """(N, S, S, 3) uint8 -> (N, K) float32 as the function gives them; UsageError where it fails or gives anything else."""
         try:
             found = self.function(faces)
