@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mien.maps import numbers
+
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
@@ -59,7 +61,7 @@ def moved(images: Tensor, reach: float, generator: torch.Generator, alike: Tenso
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor(GREY, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    weights = numbers(GREY, images).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
 
 

@@ -47,6 +47,7 @@ def predict(
     neutral: Path | None = None,
     views: int | None = None,
     occlusion: bool = False,
+    runtime: str = "auto",
     cluster: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
@@ -85,6 +86,8 @@ def predict(
             default 2, for a camera 1.
         occlusion: measure how far each face is covered, which takes one more pass of mediapipe's mesh net; a face beyond the measured
             limit is outside.
+        runtime: of the net where nothing is explained: torch, channels_last, frozen, compiled, onnxruntime, openvino, fastest (of
+            those at hand, measured at the start), or auto (the same after 256 faces, torch until then).
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
             or one of this machine's cores (docs/scale.md).
 
@@ -106,7 +109,7 @@ def predict(
     refuse_unshared(photos, camera, overlay, cluster)
     opening = Opening(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
-        neutral, views or (1 if camera is not None else 2), occlusion,
+        neutral, views or (1 if camera is not None else 2), occlusion, runtime,
     )  # fmt: skip
     model = opening.open()
     method = None if explain == "none" else model.method(explain)
