@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes through `replacing`."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -336,6 +336,21 @@ def _scalar(text: str, tag: str) -> Any:
     return text
 
 
+def name_of(path: Path | str) -> str:
+    r"""A path as text that can be printed and written: what is not UTF-8 in it stands there as `\udce9`."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def own_name(source: Path | str) -> str:
+    """Name for a file about a source: its stem, the beginning of a long one, and letters that tell sources of one stem apart."""
+    stem = name_of(Path(source).stem) or "picture"
+    letters = hashlib.sha256(name_of(source).encode()).hexdigest()[:6]
+    return f"{stem.encode()[:LONGEST_STEM].decode(errors='ignore')}-{letters}"
+
+
+LONGEST_STEM = 200
+"""Bytes; file systems take names of 255, and endings follow."""
+
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".avif", ".heic", ".heif",
 )  # fmt: skip
@@ -366,7 +381,7 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         if is_junk(entry.name):
             continue
         path = folder / entry.name
-        if not entry.is_dir():
+        if not path.is_dir():  # not entry.is_dir(), which raises on a link that leads to itself
             yield path
         elif not entry.is_symlink():
             yield from _walk(path, above)
