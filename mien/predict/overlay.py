@@ -120,6 +120,17 @@ class Video(NamedTuple):
     target: Path
     temporary: Path
     """Its name until it is whole, NAME.part.mp4."""
+    size: tuple[int, int]
+    """(width, height) of all its frames."""
+
+
+def fitting(frame: ByteArray, size: tuple[int, int]) -> ByteArray:
+    """A frame in a video of (width, height): as it is, or, where its stream changed its size, shrunk or grown to that."""
+    import cv2
+
+    if frame.shape[1::-1] == size:
+        return frame
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 class Album:
@@ -160,7 +171,7 @@ class Album:
         if not self.begun:
             self.video, self.begun = self.opened(drawn, picture), True
         if self.video is not None:
-            self.video.film.add(drawn, picture.time)
+            self.video.film.add(fitting(drawn, self.video.size), picture.time)
 
     def opened(self, frame: ByteArray, picture: Picture) -> Video | None:
         """The video of the present source for frames like this one; None, and a line, where it cannot be written."""
@@ -170,7 +181,7 @@ class Album:
         temporary = target.with_name(f"{target.stem}.part.mp4")
         film = open_film(temporary, picture.source, picture.rate, (frame.shape[1], frame.shape[0]))
         if film is not None:
-            return Video(film, target, temporary)
+            return Video(film, target, temporary, (frame.shape[1], frame.shape[0]))
         print(f"mien: {name_of(target)}: OpenCV cannot write this video; it is left out.", file=sys.stderr)
         return None
 

@@ -69,7 +69,20 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def weights_hash(model: nn.Module) -> str:
     """sha256 over names, shapes and values of a model's weights: two runs with the same are one net."""
-    return _digest({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    values = {name: value for name, value in _plain(model.state_dict()).items() if isinstance(value, Tensor)}
+    return _digest({name: tensor.detach().cpu().contiguous() for name, tensor in values.items()})
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a state, packed weights of quantised layers as the tensors that they hold."""
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        parts = value if isinstance(value, tuple) else (value,)
+        for k, one in enumerate(parts):
+            found[f"{name}.{k}" if len(parts) > 1 else name] = (
+                one.dequantize() if isinstance(one, Tensor) and one.is_quantized else one
+            )
+    return found
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
