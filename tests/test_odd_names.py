@@ -68,5 +68,5 @@ def test_links_to_themselves_are_files(tmp_path):
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_empty_weights_are_one_line(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(DataError, match="cannot read weights .*: .+"):
+    with pytest.raises(DataError, match=r"cannot read weights .*: .+"):
         read_state(tmp_path / name)
