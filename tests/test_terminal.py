@@ -43,7 +43,7 @@ def run_on_a_terminal(script: str) -> str:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_letters_that_the_output_does_not_know_are_escaped(encoding):
-    script = """
+    script = r"""
 import sys, types
 import mien.cli
 verb = sys.modules["shows"] = types.ModuleType("shows")
