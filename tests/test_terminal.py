@@ -62,6 +62,32 @@ sys.exit(mien.cli.main())
     assert done.stdout.strip() == arrow + rb" \udcff"
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    script = """
+import sys, types
+import mien.cli
+verb = sys.modules["shows"] = types.ModuleType("shows")
+def folds() -> None:
+    "Print."
+    for number in range(100_000):
+        print(number)
+verb.folds = folds
+mien.cli.VERBS["folds"] = ("shows", "print")
+sys.argv = ["mien", "folds"]
+sys.exit(mien.cli.main())
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_names_reach_the_terminal_escaped(tmp_path):
     script = f"""
 import sys, types
