@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import signal
 import sys
 import typing
@@ -78,6 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
         signal.signal(signal.SIGTERM, _stop)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal or a file that knows fewer letters than we write
         if sys.stdout is not None and sys.stdout.isatty():
             sys.stdout = typing.cast(typing.TextIO, _Escaping(sys.stdout))
     try:

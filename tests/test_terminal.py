@@ -41,6 +41,27 @@ def run_on_a_terminal(script: str) -> str:
     return told.decode()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_letters_that_the_output_does_not_know_are_escaped(encoding):
+    script = r"""
+import sys, types
+import mien.cli
+verb = sys.modules["shows"] = types.ModuleType("shows")
+def folds() -> None:
+    "Print."
+    print("\u2191", "\udcff")
+verb.folds = folds
+mien.cli.VERBS["folds"] = ("shows", "print")
+sys.argv = ["mien", "folds"]
+sys.exit(mien.cli.main())
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    arrow = "\u2191".encode() if encoding == "utf-8" else rb"\u2191"
+    assert done.stdout.strip() == arrow + rb" \udcff"
+
+
 def test_names_reach_the_terminal_escaped(tmp_path):
     script = f"""
 import sys, types

@@ -250,7 +250,8 @@ def open_store(path: Path, verified: bool = True) -> Store:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError(f"no prepared store at '{path}': the folder does not exist. Make one with `mien prepare`.")
+        what = "it is a file" if path.exists() else "the folder does not exist"
+        raise DataError(f"no prepared store at '{path}': {what}. Make one with `mien prepare`.")
     if not (path / "store.json").is_file():
         if (path / "progress.json").is_file():
             raise DataError(f"the store '{path}' is not finished: run the same `mien prepare` again, it continues.")
