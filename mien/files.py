@@ -164,7 +164,7 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file, but a folder, pipe or device")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except (ValueError, OSError, RecursionError) as error:
@@ -175,6 +175,16 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     if (digest is not None or sealed) and digest != _content_sha256(content):
         raise DataError(f"{path} was changed since it was written, or is damaged; {remedy}.")
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON; ValueError where a key stands twice, of which one would win without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = max(names, key=names.count)
+        raise ValueError(f"it has '{twice}' a second time")
+    return found
 
 
 def refuse_special(path: Path) -> None:
@@ -250,7 +260,8 @@ def settings_text(path: Path, what: str, shipped: str) -> str:
     except FileNotFoundError as error:
         raise UsageError(f"{what} not found: {path}. {there}") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
-        raise UsageError(f"cannot read {path}: {error}.") from error
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise UsageError(f"cannot read {path}: {error}{remedy}.") from error
 
 
 def sections_of(text: str, source: str) -> dict[str, Any]:
