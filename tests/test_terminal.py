@@ -41,6 +41,53 @@ def run_on_a_terminal(script: str) -> str:
     return told.decode()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_letters_that_the_output_does_not_know_are_escaped(encoding):
+    script = r"""
+import sys, types
+import mien.cli
+verb = sys.modules["shows"] = types.ModuleType("shows")
+def folds() -> None:
+    "Print."
+    print("\u2191", "\udcff")
+verb.folds = folds
+mien.cli.VERBS["folds"] = ("shows", "print")
+sys.argv = ["mien", "folds"]
+sys.exit(mien.cli.main())
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    arrow = "\u2191".encode() if encoding == "utf-8" else rb"\u2191"
+    assert done.stdout.strip() == arrow + rb" \udcff"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    script = """
+import sys, types
+import mien.cli
+verb = sys.modules["shows"] = types.ModuleType("shows")
+def folds() -> None:
+    "Print."
+    for number in range(100_000):
+        print(number)
+verb.folds = folds
+mien.cli.VERBS["folds"] = ("shows", "print")
+sys.argv = ["mien", "folds"]
+sys.exit(mien.cli.main())
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_names_reach_the_terminal_escaped(tmp_path):
     script = f"""
 import sys, types

@@ -18,12 +18,20 @@ from mien.metrics.parity import (
     largest_gaps,
     odds,
     smallest_group,
+    spread_over_people,
 )
 from mien.schema import FloatArray
 
 TITLE = "For whom?"
 ALL = "all faces"
-GAPS = "The largest of several gaps is biased upwards; the p-value allows for all that were looked at, the interval does not."
+GAPS = (
+    "The largest of several gaps is biased upwards; the p-value allows for all pairs of all attributes in this table, the "
+    "interval does not."
+)
+PEOPLE = (
+    "People with at least 5 faces, by their accuracy. Beside it: the same of people who are all alike, whose faces are right or "
+    "wrong by luck alone (mean of 500 draws)."
+)
 ODDS = (
     "Largest difference between groups of a class's recall or false alarms; the largest over classes. "
     "Biased upwards where groups are small."
@@ -38,12 +46,16 @@ def groups(
 
     `explained` (N,): quality of each face's explanation, NaN where it was not scored.
     """
+    hit = (probabilities.argmax(1) == sample.labels).astype(np.float64)
+    persons = person_table(sample, hit, seed)
     if not sample.groups:
         told = ("For whom it is worse cannot be said: the faces carry no attributes.",)
-        return Part("groups", TITLE, cannot=(NO_GROUPS,), verdict=told)
-    hit = (probabilities.argmax(1) == sample.labels).astype(np.float64)
-    tables = [accuracies(sample, hit, seed), recalls(sample, hit, seed), calibration(sample, probabilities)]
+        return Part("groups", TITLE, tuple(persons), cannot=(NO_GROUPS, *opinions(sample)), verdict=told)
+    over = probabilities.max(1).astype(np.float64) - hit
+    tables = [accuracies(sample, hit, seed), *persons, recalls(sample, hit, seed)]
+    tables += [calibration(sample, probabilities, over, seed)]
     tables += [gaps("gaps", "Largest gaps in accuracy", sample, hit, seed)]
+    tables += [gaps("calibration_gaps", "Largest gaps in confidence minus accuracy", sample, over, seed)]
     if explained is not None and np.isfinite(explained).any():
         tables += [explanations(sample, explained, seed)]
         tables += [gaps("explanation_gaps", "Largest gaps in explanation quality", sample, explained, seed)]
@@ -82,17 +94,29 @@ def recalls(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
     return Table("recall", "Mean recall of each group", tuple(rows), ALL, unit="share")
 
 
-def calibration(sample: Sample, probabilities: FloatArray) -> Table:
-    """Confidence minus accuracy, and ECE, of each group that may be tested."""
-    everyone = calibration_gaps(probabilities, sample.labels, np.full(sample.faces, "all"))["all"]
+def person_table(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> list[Table]:
+    """Accuracy of the people that it serves worst and best, beside what luck alone would show; [] where nobody has enough faces."""
+    if sample.people is None:
+        return []
+    found = spread_over_people(hit, sample.people, seed=seed)
+    if found is None:
+        return []
+    names = ("the tenth that it serves worst", "median person", "the tenth that it serves best")
+    rows = [
+        row(name, own, found.people, "", luck) for name, own, luck in zip(names, found.own, found.luck, strict=True)
+    ]
+    return [Table("people", "Accuracy person by person", tuple(rows), "people who are all alike", PEOPLE, "share")]
+
+
+def calibration(sample: Sample, probabilities: FloatArray, over: npt.NDArray[np.float64], seed: int) -> Table:
+    """Confidence minus accuracy, and ECE, of each group that may be tested; `over` (N,) is the former of each face."""
     rows = []
     for attribute, values in sample.groups.items():
-        fit = judged(values, sample.people)
-        for name, (error, over) in calibration_gaps(probabilities, sample.labels, values).items():
+        fit, errors = judged(values, sample.people), calibration_gaps(probabilities, sample.labels, values)
+        for name, found in group_means(over, values, sample.people, seed=seed).items():
             if name in fit:
-                rows.append(
-                    row(f"{attribute}: {name}", over, int((values == name).sum()), "", everyone[1], f"ECE {error:.3f}")
-                )
+                n = int((values == name).sum())
+                rows.append(row(f"{attribute}: {name}", found, n, "", over.mean(), f"ECE {errors[name][0]:.3f}"))
     return Table("calibration", "Confidence minus accuracy of each group", tuple(rows), ALL,
                  "Above 0: over-confident. ECE in bins of equal mass of 20 faces or more.", "share")  # fmt: skip
 
@@ -166,9 +190,14 @@ def sentences(tables: list[Table], hit: npt.NDArray[np.float64]) -> tuple[str, .
     return (f"The largest gap between groups is {percent(top.value)} ({top.name}), {word} ({top.note}).",)
 
 
+def opinions(sample: Sample) -> list[str]:
+    """Attributes that are no groups."""
+    return [f"{name} names expressions: another opinion on the label, no group." for name in sample.labels_like]
+
+
 def notes(sample: Sample) -> list[str]:
     """What cannot be said."""
-    found = []
+    found = opinions(sample)
     for attribute, values in sample.groups.items():
         fit = judged(values, sample.people)
         if len(fit) < 2:

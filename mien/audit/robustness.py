@@ -211,12 +211,15 @@ def corruption_error(own: Array, clean: float, other: Array, other_clean: float)
 def relative_table(sample: Sample, found: Broken, baseline: Broken, name: str) -> Table:
     """MCE and relative mCE against another model on the same faces, each corruption, and their means."""
     wrong, other = errors(sample, found), errors(sample, baseline)
-    clean, other_clean = (float((one.clean.argmax(1) != sample.labels).mean()) for one in (found, baseline))
+    clean, other_clean = ((one.clean.argmax(1) != sample.labels).astype(np.float64) for one in (found, baseline))
     rows, every = [], []
     for c, corruption in enumerate(found.names[: len(baseline.names)]):
         known = np.isfinite(wrong[c]).all(0) & np.isfinite(other[c]).all(0)
         if known.any():
-            one = corruption_error(wrong[c][:, known].mean(1), clean, other[c][:, known].mean(1), other_clean)
+            sides = ((wrong, clean), (other, other_clean))
+            one = corruption_error(
+                *(part for side, base in sides for part in (side[c][:, known].mean(1), base[known].mean()))
+            )
             every.append(one)
             rows.append(row(corruption, one.relative, int(known.sum()), "lower", 1.0, f"CE {one.plain:.2f}"))
     plain, relative = (np.array([one[k] for one in every]) for k in (0, 1))

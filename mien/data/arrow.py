@@ -58,6 +58,8 @@ class StoreInfo(NamedTuple):
     """Largest distance from the median shape, see `screen.limit_landmarks`; None keeps all landmarks."""
     landmarks_dropped: tuple[int, ...] = ()
     """Rows beyond the limit: their landmarks stay on disk and read as unknown."""
+    skipped_sha256: str | None = None
+    """Digest of `skipped.csv`; None in a store from before it was kept."""
 
 
 def difference_hash(image: ByteArray) -> int:
@@ -294,6 +296,7 @@ def _impossible(info: StoreInfo) -> str | None:
         "landmark_limit": info.landmark_limit is None or isinstance(info.landmark_limit, int | float),
         **{name: isinstance(getattr(info, name), str) for name in ("dataset", "landmarks", "mien", "fingerprint")},
         **{name: _is_count(getattr(info, name)) for name in ("rows", "skipped")},
+        "skipped_sha256": info.skipped_sha256 is None or isinstance(info.skipped_sha256, str),
     }
     if wrong := [name for name, holds in sound.items() if not holds]:
         return wrong[0]

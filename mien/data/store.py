@@ -35,7 +35,7 @@ from mien.data.arrow import (
 )
 from mien.data.fingerprint import twin_column
 from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
-from mien.data.verify import refuse_odd_parts, verify_once
+from mien.data.verify import refuse_odd_parts, refuse_other_skipped, verify_once
 from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
 from mien.files import alone
@@ -191,9 +191,19 @@ class Store:
 
     @cached_property
     def skipped(self) -> list[Skipped]:
-        """What was left out, and why."""
-        with open(self.path / "skipped.csv", newline="", encoding="utf-8") as file:
-            return [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
+        """What was left out, and why; DataError where the list is not the one that was written."""
+        path = self.path / "skipped.csv"
+        refuse_other_skipped(self.path, self.info)
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                found = [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise DataError(
+                f"'{path}' is missing or damaged ({' '.join(str(error).split())[:200]}): {REMEDY}"
+            ) from error
+        if len(found) != self.info.skipped:
+            raise DataError(f"'{path}' lists {len(found)} files, store.json {self.info.skipped}: {REMEDY}")
+        return found
 
     def _bytes(self, index: int) -> Any:
         if not 0 <= index < len(self):
@@ -246,7 +256,8 @@ def open_store(path: Path, verified: bool = True) -> Store:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError(f"no prepared store at '{path}': the folder does not exist. Make one with `mien prepare`.")
+        what = "it is a file" if path.exists() else "the folder does not exist"
+        raise DataError(f"no prepared store at '{path}': {what}. Make one with `mien prepare`.")
     if not (path / "store.json").is_file():
         if (path / "progress.json").is_file():
             raise DataError(f"the store '{path}' is not finished: run the same `mien prepare` again, it continues.")
@@ -256,6 +267,7 @@ def open_store(path: Path, verified: bool = True) -> Store:
         if not intact(path, part):
             raise DataError(f"part '{part['file']}' of the store '{path}' is missing, truncated or damaged: {REMEDY}")
     refuse_odd_parts(path, info)
+    refuse_other_skipped(path, info)
     if verified:
         verify_once(path, info)
     return Store(path, info)

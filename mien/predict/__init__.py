@@ -231,8 +231,8 @@ def line_of(found: PicturePrediction, face: FacePrediction) -> str:
 
 def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, overlay: Path | None) -> None:
     """What was done, and where it lies."""
+    from mien.files import name_of
     from mien.predict.results import counted
-    from mien.predict.sources import name_of
 
     parts = [f"{counted(counts['faces'], 'face')} in {counted(counts['pictures'], 'picture')}"]
     parts += [f"{counts['abstained']} unsure"] if counts["abstained"] else []

@@ -12,7 +12,8 @@ from mien.errors import DataError, PictureError, UsageError
 from mien.faces.pictures import load_picture
 from mien.faces.provider import Face
 from mien.faces.units import FULL, read_units, unit_columns
-from mien.predict.sources import frames, is_video, name_of
+from mien.files import name_of
+from mien.predict.sources import frames, is_video
 from mien.predict.units import PointUnits, raw_intensities
 from mien.schema import ByteArray, FloatArray
 
