@@ -221,10 +221,9 @@ class Loader:
             parts.append((normalise(pictures, self.preprocessing), points))
         if len(parts) == 1:
             return parts[0]
-        pixels, points = zip(*parts, strict=True)
-        if PREPROCESSING[self.preprocessing].grey:  # seen three times, kept once
-            return torch.cat([one[:, :1] for one in pixels]).expand(-1, 3, -1, -1), torch.cat(points)
-        return torch.cat(pixels), torch.cat(points)
+        grey = PREPROCESSING[self.preprocessing].grey  # seen three times, kept once
+        pixels = torch.cat([one[:, :1] if grey else one for one, _ in parts])
+        return pixels.expand(-1, 3, -1, -1), torch.cat([places for _, places in parts])
 
     def _targets(self, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Targets, labels of a second head and rows on the device; whole numbers go there side by side."""
