@@ -114,14 +114,13 @@ def predict(
     model = opening.open()
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)
-    size = 1 if live else batch
     if cluster is None:
         stream = model.stream(
-            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=size,
+            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=1 if live else batch,
             display=224 if overlay else 32, keep_images=overlay is not None,
         )  # fmt: skip
     else:
-        stream = shared_out(opening, Asked(method, not fast, size, every, seconds, start), *named(photos), cluster)
+        stream = shared_out(opening, Asked(method, not fast, batch, every, seconds, start), *named(photos), cluster)
     counts: Counter[str] = Counter()
     write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)
