@@ -42,12 +42,12 @@ def test_a_jpeg_that_is_twice_as_large_is_decoded_small(size, encoding, side, sh
     images, points = read_faces(store, rows, side)
     assert images.shape == (6, 3, size // shrink, size // shrink)
     whole = torch.from_numpy(store.images(rows)).permute(0, 3, 1, 2)
-    expected, places = resize_faces(whole, torch.from_numpy(store.landmarks), side)
+    means = torch.nn.functional.avg_pool2d(whole.float(), shrink)
+    assert (images.float() - means).abs().mean() < 2
+    _, places = resize_faces(whole, torch.from_numpy(store.landmarks), side)
     found, there = resize_faces(images, points, side)
+    assert found.shape[-1] == side
     assert torch.allclose(there, places, atol=1e-4)
-    apart = (found.float() - expected.float()).abs()
-    assert apart.mean() < 3  # a mean of pixels here, a wider filter there
-    assert apart.max() <= 24
 
 
 def test_every_reader_of_a_store_decodes_alike(tmp_path) -> None:
