@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -131,6 +132,15 @@ def test_every_package_that_is_imported_is_declared():
         name for name in imported() if name in owners and not {plain(owner) for owner in owners[name]} & declared()
     }
     assert undeclared - {"google"} == set()
+
+
+def test_every_package_that_is_declared_is_imported():
+    """A package that one test needs, or nothing, is not installed for everybody."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
+    owners = metadata.packages_distributions()
+    used = {owner.lower().replace("_", "-") for name in imported() for owner in owners.get(name, ())}
+    assert needed - used == {"tensorboard"}  # what torch.utils.tensorboard writes with
 
 
 def test_constraints_pin_all_that_is_declared_for_users():
