@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import os
 import signal
 import sys
 import typing
@@ -78,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
         signal.signal(signal.SIGTERM, _stop)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal or a file that knows fewer letters than we write
         if sys.stdout is not None and sys.stdout.isatty():
             sys.stdout = typing.cast(typing.TextIO, _Escaping(sys.stdout))
     try:
@@ -104,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mien: {escaped(str(error))}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
+        if arguments is None:
+            signal.signal(signal.SIGINT, _at_once)  # a second Ctrl-C, while what is left is tidied up
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
@@ -130,6 +138,10 @@ class Terminated(KeyboardInterrupt):
 
 def _stop(number: int, frame: Any) -> None:
     raise Terminated
+
+
+def _at_once(number: int, frame: Any) -> None:
+    os._exit(130)
 
 
 def _help() -> str:

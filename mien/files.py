@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes through `replacing`."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -164,7 +164,7 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file, but a folder, pipe or device")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except (ValueError, OSError, RecursionError) as error:
@@ -175,6 +175,16 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     if (digest is not None or sealed) and digest != _content_sha256(content):
         raise DataError(f"{path} was changed since it was written, or is damaged; {remedy}.")
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON; ValueError where a key stands twice, of which one would win without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = max(names, key=names.count)
+        raise ValueError(f"it has '{twice}' a second time")
+    return found
 
 
 def refuse_special(path: Path) -> None:
@@ -250,7 +260,8 @@ def settings_text(path: Path, what: str, shipped: str) -> str:
     except FileNotFoundError as error:
         raise UsageError(f"{what} not found: {path}. {there}") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
-        raise UsageError(f"cannot read {path}: {error}.") from error
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise UsageError(f"cannot read {path}: {error}{remedy}.") from error
 
 
 def sections_of(text: str, source: str) -> dict[str, Any]:
@@ -336,6 +347,21 @@ def _scalar(text: str, tag: str) -> Any:
     return text
 
 
+def name_of(path: Path | str) -> str:
+    r"""A path as text that can be printed and written: what is not UTF-8 in it stands there as `\udce9`."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def own_name(source: Path | str) -> str:
+    """Name for a file about a source: its stem, the beginning of a long one, and letters that tell sources of one stem apart."""
+    stem = name_of(Path(source).stem) or "picture"
+    letters = hashlib.sha256(name_of(source).encode()).hexdigest()[:6]
+    return f"{stem.encode()[:LONGEST_STEM].decode(errors='ignore')}-{letters}"
+
+
+LONGEST_STEM = 200
+"""Bytes; file systems take names of 255, and endings follow."""
+
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".avif", ".heic", ".heif",
 )  # fmt: skip
@@ -366,7 +392,7 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         if is_junk(entry.name):
             continue
         path = folder / entry.name
-        if not entry.is_dir():
+        if not path.is_dir():  # not entry.is_dir(), which raises on a link that leads to itself
             yield path
         elif not entry.is_symlink():
             yield from _walk(path, above)

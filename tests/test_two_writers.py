@@ -21,6 +21,7 @@ from mien.errors import DataError, MienError, UsageError
 from mien.files import alone, read_json, write_json
 from mien.models.backbone import Backbone
 from mien.training import checkpoint
+from mien.training.checkpoint import read_log
 from mien.training.devices import open_fabric
 from mien.training.loop import fit
 
@@ -104,7 +105,9 @@ def test_further_processes_of_one_training_pass(tmp_path, monkeypatch):
             pass
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "{", "", "[" * 100_000, '{"a": ' * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "null", '"x"', "{", "", "[" * 100_000, '{"a": ' * 100_000, "\x00", '{"a": [{"b": 1, "b": 2}]}']
+)
 def test_json_of_another_type_is_one_clear_line(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match=r"a\.json is damaged \([^\n]{0,300}; train again\.$"):
@@ -266,8 +269,6 @@ def test_mutated_cfgs_are_read_or_refused(count):
 
 
 def test_a_line_of_the_log_of_another_type_is_told(run, tmp_path):
-    from mien.report.runs import _log
-
     (tmp_path / "log.jsonl").write_text(json.dumps({"epoch": 1}) + "\n3\n")
     with pytest.raises(DataError, match="line 2 is damaged"):
-        _log(tmp_path / "log.jsonl")
+        read_log(tmp_path / "log.jsonl")

@@ -162,7 +162,8 @@ def opened(
     """One photo after the other for the model; `asked` gets its class and its person (a number where nobody is named),
     `left_out` why others are not shown.
     """
-    from mien.predict.sources import decoded, name_of
+    from mien.files import name_of
+    from mien.predict.sources import decoded
     from mien.progress import track
 
     for number, photo in enumerate(track(photos, "photos")):

@@ -211,18 +211,24 @@ class Store:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._batch(part).column("image")[index - int(self._starts[part])].as_buffer()
 
-    def _pixels(self, index: int) -> ByteArray:
-        return decode(self._bytes(index), self.info)
+    def _pixels(self, index: int, shrink: int = 1) -> ByteArray:
+        return decode(self._bytes(index), self.info, shrink)
+
+    def shrink_for(self, side: int) -> int:
+        """How many times smaller pictures may be decoded for a net that takes `side` pixels: 1, 2, 4 or 8, of JPEG alone."""
+        size = self.info.size if self.info.encoding == "jpeg" else 0
+        return next((k for k in (8, 4, 2) if size >= k * side and size % k == 0), 1)
 
     def image(self, index: int) -> ByteArray:
         """RGB picture of one row, (H, W, 3) uint8; grey is repeated to three channels."""
         return self.images([index])[0]
 
-    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
-        """RGB pictures of some rows, (B, H, W, 3) uint8."""
-        out = np.empty((len(indices), self.info.size, self.info.size, 3), dtype=np.uint8)
+    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]], shrink: int = 1) -> ByteArray:
+        """RGB pictures of some rows, (B, H, W, 3) uint8; decoded `shrink_for` times smaller where that is given."""
+        side = self.info.size // shrink
+        out = np.empty((len(indices), side, side, 3), dtype=np.uint8)
         for k, index in enumerate(indices):
-            out[k] = self._pixels(int(index))  # (H, W, 1) broadcasts over RGB
+            out[k] = self._pixels(int(index), shrink)  # (H, W, 1) broadcasts over RGB
         return out
 
     def grey(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
@@ -250,7 +256,8 @@ def open_store(path: Path, verified: bool = True) -> Store:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError(f"no prepared store at '{path}': the folder does not exist. Make one with `mien prepare`.")
+        what = "it is a file" if path.exists() else "the folder does not exist"
+        raise DataError(f"no prepared store at '{path}': {what}. Make one with `mien prepare`.")
     if not (path / "store.json").is_file():
         if (path / "progress.json").is_file():
             raise DataError(f"the store '{path}' is not finished: run the same `mien prepare` again, it continues.")

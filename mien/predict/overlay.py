@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from contextlib import suppress
@@ -15,10 +14,10 @@ import numpy as np
 from mien import draw
 from mien.errors import DataError
 from mien.faces.align import invert
-from mien.files import writing
+from mien.files import name_of, own_name, writing
 from mien.predict.films import Film, open_film
 from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
-from mien.predict.sources import Picture, name_of
+from mien.predict.sources import Picture
 from mien.schema import ByteArray, FloatArray
 
 SHORTEST = 480
@@ -188,8 +187,7 @@ class Album:
 
     def path(self, ending: str) -> Path:
         """File of the present source: its name, and a few letters that tell files of one name in two folders apart."""
-        stem = Path(self.source).stem or "picture"
-        return self.folder / f"{stem}-{hashlib.sha256(self.source.encode()).hexdigest()[:6]}{ending}"
+        return self.folder / f"{own_name(self.source)}{ending}"
 
     def finish(self) -> None:
         """Close the video of the present source."""

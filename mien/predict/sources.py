@@ -21,6 +21,7 @@ from mien.faces.containers import cut_off, only_sound
 from mien.faces.live import address_of, live_shots, shown
 from mien.faces.pictures import A_VIDEO, SOUND, UNKNOWN, load_picture, what_it_is
 from mien.faces.video import VIDEO_SUFFIXES, End, Shot, is_opened_by_opencv, shots
+from mien.files import name_of
 from mien.schema import ByteArray
 
 PICTURE_SUFFIXES = (
@@ -54,11 +55,6 @@ class Picture(NamedTuple):
     """(width, height), which outlives the image."""
     rate: float = 0.0
     """Frames that are taken of its video in a second."""
-
-
-def name_of(path: Path) -> str:
-    r"""A path as text that can be printed and written: what is not UTF-8 in it stands there as `\udce9`."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def pictures_of(images: Any) -> Iterator[Picture]:

@@ -158,6 +158,19 @@ def trim_log(out: Path, epochs: int) -> None:
         write_atomic(log, b"".join(line + b"\n" for line in lines[:epochs]))
 
 
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The numbers of every epoch, none where there is no log; DataError that names a damaged line."""
+    if not file.is_file():
+        return []
+    lines = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):  # one broken byte is one line
+        try:
+            lines.append({str(key): value + 0 for key, value in json.loads(line).items()})  # numbers alone
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
+    return lines
+
+
 def log_line(out: Path, line: Mapping[str, Any]) -> None:
     """Append the numbers of an epoch, its number among them, to log.jsonl and to TensorBoard's files."""
     from torch.utils.tensorboard.writer import SummaryWriter
