@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import os
 import signal
 import sys
 import typing
@@ -78,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # the program itself, not a call of this function: a stop from outside is as Ctrl-C
         signal.signal(signal.SIGTERM, _stop)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal or a file that knows fewer letters than we write
         if sys.stdout is not None and sys.stdout.isatty():
             sys.stdout = typing.cast(typing.TextIO, _Escaping(sys.stdout))
     try:
@@ -104,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mien: {escaped(str(error))}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
+        if arguments is None:
+            signal.signal(signal.SIGINT, _at_once)  # a second Ctrl-C, while what is left is tidied up
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
@@ -130,6 +138,10 @@ class Terminated(KeyboardInterrupt):
 
 def _stop(number: int, frame: Any) -> None:
     raise Terminated
+
+
+def _at_once(number: int, frame: Any) -> None:
+    os._exit(130)
 
 
 def _help() -> str:
@@ -205,7 +217,7 @@ def _parse(verb: str, summary: str, function: Callable[..., Any], words: list[st
 def _override_help(module: Any) -> str:
     """Every key that a verb's overrides can change: what its module lists as `override_keys`, or the keys of a recipe."""
     if hasattr(module, "override_keys"):
-        return f"Keys of a cfg, each also --section.key VALUE (docs/audet.md): {', '.join(module.override_keys())}."
+        return f"Keys of a cfg, each also --section.key VALUE (docs/audet-cfg.md): {', '.join(module.override_keys())}."
     from mien.config import recipe_keys
 
     return f"Recipe keys, each also --section.key VALUE (docs/recipe-keys.md): {', '.join(recipe_keys())}."

@@ -18,10 +18,15 @@ import numpy as np
 from mien.errors import DataError, UsageError
 
 fcntl: Any
+msvcrt: Any
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None
 
 
 @contextmanager
@@ -56,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes through `replacing`."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -74,10 +79,9 @@ def alone(folder: Path) -> Iterator[None]:
 
     The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes, as long as it does. A
     folder that was made here and is still empty at the end is removed. Further
-    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks and
-    Windows have none.
+    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks have none.
     """
-    if fcntl is None or not first_process():
+    if not first_process():
         yield
         return
     path, made = folder / ".lock", not folder.exists()
@@ -85,13 +89,35 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
+        if fcntl is not None:  # Windows removes no file that is open
+            with suppress(OSError):
+                path.unlink(missing_ok=True)  # before the lock is given up, so that nobody else has it
         with suppress(OSError):  # what a full disk did not take
             file.close()
+        if fcntl is None:
+            with suppress(OSError):  # another process has it by now
+                path.unlink(missing_ok=True)
         if made:
             with suppress(OSError):  # it has content, as it should
                 folder.rmdir()
+
+
+FAR = 2**30
+"""The byte that is locked on Windows, where nobody else may read a locked one: far behind the words that name the holder."""
+
+
+def _take(file: IO[str]) -> None:
+    """Lock an open file, without waiting: BlockingIOError where another process has it, OSError where there are no locks."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(file.fileno(), FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                raise BlockingIOError(error.errno, "locked") from error
+            raise
 
 
 def _locked(path: Path) -> IO[str]:
@@ -101,7 +127,7 @@ def _locked(path: Path) -> IO[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError as error:
             with file:
                 file.seek(0)
@@ -138,7 +164,7 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file, but a folder, pipe or device")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except (ValueError, OSError, RecursionError) as error:
@@ -149,6 +175,16 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
     if (digest is not None or sealed) and digest != _content_sha256(content):
         raise DataError(f"{path} was changed since it was written, or is damaged; {remedy}.")
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON; ValueError where a key stands twice, of which one would win without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = max(names, key=names.count)
+        raise ValueError(f"it has '{twice}' a second time")
+    return found
 
 
 def refuse_special(path: Path) -> None:
@@ -224,7 +260,8 @@ def settings_text(path: Path, what: str, shipped: str) -> str:
     except FileNotFoundError as error:
         raise UsageError(f"{what} not found: {path}. {there}") from error
     except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
-        raise UsageError(f"cannot read {path}: {error}.") from error
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise UsageError(f"cannot read {path}: {error}{remedy}.") from error
 
 
 def sections_of(text: str, source: str) -> dict[str, Any]:
@@ -310,6 +347,21 @@ def _scalar(text: str, tag: str) -> Any:
     return text
 
 
+def name_of(path: Path | str) -> str:
+    r"""A path as text that can be printed and written: what is not UTF-8 in it stands there as `\udce9`."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def own_name(source: Path | str) -> str:
+    """Name for a file about a source: its stem, the beginning of a long one, and letters that tell sources of one stem apart."""
+    stem = name_of(Path(source).stem) or "picture"
+    letters = hashlib.sha256(name_of(source).encode()).hexdigest()[:6]
+    return f"{stem.encode()[:LONGEST_STEM].decode(errors='ignore')}-{letters}"
+
+
+LONGEST_STEM = 200
+"""Bytes; file systems take names of 255, and endings follow."""
+
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".avif", ".heic", ".heif",
 )  # fmt: skip
@@ -340,7 +392,7 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         if is_junk(entry.name):
             continue
         path = folder / entry.name
-        if not entry.is_dir():
+        if not path.is_dir():  # not entry.is_dir(), which raises on a link that leads to itself
             yield path
         elif not entry.is_symlink():
             yield from _walk(path, above)

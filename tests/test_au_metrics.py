@@ -229,5 +229,7 @@ def test_wrong_input_is_named(scores, active, units, reason):
 def test_no_warnings_for_odd_input():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        au.occurrence_scores(np.zeros((3, 2)), np.full((3, 2), np.nan), ["AU1", "AU2"], draws=5)
-        au.intensity_scores(np.zeros((3, 2)), np.full((3, 2), np.nan), ["AU1", "AU2"])
+        there = au.occurrence_scores(np.zeros((3, 2)), np.full((3, 2), np.nan), ["AU1", "AU2"], draws=5)
+        strong = au.intensity_scores(np.zeros((3, 2)), np.full((3, 2), np.nan), ["AU1", "AU2"])
+    assert there
+    assert strong

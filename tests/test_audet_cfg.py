@@ -422,7 +422,7 @@ def test_docs_list_every_option_with_its_default():
 
     from mien.audet.options import GENERAL
 
-    page = (FOLDER.parent.parent / "docs" / "audet.md").read_text(encoding="utf-8")
+    page = (FOLDER.parent.parent / "docs" / "audet-cfg.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| `(.*?)` \| \S", page, re.M))
     assert set(rows) == {f"{name}.{field.name}" for name, kind in GENERAL.items() for field in dataclasses.fields(kind)}
     for name, kind in GENERAL.items():

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from mien.audit.groups import groups
+from mien.audit.groups import groups, ordered
+from mien.audit.page import minus
 from mien.audit.right import right
-from mien.audit.sample import Sample, thirds
+from mien.audit.sample import Sample, groups_of, names_labels, thirds
 from mien.audit.sure import sure
-from mien.audit.table import as_json, from_json
+from mien.audit.table import as_json, from_json, p_words, row, within
+from mien.data.store import write_store
 from mien.errors import DataError
 from mien.metrics.confidence import (
     adaptive_error,
@@ -18,7 +20,15 @@ from mien.metrics.confidence import (
     mean_log_loss,
     risk_coverage,
 )
-from mien.metrics.parity import calibration_gaps, difference, judged, largest_gaps, odds, smallest_group
+from mien.metrics.parity import (
+    calibration_gaps,
+    difference,
+    judged,
+    largest_gaps,
+    odds,
+    smallest_group,
+    spread_over_people,
+)
 
 CLASSES = ("Neutral", "Happiness", "Anger")
 
@@ -201,3 +211,63 @@ def test_majority_and_votes_stand_beside_the_accuracy():
     assert rows["accuracy"].value == pytest.approx((shares.argmax(1) == labels).mean())
     assert rows["accuracy"].baseline == pytest.approx(np.bincount(labels).max() / 200)
     assert rows["one annotator, accuracy"].value == pytest.approx(0.6)
+
+
+def test_people_who_are_alike_are_not_told_apart_and_others_are():
+    owner = np.repeat(np.arange(40), 10)
+    alike = spread_over_people(np.random.default_rng(0).random(400) < 0.7, owner)
+    means = sorted(
+        np.mean([(np.random.default_rng(0).random(400) < 0.7)[k] for k in range(400) if owner[k] == p])
+        for p in range(40)
+    )
+    assert alike.people == 40
+    assert alike.own == pytest.approx((np.mean(means[:4]), np.median(means), np.mean(means[-4:])))
+    assert np.allclose(alike.own, alike.luck, atol=0.12)
+    apart = spread_over_people(owner % 2, owner)
+    assert apart.own == (0, 0.5, 1)
+    assert apart.luck[0] > 0.15
+    assert spread_over_people(np.ones(20), np.arange(20)) is None, "one face each"
+
+
+def test_labels_of_others_are_no_groups():
+    assert names_labels(np.array(["Happiness", "Anger", "unknown", ""]))
+    assert not names_labels(np.array(["Happiness", "found"]))
+    assert not names_labels(np.array(["yes", "no"]))
+    told = groups(sample()._replace(labels_like=("ferplus",)), answers()[0]).cannot
+    assert "ferplus names expressions: another opinion on the label, no group." in told
+
+
+def test_calibration_of_groups_has_intervals_and_a_test():
+    part = groups(sample(), answers()[0])
+    tables = {table.key: table for table in part.tables}
+    assert all(one.low < one.value < one.high for one in tables["calibration"].rows)
+    assert "Holm" in tables["calibration_gaps"].rows[0].note
+    assert tables["people"].rows[0].value <= tables["people"].rows[2].value
+
+
+def test_light_sharpness_and_yaw_are_measured_where_landmarks_are_known(tmp_path):
+    import tiny
+
+    made = tiny.records(each=3, splits=("test",))
+    faces = [one._replace(image=(one.image * (0.3 + k / 30)).astype(np.uint8)) for k, one in enumerate(made)]
+    faces[0] = faces[0]._replace(landmarks=None)
+    store = write_store(faces, tmp_path / "s", dataset="toy", size=tiny.SIZE)
+    found = groups_of(store, np.arange(len(made)))
+    assert found["light on the face"][0] == ""
+    assert found["light on the face"][1].startswith("low")
+    assert found["light on the face"][-1].startswith("high")
+    assert "sharpness" in found
+
+
+def test_intervals_stay_where_scores_can_be_and_p_is_never_0():
+    wide = row("x", 0.9)._replace(low=0.4, high=1.4)
+    assert within(wide, 0, 1)[2:4] == (0.4, 1.0)
+    assert within(row("x", 0.9), 0, 1)[2:4] == (None, None)
+    assert (p_words(0.04), p_words(1e-9)) == ("p = 0.040", "p < 0.001")
+    assert minus("-0.000, -0.5 (-22.0 points), a-1 and 3-4") == "0.000, −0.5 (−22.0 points), a-1 and 3-4"
+
+
+def test_groups_of_numbers_stand_from_low_to_high():
+    assert ordered(["high (over 2)", "low (to 1)", "middle"]) == ["low (to 1)", "middle", "high (over 2)"]
+    assert ordered(["15–30°", "over 30°", "under 15°"]) == ["under 15°", "15–30°", "over 30°"]
+    assert ordered(["no", "dark", "yes"]) == ["no", "dark", "yes"]

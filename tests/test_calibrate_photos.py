@@ -157,7 +157,7 @@ def test_the_verb(run, photos, tmp_path, capsys):
     mine = mien.load(run, faces="none", calibration=str(out))
     q = np.array([list(face.probabilities.values()) for face in mine.predict(names).faces])
     assert q == pytest.approx(scaled(np.log(p) + moved, 1.0), abs=1e-5)
-    assert result["aligned"]["accuracy"] == pytest.approx((q.argmax(1) == labels).mean())
+    assert result["fitted"]["accuracy"] == pytest.approx((q.argmax(1) == labels).mean())
     assert mine.calibration.threshold == result["threshold"]
 
 
@@ -189,7 +189,7 @@ def test_a_recall_that_is_asked_for(run, photos, tmp_path):
     plain = calibrate(run, **words, out=tmp_path / "plain.json")
     lifted = calibrate(run, **words, recall="Happiness=1", out=tmp_path / "lifted.json")
     assert lifted["recall_asked_for"] == {"Happiness": 1.0}
-    assert lifted["aligned"]["recall"]["Happiness"] == 1
+    assert lifted["fitted"]["recall"]["Happiness"] == 1
     assert lifted["offsets"]["Happiness"] >= plain["offsets"]["Happiness"]
     assert lifted["offsets"]["Neutral"] == plain["offsets"]["Neutral"]
     for wrong, reason in (

@@ -74,6 +74,14 @@ def test_links_lead_somewhere(page):
         assert re.match(r"https?://|mailto:", target) or (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem not in ("datasets", "recipe-keys")], ids=lambda p: p.name
+)
+def test_a_page_can_be_read_in_one_sitting(page):
+    """About 200 lines; a list of keys is as long as it is."""
+    assert len(TEXTS[page].splitlines()) <= 210
+
+
 def test_the_index_lists_every_page():
     listed = set(re.findall(r"\]\(([\w/-]+\.md)\)", TEXTS[ROOT / "docs" / "index.md"]))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in [*PAGES, *TUTORIALS]}
@@ -87,7 +95,11 @@ def test_every_recipe_key_is_listed_with_its_default():
     assert {key: yaml.safe_load(text) for key, text in rows.items()} == defaults
 
 
-FLAGS = re.findall(r"^\| (`[^|]*) \|(.*)\|$", TEXTS[ROOT / "docs" / "flags.md"], re.M)
+FLAGS = [
+    row
+    for page in ("flags", "flags-model")
+    for row in re.findall(r"^\| (`[^|]*) \|(.*)\|$", TEXTS[ROOT / "docs" / f"{page}.md"], re.M)
+]
 
 
 def test_every_published_flag_has_one_row():

@@ -117,3 +117,41 @@ def test_onnx_face_from_a_photo_says_what_mien_says(tmp_path):
     found = load("onnx_face").main(str(export(run)), str(photo), five_points(points).tolist())
     assert list(found) == list(wanted)
     np.testing.assert_allclose(list(found.values()), list(wanted.values()), atol=1e-5)
+
+
+def test_onnx_fusion(tmp_path, monkeypatch):
+    """Two graphs joined by the example say what `mien predict` says of a face with blendshapes, and of a small one without."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import numpy as np
+    import tiny
+    from PIL import Image
+
+    import mien
+    from mien.export import export
+    from mien.faces.blendshapes import BLENDSHAPES
+    from mien.faces.detect import points_box
+    from mien.faces.provider import Face
+    from mien.predict.fusion import Fusion, write_fusion
+    from mien.training.loop import fit
+
+    run, photo = tmp_path / "run", tmp_path / "photo.png"
+    fit(tiny.recipe(tiny.store(tmp_path / "store").path, optim={"epochs": 1}), run)
+    write_fusion(run, Fusion(*(torch.randn(shape) for shape in ((5, 52), (5,), (7, 5), (7,)))), tiny.NAMES)
+    image = np.random.default_rng(1).integers(0, 255, (220, 300, 3), dtype=np.uint8)
+    Image.fromarray(image).save(photo)
+    graph, units = export(run, out=tmp_path / "face.onnx"), export(run, units=True, out=tmp_path / "units.onnx")
+    shapes = (np.random.default_rng(0).random(52) ** 4).astype(np.float32)
+    shapes[BLENDSHAPES.index("mouthSmileLeft")] = shapes[BLENDSHAPES.index("mouthSmileRight")] = 0.9
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for size in (150, 90):
+        points = tiny.points(size) + np.float32([60, 40])
+        face = Face(points_box(points), points, 1.0, "test", blendshapes=shapes)
+        answer = mien.load(run, faces=lambda picture, face=face: [face]).predict(photo).faces[0]
+        given = {
+            "points": points.tolist(), "width": float(face.box[2] - face.box[0]),
+            "blendshapes": dict(zip(BLENDSHAPES, shapes.tolist(), strict=True)),
+        }  # fmt: skip
+        shares, present = load("onnx_fusion").main(str(graph), str(units), str(photo), given)
+        np.testing.assert_allclose(list(shares.values()), list(answer.probabilities.values()), atol=2e-5)
+        assert {"AU12_L", "AU12_R"} <= set(present)

@@ -430,6 +430,9 @@ def test_regions_and_views():
     plan = mediapipe.search_plan(700, 1000)
     assert len(plan) == 6
     assert len(mediapipe.search_plan(3000, 4000)) == 7
+    strip = mediapipe.search_plan(9000, 600)  # a long screenshot: tiles about as wide as it
+    assert [round(tiles[0].side) for tiles in strip[3:-1]] == [4500, 2250, 1125, 562]
+    assert max(map(len, strip)) < 100
     assert [view.angle for view in plan[-1]] == pytest.approx([np.pi / 2, np.pi, -np.pi / 2])
 
 

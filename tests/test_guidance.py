@@ -91,6 +91,8 @@ def test_grad_trains_the_head_of_a_frozen_backbone():
     model = model_of(Mlp()).float()
     model.backbone.requires_grad_(False)
     refuse_degenerate(guide_of(model, attribution="grad"), model, SIDE)
+    assert not any(weight.requires_grad for weight in model.backbone.parameters())
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 def test_a_net_without_second_derivatives_is_told():

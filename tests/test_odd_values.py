@@ -92,6 +92,15 @@ def test_files_that_cannot_be_meant_are_one_clear_line(tmp_path, text, told):
     assert len(str(caught.value)) < 600
 
 
+def test_a_recipe_in_another_encoding_is_told_which_one_is_wanted(tmp_path):
+    for name in ("utf-16", "latin-1"):
+        (tmp_path / "r.yaml").write_bytes("# é\noptim: {epochs: 3}\n".encode(name))
+        with pytest.raises(UsageError, match=r"r\.yaml: .*; save it as UTF-8\."):
+            load_recipe(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_bytes("# é\r\noptim: {epochs: 3}\r\n".encode("utf-8-sig"))
+    assert load_recipe(tmp_path / "r.yaml").optim.epochs == 3
+
+
 def test_numbers_of_yaml_keep_their_meaning(tmp_path):
     (tmp_path / "r.yaml").write_text("optim: {lr: 1e-3, weight_decay: 5.0e-4, epochs: 10}\nguidance: {layers: [-1, 2]}")
     recipe = load_recipe(

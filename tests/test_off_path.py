@@ -1,5 +1,7 @@
 """Guidance by a gradient that does not exist is refused by key, layer and remedy; surplus weights are told."""
 
+import json
+
 import pytest
 import tiny
 import torch
@@ -50,6 +52,8 @@ def test_class_token_at_the_last_layer(faces, tmp_path, section, attribution):
 def test_the_remedy_works(faces, tmp_path):
     guidance = {"guidance": {"weight": 1.0, "attribution": "grad_input", "layers": [2]}}
     fit(tiny.recipe(faces, model={**VIT, "head": "cls"}, optim={"epochs": 1}, **guidance), tmp_path / "run")
+    (line,) = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["train_guidance"] > 0
 
 
 @pytest.mark.parametrize("name", COPIES)

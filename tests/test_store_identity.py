@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 
 import cv2
@@ -54,7 +55,7 @@ def told(place) -> str | None:
 def damage(store, place, draws: random.Random) -> str:
     """A copy with one to four bits flipped, or a file cut, lengthened, emptied, exchanged or removed; what was done."""
     copied(store, place)
-    files = sorted(path for path in place.iterdir() if path.name not in (".verified.json", "skipped.csv"))
+    files = sorted(path for path in place.iterdir() if path.name != ".verified.json")
     path, how = draws.choice(files), draws.choice(["flip"] * 6 + ["cut", "longer", "empty", "exchanged", "removed"])
     size = path.stat().st_size
     if how == "flip":
@@ -108,9 +109,9 @@ def test_pictures_are_read_once(store, tmp_path, monkeypatch):
 
     for _ in range(3):
         open_store(place)
-    assert read == ["part-00000.arrow", "part-00001.arrow"]
+    assert [name for name in read if name != "skipped.csv"] == ["part-00000.arrow", "part-00001.arrow"]
     assert told(tiny.store(tmp_path / "own", each=1).path) is None
-    assert len(read) == 2  # the process that wrote it knows
+    assert read.count("skipped.csv") == len(read) - 2  # the process that wrote it knows
 
 
 def test_labels_that_were_permuted_are_found_whatever_the_digests_say(store, tmp_path):
@@ -126,6 +127,20 @@ def test_labels_that_were_permuted_are_found_whatever_the_digests_say(store, tmp
         verify(place, open_store(place).info, deep=True)
     with pytest.raises(DataError, match="fingerprint"):
         check(place, verify=True)
+
+
+def test_another_list_of_skipped_files_is_told(store, tmp_path):
+    place = copied(store, tmp_path / "s")
+    (place / "skipped.csv").write_text("id,reason\na.png,no face\n")
+    assert re.search(r"skipped\.csv' was changed or is damaged", told(place))
+    info = json.loads((place / "store.json").read_text())
+    write_json(place / "store.json", {name: value for name, value in info.items() if name != "skipped_sha256"})
+    before = open_store(place)  # from before the digest was kept
+    with pytest.raises(DataError, match=r"lists 1 files, store\.json 0"):
+        print(before.skipped)
+    (place / "skipped.csv").unlink()
+    with pytest.raises(DataError, match="is missing or damaged"):
+        print(before.skipped)
 
 
 def test_check_verify_says_so(store, capsys):

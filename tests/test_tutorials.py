@@ -33,6 +33,9 @@ def test_short_whole_and_with_a_picture(tutorials, page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
-def test_it_runs(tutorials, page, tmp_path):
-    tutorials.run(page, tmp_path)
+def test_they_run(tutorials, tmp_path):
+    """All of them, one after the other: faces that several pages render are rendered once."""
+    made = {}
+    for page in PAGES:
+        (tmp_path / page.stem).mkdir()
+        tutorials.run(page, tmp_path / page.stem, made)

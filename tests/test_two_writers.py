@@ -1,5 +1,6 @@
 """Two trainings never write one folder; what lies in a run folder is read as what it must be, or refused in one line."""
 
+import errno
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from mien.errors import DataError, MienError, UsageError
 from mien.files import alone, read_json, write_json
 from mien.models.backbone import Backbone
 from mien.training import checkpoint
+from mien.training.checkpoint import read_log
 from mien.training.devices import open_fabric
 from mien.training.loop import fit
 
@@ -62,6 +64,40 @@ def test_a_second_writer_is_told_who_writes_and_a_killed_one_leaves_no_lock(tmp_
         pass
 
 
+class Windows:
+    """What `msvcrt` does to files: a locked byte is refused to others, and goes with the file that locked it."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.held = {}
+
+    def locking(self, number, mode, bytes_):
+        assert (mode, bytes_) == (self.LK_NBLCK, 1)
+        assert os.lseek(number, 0, os.SEEK_CUR) > 2**20  # nobody may read a locked byte, and others read the beginning
+        key = os.fstat(number).st_ino
+        if self.held.get(key, number) != number and os.path.exists(f"/proc/self/fd/{self.held[key]}"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        self.held[key] = number
+
+
+def test_a_second_writer_is_told_on_windows_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("mien.files.fcntl", None)
+    monkeypatch.setattr("mien.files.msvcrt", Windows())
+    with alone(tmp_path / "run"), pytest.raises(DataError, match=f"process {os.getpid()} on"), alone(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+    with alone(tmp_path / "run"):
+        pass
+
+
+def test_a_file_system_without_locks_has_no_guard(tmp_path, monkeypatch):
+    monkeypatch.setattr("mien.files.fcntl", None)
+    monkeypatch.setattr("mien.files.msvcrt", None)
+    with alone(tmp_path / "run"), alone(tmp_path / "run"):
+        pass
+
+
 def test_further_processes_of_one_training_pass(tmp_path, monkeypatch):
     with alone(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
@@ -69,7 +105,9 @@ def test_further_processes_of_one_training_pass(tmp_path, monkeypatch):
             pass
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "{", "", "[" * 100_000, '{"a": ' * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "null", '"x"', "{", "", "[" * 100_000, '{"a": ' * 100_000, "\x00", '{"a": [{"b": 1, "b": 2}]}']
+)
 def test_json_of_another_type_is_one_clear_line(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match=r"a\.json is damaged \([^\n]{0,300}; train again\.$"):
@@ -231,8 +269,6 @@ def test_mutated_cfgs_are_read_or_refused(count):
 
 
 def test_a_line_of_the_log_of_another_type_is_told(run, tmp_path):
-    from mien.report.runs import _log
-
     (tmp_path / "log.jsonl").write_text(json.dumps({"epoch": 1}) + "\n3\n")
     with pytest.raises(DataError, match="line 2 is damaged"):
-        _log(tmp_path / "log.jsonl")
+        read_log(tmp_path / "log.jsonl")

@@ -145,20 +145,13 @@ def test_damage_is_said_of_files_that_are_cut_off(tmp_path, name, codec):
     assert "damaged" in last.reason
 
 
-def test_containers_that_say_nothing_are_not_damaged(tmp_path):
-    for content in (
-        b"",
-        b"ftyp",
-        b"\0\0\0\x18ftypmp42",
-        b"\x1aE\xdf\xa3",
-        b"RIFF",
-        bytes(40),
-        b"\0\0\0\x01mdat" + b"\xff" * 8,
-    ):
-        path = tmp_path / "x.mp4"
+def test_a_beginning_of_a_container_is_cut_off_where_it_announces_more(tmp_path):
+    path = tmp_path / "x.mp4"
+    more = (b"\0\0\0\x18ftypmp42", b"\0\0\0\x01mdat" + b"\xff" * 8)
+    for content in (b"", b"ftyp", b"\x1aE\xdf\xa3", b"RIFF", bytes(40), *more):
         path.write_bytes(content)
-        trimmed(path)
-        cut_off(path)
+        assert not trimmed(path)
+        assert cut_off(path) == (content in more)
 
 
 @pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile other.avi\n", "#EXTM3U\n#EXTINF:10,\nother.avi\n#EXT-X-ENDLIST\n",
@@ -167,7 +160,8 @@ def test_a_playlist_is_no_video_whatever_its_name(tmp_path, text):
     parts.write_video(tmp_path / "other.avi", [parts.frame((4, 4))] * 3)
     path = tmp_path / "v.mp4"
     path.write_text(text)
-    assert [p.reason for p in pictures_in(path, None)] == ["video without a readable frame, or damaged"]
+    (found,) = pictures_in(path, None)
+    assert str(found.reason).startswith(("a text file", "video without a readable frame"))
 
 
 def test_addresses():

@@ -1,6 +1,7 @@
 """Any net in: layers found, answers found, classes matched, the net left as it was."""
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 import mien
 from mien.audit.classes import expressions_of, labels_for, read_classes
 from mien.audit.sources import face_model
-from mien.errors import UsageError
+from mien.errors import MienError, UsageError
 from mien.explain import explain
 from mien.models.taps import tapped
 
@@ -268,3 +269,142 @@ def test_a_module_that_somebody_changed_is_put_back():
     with tapped(net, ("0",), 1):
         net(torch.zeros(1, 3, 4, 4))
     assert net[0].forward is own
+
+
+@dataclass
+class Answer:
+    """What some code of papers returns."""
+
+    feature: torch.Tensor
+    prediction: torch.Tensor
+
+
+class Plain:
+    """An object that is no dataclass."""
+
+    def __init__(self, pooled: torch.Tensor, logits: torch.Tensor) -> None:
+        self.au, self.expression, self._hidden = pooled[:, :7], logits, logits * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "told"),
+    [
+        ("dataclass", lambda pooled, logits: Answer(pooled, logits), False),
+        ("object", Plain, True),
+        ("nested", lambda pooled, logits: {"out": {"expr": logits, "au": pooled}}, False),
+        ("same width", lambda pooled, logits: {"au": pooled[:, :7], "expression": logits}, True),
+        ("one row", lambda pooled, logits: logits[:, None], False),
+        ("arrays", lambda pooled, logits: (pooled.detach().numpy(), logits.detach().numpy()), False),
+        ("per cent", lambda pooled, logits: 100 * logits.softmax(1), False),
+    ],
+)
+def test_answers_are_found_wherever_they_stand(name, pack, told):
+    class Packed(Small):
+        def forward(self, x):
+            pooled = self.second(self.act(self.first(x))).relu().mean((2, 3))
+            return pack(pooled, self.fc(pooled))
+
+    torch.manual_seed(0)
+    packed = Packed().eval()
+    plain = Small().eval()
+    plain.load_state_dict(packed.state_dict())
+    model = mien.wrap(packed, WORDS, size=32, preprocess="half")
+    expected = mien.wrap(plain, WORDS, size=32, preprocess="half").probabilities(faces())
+    np.testing.assert_allclose(model.probabilities(faces()), expected, atol=1e-5)
+    assert any("it returns several" in note for note in model.notes) == told
+
+
+def test_answers_of_a_sigmoid_are_told():
+    class Sigmoid(Small):
+        def forward(self, x):
+            return super().forward(x).sigmoid()
+
+    assert any("do not add up" in note for note in mien.wrap(Sigmoid(), WORDS, size=32).notes)
+
+
+def test_a_quantised_net_and_its_hash():
+    torch.manual_seed(0)
+    nets = [torch.ao.quantization.quantize_dynamic(Small().eval(), {nn.Linear}) for _ in range(2)]
+    first, second = (mien.wrap(net, WORDS, size=32).identity for net in nets)
+    assert first != second
+    assert first == mien.wrap(copy.deepcopy(nets[0]), WORDS, size=32).identity
+
+
+def shares_of(pictures):
+    up = np.asarray(pictures, np.float64).mean((1, 2, 3)) / 255
+    return np.stack([up, *[(1 - up) / 6] * 6], 1)
+
+
+def test_functions_answer_in_any_form_and_fail_in_one_line():
+    expected = mien.wrap(shares_of, WORDS, size=24).probabilities(faces())
+    for same in (
+        lambda f: shares_of(f).tolist(), lambda f: torch.tensor(shares_of(f), requires_grad=True), lambda f: 100 * shares_of(f),
+    ):  # fmt: skip
+        np.testing.assert_allclose(mien.wrap(same, WORDS, size=24).probabilities(faces()), expected, atol=1e-5)
+    whitened = mien.wrap(
+        lambda f: shares_of((f - f.mean()) / f.std() * 20 + 99), WORDS, size=24
+    )  # fails on black pictures alone
+    assert whitened.probabilities(faces()).shape == (5, 7)
+    for function, words in (
+        (lambda f: None, "expected"), (lambda f: ["happy"] * len(f), "fails on"), (lambda f: [{"happy": 1}] * len(f), "fails"),
+        (lambda f: shares_of(f) - 1, "softmax"), (lambda f: shares_of(f) * np.nan, "not finite"),
+        (lambda f: shares_of(f).T, "expected"),
+    ):  # fmt: skip
+        with pytest.raises(MienError, match=words) as error:
+            mien.wrap(function, WORDS, size=24)
+        assert "\n" not in str(error.value)
+    two = mien.wrap(lambda f: shares_of(f) if len(f) == 2 else 1 / 0, WORDS, size=24)
+    with pytest.raises(UsageError, match="fails on"):
+        two.probabilities(faces())
+
+
+def test_orders_of_classes():
+    numbered = {word: k for k, word in enumerate(WORDS)}
+    assert read_classes(numbered) == WORDS
+    assert read_classes({str(k): word for word, k in numbered.items()}) == WORDS
+    for wrong, words in (
+        ({0: "angry", 2: "sad"}, "numbered 0, 2"), ({"a": "angry", "b": "sad"}, "are numbered"), (set(WORDS), "no order"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            read_classes(wrong)
+    with pytest.raises(
+        UsageError, match="only Neutral of the classes"
+    ) as error:  # one class alone is right on every face
+        expressions_of(("Wut", "Ekel", "Angst", "Freude", "neutral", "Trauer"))
+    assert "English" in str(error.value)
+    with pytest.raises(UsageError, match="and 988 more is an expression") as error:
+        expressions_of([f"n{k}" for k in range(1000)])
+    assert len(str(error.value)) < 300
+
+
+def test_what_is_no_net_is_said_in_one_line():
+    for net, options, words in (
+        (Small, {}, "Small is a class"), (Small().state_dict(), {}, "load_state_dict"), (Small(), {"size": 0}, "size is 0"),
+        (Small(), {"size": (32, 32)}, "size is"), (Small(), {"size": 32.0}, "size is"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=words):
+            mien.wrap(net, WORDS, **options)
+
+
+@pytest.mark.parametrize("kind", ["grey", "grey, colours last", "bytes", "two outputs"])
+def test_onnx_graphs_in_other_forms(kind, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    class Turned(Small):
+        def forward(self, x):
+            x = x.permute(0, 3, 1, 2) if "last" in kind or kind == "bytes" else x
+            logits = super().forward(x.float() / 255 if kind == "bytes" else x)
+            return (-logits, logits) if kind == "two outputs" else logits
+
+    channels = 1 if "grey" in kind else 3
+    shape = (1, 32, 32, channels) if "last" in kind or kind == "bytes" else (1, channels, 32, 32)
+    example = torch.zeros(shape, dtype=torch.uint8 if kind == "bytes" else torch.float32)
+    names = ["auxiliary", "expression"] if kind == "two outputs" else ["answer"]
+    torch.onnx.export(
+        Turned(channels=channels).eval(), (example,), tmp_path / "n.onnx", dynamo=False, output_names=names
+    )
+    model = mien.wrap(tmp_path / "n.onnx", WORDS)
+    assert model.size == 32
+    assert np.isfinite(model.probabilities(faces())).all()
+    assert any("expression is taken" in note for note in model.notes) == (kind == "two outputs")

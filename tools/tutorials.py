@@ -28,8 +28,11 @@ LONGEST = 40
 """Lines of an output that a page shows."""
 
 
-def run_block(kind: str, code: str, names: dict[str, Any]) -> str:
-    """What a block prints; an exception, or a command that does not return 0, ends the tutorial."""
+def run_block(kind: str, code: str, names: dict[str, Any], made: dict[str, Path]) -> str:
+    """What a block prints; an exception, or a command that does not return 0, ends the tutorial.
+
+    `made` are stores of rendered faces that an earlier page made by the same line: they are copied, not rendered again.
+    """
     from mien.cli import main
 
     if kind == "yaml":
@@ -44,20 +47,26 @@ def run_block(kind: str, code: str, names: dict[str, Any]) -> str:
         else:
             for line in re.sub(r"\\\n\s*", "", code).splitlines():
                 words = shlex.split(line, comments=True)
-                if words[:1] == ["mien"] and main(words[1:]) != 0:
+                out = Path(words[words.index("--out") + 1]) if words[:2] == ["mien", "synthesize"] else None
+                if out is not None and line in made:
+                    shutil.copytree(made[line], out)
+                elif words[:1] == ["mien"] and main(words[1:]) != 0:
                     raise SystemExit(f"failed: {line}")
+                elif out is not None:
+                    made[line] = out.resolve()
     return shown.getvalue()
 
 
-def run(page: Path, folder: Path) -> str:
-    """Run a page's blocks in an empty folder; the page's text with what they printed."""
+def run(page: Path, folder: Path, made: dict[str, Path] | None = None) -> str:
+    """Run a page's blocks in an empty folder; the page's text with what they printed. `made`: see `run_block`."""
+    made = {} if made is None else made
     text, names = page.read_text(encoding="utf-8"), {"__name__": "tutorial"}
 
     def renewed(found: re.Match[str]) -> str:
         kind, code, output = found.groups()
         if code.startswith("# not run"):
             return found[0]
-        printed = run_block(kind, code, names).replace(str(folder), ".").rstrip().splitlines()
+        printed = run_block(kind, code, names, made).replace(str(folder), ".").rstrip().splitlines()
         if output is None:
             return found[0]
         printed = [line.rstrip() for line in printed if line.strip()]

@@ -4,7 +4,7 @@
     MIEN_SHARED_DATA=FOLDER python tools/units.py fit --faces FACES     # unit_weights.npz; from, gain and cut of units.json
     MIEN_SHARED_DATA=FOLDER python tools/units.py table --faces FACES [--run RUN] [--write]
 
-`table` prints the tables of docs/action-units.md, on synthetic faces of people that `fit` never saw, on the portraits of
+`table` prints the tables of docs/photo-units.md, on synthetic faces of people that `fit` never saw, on the portraits of
 FOLDER/faces (neutral and smiling) and on FOLDER/muxspace_dev.npz (photos with expressions), where that is there. --write puts into
 units.json what is proven by RULES; --run adds the AUC of a run of mien audet train on the same synthetic faces. What the nets find in
 photos is kept in FACES/photos.npz.
@@ -38,7 +38,7 @@ FALSE_ALARMS, CALM, RIGHT = 0.01, 0.03, 0.85
 """The cut is the least intensity that at most so many absent sides of training people pass, that at most so many sides of every
 other neutral portrait pass, and of those over it at least this share is there."""
 RULES = {"auc": 0.85, "precision": 0.7, "recall": 0.15, "neutral": 0.07, "smiling": 0.1, "photos": 0.65}
-"""What a proven unit reaches: docs/action-units.md. neutral and smiling (of units that are no part of a smile): at most; the others:
+"""What a proven unit reaches: docs/photo-units.md. neutral and smiling (of units that are no part of a smile): at most; the others:
 at least, photos only where there are some."""
 SMILE = ("AU6", "AU12", "AU14", "AU25", "AU26")
 """Units that a smile may show."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from mien.errors import DataError
+from mien.training.checkpoint import read_log
 
 MOST = 10.0
 """Times its value after the first epoch from which a number is told as growing."""
@@ -30,9 +32,9 @@ def growing(lines: list[dict[str, Any]]) -> list[str]:
 def tell_growth(run: Path) -> None:
     """A line on stderr for each number of a run's log that has begun to grow in its last epoch."""
     try:
-        lines = [json.loads(line) for line in (run / "log.jsonl").read_bytes().splitlines()]
-    except ValueError as error:
-        print(f"mien: {run / 'log.jsonl'} is damaged ({error}); whether a number grows is not told.", file=sys.stderr)
+        lines = read_log(run / "log.jsonl")
+    except DataError as error:
+        print(f"mien: {error} Whether a number grows is not told.", file=sys.stderr)
         return
     before = growing(lines[:-1])
     for name in (name for name in growing(lines) if name not in before):

@@ -9,15 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
-from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of, short
+from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of
 from mien.audit.model import WrappedModel
 from mien.errors import DataError, UsageError
 from mien.files import file_sha256
-from mien.models.adapt import FLOOR, BlackBox, Inputs, logits_of, pictures_of
+from mien.models.adapt import (
+    FLOOR,
+    BlackBox,
+    Inputs,
+    are_shares,
+    choice_note,
+    first_line,
+    fitting_answers,
+    logits_of,
+    pictures_of,
+)
 from mien.schema import ByteArray, FloatArray, Preprocessing
+
+KINDS = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""Of what a graph takes, where it is not float32."""
 
 
 def from_function(
@@ -31,14 +44,15 @@ def from_function(
     keep, told = kept_of(words, names)
     notes += told
     box = BlackBox(function, len(words), keep)
-    try:
-        found = np.asarray(function(np.zeros((PROBE, side, side, 3), np.uint8)))
-    except Exception as error:  # whatever a function of the user raises
-        raise UsageError(f"the function fails on (2, {side}, {side}, 3) uint8 faces: {short(error)}.") from error
-    if found.shape != (PROBE, len(words)) or (found < 0).any() or not np.allclose(found.sum(1), 1, atol=1e-2):
+    faces = np.random.default_rng(0).integers(0, 256, (PROBE, side, side, 3), dtype=np.uint8)
+    found = box.shares(faces)
+    if not torch.isfinite(found).all():
+        raise DataError("the function answers with numbers that are not finite.")
+    if not are_shares(found):
+        sums = ", ".join(f"{value:.3g}" for value in found.sum(1).tolist())
         raise UsageError(
-            f"the function returned {found.shape} with sums {np.round(found.sum(-1), 3).tolist()}; expected ({PROBE}, {len(words)}) "
-            "probabilities."
+            f"the function's answers for two faces add up to {sums}; expected probabilities: none negative, a face's adding up to "
+            "1. Pass logits through a softmax."
         )
     notes.append("a function has no layer: only `occlusion` can explain it, and it has no hash of weights.")
     title = name or str(getattr(function, "__name__", "function"))
@@ -58,35 +72,38 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
     try:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has kinds of its own
-        raise DataError(f"{file} is no ONNX graph that can be run: {short(error)}.") from error
+        raise DataError(f"{file} is no ONNX graph that can be run: {first_line(error)}.") from error
     kept = session.get_modelmeta().custom_metadata_map
     words = read_classes(classes if classes is not None else _classes_of_meta(kept))
-    put = session.get_inputs()[0]
-    last = put.shape[-1] == 3 and (len(put.shape) != 4 or put.shape[1] != 3)
+    put = _only_input(file, session.get_inputs())
+    last = _channels_last(put)
     spatial = put.shape[1:3] if last else put.shape[2:4]
     side = size or next((one for one in spatial if isinstance(one, int)), SIZES[0])
     notes = [] if size else [f"faces are {side} px{' as the graph says' if isinstance(spatial[0], int) else ''}."]
-    raw = put.type == "tensor(uint8)"
-    inputs, told = (Inputs(Preprocessing((0.0,) * 3, (1.0,) * 3)), []) if raw else inputs_of(nn.Identity(), preprocess)
-    notes += told
-    kinds = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-    outputs = [one.name for one in session.get_outputs()]
-
-    fixed = put.shape[0] if isinstance(put.shape[0], int) else None
+    more: list[str] = []
+    raw, channels = put.type == "tensor(uint8)", put.shape[3 if last else 1]
+    if raw:
+        inputs = Inputs(Preprocessing((0.0,) * 3, (1.0,) * 3), colours=1 if channels == 1 else 3)
+        notes += ["it takes bytes, so preprocess is left out."] if preprocess is not None else []
+    else:
+        inputs, more = inputs_of(None, preprocess, channels)
+    notes += more
+    several: dict[str, Tensor] = {}
 
     def run(fed: FloatArray) -> Tensor:
-        values = session.run(None, {put.name: fed.astype(kinds.get(put.type, np.float32))})
-        found = {key: torch.as_tensor(value) for key, value in zip(outputs, values, strict=True)}
-        return logits_of({key: one for key, one in found.items() if one.dim() == 2}, len(words))
+        values = session.run(None, {put.name: fed.astype(KINDS.get(put.type, np.float32))})
+        found = {one.name: value for one, value in zip(session.get_outputs(), values, strict=True)}
+        several.update(fitting_answers(found, len(words)))
+        return logits_of(found, len(words))
 
     def answers(pixels: Tensor) -> Tensor:
         moved = pixels.permute(0, 2, 3, 1) if last else pixels
         fed = ((moved * 255).round().clamp(0, 255) if raw else moved).detach().cpu().numpy()
-        if fixed is None:
+        if not isinstance(put.shape[0], int):
             return run(fed)
-        rest = -len(fed) % fixed  # a graph of one batch size: the last batch is filled up
+        rest = -len(fed) % put.shape[0]  # a graph of one batch size: the last batch is filled up
         whole = np.concatenate([fed, np.repeat(fed[-1:], rest, 0)])
-        return torch.cat([run(part) for part in np.split(whole, len(whole) // fixed)])[: len(fed)]
+        return torch.cat([run(part) for part in np.split(whole, len(whole) // put.shape[0])])[: len(fed)]
 
     names = expressions_of(words)
     keep, more = kept_of(words, names)
@@ -97,12 +114,26 @@ def from_onnx(file: Path, classes: Classes, preprocess: Steps, size: int | None,
     except (UsageError, DataError):
         raise
     except Exception as error:
-        raise UsageError(f"{file} does not take faces of {side} px ({short(error)}); give size=....") from error
+        raise UsageError(f"{file} does not take faces of {side} px ({first_line(error)}); give size=....") from error
+    notes += choice_note(several, len(words))
     notes.append("an ONNX graph has no gradients: only `occlusion` can explain it.")
     return WrappedModel(
         name or file.stem, *kept_names(names, words, keep), side, module, file_sha256(file), None, torch.device("cpu"), kind="onnx",
         notes=tuple(notes),
     )  # fmt: skip
+
+
+def _only_input(file: Path, inputs: Sequence[Any]) -> Any:
+    """What a graph of pictures takes; UsageError for a graph of anything else."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        taken = ", ".join(f"{one.name} {one.shape}" for one in inputs)
+        raise UsageError(f"{file} takes {taken}; expected pictures alone, (N, 3, S, S) or (N, S, S, 3).")
+    return inputs[0]
+
+
+def _channels_last(put: Any) -> bool:
+    """Whether colours stand last in what a graph takes, as TensorFlow has them."""
+    return put.shape[3] in (1, 3) and put.shape[1] not in (1, 3)
 
 
 class Graph(BlackBox):
@@ -124,7 +155,9 @@ def _probe_answers_of(module: Graph, side: int) -> bool:
     kept, module.keep = module.keep, []  # of all classes the probabilities sum to 1
     found = module(images).logits
     module.keep = kept
-    return bool((found >= 0).all()) and bool(torch.allclose(found.sum(1), torch.ones(PROBE), atol=1e-3))
+    if not torch.isfinite(found).all():
+        raise DataError("the graph answers with numbers that are not finite; check its weights and precision.")
+    return are_shares(found)
 
 
 def _classes_of_meta(kept: Mapping[str, str]) -> Classes:

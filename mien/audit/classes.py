@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,8 @@ POLARITY = {name.lower(): name for name in SCHEMES["polarity-3"]}
 def read_classes(classes: Sequence[str] | Mapping[int, str] | str | None) -> tuple[str, ...]:
     """Words of a net's classes in the order of its answers.
 
-    Names in order, number -> name, names separated by commas, or the name of a published order (fer2013, rafdb, affectnet,
-    ferplus). UsageError for none, fewer than two, or a word that is there twice.
+    Names in order, number -> name, name -> number, names separated by commas, or the name of a published order (fer2013, rafdb,
+    affectnet, ferplus). UsageError for none, fewer than two, numbers with a gap, or a set.
     """
     if classes is None:
         raise UsageError(
@@ -32,7 +33,11 @@ def read_classes(classes: Sequence[str] | Mapping[int, str] | str | None) -> tup
             raise unknown_name("order of classes", classes, NUMBERINGS)
         words = tuple(word.strip() for word in classes.split(","))
     elif isinstance(classes, Mapping):
-        words = tuple(str(classes[key]) for key in sorted(classes, key=int))
+        words = _in_order(classes)
+    elif isinstance(classes, set | frozenset):
+        raise UsageError(
+            "classes are a set, which has no order; give them as a list, in the order of the net's answers."
+        )
     else:
         words = tuple(str(word) for word in classes)
     if len(words) < 2:
@@ -40,24 +45,48 @@ def read_classes(classes: Sequence[str] | Mapping[int, str] | str | None) -> tup
     return words
 
 
+def _in_order(classes: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Words of number -> word, or of word -> number (`class_to_idx` of torchvision), in order; UsageError where a number lacks."""
+    numbered = {str(key).strip(): str(word) for key, word in classes.items()}
+    if not all(key.isdigit() for key in numbered):
+        numbered = {str(number).strip(): str(word) for word, number in classes.items()}
+    keys = sorted(int(key) for key in numbered if key.isdigit())
+    if len(keys) < len(classes) or keys not in (list(range(len(keys))), list(range(1, len(keys) + 1))):
+        raise UsageError(
+            f"classes are numbered {few(list(numbered))}; give number -> name for every answer, from 0 on."
+        )
+    return tuple(word for _, word in sorted(numbered.items(), key=lambda item: int(item[0])))
+
+
 def expressions_of(words: Sequence[str]) -> tuple[str, ...]:
     """Name of each class: the expression that its word stands for, or the word itself where it stands for none.
 
-    UsageError where no word stands for an expression, or two stand for the same one.
+    UsageError where fewer than two words stand for an expression, or two stand for the same one.
     """
     polar = [POLARITY.get(word.strip().lower()) for word in words]
     if "Positive" in polar and "Negative" in polar:
         names = [own or word for own, word in zip(polar, words, strict=True)]
     else:
         names = [find_expression(word) or word for word in words]
-    known = {name for scheme in SCHEMES.values() for name in scheme}
-    if not known & set(names):
-        raise UsageError(f"none of the classes {', '.join(words)} is an expression; give classes=... as names.")
+    every = {name for scheme in SCHEMES.values() for name in scheme}
+    known = [name for name in names if name in every]
+    if len(known) < 2:
+        what = f"only {known[0]} of" if known else "none of"
+        raise UsageError(
+            f"{what} the classes {few(words)} is an expression; give at least two as English names (angry, happy, ...), "
+            "in the order of the net's answers."
+        )
     for name in names:
         own = [word for word, other in zip(words, names, strict=True) if other == name]
         if len(own) > 1:
             raise UsageError(f"classes {' and '.join(own)} both stand for {name}; name each class once.")
     return tuple(names)
+
+
+def few(words: Sequence[str], most: int = 12) -> str:
+    """Words as a list, the first ones where they are many."""
+    left = len(words) - most
+    return ", ".join(map(str, words[:most])) + (f" and {left} more" if left > 0 else "")
 
 
 def scheme_of(classes: Sequence[str]) -> str:
@@ -97,9 +126,7 @@ def kept_of(words: Sequence[str], names: Sequence[str]) -> tuple[list[int], list
     left = [word for k, word in enumerate(words) if k not in keep]
     if not left:
         return [], []
-    return keep, [
-        f"classes that are no expression are left out: {', '.join(left)}; probabilities are among the others."
-    ]
+    return keep, [f"classes that are no expression are left out: {few(left)}; probabilities are among the others."]
 
 
 def kept_names(

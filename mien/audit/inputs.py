@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.errors import UsageError, unknown_name
-from mien.models.adapt import Inputs
+from mien.models.adapt import Inputs, first_line
 from mien.schema import PREPROCESSING, Preprocessing
 
 Classes = Sequence[str] | Mapping[int, str] | str | None
@@ -20,10 +20,11 @@ PROBE = 2
 """Pictures of a trial."""
 
 
-def inputs_of(net: nn.Module, preprocess: Steps) -> tuple[Inputs, list[str]]:
-    """What the pictures go through, and a line where it was not said."""
-    colours = next((part.in_channels for part in net.modules() if isinstance(part, nn.Conv2d)), 3)
-    colours = 1 if colours == 1 else 3
+def inputs_of(net: nn.Module | None, preprocess: Steps, channels: int = 3) -> tuple[Inputs, list[str]]:
+    """What the pictures go through, and a line where it was not said; `channels` where there is no net to look at."""
+    parts = net.modules() if net is not None else ()
+    first = next((part.in_channels for part in parts if isinstance(part, nn.Conv2d)), channels)
+    colours = 1 if first == 1 else 3
     if isinstance(preprocess, str):
         if preprocess not in PREPROCESSING:
             raise unknown_name("preprocessing", preprocess, PREPROCESSING)
@@ -61,22 +62,17 @@ def taken_by(own: Callable[..., Any]) -> Any:
             return "tensor"
         errors.append(f"for (2, 3, 64, 64) it returned {shape_of(made)}")
     except Exception as error:  # whatever a function of the user raises for what it does not take
-        errors.append(short(error))
+        errors.append(first_line(error))
     try:
         made = torch.as_tensor(own(Image.new("RGB", (64, 64))))
         if made.dim() == 3:
             return "picture"
         errors.append(f"for a PIL picture it returned {shape_of(made)}")
     except Exception as error:
-        errors.append(short(error))
+        errors.append(first_line(error))
     raise UsageError(f"preprocess takes neither (B, 3, S, S) in [0, 1] nor a PIL picture: {'; '.join(errors)}.")
 
 
 def shape_of(value: Any) -> str:
     """Shape of a value, or its type."""
     return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
-
-
-def short(error: Exception) -> str:
-    """The first line of what an error says."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")

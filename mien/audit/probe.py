@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mien.audit.model import WrappedModel
 from mien.data.transforms import normalise, resize_faces
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.explain import evidence, explain, explain_with_output, fitting, method_names
 
 USUAL = ("cam", "grad_cam", "ts_cam", "layer_cam")
@@ -35,7 +35,16 @@ class Probe(NamedTuple):
     def probability(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] -> (B, K) probabilities on the pictures' device."""
         logits = self.model.module(self.prepared(images)).logits.float() / self.model.temperature
-        return torch.as_tensor(logits.softmax(1).to(images.device))
+        return self.shares(logits, images)
+
+    def shares(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Logits over the temperature -> probabilities on the pictures' device; DataError where they are no numbers."""
+        found = logits.softmax(1)
+        if bool(torch.isnan(found).any()):
+            raise DataError(
+                f"{self.model.name} answers changed pictures with numbers that are not finite; check its weights and precision."
+            )
+        return found.to(images.device)
 
     def look(self, images: Tensor, target: Tensor, module: nn.Module | None = None) -> Tensor:
         """Map of the evidence for the target (B, 1, h, w), not negative; `module` in place of the model's own."""
@@ -52,8 +61,8 @@ class Probe(NamedTuple):
         output, raw = explain_with_output(
             self.model.module, self.prepared(images), target.to(self.model.device), (self.method,)
         )
-        shares = (output.logits.float() / self.model.temperature).softmax(1)
-        return shares.to(images.device), evidence(self.method, raw[self.method]).float().to(images.device)
+        shares = self.shares(output.logits.float() / self.model.temperature, images)
+        return shares, evidence(self.method, raw[self.method]).float().to(images.device)
 
 
 def probe_of(model: WrappedModel, method: str | None = None) -> Probe:

@@ -55,8 +55,9 @@ def overall(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
         known = points >= 0
         answers = (points[known] == sample.labels[known]).astype(np.float64)
         people = None if sample.people is None else sample.people[known]
+        fitted = "other faces" if people is None else "other people"
         rows.append(row("landmarks alone, accuracy", bootstrap_mean(answers, people, seed=seed), len(answers),
-                        note="linear discriminant analysis of the shape, fitted on other people"))  # fmt: skip
+                        note=f"linear discriminant analysis of the shape, fitted on {fitted}"))  # fmt: skip
         rows.append(row("landmarks alone, balanced accuracy",
                         bootstrap_class_mean(answers, sample.labels[known], people, seed=seed), len(answers)))  # fmt: skip
     agree = agreement(sample)
@@ -64,7 +65,7 @@ def overall(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
     if known.any():
         people = None if sample.people is None else sample.people[known]
         rows.append(row("one annotator, accuracy", bootstrap_mean(agree[known], people, seed=seed), int(known.sum()),
-                        note="mean share of the votes for the label: what one of those who labelled would score"))  # fmt: skip
+                        note="mean share of the votes for the label: what one of those who voted would score"))  # fmt: skip
     return Table("overall", "Accuracy", tuple(rows), "naming the most frequent class", unit="share")
 
 

@@ -8,13 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.data.store import Store
+from mien.datasets.words import find_expression
 from mien.evaluation.landmarks_only import landmarks_only
+from mien.faces.provider import Face
+from mien.faces.quality import quality_of
 from mien.metrics.resampling import people
 from mien.schema import EXPRESSIONS, FloatArray, IntArray
 
 POSE_STEPS = (15.0, 30.0)
 """Degrees of yaw between frontal, turned and far turned."""
 FOLDS = 5
+NOTHING = ("", "unknown", "none", "nf", "other")
+"""Words of an attribute that name nothing."""
+CHUNK = 256
+"""Faces whose pictures are in memory at a time."""
 MOST_NAMES = 20
 """An attribute with more different words is no group but a name of its own for nearly every face."""
 
@@ -38,6 +45,8 @@ class Sample(NamedTuple):
     """(N,) rows of the store."""
     train: tuple[FloatArray, IntArray] | None = None
     """Landmarks and labels of training faces that a baseline may be made of."""
+    labels_like: tuple[str, ...] = ()
+    """Attributes that name expressions, so no groups: another opinion on the label."""
     shape_says: IntArray | None = None
     """(N,) class that the shape of the landmarks alone tells (`landmarks_only`), -1 without landmarks; None where nothing tells."""
 
@@ -67,9 +76,12 @@ def sample_of(store: Store, rows: IntArray, labels: IntArray, classes: tuple[str
     fit = np.setdiff1d(np.flatnonzero((labels >= 0) & (store.split == "train")), rows)
     others = fit[np.isfinite(store.landmarks[fit]).all((1, 2))]
     train = (store.landmarks[others], labels[others]) if len(others) else None
+    groups = groups_of(store, rows)
+    opinions = tuple(name for name, values in groups.items() if names_labels(values))
     return Sample(
         classes, labels[rows], store.landmarks[rows].astype(np.float32), shares.astype(np.float32), people(subjects),
-        groups_of(store, rows), rows, train, shape_answers(store, fit, rows, labels, len(classes)),
+        {name: values for name, values in groups.items() if name not in opinions}, rows, train, opinions,
+        shape_answers(store, fit, rows, labels, len(classes)),
     )  # fmt: skip
 
 
@@ -95,8 +107,10 @@ def shape_answers(store: Store, fit: IntArray, rows: IntArray, labels: IntArray,
 def groups_of(store: Store, rows: IntArray) -> dict[str, npt.NDArray[np.str_]]:
     """Attribute -> (N,) group of each face, as the store holds it: words as they are, numbers in thirds of these faces.
 
-    Yaw makes "pose", the size of the face between the eye corners "size of the face". Nothing is guessed: an attribute that
-    the store does not hold is not there. Words with more than 20 different values, and attributes of one value, are left out.
+    Yaw makes "pose", the size of the face between the eye corners "size of the face"; where landmarks are known, light and
+    sharpness are measured on the aligned face (`mien.faces.quality`), and yaw where the store has none. Nothing else is added: an
+    attribute of a person that the store does not hold is not there. Words with more than 20 different values, and attributes of
+    one value, are left out.
     """
     attributes = [store.attributes[row] for row in rows]
     names = sorted({name for one in attributes for name in one})
@@ -107,7 +121,12 @@ def groups_of(store: Store, rows: IntArray) -> dict[str, npt.NDArray[np.str_]]:
             found[name] = np.array(["" if value is None else str(value) for value in values])
         else:
             found[name] = thirds(np.array([np.nan if value is None else float(value) for value in values]))
+    seen = measured(store, rows)
     yaw = np.abs(store.pose[rows][:, 0])
+    yaw = np.where(np.isfinite(yaw), yaw, np.abs(seen[:, 0]))
+    for name, values in zip(("light on the face", "sharpness"), seen.T[1:], strict=True):
+        if np.isfinite(values).any():
+            found[name] = thirds(values)
     if np.isfinite(yaw).any():
         near, far = POSE_STEPS
         words = np.where(
@@ -121,6 +140,25 @@ def groups_of(store: Store, rows: IntArray) -> dict[str, npt.NDArray[np.str_]]:
     return {
         name: values for name, values in found.items() if 2 <= len(np.unique(values[values != ""])) <= MOST_NAMES
     }  # fmt: skip
+
+
+def measured(store: Store, rows: IntArray) -> FloatArray:
+    """(N, 3) yaw in degrees, mean grey level and sharpness of each aligned face, NaN without landmarks."""
+    found = np.full((len(rows), 3), np.nan, np.float32)
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        points, images = store.landmarks[part].astype(np.float32), store.images(part)
+        for k in np.flatnonzero(np.isfinite(points).all((1, 2))):
+            box = np.concatenate([points[k].min(0), points[k].max(0)])
+            seen = quality_of(images[k], Face(box, points[k], 1.0, "given"))
+            found[start + k] = seen.yaw, seen.light, seen.sharpness
+    return found
+
+
+def names_labels(values: npt.NDArray[np.str_]) -> bool:
+    """Whether the words of an attribute (N,) are expressions, apart from those that stand for nothing known."""
+    words = [word for word in np.unique(values) if word.strip().lower() not in NOTHING]
+    return len(words) > 1 and all(find_expression(word) for word in words)
 
 
 def thirds(values: npt.NDArray[Any]) -> npt.NDArray[np.str_]:

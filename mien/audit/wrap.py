@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 
 from mien.audit.boxes import from_function, from_onnx
 from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
-from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of, short
+from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of
 from mien.audit.model import WrappedModel, tell
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import left_as_found
-from mien.models.adapt import Adapted
+from mien.models.adapt import Adapted, are_shares, choice_note, first_line, fitting_answers
 from mien.models.taps import last_layer
 from mien.schema import ByteArray, FloatArray
 
@@ -49,14 +50,22 @@ def wrap(
         name: in tables; that of the class or file unless given.
 
     """
+    if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
+        raise UsageError(f"size is {size!r}; give the side of the square faces in pixels, a whole number above 0.")
     if isinstance(net, str | Path):
         model = from_onnx(Path(net), classes, preprocess, size, name)
     elif isinstance(net, nn.Module):
         model = _from_module(net, classes, layer, preprocess, size, name)
+    elif isinstance(net, type):
+        raise UsageError(f"{net.__name__} is a class; give one of its objects, with its weights loaded.")
+    elif isinstance(net, Mapping):
+        raise UsageError(
+            "a mapping of weights is no model; load it into its net (net.load_state_dict) and give the net."
+        )
     elif callable(net):
         model = from_function(net, classes, size, name)
     else:
-        raise UsageError(f"a {type(net).__name__} is no model: give a torch module, an ONNX file or a function.")
+        raise UsageError(f"{type(net).__name__} is no model: give a torch module, an ONNX file or a function.")
     tell(model)
     return model
 
@@ -100,7 +109,7 @@ def _layer(adapted: Adapted, layer: str | None, images: Tensor, notes: list[str]
         try:
             found = last_layer(adapted.net, lambda: adapted(images.clone().requires_grad_()).logits, len(images))
         except RuntimeError as error:
-            notes.append(f"gradients cannot be taken ({short(error)}); only `occlusion` can explain it.")
+            notes.append(f"gradients cannot be taken ({first_line(error)}); only `occlusion` can explain it.")
             return None
     if found is None:
         notes.append(
@@ -121,7 +130,7 @@ def _fitting_size(adapted: Adapted, wanted: int | None, device: torch.device, no
         except UsageError:
             raise
         except Exception as error:  # whatever a net of others raises for a size that it does not take
-            reason = reason or f"{side} px: {short(error)}"
+            reason = reason or f"{side} px: {first_line(error)}"
             continue
         if not said:
             notes.append(
@@ -141,15 +150,27 @@ def _probe_answers(adapted: Adapted, images: Tensor, notes: list[str]) -> bool:
     adapted.keep = kept
     if not torch.isfinite(one).all():
         raise DataError("the net answers with numbers that are not finite; check its weights and precision.")
+    notes += _choices(adapted, images)
     if not torch.allclose(one, two, rtol=1e-3, atol=1e-5):
         notes.append(
             "its answers differ from pass to pass (dropout that evaluation mode does not switch off?): all scores carry that noise."
         )
-    sums = one.sum(1)
-    soft = bool((one >= 0).all()) and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+    soft = are_shares(one)
     if soft:
         notes.append("its answers are probabilities (softmax inside); logits are their logarithm.")
+    elif bool((one >= 0).all()) and bool((one <= 1).all()) and bool(one.any()):
+        notes.append(
+            "its answers lie in [0, 1] but do not add up to one number (a sigmoid a class?): they are taken for logits, so its "
+            "confidence says little; pass them through a softmax of your own where that is wrong."
+        )
     return soft
+
+
+def _choices(adapted: Adapted, images: Tensor) -> list[str]:
+    """A line where several outputs of the net could be the answer."""
+    with left_as_found(adapted), torch.no_grad():
+        found = fitting_answers(adapted.ask(images)[0], adapted.classes)
+    return choice_note(found, adapted.classes)
 
 
 def _own_classes(net: nn.Module) -> Classes:
@@ -208,7 +229,7 @@ def from_code(text: str) -> WrappedModel:
         spec.loader.exec_module(code)
         made = getattr(code, function)()
     except AttributeError as error:
-        raise UsageError(f"{text}: {short(error)}.") from error
+        raise UsageError(f"{text}: {first_line(error)}.") from error
     if not isinstance(made, WrappedModel):
         raise UsageError(f"{text} returned a {type(made).__name__}; it must return what mien.wrap gives.")
     return made

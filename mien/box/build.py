@@ -18,12 +18,12 @@ from mien.data.store import Store, open_store
 from mien.datasets.prepare import prepare
 from mien.errors import DataError
 from mien.faces.provider import Face
-from mien.files import write_atomic, write_npz
+from mien.files import name_of, write_atomic, write_npz
 from mien.metrics.classification import calibration_error
 from mien.predict.finders import Finders, ahead
 from mien.predict.fusion import write_fusion
 from mien.predict.model import LEAST_FACE, FaceModel, load
-from mien.predict.sources import Picture, decoded, name_of
+from mien.predict.sources import Picture, decoded
 from mien.progress import default_workers, track
 from mien.schema import FloatArray, Record, class_index, scheme_classes
 from mien.training.loop import fit

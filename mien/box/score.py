@@ -14,11 +14,11 @@ import numpy as np
 from mien.data.arrow import Skipped
 from mien.datasets import DATASETS
 from mien.errors import DataError, UsageError
-from mien.files import write_atomic
+from mien.files import name_of, write_atomic
 from mien.metrics.classification import calibration_error
 from mien.metrics.intervals import bootstrap_mean
 from mien.predict.model import FaceModel, load
-from mien.predict.sources import Picture, decoded, name_of
+from mien.predict.sources import Picture, decoded
 from mien.schema import FloatArray, IntArray, Record, class_index
 
 COVERAGES = (1.0, 0.8, 0.6, 0.4)

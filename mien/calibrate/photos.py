@@ -92,7 +92,7 @@ def calibrate_photos(
         threshold = 1.0
     now = model.calibration
     before = np.array(now.offsets or np.zeros(len(model.classes)))
-    found = {"before": scaled(judged.scores, 1.0), "held_out": held_out, "aligned": scaled(judged.scores + fitted, 1.0)}
+    found = {"before": scaled(judged.scores, 1.0), "held_out": held_out, "fitted": scaled(judged.scores + fitted, 1.0)}
     result: dict[str, Any] = {
         "temperature": now.temperature,
         "offsets": dict(zip(model.classes, (before + now.temperature * fitted).tolist(), strict=True)),
@@ -162,7 +162,8 @@ def opened(
     """One photo after the other for the model; `asked` gets its class and its person (a number where nobody is named),
     `left_out` why others are not shown.
     """
-    from mien.predict.sources import decoded, name_of
+    from mien.files import name_of
+    from mien.predict.sources import decoded
     from mien.progress import track
 
     for number, photo in enumerate(track(photos, "photos")):
@@ -281,7 +282,7 @@ def print_result(model: FaceModel, result: dict[str, Any], out: Path, run: Path 
     shown = list(result["before"]["recall"])
     width = max(8, *map(len, shown))
     print(f"  {'recall of':<26}" + "".join(f"{name:>{width + 2}}" for name in shown) + "    mean     ECE    kept")
-    for name, words in (("before", "before"), ("held_out", "offsets of other people"), ("aligned", "offsets of all")):
+    for name, words in (("before", "before"), ("held_out", "offsets of other people"), ("fitted", "offsets of all")):
         row = result[name]
         cells = "".join(f"{row['recall'][one]:>{width + 2}.3f}" for one in shown)
         print(f"  {words:<26}{cells}{row['balanced_accuracy']:>8.3f}{row['ece']:>8.3f}{row['kept']:>8.2f}")

@@ -35,7 +35,7 @@ from mien.data.arrow import (
 )
 from mien.data.fingerprint import twin_column
 from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
-from mien.data.verify import refuse_odd_parts, verify_once
+from mien.data.verify import refuse_odd_parts, refuse_other_skipped, verify_once
 from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
 from mien.files import alone
@@ -191,9 +191,19 @@ class Store:
 
     @cached_property
     def skipped(self) -> list[Skipped]:
-        """What was left out, and why."""
-        with open(self.path / "skipped.csv", newline="", encoding="utf-8") as file:
-            return [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
+        """What was left out, and why; DataError where the list is not the one that was written."""
+        path = self.path / "skipped.csv"
+        refuse_other_skipped(self.path, self.info)
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                found = [Skipped(row["id"], row["reason"]) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise DataError(
+                f"'{path}' is missing or damaged ({' '.join(str(error).split())[:200]}): {REMEDY}"
+            ) from error
+        if len(found) != self.info.skipped:
+            raise DataError(f"'{path}' lists {len(found)} files, store.json {self.info.skipped}: {REMEDY}")
+        return found
 
     def _bytes(self, index: int) -> Any:
         if not 0 <= index < len(self):
@@ -201,18 +211,24 @@ class Store:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._batch(part).column("image")[index - int(self._starts[part])].as_buffer()
 
-    def _pixels(self, index: int) -> ByteArray:
-        return decode(self._bytes(index), self.info)
+    def _pixels(self, index: int, shrink: int = 1) -> ByteArray:
+        return decode(self._bytes(index), self.info, shrink)
+
+    def shrink_for(self, side: int) -> int:
+        """How many times smaller pictures may be decoded for a net that takes `side` pixels: 1, 2, 4 or 8, of JPEG alone."""
+        size = self.info.size if self.info.encoding == "jpeg" else 0
+        return next((k for k in (8, 4, 2) if size >= k * side and size % k == 0), 1)
 
     def image(self, index: int) -> ByteArray:
         """RGB picture of one row, (H, W, 3) uint8; grey is repeated to three channels."""
         return self.images([index])[0]
 
-    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
-        """RGB pictures of some rows, (B, H, W, 3) uint8."""
-        out = np.empty((len(indices), self.info.size, self.info.size, 3), dtype=np.uint8)
+    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]], shrink: int = 1) -> ByteArray:
+        """RGB pictures of some rows, (B, H, W, 3) uint8; decoded `shrink_for` times smaller where that is given."""
+        side = self.info.size // shrink
+        out = np.empty((len(indices), side, side, 3), dtype=np.uint8)
         for k, index in enumerate(indices):
-            out[k] = self._pixels(int(index))  # (H, W, 1) broadcasts over RGB
+            out[k] = self._pixels(int(index), shrink)  # (H, W, 1) broadcasts over RGB
         return out
 
     def grey(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
@@ -240,7 +256,8 @@ def open_store(path: Path, verified: bool = True) -> Store:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError(f"no prepared store at '{path}': the folder does not exist. Make one with `mien prepare`.")
+        what = "it is a file" if path.exists() else "the folder does not exist"
+        raise DataError(f"no prepared store at '{path}': {what}. Make one with `mien prepare`.")
     if not (path / "store.json").is_file():
         if (path / "progress.json").is_file():
             raise DataError(f"the store '{path}' is not finished: run the same `mien prepare` again, it continues.")
@@ -250,6 +267,7 @@ def open_store(path: Path, verified: bool = True) -> Store:
         if not intact(path, part):
             raise DataError(f"part '{part['file']}' of the store '{path}' is missing, truncated or damaged: {REMEDY}")
     refuse_odd_parts(path, info)
+    refuse_other_skipped(path, info)
     if verified:
         verify_once(path, info)
     return Store(path, info)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from mien.compat import ensure_torchvision
 from mien.config import AugmentConfig
 from mien.faces.landmarks import FLIP
+from mien.maps import numbers
 from mien.schema import PREPROCESSING, ByteArray, IntArray
 
 IMAGENET_MEAN, IMAGENET_STD = PREPROCESSING["imagenet"].mean, PREPROCESSING["imagenet"].std
@@ -155,12 +155,6 @@ def _inverted(matrix: Tensor) -> Tensor:
     return torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2)
 
 
-@cache
-def _mirrored(device: torch.device) -> Tensor:
-    """FLIP on a device, copied there once."""
-    return torch.tensor(FLIP, device=device)
-
-
 def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """(B, C, S, S) float pictures of any normalisation and (B, 68, 2) pixels -> flipped and moved as in `Changes`.
 
@@ -173,7 +167,7 @@ def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor)
 
 def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
     mirrored = torch.stack([images.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], -1)
-    mirrored = mirrored.index_select(1, _mirrored(landmarks.device))
+    mirrored = mirrored.index_select(1, numbers(FLIP, landmarks, torch.int64))
     chosen = flip.view(-1, 1, 1)
     return torch.where(chosen.unsqueeze(1), images.flip(-1), images), torch.where(chosen, mirrored, landmarks)
 
@@ -195,10 +189,10 @@ def _recoloured(pixels: Tensor, changes: Changes, there: Changes) -> Tensor:
     """
     bright, contrast, saturation = (part.view(-1, 1, 1, 1) for part in there[2:5])
     if (changes.brightness != 1).any() or (changes.contrast != 1).any():
-        pixels = (pixels * bright).clamp(0, 255)
-        pixels = torch.lerp(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, contrast).clamp(0, 255)
+        pixels = (pixels * bright).clamp_(0, 255)
+        pixels = torch.lerp(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, contrast).clamp_(0, 255)
     if pixels.shape[1] == 3 and (changes.saturation != 1).any():
-        pixels = torch.lerp(_grey(pixels), pixels, saturation).clamp(0, 255)
+        pixels = torch.lerp(_grey(pixels), pixels, saturation).clamp_(0, 255)
     if changes.grey.any():
         pixels = torch.where(there.grey.view(-1, 1, 1, 1), _grey(pixels), pixels)
     return pixels
@@ -234,35 +228,19 @@ def normalise(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
     pixels = (
         (images if images.shape[1] == 1 else luma(images)) if steps.grey else images.flip(1) if steps.bgr else images
     )
-    factor, shift = _steps(preprocessing, pixels.shape[1], str(images.device))
-    # One pass: pixels of a store lie channel by channel of a pixel already.
+    pairs = list(zip(steps.mean, steps.std, strict=True))[: pixels.shape[1]]
+    factor = numbers(tuple(1 / (steps.scale * deviation) for _, deviation in pairs), images, torch.float32)
+    shift = numbers(tuple(-centre / deviation for centre, deviation in pairs), images, torch.float32)
+    # One pass; what does not lie channel by channel of a pixel yet is put so while it is bytes.
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
     result = torch.addcmul(shift, pixels.permute(0, 2, 3, 1).float(), factor).permute(0, 3, 1, 2)
     return result.contiguous(memory_format=torch.channels_last).expand(-1, 3, -1, -1)
-
-
-def _steps(preprocessing: str, count: int, device: str) -> tuple[Tensor, Tensor]:
-    """(count,) factor and (count,) shift that stand for / scale, - mean and / std; copied to an accelerator once."""
-    return (_made_steps if torch.device(device).type == "cpu" else _kept_steps)(preprocessing, count, device)
-
-
-@cache
-def _kept_steps(preprocessing: str, count: int, device: str) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # what is kept must be of use to gradients later
-        return _made_steps(preprocessing, count, device)
-
-
-def _made_steps(preprocessing: str, count: int, device: str) -> tuple[Tensor, Tensor]:
-    steps = PREPROCESSING[preprocessing]
-    pairs = list(zip(steps.mean[:count], steps.std[:count], strict=True))
-    factor = torch.tensor([1 / (steps.scale * deviation) for _, deviation in pairs], device=device)
-    return factor, torch.tensor([-centre / deviation for centre, deviation in pairs], device=device)
 
 
 def denormalised(images: Tensor, preprocessing: str = "imagenet") -> Tensor:
     """(B, 3, H, W) RGB in [0, 1] of what `normalise` made, up to the masking or mixing since."""
     steps = PREPROCESSING[preprocessing]
-    mean = torch.tensor(steps.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(steps.std, device=images.device).view(1, 3, 1, 1)
+    mean, std = (numbers(values, images, torch.float32).view(1, 3, 1, 1) for values in (steps.mean, steps.std))
     pixels = (images.float() * std + mean) * (steps.scale / 255)
     return (pixels.flip(1) if steps.bgr else pixels).clamp(0, 1)
 

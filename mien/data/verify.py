@@ -46,6 +46,17 @@ def refuse_odd_parts(path: Path, info: StoreInfo) -> None:
             raise DataError(f"part '{part['file']}' of the store '{path}' does not fit store.json: {REMEDY}")
 
 
+def refuse_other_skipped(path: Path, info: StoreInfo) -> None:
+    """DataError where `skipped.csv` is missing or another one than was written; stores from before its digest have none."""
+    file = path / "skipped.csv"
+    if info.skipped_sha256 is None:
+        return
+    if not file.is_file():
+        raise DataError(f"'{file}' is missing: {REMEDY}")
+    if file_sha256(file) != info.skipped_sha256:
+        raise DataError(f"'{file}' was changed or is damaged (SHA-256): {REMEDY}")
+
+
 def verify_once(path: Path, info: StoreInfo) -> None:
     """`verify`, unless these very files passed it before; DataError as there."""
     try:

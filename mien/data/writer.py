@@ -21,7 +21,7 @@ from mien.data.fingerprint import fingerprint
 from mien.data.shards import Coded, Coding, Part, coded, sweep, take_place
 from mien.data.verify import mark_verified
 from mien.errors import DataError, UsageError
-from mien.files import replacing, write_json
+from mien.files import file_sha256, replacing, write_json
 from mien.schema import Record
 
 
@@ -132,6 +132,7 @@ class Writer:
             csv.writer(file).writerows([("id", "reason"), *skipped])
         parts = [{key: value for key, value in part.items() if key != "skipped"} for part in self.parts]
         content = {**self.settings, "mien": __version__, "rows": rows, "skipped": len(skipped), "parts": parts}
+        content["skipped_sha256"] = file_sha256(self.out / "skipped.csv")
         content["fingerprint"] = fingerprint(map_part(self.out / part["file"]) for part in parts)
         write_json(self.out / "store.json", content)
         (self.out / "progress.json").unlink(missing_ok=True)

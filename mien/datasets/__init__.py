@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from mien.data.arrow import Skipped
-from mien.datasets import affectnet, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
-from mien.datasets import aligned as fitted
+from mien.datasets import affectnet, aligned, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
 from mien.errors import DataError, MienError, unknown_name
 from mien.plugins import added, tell_refused
 from mien.plugins import names as names_with_plugins  # `names` is a module here
@@ -39,7 +38,7 @@ DATASETS: dict[str, Reader] = {
     "folder": Reader(folder.records),
     "table": Reader(table.records, notes=table.notes),
     "synthetic": Reader(synthetic_store.records, size=112, notes=synthetic_store.notes, landmarks=True),
-    "aligned": Reader(fitted.records, notes=fitted.notes, shape=fitted.shape, landmarks=True),
+    "aligned": Reader(aligned.records, notes=aligned.notes, shape=aligned.shape, landmarks=True),
 }
 """Dataset name -> reader; the name is the `mien prepare` argument and the heading in docs/datasets.md."""
 

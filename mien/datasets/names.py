@@ -9,6 +9,7 @@ from typing import NamedTuple
 from mien.data.arrow import Skipped
 from mien.datasets.words import Labels, named, read_labels
 from mien.errors import UsageError
+from mien.files import name_of
 from mien.schema import Record
 
 
@@ -53,6 +54,19 @@ PRESETS: dict[str, Preset] = {
 
 SURE = 0.9
 """Share of file names that must fit a preset before it is proposed."""
+
+
+def with_text(items: Iterable[Record | Skipped]) -> Iterator[Record | Skipped]:
+    """Items whose names are text; of a file whose name is not UTF-8 the reason, under a name that can be written."""
+    for item in items:
+        words = (
+            item if isinstance(item, Skipped) else (item.id, item.subject or "", *map(str, item.attributes.values()))
+        )
+        try:
+            "".join(words).encode()
+        except UnicodeEncodeError:
+            item = Skipped(name_of(item.id), "its name is not UTF-8; rename it")
+        yield item
 
 
 def with_names(

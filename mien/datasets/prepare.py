@@ -16,7 +16,7 @@ from mien.data.store import Face, Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader, checked, reader_named
 from mien.datasets.coded import with_twins
 from mien.datasets.hints import remedy
-from mien.datasets.names import with_names
+from mien.datasets.names import with_names, with_text
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
 from mien.datasets.replace import new_place, put_in_place
 from mien.datasets.screen import check_limit, limit_landmarks
@@ -229,7 +229,7 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
 
     def read() -> Iterator[Record | Skipped]:
         records = checked(dataset, lambda: reader.records(root, **taken))
-        named = with_names(records, *map(given.get, (*patterns, "labels")))
+        named = with_names(with_text(records), *map(given.get, (*patterns, "labels")))
         return with_twins(named) if reader.videos else named
 
     return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import DataError
-from mien.files import file_sha256, walk
+from mien.files import file_sha256, name_of, walk
 
 TABLES = (
     ".csv", ".tsv", ".txt", ".json", ".npz", ".npy", ".pts", ".parquet", ".pkl", ".mat", ".xls", ".xlsx", ".xml",
@@ -26,12 +27,12 @@ def source_of(root: Path, options: Mapping[str, Any], out: Path) -> dict[str, st
     paths = [("root", root), *sorted((name, path) for name, path in options.items() if isinstance(path, Path))]
     places, listing, count = hashlib.sha256(), hashlib.sha256(), 0
     for name, path in paths:
-        places.update(f"{name} {path.resolve()}\n".encode("utf-8", "surrogateescape"))
+        places.update(f"{name} {os.path.realpath(path)}\n".encode("utf-8", "surrogateescape"))
         for line in _lines(path, out):
             listing.update(f"{name} {line}\n".encode("utf-8", "surrogateescape"))
             count += 1
     return {
-        "root": root.resolve().name.encode("utf-8", "backslashreplace").decode(), "place": places.hexdigest(),
+        "root": name_of(os.path.basename(os.path.realpath(root))), "place": places.hexdigest(),
         "files": count, "listing": listing.hexdigest(),
     }  # fmt: skip
 
@@ -45,7 +46,7 @@ def _lines(path: Path, out: Path) -> Iterator[str]:
             yield f"{path.name} {path.stat().st_size} {file_sha256(path)}" if path.is_file() else path.name
             return
         # Plain text and one look at each file: in a million pictures paths that are taken apart cost as much as decoding.
-        place, own = path.resolve(), out.resolve()
+        place, own = Path(os.path.realpath(path)), Path(os.path.realpath(out))  # resolve() raises on a link to itself
         inside = f"{path / own.relative_to(place)}{os.sep}" if own.is_relative_to(place) else None
         start = len(f"{path / 'x'}") - 1
         for file in walk(path):
@@ -59,8 +60,10 @@ def _lines(path: Path, out: Path) -> Iterator[str]:
 
 
 def _stat(name: str) -> os.stat_result | None:
-    """What a file or the end of a link is; None where it leads nowhere."""
+    """What a file or the end of a link is; None where it leads nowhere, or to itself."""
     try:
         return os.stat(name)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise

@@ -79,7 +79,7 @@ def unit_metadata(run: Path, graph: UnitGraph, classes: tuple[str, ...]) -> dict
         }
     return {
         **about("action units of blendshapes", run),
-        **({} if graph.fusion is None else {"classes": list(classes)}),
+        **({} if graph.fusion is None else {"classes": list(classes), "least_width": LEAST_WIDTH}),
         "input": {
             "name": graph.input_name,
             "type": "float32",

@@ -1,4 +1,4 @@
-"""What a video file says of itself: whether bytes are missing at its end, and whether an MP4 hides frames that it holds.
+"""What a video file says of itself: whether bytes are missing at its end, whether an MP4 hides frames that it holds, its tracks.
 
 Only lengths are read here, never pictures. Sizes are bytes; MP4: ISO/IEC 14496-12, Matroska: RFC 9559, AVI: RIFF.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 SEGMENT = b"\x18\x53\x80\x67"
 """The element of a Matroska file that holds all else."""
 HIDDEN = 0.97
 """An edit list that shows less than this share of a track trims it."""
 MOST_BOXES = 100_000
+FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+"""With which an MP4 or QuickTime file may begin."""
 
 
 def cut_off(path: Path) -> bool:
@@ -24,7 +27,7 @@ def cut_off(path: Path) -> bool:
         size = path.stat().st_size
         with open(path, "rb") as file:
             head = file.read(16)
-            if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+            if head[4:8] in FIRST_BOXES:
                 return any(end > size for _, _, end in boxes(file, 0, size))
             if head[:4] == b"RIFF":
                 return riff_end(file, size) > size
@@ -112,6 +115,56 @@ def trimmed(path: Path) -> bool | None:
     except (OSError, struct.error, ValueError):
         return None
     return None
+
+
+class Track(NamedTuple):
+    """What an MP4 says of one of its tracks."""
+
+    kind: bytes
+    """`vide`, `soun`, ... (hdlr)."""
+    turn: tuple[int, int, int, int]
+    """a, b, c, d of the matrix by which its pictures are shown, in 65,536ths (tkhd): x' = a x + c y, y' = b x + d y."""
+
+
+def tracks_of(path: Path) -> list[Track]:
+    """Tracks of an MP4; none of another container, or of a damaged one."""
+    found: list[Track] = []
+    with suppress(OSError, struct.error, ValueError), open(path, "rb") as file:
+        head = file.read(8)[4:]
+        for name, start, end in boxes(file, 0, path.stat().st_size if head in FIRST_BOXES else 0):
+            inner = boxes(file, start, end) if name == b"moov" else ()
+            found += [track_at(file, a, b) for track, a, b in inner if track == b"trak"]
+    return found
+
+
+def track_at(file: IO[bytes], start: int, end: int) -> Track:
+    """The track whose box has its content between two places."""
+    kind, turn = b"", (1, 0, 0, 1)
+    for name, a, b in boxes(file, start, end):
+        if name == b"tkhd":
+            file.seek(a)
+            file.seek(a + (52 if file.read(1) == b"\x01" else 40))
+            right, down, _, left, low = struct.unpack(">5i", file.read(20))
+            turn = (right, down, left, low)
+        elif name == b"mdia":
+            file.seek(next(c for inner, c, _ in boxes(file, a, b) if inner == b"hdlr") + 8)
+            kind = file.read(4)
+    return Track(kind, turn)
+
+
+def mirrored(path: Path) -> tuple[int, int, int, int] | None:
+    """The turn of an MP4's first pictures where it mirrors them, as some front cameras write; else None."""
+    for track in tracks_of(path):
+        if track.kind == b"vide":
+            a, b, c, d = track.turn
+            return track.turn if a * d - b * c < 0 else None
+    return None
+
+
+def only_sound(path: Path) -> bool:
+    """Whether an MP4 has tracks, but none of pictures; False for another container."""
+    kinds = [track.kind for track in tracks_of(path)]
+    return b"soun" in kinds and b"vide" not in kinds
 
 
 def clock(file: IO[bytes], start: int, end: int) -> int:

@@ -37,8 +37,10 @@ MIN_IN_TILE = 0.65
 ROI_SCALE = 1.5
 MARGINS = (0.0, 0.3, 0.6)
 """Borders tried around the image, as a share of its longer side, until a face is found."""
-TILES = ((2, 160), (4, 160), (8, 400))
+TILES = ((2, 160), (4, 160), (8, 400), (16, 400), (32, 400))
 """Overlapping tiles that are searched too: how many to the longer side, and the pixels that one must have."""
+STRIP = 8
+"""More tiles than this to the longer side are only for strips (panoramas, long screenshots), and at least half as wide as these."""
 LARGE = 0.18
 """Share of a view's side from which a face is large. Once all faces that were found are, smaller views are not searched:
 people in one picture are about equally large, and a view shows faces down to a tenth of its side."""
@@ -151,7 +153,7 @@ def search_plan(height: int, width: int) -> list[list[Square]]:
     longer = max(height, width)
     plan = [[Square(width / 2, height / 2, longer * (1 + 2 * margin))] for margin in MARGINS]
     for parts, least in TILES:
-        if longer / parts < least:
+        if longer / parts < least or (parts > STRIP and 2 * longer / parts < min(height, width)):
             break
         # Tiles overlap by half, so that a face of up to half a tile lies whole in one of them.
         side = longer / parts

@@ -28,6 +28,8 @@ RASTER = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG",
 MAX_PIXELS = 100_000_000
 MAX_SQUARE = 50_000_000
 """Pixels of a square that is cut out as it is; of a larger one the picture is made smaller first."""
+RAW_NOTE, KIND_NOTE = 50706, 254
+"""Of a TIFF: DNGVersion, and NewSubfileType, whose lowest bit says that the picture is a smaller copy (of a NEF, ARW or DNG file)."""
 MAX_SIDE = 32_766
 """OpenCV does not turn longer pictures."""
 
@@ -145,6 +147,9 @@ def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS
         raise PictureError(f"{width} x {height} pixels: a side is longer than {MAX_SIDE}")
     if width * height == 0:
         raise PictureError("a picture without pixels")
+    notes = getattr(picture, "tag_v2", {})
+    if RAW_NOTE in notes or notes.get(KIND_NOTE, 0) & 1:
+        raise PictureError(RAW)
     if in_place:
         ImageOps.exif_transpose(picture, in_place=True)
     else:
@@ -161,13 +166,27 @@ def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS
     return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
 
 
+A_VIDEO = "a video, not a picture"
+SOUND = "only sound, without pictures"
+RAW = "a camera's raw picture, of which only a preview could be read; save it as JPEG or PNG"
+UNKNOWN = "not a picture, or a damaged one"
 MAGIC = {
+    b"ftypcrx": RAW,
+    b"ftypM4A": SOUND,
     b"ftyphei": "HEIC picture: pip install 'mien[heic]' reads it, or save it as JPEG or PNG",
     b"ftypmif1": "HEIC picture: pip install 'mien[heic]' reads it, or save it as JPEG or PNG",
     b"ftypavi": "AVIF picture, which Pillow reads from 11.3 on: pip install -U pillow, or save it as JPEG or PNG",
-    b"ftyp": "a video, not a picture",
-    b"AVI LIST": "a video, not a picture",
-    b"\x1aE\xdf\xa3": "a video, not a picture",
+    b"ftyp": A_VIDEO,
+    b"AVI LIST": A_VIDEO,
+    b"\x1aE\xdf\xa3": A_VIDEO,
+    b"WAVEfmt": SOUND,
+    b"ID3": SOUND,
+    b"fLaC": SOUND,
+    b"JXL ": "JPEG XL picture, which Pillow does not read; save it as JPEG or PNG",
+    b"8BPS": "a Photoshop document; save it as JPEG or PNG",
+    b"FUJIFILMCCD": RAW,
+    b"IIU\x00": RAW,
+    b"IIRO": RAW,
     b"%PDF": "a PDF document, not a picture",
     b"%!PS": "a PostScript program, not a picture",
     b"\xc5\xd0\xd3\xc6": "a PostScript program, not a picture",
@@ -188,7 +207,7 @@ def what_it_is(image: Path | bytes) -> str:
         if magic in head[:16]:
             return words
     plain = all(byte in b"\t\r\n\f" or byte >= 32 for byte in head) and b"\x7f" not in head
-    return "a text file, not a picture" if plain and head.isascii() else "not a picture, or a damaged one"
+    return "a text file, not a picture" if plain and head.isascii() else UNKNOWN
 
 
 def box_square(box: FloatArray, margin: float = BOX_MARGIN) -> tuple[int, int, int]:

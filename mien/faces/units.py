@@ -2,7 +2,7 @@
 
 `units.json` maps units to blendshapes and gives the reasons, `unit_weights.npz` is a linear regressor from all blendshapes to
 intensities, fitted on synthetic faces (`tools/units.py`). Which of the two a unit is taken from, from which intensity it counts as
-present, and whether it may be named in words was decided by measuring: docs/action-units.md has the table. Sides are the person's
+present, and whether it may be named in words was decided by measuring: docs/photo-units.md has the table. Sides are the person's
 own.
 """
 

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -15,16 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mien.errors import DataError, PictureError
-from mien.faces.containers import cut_off, trimmed
+from mien.faces.containers import cut_off, mirrored, trimmed
 from mien.schema import ByteArray, Frame
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".mpg", ".webm")
+VIDEO_SUFFIXES = (
+    ".3gp", ".asf", ".avi", ".dv", ".flv", ".h264", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv",
+)  # fmt: skip
+"""Files that count as videos in a folder; a file that is named itself is told by its first bytes, too."""
 FORMATS = "3gp,asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
 """What FFmpeg may take a file for, whatever its name. Its playlists are left out: they make it open other files, or ask hosts."""
 ASKED = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 """OpenCV hands these options to FFmpeg; it reads them from the environment when it opens a video."""
 OPEN_MS, READ_MS = 10_000, 10_000
 """A network stream that is silent for so long is taken for gone."""
+WIDEST = 4.0
+"""A pixel that is said to be wider or higher than this is taken for a square one."""
 RATE = 25.0
 """Frames a second where a video does not say."""
 SHORT = 0.9
@@ -111,6 +117,43 @@ def rate_of(capture: Any) -> float:
     return rate if 0 < rate < 1000 else RATE
 
 
+def as_shown(capture: Any, source: Path | int) -> Callable[[ByteArray], ByteArray]:
+    """What makes of a decoded RGB frame the picture that players show: square pixels, and not in a mirror where the file says so.
+
+    OpenCV turns frames upright, but takes a mirror for half a turn, and leaves pixels that are not square (HDV, DV, DVD).
+    """
+    import cv2
+
+    wide = capture.get(cv2.CAP_PROP_SAR_NUM) / (capture.get(cv2.CAP_PROP_SAR_DEN) or 1)
+    wide = wide if 1 / WIDEST < wide < WIDEST else 1.0
+    matrix = mirrored(source) if isinstance(source, Path) else None
+    if matrix is not None:
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        return lambda pixels: turned(stretched(pixels, wide), matrix)
+    if capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180:
+        wide = 1 / wide
+    return lambda pixels: stretched(pixels, wide)
+
+
+def stretched(pixels: ByteArray, wide: float) -> ByteArray:
+    """A picture of pixels that are `wide` times as wide as high, in square ones; it only ever grows."""
+    import cv2
+
+    if abs(wide - 1) < 0.01:
+        return pixels
+    height, width = pixels.shape[:2]
+    size = (round(width * max(wide, 1.0)), round(height * max(1 / wide, 1.0)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def turned(pixels: ByteArray, matrix: tuple[int, int, int, int]) -> ByteArray:
+    """A picture by the signs of an MP4's matrix a, b, c, d (x' = a x + c y, y' = b x + d y); half-way angles count as none."""
+    a, b, c, d = matrix
+    if not a and not d:
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
 def moment_of(position: float, number: int, rate: float, before: float) -> float:
     """Time of frame `number` in seconds from the video's presentation timestamp `position`; times never go back.
 
@@ -124,8 +167,8 @@ def moment_of(position: float, number: int, rate: float, before: float) -> float
 def shots(source: Path | int, every: int = 1, start: float = 0.0, end: float = math.inf) -> Iterator[Shot | End]:
     """Every `every`-th frame of a video file or camera whose time lies in [start, end), in the order in which it is shown.
 
-    Turned upright as the file says. The last thing is an `End` where a file holds less than it says. Nothing at all comes from
-    a file that cannot be opened; a camera that cannot is a DataError.
+    Turned upright, and its pixels made square, as the file says. The last thing is an `End` where a file holds less than it says.
+    Nothing at all comes from a file that cannot be opened; a camera that cannot is a DataError.
     """
     import cv2
 
@@ -134,6 +177,7 @@ def shots(source: Path | int, every: int = 1, start: float = 0.0, end: float = m
         if isinstance(source, int) and not capture.isOpened():
             raise DataError(f"no camera {source} can be opened here; give a video file, or another number.")
         rate, number, moment, began = rate_of(capture), 0, 0.0, time.monotonic()
+        show = as_shown(capture, source)
         while capture.grab():
             if isinstance(source, int):
                 moment = time.monotonic() - began
@@ -145,7 +189,8 @@ def shots(source: Path | int, every: int = 1, start: float = 0.0, end: float = m
                 done, pixels = capture.retrieve()
                 if not done:
                     break
-                yield Shot(number, moment, np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8), rate)
+                upright = show(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
+                yield Shot(number, moment, upright, rate)
             number += 1
         if isinstance(source, Path) and number:
             reason = lacking(source, number, capture.get(cv2.CAP_PROP_FRAME_COUNT))

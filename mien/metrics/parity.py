@@ -128,6 +128,39 @@ def smallest_group(share: float, half: float = WIDEST) -> int:
     return max(LEAST_FACES, int(np.ceil(1.959963984540054**2 * inside * (1 - inside) / half**2)))
 
 
+class People(NamedTuple):
+    """Means of the worst tenth, the median and the best tenth of people; each a (3,) tuple."""
+
+    people: int
+    own: tuple[float, float, float]
+    luck: tuple[float, float, float]
+    """What people would show who do not differ: each face right with the chance of all."""
+
+
+def spread_over_people(
+    right: npt.ArrayLike, people: npt.ArrayLike, *, least: int = LEAST_PEOPLE, draws: int = 500, seed: int = 0
+) -> People | None:
+    """How far accuracy differs from person to person, beside what luck alone shows with as many faces each.
+
+    right (N,) 0 or 1, people (N,) clusters. People with fewer than `least` faces are left out; None where fewer than `least`
+    people are left. A tenth is at least one person.
+    """
+    hit, (_, person) = np.asarray(right, dtype=np.float64), np.unique(np.asarray(people), return_inverse=True)
+    counts = np.bincount(person)
+    fit = counts >= least
+    if fit.sum() < least:
+        return None
+    sums, counts, few = np.bincount(person, hit)[fit], counts[fit], max(1, round(fit.sum() / 10))
+
+    def three(means: Array) -> Array:
+        ordered = np.sort(means, axis=1)
+        return np.stack([ordered[:, :few].mean(1), np.median(ordered, axis=1), ordered[:, -few:].mean(1)], 1)
+
+    drawn = np.random.default_rng(seed).binomial(counts, sums.sum() / counts.sum(), (draws, len(counts))) / counts
+    own, luck = three((sums / counts)[None])[0].tolist(), three(drawn).mean(0).tolist()
+    return People(len(counts), (own[0], own[1], own[2]), (luck[0], luck[1], luck[2]))
+
+
 class Odds(NamedTuple):
     """Largest differences between groups for one class against the others."""
 

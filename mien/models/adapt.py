@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mien.errors import UsageError
-from mien.models.taps import tapped
+from mien.models.taps import Tapped, tapped
 from mien.schema import PREPROCESSING, ByteArray, FloatArray, Output, Preprocessing
 
 FLOOR = 1e-12
 """Below it a probability counts as this, where a net answers with probabilities."""
 MISSING = -1e4
 """Logit of a class that a model does not have."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
 
 
 class Inputs(NamedTuple):
@@ -85,6 +91,15 @@ class Adapted(nn.Module):
         self, images: Tensor, labels: Tensor | None = None, attribute: Any = None, guide: Tensor | None = None
     ) -> Output:
         """(B, 3, S, S) -> Output. `labels`, `attribute` and `guide` are nothing to a net of others."""
+        answer, seen = self.ask(images)
+        logits = logits_of(answer, self.classes).float()
+        if self.probabilities:
+            logits = logits.clamp_min(FLOOR).log()
+        logits = logits[:, self.keep] if self.keep else logits
+        return Output(logits.to(images.device), tuple(one.grid for one in seen[-1:]), None)
+
+    def ask(self, images: Tensor) -> tuple[Any, list[Tapped]]:
+        """(B, 3, S, S) -> what the net itself returns, and the maps of its layer."""
         pixels = self.inputs(pictures_of(images.float()))
         first = next((part for part in self.net.parameters() if part.is_floating_point()), None)
         if first is not None:
@@ -92,12 +107,7 @@ class Adapted(nn.Module):
         if torch.is_grad_enabled() and not pixels.requires_grad and pixels.is_floating_point():
             pixels = pixels.requires_grad_()  # a frozen net behind a user's own preprocessing
         with plain_attention(), tapped(self.net, () if self.layer is None else (self.layer,), len(images)) as seen:
-            answer = self.net(pixels)
-        logits = logits_of(answer, self.classes).float()
-        if self.probabilities:
-            logits = logits.clamp_min(FLOOR).log()
-        logits = logits[:, self.keep] if self.keep else logits
-        return Output(logits.to(images.device), tuple(one.grid for one in seen[-1:]), None)
+            return self.net(pixels), seen
 
     def get_submodule(self, target: str) -> nn.Module:
         """As torch's; `head` is the last part of the net that has weights."""
@@ -120,12 +130,23 @@ class BlackBox(nn.Module):
     ) -> Output:
         """(B, 3, S, S) as `normalise` makes them for weights of ImageNet -> Output with log p as logits."""
         pixels = (pictures_of(images.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8)
-        found = torch.as_tensor(self.function(pixels.permute(0, 2, 3, 1).cpu().numpy())).float()
-        if tuple(found.shape) != (len(images), self.classes):
-            raise UsageError(
-                f"the function returned shape {tuple(found.shape)}; expected ({len(images)}, {self.classes}), a probability a class."
-            )
+        found = self.shares(pixels.permute(0, 2, 3, 1).cpu().numpy())
         return self.output(found.clamp_min(FLOOR).log().to(images.device))
+
+    def shares(self, faces: ByteArray) -> Tensor:
+        """(N, S, S, 3) uint8 -> (N, K) float32 as the function gives them; UsageError where it fails or gives anything else."""
+        try:
+            found = self.function(faces)
+            values = (
+                found.detach().cpu() if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found, np.float32))
+            )
+        except Exception as error:  # whatever a function of the user raises
+            raise UsageError(f"the function fails on {faces.shape} uint8 faces: {first_line(error)}.") from error
+        if tuple(values.shape) != (len(faces), self.classes):
+            raise UsageError(
+                f"the function returned shape {tuple(values.shape)}; expected ({len(faces)}, {self.classes}), a probability a class."
+            )
+        return values.float()
 
     def output(self, logits: Tensor) -> Output:
         """Logits of every class -> Output with those that are kept."""
@@ -147,31 +168,71 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def logits_of(answer: Any, classes: int | None) -> Tensor:
-    """(B, K) logits in what a net returns: a tensor, an Output, a mapping or object with logits, the first fitting of a tuple.
+def are_shares(answers: Tensor) -> bool:
+    """Whether answers (B, K) are probabilities or per cent: none is negative, and every row adds up to 1, or to 100."""
+    sums = answers.sum(1)
+    return bool((answers >= 0).all()) and any(
+        bool(torch.allclose(sums, sums.new_tensor(w), rtol=1e-3)) for w in (1.0, 100.0)
+    )
 
-    `classes` is K where it is known. UsageError, which says what was returned, where nothing fits.
+
+def logits_of(answer: Any, classes: int | None) -> Tensor:
+    """(B, K) logits in what a net returns: the first of `fitting_answers`.
+
+    UsageError, which says what was returned, where nothing fits.
     """
-    found = [one for one in _tensors(answer) if one.dim() == 2 and (classes is None or one.shape[1] == classes)]
+    found = fitting_answers(answer, classes)
     if not found:
-        shapes = ", ".join(str(tuple(one.shape)) for one in _tensors(answer)) or type(answer).__name__
+        shapes = ", ".join(str(tuple(one.shape)) for one in _tensors(answer).values()) or type(answer).__name__
         wanted = "(B, K) logits" if classes is None else f"(B, {classes}) logits, one a class"
         raise UsageError(f"the net returns {shapes}; expected {wanted} (in a tuple or dict, too): check `classes`.")
-    return found[0]
+    return next(iter(found.values()))
 
 
-def _tensors(answer: Any) -> list[Tensor]:
-    """Tensors of an answer, those called logits first."""
+def fitting_answers(answer: Any, classes: int | None) -> dict[str, Tensor]:
+    """Where it stands in an answer -> tensor (B, K), the likeliest first: those called logits, then those named after an answer.
+
+    A net returns a tensor, a tuple, a mapping, a dataclass or any object that holds tensors, also nested. `classes` is K where
+    it is known.
+    """
+    found = {name: one for name, one in _tensors(answer).items() if one.dim() == 2 and classes in (None, one.shape[1])}
+    return {name: found[name] for name in sorted(found, key=_likely)}
+
+
+def choice_note(found: Mapping[str, Tensor], classes: int) -> list[str]:
+    """A line where several of `fitting_answers` could be the answer, and none is called logits."""
+    names = list(found)
+    if len(names) < 2 or "logit" in names[0].lower():
+        return []
+    return [f"it returns several ({', '.join(names)}) of {classes} numbers; {names[0]} is taken for the answer."]
+
+
+def _likely(name: str) -> int:
+    """Rank of an output by its name: 0 logits, 1 an answer, 2 anything else."""
+    words = (("logit",), ("expr", "emotion", "pred", "prob", "score", "class", "cls", "out"))
+    return next((rank for rank, own in enumerate(words) if any(word in name.lower() for word in own)), len(words))
+
+
+def _tensors(answer: Any, name: str = "", depth: int = 4) -> dict[str, Tensor]:
+    """Place -> tensor of everything in an answer, in its order."""
+    if isinstance(answer, np.ndarray):
+        answer = torch.from_numpy(answer)
     if isinstance(answer, Tensor):
-        return [answer.flatten(1) if answer.dim() > 2 and answer.shape[2:].numel() == 1 else answer]
-    if isinstance(answer, dict) or hasattr(answer, "items"):
-        items = sorted(answer.items(), key=lambda item: "logit" not in str(item[0]).lower())
-        return [one for _, value in items for one in _tensors(value)]
-    if hasattr(answer, "logits"):
-        return [*_tensors(answer.logits)]
+        single = answer.dim() > 2 and answer.shape[1:].numel() == max(answer.shape[1:])
+        return {name: answer.flatten(1) if single else answer}
+    if answer is None or isinstance(answer, str | int | float | bool) or depth == 0:
+        return {}
     if isinstance(answer, tuple | list):
-        return [one for value in answer for one in _tensors(value)]
-    return []
+        fields = getattr(answer, "_fields", range(1, len(answer) + 1))
+        items = dict(zip(fields, answer, strict=True))
+    elif isinstance(answer, Mapping) or hasattr(answer, "items"):
+        items = dict(answer.items())
+    else:
+        items = {key: value for key, value in getattr(answer, "__dict__", {}).items() if not key.startswith("_")}
+    return {
+        place: one for key, value in items.items()
+        for place, one in _tensors(value, f"{name}.{key}" if name else str(key), depth - 1).items()
+    }  # fmt: skip
 
 
 class InScheme(nn.Module):

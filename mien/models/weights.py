@@ -136,7 +136,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise DataError(f"weights not found: {path}.") from error
     except Exception as error:  # safetensors and torch raise many kinds for a broken file
-        raise DataError(f"cannot read weights {path}: {str(error).splitlines()[0]}") from error
+        raise DataError(
+            f"cannot read weights {path}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
     while isinstance(state, Mapping) and any(isinstance(state.get(name), Mapping) for name in _WRAPPERS):
         state = next(state[name] for name in _WRAPPERS if isinstance(state.get(name), Mapping))
     if not isinstance(state, Mapping):

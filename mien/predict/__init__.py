@@ -47,6 +47,7 @@ def predict(
     neutral: Path | None = None,
     views: int | None = None,
     occlusion: bool = False,
+    runtime: str = "auto",
     cluster: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
@@ -85,6 +86,8 @@ def predict(
             default 2, for a camera 1.
         occlusion: measure how far each face is covered, which takes one more pass of mediapipe's mesh net; a face beyond the measured
             limit is outside.
+        runtime: of the net where nothing is explained: torch, channels_last, frozen, compiled, onnxruntime, openvino, fastest (of
+            those at hand, measured at the start), or auto (the same after 256 faces, torch until then).
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
             or one of this machine's cores (docs/scale.md).
 
@@ -106,19 +109,18 @@ def predict(
     refuse_unshared(photos, camera, overlay, cluster)
     opening = Opening(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
-        neutral, views or (1 if camera is not None else 2), occlusion,
+        neutral, views or (1 if camera is not None else 2), occlusion, runtime,
     )  # fmt: skip
     model = opening.open()
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)
-    size = 1 if live else batch
     if cluster is None:
         stream = model.stream(
-            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=size,
+            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=1 if live else batch,
             display=224 if overlay else 32, keep_images=overlay is not None,
         )  # fmt: skip
     else:
-        stream = shared_out(opening, Asked(method, not fast, size, every, seconds, start), *named(photos), cluster)
+        stream = shared_out(opening, Asked(method, not fast, batch, every, seconds, start), *named(photos), cluster)
     counts: Counter[str] = Counter()
     write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)
@@ -228,8 +230,8 @@ def line_of(found: PicturePrediction, face: FacePrediction) -> str:
 
 def print_summary(model: FaceModel, counts: Counter[str], out: Path | None, overlay: Path | None) -> None:
     """What was done, and where it lies."""
+    from mien.files import name_of
     from mien.predict.results import counted
-    from mien.predict.sources import name_of
 
     parts = [f"{counted(counts['faces'], 'face')} in {counted(counts['pictures'], 'picture')}"]
     parts += [f"{counts['abstained']} unsure"] if counts["abstained"] else []

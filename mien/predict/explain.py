@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import file_sha256, weights_file, write_atomic, write_npz
+from mien.files import file_sha256, name_of, own_name, weights_file, write_atomic, write_npz
 from mien.predict.bundled import bundled_run
 from mien.predict.calibration import read_calibration
 from mien.predict.units import PointUnits, spread
@@ -260,10 +259,10 @@ def write_face(
 ) -> dict[str, Any]:
     """Strip and raw maps of face `k` of a batch; returns its entry of the manifest."""
     classes, valid = scheme_classes(recipe.data.scheme), bool(seen.valid[k])
-    stem = f"{face.file.stem}-{hashlib.sha256(str(face.file).encode()).hexdigest()[:6]}-face{face.number}"
+    stem = f"{own_name(face.file)}-face{face.number}"
     scores = {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in seen.scores.items()}
     entry: dict[str, Any] = {
-        "file": str(face.file),
+        "file": name_of(face.file),
         "sha256": face.sha256,
         "face": face.number,
         "box": None if face.face is None else [round(float(v), 2) for v in face.face.box],

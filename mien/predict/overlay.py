@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from contextlib import suppress
@@ -15,10 +14,10 @@ import numpy as np
 from mien import draw
 from mien.errors import DataError
 from mien.faces.align import invert
-from mien.files import writing
+from mien.files import name_of, own_name, writing
 from mien.predict.films import Film, open_film
 from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
-from mien.predict.sources import Picture, name_of
+from mien.predict.sources import Picture
 from mien.schema import ByteArray, FloatArray
 
 SHORTEST = 480
@@ -121,6 +120,17 @@ class Video(NamedTuple):
     target: Path
     temporary: Path
     """Its name until it is whole, NAME.part.mp4."""
+    size: tuple[int, int]
+    """(width, height) of all its frames."""
+
+
+def fitting(frame: ByteArray, size: tuple[int, int]) -> ByteArray:
+    """A frame in a video of (width, height): as it is, or, where its stream changed its size, shrunk or grown to that."""
+    import cv2
+
+    if frame.shape[1::-1] == size:
+        return frame
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 class Album:
@@ -161,7 +171,7 @@ class Album:
         if not self.begun:
             self.video, self.begun = self.opened(drawn, picture), True
         if self.video is not None:
-            self.video.film.add(drawn, picture.time)
+            self.video.film.add(fitting(drawn, self.video.size), picture.time)
 
     def opened(self, frame: ByteArray, picture: Picture) -> Video | None:
         """The video of the present source for frames like this one; None, and a line, where it cannot be written."""
@@ -171,14 +181,13 @@ class Album:
         temporary = target.with_name(f"{target.stem}.part.mp4")
         film = open_film(temporary, picture.source, picture.rate, (frame.shape[1], frame.shape[0]))
         if film is not None:
-            return Video(film, target, temporary)
+            return Video(film, target, temporary, (frame.shape[1], frame.shape[0]))
         print(f"mien: {name_of(target)}: OpenCV cannot write this video; it is left out.", file=sys.stderr)
         return None
 
     def path(self, ending: str) -> Path:
         """File of the present source: its name, and a few letters that tell files of one name in two folders apart."""
-        stem = Path(self.source).stem or "picture"
-        return self.folder / f"{stem}-{hashlib.sha256(self.source.encode()).hexdigest()[:6]}{ending}"
+        return self.folder / f"{own_name(self.source)}{ending}"
 
     def finish(self) -> None:
         """Close the video of the present source."""

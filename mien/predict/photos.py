@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import file_sha256
+from mien.files import file_sha256, name_of
 from mien.progress import track
 from mien.schema import ByteArray
 
@@ -116,11 +116,11 @@ def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
         try:
             image = rgb(load_picture(file))
         except PictureError as error:
-            photos.skipped.append({"file": str(file), "reason": str(error)})
+            photos.skipped.append({"file": name_of(file), "reason": str(error)})
             continue
         found: list[Face | None] = [None] if photos.provider is None else list(photos.provider(image))
         if not found:
-            photos.skipped.append({"file": str(file), "reason": "no face found"})
+            photos.skipped.append({"file": name_of(file), "reason": "no face found"})
         digest = file_sha256(file)
         for number, face in enumerate(found, start=1):
             points, box = (None, None) if face is None else (face.landmarks, face.box)

@@ -38,6 +38,7 @@ class Opening(NamedTuple):
     neutral: Path | None
     views: int
     occlusion: bool
+    runtime: str
 
     def open(self) -> FaceModel:
         """The model."""

@@ -16,15 +16,25 @@ import numpy as np
 
 from mien.draw import is_drawn, rgb
 from mien.errors import DataError, PictureError
+from mien.faces.animated import animated_shots, is_animated
+from mien.faces.containers import cut_off, only_sound
 from mien.faces.live import address_of, live_shots, shown
-from mien.faces.pictures import load_picture
+from mien.faces.pictures import A_VIDEO, SOUND, UNKNOWN, load_picture, what_it_is
 from mien.faces.video import VIDEO_SUFFIXES, End, Shot, is_opened_by_opencv, shots
+from mien.files import name_of
 from mien.schema import ByteArray
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")
+PICTURE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2",
+    ".mpo", ".apng", ".ppm", ".pgm",
+)  # fmt: skip
 """Files that count as pictures in a folder; a file that is named itself is always tried, whatever its name."""
-VIDEO_MAGIC = (b"ftyp", b"AVI LIST", b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba")
-"""Bytes near the beginning of MP4 and MOV, AVI, Matroska and WebM, MPEG files."""
+VIDEO_MAGIC = (
+    b"ftyp", b"AVI LIST", b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"FLV\x01", b"OggS",
+)  # fmt: skip
+"""Bytes near the beginning of MP4 and MOV, AVI, Matroska and WebM, MPEG, WMV, FLV and Ogg files."""
+PACKETS = ((0, 188), (4, 192))
+"""Where the first byte of a transport stream's (.ts; .mts of camcorders) packets lies, and how long one is."""
 PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"WEBP", b"II*\x00", b"MM\x00*")
 """Bytes near the beginning of JPEG, PNG, GIF, WebP and TIFF files."""
 
@@ -45,11 +55,6 @@ class Picture(NamedTuple):
     """(width, height), which outlives the image."""
     rate: float = 0.0
     """Frames that are taken of its video in a second."""
-
-
-def name_of(path: Path) -> str:
-    r"""A path as text that can be printed and written: what is not UTF-8 in it stands there as `\udce9`."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def pictures_of(images: Any) -> Iterator[Picture]:
@@ -125,17 +130,19 @@ def decoded(image: Any, source: str) -> Picture:
 
 
 def is_video(path: Path) -> bool:
-    """A file that begins as videos do, or has the name of one and does not begin as a picture does."""
+    """A file that begins as videos do, or has the name of one and does not begin as a picture does; or an animated picture."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
             return False
         with open(path, "rb") as file:
-            head = file.read(16)
+            head = file.read(512)
     except (OSError, ValueError):
         return False
-    if any(magic in head for magic in (b"ftyphei", b"ftypmif1", b"ftypavi", *PICTURE_MAGIC)):
-        return False
-    return any(magic in head for magic in VIDEO_MAGIC) or path.suffix.lower() in VIDEO_SUFFIXES
+    if any(magic in head[:16] for magic in (b"ftyphei", b"ftypmif1", b"ftypavi", b"ftypcrx", *PICTURE_MAGIC)):
+        return is_animated(path)
+    if any(len(head) == 512 and head[at : 3 * step : step] == b"GGG" for at, step in PACKETS):
+        return True
+    return any(magic in head[:16] for magic in VIDEO_MAGIC) or path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def files_of(paths: Iterable[Path], stdin: IO[bytes] | None = None) -> Iterator[tuple[Path | bytes, str | None]]:
@@ -214,6 +221,11 @@ def frames(video: Path | str | int, every: int = 1, seconds: float = 0.0, start:
     elif isinstance(video, Path) and not is_opened_by_opencv(video):
         yield Picture(source, None, "OpenCV opens no video whose path is not UTF-8; rename it")
         return
+    elif isinstance(video, Path) and only_sound(video):
+        yield Picture(source, None, SOUND)  # a cover is no video
+        return
+    elif isinstance(video, Path) and is_animated(video):
+        found = animated_shots(video, every, start, end)
     else:
         found = shots(video, every, start, end)
     some = False
@@ -230,6 +242,11 @@ def frames(video: Path | str | int, every: int = 1, seconds: float = 0.0, start:
 
 def unreadable(video: Path, start: float) -> str:
     """Why a video file gave no frame."""
-    if start and any(isinstance(shot, Shot) for shot in shots(video)):
+    if start and any(isinstance(shot, Shot) for shot in (animated_shots if is_animated(video) else shots)(video)):
         return f"the video ends before --start {start:g}"
-    return "video without a readable frame, or damaged"
+    words = what_it_is(video)
+    if words not in (A_VIDEO, UNKNOWN):
+        return words
+    if cut_off(video):
+        return "a damaged video: the file is cut off, and no frame can be read"
+    return "video without a readable frame: only sound, pictures of a kind that is not known, or damaged"

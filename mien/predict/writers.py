@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from mien.errors import UsageError
-from mien.files import writing
+from mien.files import name_of, writing
 from mien.predict.formats import FORMATS, format_named
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout, arrow_schema, columns, rows_of
-from mien.predict.sources import name_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""

@@ -17,7 +17,7 @@ from mien.config import Recipe, as_dict
 from mien.cues.identity import drawn_numbers, same_drawn
 from mien.errors import DataError, MienError, UsageError
 from mien.files import read_json, read_npz
-from mien.training.checkpoint import RUN_VERSION, read_run, results_suffix
+from mien.training.checkpoint import RUN_VERSION, read_log, read_run, results_suffix
 
 SEED_ONLY = {"run.seed", "run.accelerator", "run.devices", "run.strategy", "run.workers", "data.store"}
 """Settings that do not make another recipe."""
@@ -182,8 +182,10 @@ def load_run(path: Path, name: str, split: str = "test", store: Path | None = No
     faces, means = (read_npz(path / "maps" / f"{part}{suffix}.npz", again) for part in ("faces", "class_means"))
     if "probabilities" not in faces or len(faces["probabilities"]) != results["faces"]:
         raise DataError(f"{path}/maps/faces{suffix}.npz does not belong to {file.name}; {again}.")
-    logs = tuple(_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
-    return Run(path, name, recipe, env, results, _log(path / "log.jsonl"), faces, means, logs)
+    logs = (
+        tuple(read_log(path / f"fold-{row['fold']}" / "log.jsonl") for row in results["folds"]["each"]) if whole else ()
+    )
+    return Run(path, name, recipe, env, results, read_log(path / "log.jsonl"), faces, means, logs)
 
 
 def _unscored(path: Path, env: dict[str, Any], wanted: str, command: str) -> str:
@@ -198,18 +200,6 @@ def _unscored(path: Path, env: dict[str, Any], wanted: str, command: str) -> str
         needed = f"its store has no test faces: run `mien evaluate {path} --split valid`, then `mien report {path} --split valid`"
         return f"{path} has no {wanted}{there}." if shown else f"{path} has no {wanted}, {needed}."
     return f"{path} has no {wanted}; run `{command}` first{there}."
-
-
-def _log(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    lines = []
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):  # one broken byte is one line
-        try:
-            lines.append({str(key): value + 0 for key, value in json.loads(line).items()})  # numbers alone
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
-    return lines
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

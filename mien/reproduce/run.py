@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import multiprocessing
 import time
@@ -126,8 +125,10 @@ def reason_of(cell: Cell, exit_code: int | None) -> str:
 
 def summary(cell: Cell) -> str:
     """Accuracy and duration of a finished cell."""
+    from mien.training.checkpoint import read_log
+
     accuracy = cell.results()["classification"]["accuracy"]
-    seconds = sum(json.loads(line)["seconds"] for line in (cell.folder / "log.jsonl").read_text().splitlines())
+    seconds = sum(line.get("seconds", 0) for line in read_log(cell.folder / "log.jsonl"))
     return f"accuracy {accuracy:.3f}, trained in {duration(seconds)}"
 
 

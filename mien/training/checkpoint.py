@@ -69,7 +69,20 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def weights_hash(model: nn.Module) -> str:
     """sha256 over names, shapes and values of a model's weights: two runs with the same are one net."""
-    return _digest({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    values = {name: value for name, value in _plain(model.state_dict()).items() if isinstance(value, Tensor)}
+    return _digest({name: tensor.detach().cpu().contiguous() for name, tensor in values.items()})
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a state, packed weights of quantised layers as the tensors that they hold."""
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        parts = value if isinstance(value, tuple) else (value,)
+        for k, one in enumerate(parts):
+            found[f"{name}.{k}" if len(parts) > 1 else name] = (
+                one.dequantize() if isinstance(one, Tensor) and one.is_quantized else one
+            )
+    return found
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -143,6 +156,19 @@ def trim_log(out: Path, epochs: int) -> None:
     lines = log.read_bytes().splitlines() if log.exists() else []
     if len(lines) > epochs:
         write_atomic(log, b"".join(line + b"\n" for line in lines[:epochs]))
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The numbers of every epoch, none where there is no log; DataError that names a damaged line."""
+    if not file.is_file():
+        return []
+    lines = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):  # one broken byte is one line
+        try:
+            lines.append({str(key): value + 0 for key, value in json.loads(line).items()})  # numbers alone
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{file} line {number} is damaged ({error}); delete that line.") from error
+    return lines
 
 
 def log_line(out: Path, line: Mapping[str, Any]) -> None:
