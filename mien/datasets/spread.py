@@ -110,14 +110,20 @@ def numbers_of(cell: Any) -> list[float] | None:
     return None if None in values else [float(value) for value in values if value is not None]
 
 
-def are_shares(rows: Sequence[Sequence[float]]) -> bool:
-    """Whether rows of numbers are shares or counts of votes: none negative, and sums of 1, of 100, or of at least 2 votes."""
+VOTE_WORDS = re.compile(r"soft|prob|dist|vote|share|score|label|emotion|expression|annotat|counts?|ballot")
+"""In names of columns whose whole numbers may be counts of votes."""
+
+
+def are_shares(rows: Sequence[Sequence[float]], votes: float) -> bool:
+    """Whether rows of numbers, none negative, are shares, with sums of 1 or of 100, or counts of votes: whole numbers whose sums (2
+    and more) differ by at most the share `votes`.
+    """
     known = np.array([row for row in rows if np.isfinite(row).all() and np.sum(row) > 0])
     if not len(known) or known.shape[1] < FEWEST or (known < 0).any():
         return False
     sums = known.sum(axis=1)
-    votes = (known == np.rint(known)).all() and sums.min() >= 2 and np.ptp(sums) <= 0.5 * sums.max()
-    return bool(votes or np.abs(sums - 1).max() < 0.03 or np.abs(sums - 100).max() < 3)
+    counts = (known == np.rint(known)).all() and sums.min() >= 2 and np.ptp(sums) <= votes * sums.max()
+    return bool((votes and counts) or np.abs(sums - 1).max() < 0.03 or np.abs(sums - 100).max() < 3)
 
 
 def share_spread(column: str, cells: Sequence[Any]) -> Spread | None:
@@ -127,7 +133,7 @@ def share_spread(column: str, cells: Sequence[Any]) -> Spread | None:
     count = len(rows[0]) if rows else 0
     if len(rows) < len(found) or not FEWEST <= count <= MOST or any(len(row) != count for row in rows):
         return None
-    if not are_shares(rows):
+    if not are_shares(rows, 0.5 if VOTE_WORDS.search(column.lower()) else 0.0):
         return None
 
     def read(cell: Any) -> list[float] | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from mien.datasets.columns import UNIT_TARGETS, Columns, named_targets
-from mien.datasets.spread import Row, Spread, are_shares, numbers_of, spread, spreads_of, unit_spread
+from mien.datasets.columns import RATERS, UNIT_TARGETS, Columns, named_targets
+from mien.datasets.spread import VOTE_WORDS, Row, Spread, are_shares, numbers_of, spread, spreads_of, unit_spread
 from mien.datasets.table_boxes import target_of
 from mien.datasets.tables import Table
 from mien.datasets.words import NUMBERINGS, Labels, find_expression, label_key, splits_of
@@ -194,7 +193,9 @@ def numbered_shares(table: Table, rows: Sequence[Row], said: Mapping[str, str]) 
     for name in cells:
         if found := NUMBERED.fullmatch(name.strip()):
             groups.setdefault(found[1], []).append((int(found[2]), name))
-    for group in groups.values():
+    for stem, group in groups.items():
+        many = RATERS.match(f"{stem}1".strip().lower()) is not None  # a label each, not counts of votes
+        votes = 0.0 if many or (stem and not VOTE_WORDS.search(stem.lower())) else 0.5 if table.header else 0.1
         names = [name for _, name in sorted(group)]
         numbers = sorted(number for number, _ in group)
         if not table.header:  # the longest run of numbers
@@ -210,20 +211,20 @@ def numbered_shares(table: Table, rows: Sequence[Row], said: Mapping[str, str]) 
         if (
             len({len(column) for column in columns}) == 1
             and columns[0]
-            and are_shares(list(zip(*columns, strict=True)))
+            and are_shares(list(zip(*columns, strict=True)), votes)
         ):
             return names
     return []
 
 
-def named_shares(columns: Sequence[str], labels: Labels, meaning: Columns, path: Path) -> dict[str, str]:
-    """Expression -> column, by the numbers of `labels`: those of the columns' names, else in their order.
+def named_shares(columns: Sequence[str], labels: Labels, meaning: Columns, table: Table) -> dict[str, str]:
+    """Expression -> column, by the numbers of `labels`: those of the columns' names in a header, else in their order.
 
     Empty where another column says the expression in words and there are no `labels`; else UsageError with what to add.
     """
     numbers = sorted(int(key) for key in labels if key.isdigit())
     own = [found[2] if (found := NUMBERED.fullmatch(name)) else "" for name in columns]
-    keys = own if all(key in labels for key in own) else list(map(str, numbers))
+    keys = own if table.header and all(key in labels for key in own) else list(map(str, numbers))
     if labels and len(keys) == len(columns):
         return {name: column for key, column in zip(keys, columns, strict=True) if (name := labels[key])}
     if not labels and "expression" in meaning.targets:
@@ -235,7 +236,7 @@ def named_shares(columns: Sequence[str], labels: Labels, meaning: Columns, path:
     ]
     some = f"'{columns[0]}' to '{columns[-1]}'"
     raise UsageError(
-        f"'{path}': the {len(columns)} columns {some} hold shares of expressions; say which, in this order: "
+        f"'{table.path}': the {len(columns)} columns {some} hold shares of expressions; say which, in this order: "
         f"{' or '.join([*fits, '--labels ' + ','.join(f'{k}=...' for k in range(len(columns)))])}."
     )
 

@@ -174,7 +174,7 @@ def _meaning(
     bare, more = guessed(table._replace(names=tuple(name for name in table.names if name not in shares)), rows, said)
     meaning = resolve([*(f"{t}={c}" for t, c in more.items()), *pairs], bare.names, table.path, table.header)
     if shares:
-        named = named_shares(shares, words, meaning, table.path)
+        named = named_shares(shares, words, meaning, table)
         meaning = meaning._replace(shares=named, left=(*meaning.left, *(name for name in shares if not named)))
     elif not meaning.shares and (few := few_shares(bare, rows, meaning.left)):
         meaning = meaning._replace(shares=few, left=tuple(name for name in meaning.left if name not in few.values()))
