@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +20,11 @@ import yaml
 
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig, RunConfig, as_dict
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.files import first_process
 from mien.models import create_model
 from mien.training import checkpoint, loop, validation
-from mien.training.devices import open_fabric
+from mien.training.devices import open_fabric, together
 from mien.training.guides import guides_of
 from mien.training.shared_norms import share_norms
 from mien.training.unused import leave_out_unused
@@ -93,6 +94,42 @@ def test_another_number_of_processes_than_was_started_is_refused(monkeypatch: py
     assert first_process()
     monkeypatch.setenv("NODE_RANK", "1")
     assert not first_process()
+
+
+def test_a_process_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41")
+    with pytest.raises(RuntimeError, match="gloo"), together():
+        raise gone
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for error in (gone, torch.distributed.DistNetworkError("socket")):
+        with pytest.raises(DataError, match=r"^another process of this training ended, [^\n]* resumes\.$"), together():
+            raise error
+    with pytest.raises(RuntimeError, match="shapes"), together():
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for a child process as Linux tells of it")
+def test_the_first_process_tells_that_another_was_killed(tmp_path: Path) -> None:
+    faces = tiny.store(tmp_path / "store", each=8).path
+    recipe = tiny.recipe(faces, optim={"epochs": 500}, run={"devices": 2, "strategy": "ddp"})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
+    command = [sys.executable, "-m", "mien", "train", "recipe.yaml", "--out", "run"]
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    first = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while "epoch   2" not in first.stdout.readline():
+        assert first.poll() is None, first.stderr.read()
+    children = [int(pid) for pid in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+    other = [pid for pid in children if b"mien" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(other[0], signal.SIGKILL)
+    _, error = first.communicate(timeout=300)
+    assert first.returncode == 1
+    assert "mien: another process of this training ended" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_each_process_drops_out_its_own() -> None:
