@@ -539,7 +539,8 @@ def test_own_codebook_and_its_mistakes(tmp_path):
     assert draw(CueConfig(codebook=str(path)), FACES, 1).maps.sum() > own.maps.sum()  # an edit is noticed
     wrong = [
         ("{", "is damaged"),
-        ("[]", "needs the objects"),
+        ("[]", "not a mapping"),
+        ("{}", "needs the objects"),
         ({**raw, "drawing": "cube"}, "drawing"),
         ({**raw, "expressions": {"Joy": ["AU12"]}}, "Joy"),
         ({**raw, "expressions": {"Happiness": ["AU99"]}}, "AU99"),
