@@ -20,6 +20,7 @@ import yaml
 
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig, RunConfig, as_dict
+from mien.data.store import write_store
 from mien.errors import DataError, UsageError
 from mien.files import first_process
 from mien.models import create_model
@@ -135,7 +136,8 @@ def test_the_first_process_tells_that_another_was_killed(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_two_processes_of_torchrun_are_stopped_and_one_goes_on_with_few_faces(tmp_path: Path) -> None:
     """Six faces to train on, one to validate: neither number suits two processes. SIGTERM, then the rest by one process."""
-    faces = tiny.store(tmp_path / "store", each=1).path
+    people = [record._replace(subject=record.id) for record in tiny.records(each=1)]
+    faces = write_store(people, tmp_path / "store", dataset="toy", size=tiny.SIZE).path
     data, optim = {"valid_fraction": 0.15}, {"epochs": 30, "batch": 2, "lr": 0.01}
     recipe = tiny.recipe(faces, data=data, optim=optim, run={"devices": 2, "strategy": "ddp"})
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
