@@ -14,9 +14,10 @@ from mien.data import au_scale as scales
 from mien.data.arrow import Skipped
 from mien.datasets.columns import POINTS, Columns
 from mien.datasets.picture_paths import Pictures
+from mien.datasets.spread import Row
 from mien.datasets.table_boxes import four
 from mien.datasets.table_plan import Plan, holds_picture, in_base64, is_empty, is_pixels, label_word, plan_of
-from mien.datasets.tables import Row, Table
+from mien.datasets.tables import Table
 from mien.datasets.words import named, unknown_expression
 from mien.errors import PictureError
 from mien.faces.pictures import upright_size

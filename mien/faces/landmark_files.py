@@ -228,7 +228,7 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
             raise DataError(f"{path}: {len(pairs)} lines of two numbers found, {SCHEMES} expected.")
         rows = np.stack([_numbers(pair, f"{path}, line {n}") for (n, _), pair in zip(lines, pairs, strict=True)])
         return {path.stem: _points(rows[:, ::-1] if order == "row-col" else rows, str(path))}
-    result = {}
+    result: dict[str, FloatArray] = {}
     for n, line in lines:
         # The id is split off from the right, so that an id with commas survives.
         name, *cells = line.rsplit(",", 2 * LANDMARKS)
