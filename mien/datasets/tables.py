@@ -20,7 +20,7 @@ from mien.files import walk
 TEXT, LISTS, LINES, ARROW = (".csv", ".tsv"), (".txt", ".lst", ".list"), (".jsonl", ".json"), (".parquet", ".arrow")
 OTHERS = (
     ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".xls", ".xlsx", ".ods", ".npz", ".npy", ".h5", ".hdf5", ".mat",
-    ".pkl", ".pickle", ".pt", ".pth", ".tfrecord", ".sqlite", ".db", ".feather", ".rds", ".sav",
+    ".pkl", ".pt", ".pth", ".tfrecord", ".sqlite", ".db", ".feather", ".rds", ".sav",
 )  # fmt: skip
 """Files that are no tables."""
 MOST_LISTS = 50
