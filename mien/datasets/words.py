@@ -140,8 +140,10 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def split_in_name(name: str) -> str | None:
-    """The only split that a word of a name says: x_train, FacesTest, test_labels; None for none and for several."""
-    found = {split for word in _letters(name) if (split := find_split(word)) is not None}
+    """The only split that a word of a name says: x_train, FacesTest, facestest; None for none and for several."""
+    ends = (re.search(r"(train|training|test|testing|valid|validation)$", word) for word in _letters(name))
+    words = [*_letters(name), *(end[1] for end in ends if end is not None)]
+    found = {split for word in words if (split := find_split(word)) is not None}
     return found.pop() if len(found) == 1 else None
 
 
