@@ -122,8 +122,9 @@ def _split_folders(folders: list[Path]) -> dict[Path, str]:
     found = {folder: known[folder.name] for folder in folders if folder.name in known}
     if found or any(find_expression(folder.name) for folder in folders):
         return found
-    said = {folder: split for folder in folders if (split := split_in_name(folder.name)) is not None}
-    return said if len(said) == len(folders) > 1 else {}
+    parts = [folder for folder in folders if any(find_expression(child.name) for child in _folders(folder))]
+    said = {folder: split for folder in parts if (split := split_in_name(folder.name)) is not None}
+    return said if len(said) == len(parts) > 1 else {}
 
 
 def _inner(folder: Path) -> Path:
