@@ -140,8 +140,9 @@ def _from_arrays(base: Path, limit: float | None) -> Iterator[Record | Skipped]:
 
 def _record_of_arrays(picture: Path, notes_at: Path, name: str, split: str, limit: float | None) -> Record:
     numbers = {key: _array(notes_at / f"{picture.stem}_{key}.npy") for key in ("exp", "val", "aro", "lnd")}
+    unlabelled = not len(numbers["exp"]) and len(numbers["val"])  # valence alone is kept
     for key in ("exp", "val", "aro"):
-        if len(numbers[key]) > 1 or (key == "exp" and not len(numbers[key])):
+        if len(numbers[key]) > 1 or (key == "exp" and not len(numbers[key]) and not unlabelled):
             raise _BadAnnotationError(f"{picture.stem}_{key}.npy holds {len(numbers[key])} numbers, expected 1")
     affect = {"valence": numbers["val"], "arousal": numbers["aro"]}
     points = numbers["lnd"]
@@ -149,7 +150,7 @@ def _record_of_arrays(picture: Path, notes_at: Path, name: str, split: str, limi
         id=name,
         image=picture,
         split=split,
-        expression=_expression(float(numbers["exp"][0]), limit),
+        expression=None if unlabelled else _expression(float(numbers["exp"][0]), limit),
         landmarks=_points(points, f"{picture.stem}_lnd.npy") if len(points) else None,
         attributes=_affect({key: float(value[0]) for key, value in affect.items() if len(value)}, limit),
     )
@@ -159,7 +160,7 @@ def _array(path: Path) -> FloatArray:
     """All numbers of an array file, whatever its shape, stored as numbers or as text; empty where it does not exist."""
     try:
         if not path.exists():
-            if path.name.endswith("_exp.npy"):
+            if path.name.endswith("_exp.npy") and not path.with_name(path.name.replace("_exp.", "_val.")).exists():
                 raise _BadAnnotationError(f"no annotation {path.name}")
             return np.empty(0, dtype=np.float32)
         loaded = read_arrays(path, "it is left out")[""]
