@@ -20,6 +20,7 @@ import yaml
 
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig, RunConfig, as_dict
+from mien.data.store import write_store
 from mien.errors import DataError, UsageError
 from mien.files import first_process
 from mien.models import create_model
@@ -130,6 +131,47 @@ def test_the_first_process_tells_that_another_was_killed(tmp_path: Path) -> None
     assert "mien: another process of this training ended" in error
     assert "Traceback" not in error
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_are_stopped_and_one_goes_on_with_few_faces(tmp_path: Path) -> None:
+    """Six faces to train on, one to validate: neither number suits two processes. SIGTERM, then the rest by one process."""
+    people = [record._replace(subject=record.id) for record in tiny.records(each=1)]
+    faces = write_store(people, tmp_path / "store", dataset="toy", size=tiny.SIZE).path
+    data, optim = {"valid_fraction": 0.15}, {"epochs": 30, "batch": 2, "lr": 0.01}
+    recipe = tiny.recipe(faces, data=data, optim=optim, run={"devices": 2, "strategy": "ddp"})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    env = {**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = ["-m", "mien", "train", "recipe.yaml", "--out", "run"]
+    both = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *run], cwd=tmp_path, text=True, env=env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while "epoch   2" not in both.stdout.readline():
+        assert both.poll() is None, both.stderr.read()
+    both.terminate()
+    both.communicate(timeout=120)
+    assert not (tmp_path / "run" / ".lock").exists()
+    more = [
+        "--run.devices",
+        "1",
+        "--run.strategy",
+        "auto",
+        "--optim.batch",
+        "4",
+        "--run.workers",
+        "1",
+        "--run.in_memory",
+        "true",
+    ]
+    one = subprocess.run(
+        [sys.executable, *run, *more], cwd=tmp_path, text=True, env=env, capture_output=True, timeout=600
+    )
+    assert one.returncode == 0, one.stderr[-2000:]
+    assert "goes on with 1 x 4 faces a step in place of 2 x 2" in one.stdout
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 31))
 
 
 def test_each_process_drops_out_its_own() -> None:
