@@ -45,7 +45,9 @@ def openface_columns(layout: Layout) -> dict[str, type]:
     found |= {"gaze_angle_x": float, "gaze_angle_y": float}
     found |= dict.fromkeys((f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"), float)
     found |= dict.fromkeys((f"{axis}_{k}" for axis in "xyXYZ" for k in range(LANDMARKS)), float)
-    found |= dict.fromkeys((f"p_{name}" for name in ("scale", "rx", "ry", "rz", "tx", "ty", *range(SHAPE_MODES))), float)
+    found |= dict.fromkeys(
+        (f"p_{name}" for name in ("scale", "rx", "ry", "rz", "tx", "ty", *range(SHAPE_MODES))), float
+    )
     found |= dict.fromkeys((f"AU{unit:02}_r" for unit in OPENFACE_UNITS), float)
     found |= dict.fromkeys((f"AU{unit:02}_c" for unit in sorted((*OPENFACE_UNITS, 28))), int)
     return found | {"source": str}
