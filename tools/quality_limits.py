@@ -144,7 +144,7 @@ def judged(faces: list[Shown], factors: tuple[str, ...]) -> tuple[dict[str, Floa
 
 def judged_found(faces: list[Shown]) -> tuple[dict[str, FloatArray], FloatArray]:
     """As `judged` of the occlusion, with faces found on the pictures as they are now; a face that is not found is left out."""
-    model = mien.load(any_quality=True, occlusion=True)
+    model = mien.load(any_quality=True)
     found = [picture.faces[0] for picture in model.predict([face.image for face in faces])]
     seen = [k for k, one in enumerate(found) if one.landmarks is not None]
     right = np.array([found[k].expression == faces[k].expression for k in seen], np.float32)

@@ -46,7 +46,6 @@ def predict(
     any_quality: bool = False,
     neutral: Path | None = None,
     views: int | None = None,
-    occlusion: bool = False,
     cluster: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
@@ -78,13 +77,11 @@ def predict(
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
         calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: labels); by
             default the run's calibration.json.
-        any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
+        any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness, light or cover.
         neutral: photo of the neutral face of the one person in all pictures, or a video whose quietest two seconds stand for it;
             action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera 1.
-        occlusion: measure how far each face is covered, which takes one more pass of mediapipe's mesh net; a face beyond the measured
-            limit is outside.
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
             or one of this machine's cores (docs/scale.md).
 
@@ -106,7 +103,7 @@ def predict(
     refuse_unshared(photos, camera, overlay, cluster)
     opening = Opening(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
-        neutral, views or (1 if camera is not None else 2), occlusion,
+        neutral, views or (1 if camera is not None else 2),
     )  # fmt: skip
     model = opening.open()
     method = None if explain == "none" else model.method(explain)

@@ -15,7 +15,6 @@ from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import UsageError, unknown_name
 from mien.faces.detect import PROVIDERS
-from mien.faces.occlusion import MirroredMesh
 from mien.faces.provider import Face, Provider
 from mien.faces.quality import UNKNOWN, Quality, quality_of
 from mien.predict.batches import batch_of, classify, explain_faces
@@ -75,8 +74,6 @@ class FaceModel:
     """Of each face, whose logits are averaged: one of mien.predict.views.VIEWS."""
     fusion: Fusion | None = None
     """What blendshapes add to the logits, where the run has it."""
-    mirror: Callable[[ByteArray, Face], float] | None = None
-    """Measures `Quality.occlusion` of a face of a picture; None where it is not asked for."""
 
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
@@ -241,11 +238,6 @@ class FaceModel:
             return [frame_face(image, points, box, framing, display) for points, box in found]
 
         qualities = [UNKNOWN if face is None else quality_of(image, face) for face in faces]
-        if self.mirror is not None:
-            pairs = zip(qualities, faces, strict=True)
-            qualities = [
-                one if face is None else one._replace(occlusion=self.mirror(image, face)) for one, face in pairs
-            ]
         wanted = None if self.units is None else self.units.framing
         units = [] if wanted is None else cut(wanted)
         return Found(
@@ -324,7 +316,6 @@ def load(
     any_quality: bool = False,
     neutral: Path | str | ByteArray | None = None,
     views: int = 2,
-    occlusion: bool = False,
 ) -> FaceModel:
     """Open a trained run for pictures.
 
@@ -341,17 +332,14 @@ def load(
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
         calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
-        any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
-            was measured (docs/confidence.md); by default the model abstains on these.
+        any_quality: name expressions also of faces whose pose, size, sharpness, light or cover lies beyond the limits within which
+            accuracy was measured (docs/confidence.md); by default the model abstains on these.
         neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
             their action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
-        occlusion: measure how far a face is covered, by one more pass of mediapipe's mesh net; a limit is among those of any_quality.
 
     """
     check_views(views)
-    if occlusion and faces != "mediapipe":
-        raise UsageError("occlusion is measured by mediapipe's mesh net: take faces mediapipe.")
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
@@ -386,8 +374,6 @@ def load(
     calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
     name = BUNDLED if run is None else folder.resolve().name
     fusion = read_fusion(folder, classes) if calibrated.head == "votes" else None
-    mirror = MirroredMesh(None if landmark_model is None else Path(landmark_model)) if occlusion else None
     return FaceModel(
         name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality, views, fusion,
-        mirror,
     )  # fmt: skip
