@@ -191,8 +191,10 @@ def score(words: str, rows: list[Row], weights: FloatArray) -> None:
     share = np.array([row.share for row in rows])
     plain, much = share == 0, share > PRESENT
     cut = float(np.quantile(values[plain], 0.95))
-    parts = [f"{(values[chosen] > cut).mean():.2f} of {chosen.sum()}" for low, high in ((0.1, 0.2), (0.2, 0.35), (0.35, 1.0))
-             if (chosen := (share > low) & (share <= high)).any()]  # fmt: skip
+    parts = []
+    for low, high in ((0.1, 0.2), (0.2, 0.35), (0.35, 1.0)):
+        chosen = (share > low) & (share <= high)
+        parts.append(f"{(values[chosen] > cut).mean():.2f} of {chosen.sum()}" if chosen.any() else "-")
     auc = roc_auc_score(much[plain | much], values[plain | much])
     print(f"| {words} | {plain.sum()}, {much.sum()} | {auc:.2f} | {' | '.join(parts)} |", flush=True)
 

@@ -5,10 +5,10 @@
 Faces of FER-2013's PublicTest (FOLDER/fer2013/fer2013_train_public.npz), which the bundled model never saw, against their labels.
 Size, sharpness, contrast and cut: each made worse in steps; points are those found on the face as it is, so that reading is judged
 and not finding. The limit is the quality at which the line through the steps (median quality, accuracy) falls to KEPT of the
-accuracy of the first. Occlusion: covered in steps, points found on the covered face; yaw and pitch: `--poses` faces as they are.
-These go into bins by their quality; the limit is where the first bin begins from which on every bin keeps less than KEPT of the
-accuracy of the smaller half, and where the last one keeps it, the end of what was measured. Behind each limit stands the middle
-90 % of those of RESAMPLED drawings of the faces.
+accuracy of the first. Occlusion: the same with covers, points found on the covered face, but at least what PLAIN of the faces stay
+below that nobody covered. Yaw and pitch: `--poses` faces as they are. These go into bins; the limit is where the first bin begins
+from which on every bin keeps less than KEPT of the accuracy of the smaller half, and where the last one keeps it, the end of what was
+measured. Behind most limits stands the middle 90 % of those of RESAMPLED drawings of the faces.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def covered(face: Shown, share: float) -> Shown:
 
 COVERED = (0, 0.2, 0.35, 0.5)
 """Shares of the face's box (brows to chin) that are covered."""
+PLAIN = 0.95
 
 
 def judged(faces: list[Shown], factors: tuple[str, ...]) -> tuple[dict[str, FloatArray], FloatArray]:
@@ -204,22 +205,33 @@ def by_steps(faces: list[Shown], factor: str) -> list[float | None] | None:
     return [round(edge, 3), None] if factor in UPWARDS else [None, round(edge, 3)]
 
 
-def by_bins(factor: str, values: FloatArray, right: FloatArray, digits: int) -> list[float | None]:
+def by_bins(factor: str, values: FloatArray, right: FloatArray) -> list[float | None]:
     """Print the curve of a quality as it is found; its limit as [least, most]."""
     lines, edge = limit(values, right)
     print(f"\n| {factor} | accuracy | faces |\n| --- | ---: | ---: |\n" + "\n".join(lines))
     print(f"limit: {edge} ({spread(lambda rows: limit(values[rows], right[rows])[1], len(values))})", flush=True)
-    return [None, round(edge, digits)]
+    return [None, round(edge, 1)]
 
 
-def hidden(faces: list[Shown]) -> tuple[FloatArray, FloatArray]:
-    """Occlusion of the faces covered in steps, all in one row, and 1 where the bundled model is right."""
+def by_covers(faces: list[Shown]) -> list[float | None]:
+    """Print the curve of faces that are covered in steps; the limit as [least, most].
+
+    Where the line through the steps falls to KEPT, as for the others, but no less than what PLAIN of the faces stay below that nobody
+    covered: the occlusion is a guess.
+    """
     parts = [judged_found([covered(face, share) for face in faces]) for share in COVERED]
-    for share, (part, good) in zip(COVERED, parts, strict=True):
-        print(
-            f"covered {share:g}: median {np.median(part['occlusion']):.3g}, accuracy {good.mean():.3f} of {len(good)}"
-        )
-    return np.concatenate([part["occlusion"] for part, _ in parts]), np.concatenate([good for _, good in parts])
+    values, right = [part["occlusion"] for part, _ in parts], [good for _, good in parts]
+    for share, value, good in zip(COVERED, values, right, strict=True):
+        print(f"covered {share:g}: median {np.median(value):.3g}, accuracy {good.mean():.3f} of {len(good)}")
+    falls = crossing([float(np.median(value)) for value in values], [float(good.mean()) for good in right])
+    plain = float(np.quantile(values[0], PLAIN))
+    edge = max(plain, falls or 0.0)
+    beyond = [float((value > edge).mean()) for value in values]
+    every, good = np.concatenate(values), np.concatenate(right)
+    print(f"falls at {falls}; {PLAIN:.0%} of the faces that nobody covered are below {plain:.3g}; limit: {edge}")
+    print(f"beyond it {', '.join(f'{part:.0%}' for part in beyond)}; accuracy there {good[every > edge].mean():.2f} of "
+          f"{(every > edge).sum()}, within {good[every <= edge].mean():.2f}")  # fmt: skip
+    return [None, round(edge, 3)]
 
 
 def main() -> None:
@@ -241,10 +253,10 @@ def main() -> None:
         edges = by_steps(faces, factor)
         found.update({} if edges is None else {factor: edges})
     if "occlusion" in wanted:
-        found["occlusion"] = by_bins("occlusion", *hidden(faces), digits=3)
+        found["occlusion"] = by_covers(faces)
     if posed:
         values, right = judged(many, ("yaw", "pitch"))
-        found.update({factor: by_bins(factor, np.abs(values[factor]), right, digits=1) for factor in sorted(posed)})
+        found.update({factor: by_bins(factor, np.abs(values[factor]), right) for factor in sorted(posed)})
     if given.write:
         limits = json.loads(LIMITS.read_text(encoding="utf-8"))["limits"] | found
         about = f"Quality of a face within which accuracy holds ({KEPT:.0%} of it); made by tools/quality_limits.py --write."
