@@ -1,6 +1,7 @@
 """Time and memory of commands as a store grows, on stores of made faces: does anything grow faster than the data?
 
     python benchmarks/growth.py [--sizes 3000 30000] [--folder FOLDER] [--side 48]
+    python benchmarks/growth.py --sizes 300000 --side 24 --only check "check again" "train, to the first batch"
     python benchmarks/growth.py --make 30000 --folder FOLDER     # only the store FOLDER/faces-30000
 
 A made face is a mixture of two synthetic faces of one class under a smooth random field, with the mixed landmarks, so that
@@ -134,23 +135,36 @@ def cost_of(command: list[str]) -> Cost:
     return Cost(time.perf_counter() - began, used.ru_utime + used.ru_stime, most)
 
 
-def measure(count: int, side: int, folder: Path, trained: Path) -> dict[str, Cost]:
-    """Cost of each command on `count` faces; `trained` is a run that is scored on them."""
+def measure(count: int, side: int, folder: Path, trained: Path, only: list[str]) -> dict[str, Cost]:
+    """Cost of each command on `count` faces, or of those named; `trained` is a run that is scored on them."""
     store, mien = str(folder / f"faces-{count}"), ["-m", "mien"]
-    pictures, recipe, started = folder / "pictures", str(folder / "recipe.yaml"), folder / f"run-{count}"
-    make_pictures(pictures, count, side)
-    found = {"prepare": cost_of([*mien, "prepare", "folder", "--root", str(pictures), "--out", f"{store}-prepared",
-                                 "--size", str(side), "--channels", "1", "--workers", "1"])}  # fmt: skip
-    shutil.rmtree(pictures)
-    shutil.rmtree(f"{store}-prepared")
-    found["write a store"] = cost_of([__file__, "--make", str(count), "--side", str(side), "--folder", str(folder)])
-    for name in ("check", "check again"):
-        found[name] = cost_of([*mien, "check", store])
-    found["train, to the first batch"] = cost_of(["-c", FIRST_BATCH, recipe, store, str(started)])
-    found["evaluate"] = cost_of([*mien, "evaluate", str(trained), "--store", store])
+    recipe, started = str(folder / "recipe.yaml"), str(folder / f"run-{count}")
     page = ["--store", store, "--out", str(folder / "report.html")]
-    found["report"] = cost_of([*mien, "report", str(trained), *page])
+    found = {}
+    if "prepare" in only:
+        pictures = folder / "pictures"
+        make_pictures(pictures, count, side)
+        found["prepare"] = cost_of([*mien, "prepare", "folder", "--root", str(pictures), "--out", f"{store}-prepared",
+                                    "--size", str(side), "--channels", "1", "--workers", "1"])  # fmt: skip
+        shutil.rmtree(pictures)
+        shutil.rmtree(f"{store}-prepared")
+    found["write a store"] = cost_of([__file__, "--make", str(count), "--side", str(side), "--folder", str(folder)])
+    commands = {
+        "check": [*mien, "check", store],
+        "check again": [*mien, "check", store],
+        "train, to the first batch": ["-c", FIRST_BATCH, recipe, store, started],
+        "evaluate": [*mien, "evaluate", str(trained), "--store", store],
+        "report": [*mien, "report", str(trained), *page],
+    }
+    for name, command in commands.items():
+        if name in only:
+            found[name] = cost_of(command)
+            print(f"{count} {name}: {found[name]}", file=sys.stderr, flush=True)
     return found
+
+
+COMMANDS = ("prepare", "check", "check again", "train, to the first batch", "evaluate", "report")
+NEED_A_RUN = ("evaluate", "report")
 
 
 def table(costs: dict[int, dict[str, Cost]]) -> str:
@@ -171,6 +185,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[3000, 30_000])
     parser.add_argument("--side", type=int, default=48, help="of the faces, pixels")
     parser.add_argument("--folder", type=Path, help="for the stores, which stay there; a temporary one when not given")
+    parser.add_argument("--only", nargs="+", default=list(COMMANDS), choices=COMMANDS, help="of the commands")
     parser.add_argument("--make", type=int, metavar="FACES", help="only write one store, faces-FACES")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -180,23 +195,14 @@ def main() -> None:
             make_store(folder / f"faces-{args.make}", args.make, args.side)
             return
         (folder / "recipe.yaml").write_text(RECIPE.replace("size: 48", f"size: {args.side}"))
-        make_store(folder / "faces-700", 700, args.side)
         trained = folder / "trained"
-        cost_of(
-            [
-                "-m",
-                "mien",
-                "train",
-                str(folder / "recipe.yaml"),
-                "--data.store",
-                str(folder / "faces-700"),
-                "--out",
-                str(trained),
-            ]
-        )
+        if set(NEED_A_RUN) & set(args.only):
+            make_store(folder / "faces-700", 700, args.side)
+            start = ["-m", "mien", "train", str(folder / "recipe.yaml")]
+            cost_of([*start, "--data.store", str(folder / "faces-700"), "--out", str(trained)])
         costs = {}
         for size in args.sizes:
-            costs[size] = measure(size, args.side, folder, trained)
+            costs[size] = measure(size, args.side, folder, trained, args.only)
             print(table(costs), flush=True)
 
 

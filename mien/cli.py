@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import os
 import signal
 import sys
 import typing
@@ -109,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mien: {escaped(str(error))}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
+        if arguments is None:
+            signal.signal(signal.SIGINT, _at_once)  # a second Ctrl-C, while what is left is tidied up
         kept = "what was finished is kept, the same command resumes"
         print(f"mien: stopped; {kept if words[0] in RESUMED else 'the same command starts over'}.", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
@@ -135,6 +138,10 @@ class Terminated(KeyboardInterrupt):
 
 def _stop(number: int, frame: Any) -> None:
     raise Terminated
+
+
+def _at_once(number: int, frame: Any) -> None:
+    os._exit(130)
 
 
 def _help() -> str:

@@ -7,6 +7,8 @@ They flatten all axes but the first, so (B, C, h, w) against (B, C, h, w) compar
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,18 @@ from torch import Tensor
 EPS = 1e-8
 EPS_FLAT = 1e-6
 """A map whose values differ from their mean by less than this share of its peak is constant up to rounding."""
+
+
+def numbers(values: tuple[float, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Constants (N,) where `like` lies, of its type unless said; copied to an accelerator once, not in every step."""
+    kind = like.dtype if dtype is None else dtype
+    return torch.tensor(values, dtype=kind) if like.device.type == "cpu" else _kept_numbers(values, like.device, kind)
+
+
+@cache
+def _kept_numbers(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # what is kept must be of use to gradients later
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def channel_mean(features: Tensor) -> Tensor:

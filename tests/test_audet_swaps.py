@@ -233,7 +233,7 @@ def test_training_on_twins_has_every_term(run):
     torch.testing.assert_close(net.corners[0], torch.tensor([4.5, 6.5]) / 16)
 
 
-@pytest.mark.parametrize("name", ["swap", "swap_open"])
+@pytest.mark.parametrize("name", ["swap", "swap_masked"])
 def test_the_recipe_takes_a_step(name, blocks, tmp_path):
     recipe = Path(__file__).parent.parent / "recipes" / "audet" / f"{name}.cfg"
     words = ["--training.batch_size", "8", "--training.max_epochs", "1", "--training.decay_lr_over_last_n_epochs", "1"]

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from mien.audit.groups import groups
+from mien.audit.groups import groups, ordered
+from mien.audit.page import minus
 from mien.audit.right import right
 from mien.audit.sample import Sample, groups_of, names_labels, thirds
 from mien.audit.sure import sure
-from mien.audit.table import as_json, from_json
+from mien.audit.table import as_json, from_json, p_words, row, within
 from mien.data.store import write_store
 from mien.errors import DataError
 from mien.metrics.confidence import (
@@ -256,3 +257,17 @@ def test_light_sharpness_and_yaw_are_measured_where_landmarks_are_known(tmp_path
     assert found["light on the face"][1].startswith("low")
     assert found["light on the face"][-1].startswith("high")
     assert "sharpness" in found
+
+
+def test_intervals_stay_where_scores_can_be_and_p_is_never_0():
+    wide = row("x", 0.9)._replace(low=0.4, high=1.4)
+    assert within(wide, 0, 1)[2:4] == (0.4, 1.0)
+    assert within(row("x", 0.9), 0, 1)[2:4] == (None, None)
+    assert (p_words(0.04), p_words(1e-9)) == ("p = 0.040", "p < 0.001")
+    assert minus("-0.000, -0.5 (-22.0 points), a-1 and 3-4") == "0.000, −0.5 (−22.0 points), a-1 and 3-4"
+
+
+def test_groups_of_numbers_stand_from_low_to_high():
+    assert ordered(["high (over 2)", "low (to 1)", "middle"]) == ["low (to 1)", "middle", "high (over 2)"]
+    assert ordered(["15–30°", "over 30°", "under 15°"]) == ["under 15°", "15–30°", "over 30°"]
+    assert ordered(["no", "dark", "yes"]) == ["no", "dark", "yes"]

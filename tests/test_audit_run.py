@@ -73,6 +73,8 @@ def test_all_parts_and_resumed(faces, net, tmp_path, monkeypatch, capsys):
     assert all(any(c.isdigit() for c in sentence) or "cannot be said" in sentence for sentence in found["verdict"])
     page = (tmp_path / "a" / "audit.html").read_text()
     assert '<h2 id="explanation">' in page
+    assert found["command"].startswith("mien audit 'toy net' --store")
+    assert found["command"].endswith("--faces 20 --explained 6 --corrupted 8")
     assert "http://" not in page.replace("http://www.w3.org", "")
     kept = json.loads((tmp_path / "a" / "audit.json").read_text())
     parts = [from_json(part) for part in kept["parts"]]

@@ -23,7 +23,7 @@ TESTED = {
     "accelerator": "test_accelerator.py::test_a_step_neither_waits_nor_mixes_devices",
     "devices": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
     "strategy": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
-    "num_nodes": "test_processes.py::test_another_number_of_processes_than_was_started_is_refused",
+    "num_nodes": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
     "sync_batchnorm": "test_processes.py::test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint",
     "precision": "test_precision.py::test_auto_on_a_gpu",
     "workers": "test_train.py::test_results_do_not_depend_on_workers",

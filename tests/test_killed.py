@@ -118,3 +118,28 @@ def test_a_stop_from_outside_tidies_up_and_says_what_resumes(how, code):
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (code, "tidied\n")
     assert err == "mien: stopped; what was finished is kept, the same command resumes.\n"
+
+
+TWICE = """
+import atexit
+atexit.register(lambda: (print("ending", flush=True), __import__("time").sleep(60)))
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once_and_without_a_traceback():
+    with subprocess.Popen(
+        [sys.executable, "-c", TWICE + STOPPED.format(root=str(ROOT))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for told in ("begun\n", "tidied\n"):
+            assert process.stdout.readline() == told
+            if told == "begun\n":
+                process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "mien: stopped; what was finished is kept, the same command resumes.\n"

@@ -3,8 +3,12 @@
 import copy
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +20,12 @@ import yaml
 
 from mien.compat import ensure_torchvision
 from mien.config import ModelConfig, RunConfig, as_dict
-from mien.errors import UsageError
+from mien.data.store import write_store
+from mien.errors import DataError, UsageError
 from mien.files import first_process
 from mien.models import create_model
 from mien.training import checkpoint, loop, validation
-from mien.training.devices import open_fabric
+from mien.training.devices import open_fabric, together
 from mien.training.guides import guides_of
 from mien.training.shared_norms import share_norms
 from mien.training.unused import leave_out_unused
@@ -90,6 +95,83 @@ def test_another_number_of_processes_than_was_started_is_refused(monkeypatch: py
     assert first_process()
     monkeypatch.setenv("NODE_RANK", "1")
     assert not first_process()
+
+
+def test_a_process_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41")
+    with pytest.raises(RuntimeError, match="gloo"), together():
+        raise gone
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for error in (gone, torch.distributed.DistNetworkError("socket")):
+        with pytest.raises(DataError, match=r"^another process of this training ended, [^\n]* resumes\.$"), together():
+            raise error
+    with pytest.raises(RuntimeError, match="shapes"), together():
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for a child process as Linux tells of it")
+def test_the_first_process_tells_that_another_was_killed(tmp_path: Path) -> None:
+    faces = tiny.store(tmp_path / "store", each=8).path
+    recipe = tiny.recipe(faces, optim={"epochs": 500}, run={"devices": 2, "strategy": "ddp"})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
+    command = [sys.executable, "-m", "mien", "train", "recipe.yaml", "--out", "run"]
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    first = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    while "epoch   2" not in first.stdout.readline():
+        assert first.poll() is None, first.stderr.read()
+    children = [int(pid) for pid in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+    other = [pid for pid in children if b"mien" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(other[0], signal.SIGKILL)
+    _, error = first.communicate(timeout=300)
+    assert first.returncode == 1
+    assert "mien: another process of this training ended" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_are_stopped_and_one_goes_on_with_few_faces(tmp_path: Path) -> None:
+    """Six faces to train on, one to validate: neither number suits two processes. SIGTERM, then the rest by one process."""
+    people = [record._replace(subject=record.id) for record in tiny.records(each=1)]
+    faces = write_store(people, tmp_path / "store", dataset="toy", size=tiny.SIZE).path
+    data, optim = {"valid_fraction": 0.15}, {"epochs": 30, "batch": 2, "lr": 0.01}
+    recipe = tiny.recipe(faces, data=data, optim=optim, run={"devices": 2, "strategy": "ddp"})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    env = {**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = ["-m", "mien", "train", "recipe.yaml", "--out", "run"]
+    both = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *run], cwd=tmp_path, text=True, env=env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while "epoch   2" not in both.stdout.readline():
+        assert both.poll() is None, both.stderr.read()
+    both.terminate()
+    both.communicate(timeout=120)
+    assert not (tmp_path / "run" / ".lock").exists()
+    more = [
+        "--run.devices",
+        "1",
+        "--run.strategy",
+        "auto",
+        "--optim.batch",
+        "4",
+        "--run.workers",
+        "1",
+        "--run.in_memory",
+        "true",
+    ]
+    one = subprocess.run(
+        [sys.executable, *run, *more], cwd=tmp_path, text=True, env=env, capture_output=True, timeout=600
+    )
+    assert one.returncode == 0, one.stderr[-2000:]
+    assert "goes on with 1 x 4 faces a step in place of 2 x 2" in one.stdout
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 31))
 
 
 def test_each_process_drops_out_its_own() -> None:
@@ -190,7 +272,7 @@ def test_scaler_goes_into_the_checkpoint_and_comes_back(tmp_path: Path, monkeypa
     assert again.fabric.strategy.precision.state_dict() == saved
 
 
-def trained(folder: Path, faces: Path, start: list[str], **sections: dict) -> Path:
+def trained(folder: Path, faces: Path, start: Sequence[str] = (), **sections: dict) -> Path:
     """A run of `mien train` in processes of its own."""
     out, recipe = folder / "run", tiny.recipe(faces, **sections)
     folder.mkdir(exist_ok=True)
@@ -205,20 +287,62 @@ def trained(folder: Path, faces: Path, start: list[str], **sections: dict) -> Pa
     return out
 
 
+def trained_by_slurm(machines: int, folder: Path, faces: Path, **sections: dict) -> Path:
+    """The same in two processes with the variables that srun sets, on one machine or, as they believe, on two."""
+    shared = {"devices": 2 // machines, "num_nodes": machines, "strategy": "ddp"}
+    out, recipe = folder / "run", tiny.recipe(faces, **sections, run=shared)
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(as_dict(recipe)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    each = 2 // machines
+    job = {
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mien", "SLURM_NTASKS": "2", "SLURM_NNODES": str(machines),
+        "SLURM_NTASKS_PER_NODE": str(each), "SLURM_JOB_NODELIST": "localhost", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    command = [sys.executable, "-m", "mien", "train", str(folder / "recipe.yaml"), "--out", str(out)]
+    started = [
+        subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={
+                **clean, **job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank % each),
+                "SLURM_NODEID": str(rank // each),
+            },
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=900) for process in started]
+    for process, (_, error) in zip(started, said, strict=True):
+        assert process.returncode == 0, error[-2000:]
+    assert ["Next: mien evaluate" in told for told, _ in said] == [True, False]
+    facts = json.loads((out / "environment.json").read_text())
+    assert facts["processes"] == 2
+    return out
+
+
+STARTS = {
+    "own": partial(trained, start=[]),
+    "torchrun": partial(trained, start=["-m", "torch.distributed.run", "--nproc-per-node", "2"]),
+    "slurm": partial(trained_by_slurm, 1),
+    "slurm, two machines": partial(trained_by_slurm, 2),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "start", [[], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]], ids=["own", "torchrun"]
-)
-def test_two_processes_of_8_faces_are_one_of_16(start: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", STARTS)
+def test_two_processes_of_8_faces_are_one_of_16(start: str, tmp_path: Path) -> None:
     faces = tiny.store(tmp_path / "store", each=8).path
     common = {
         "guidance": {"weight": 2.0},
         "data": {"balance": "weights"},
         "model": {"backbone": "convnext_atto", "channels": None, "stem_pool": True, "output_stride": None, "size": 64},
     }
-    one = trained(tmp_path / "one", faces, [], **common, optim={"batch": 16, "epochs": 2, "lr": 0.01})
-    shared = {"devices": 2, "strategy": "ddp"}
-    two = trained(tmp_path / "two", faces, start, **common, optim={"batch": 8, "epochs": 2, "lr": 0.01}, run=shared)
+    one = trained(tmp_path / "one", faces, **common, optim={"batch": 16, "epochs": 2, "lr": 0.01})
+    shared = {} if start.startswith("slurm") else {"run": {"devices": 2, "strategy": "ddp"}}
+    two = STARTS[start](tmp_path / "two", faces, **common, optim={"batch": 8, "epochs": 2, "lr": 0.01}, **shared)
     lines = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two)]
     for first, second in zip(*lines, strict=True):
         for key in first:
@@ -240,8 +364,8 @@ def test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint(
     common = {"guidance": {"weight": 2.0}}
     whole, part = ({"batch": size, "epochs": 3, "lr": 0.01} for size in (16, 8))
     shared = {"devices": 2, "strategy": "ddp", "sync_batchnorm": True}
-    one = trained(tmp_path / "one", faces, [], **common, optim=whole, run={"sync_batchnorm": True})
-    two = trained(tmp_path / "two", faces, [], **common, optim=part, run=shared)
+    one = trained(tmp_path / "one", faces, **common, optim=whole, run={"sync_batchnorm": True})
+    two = trained(tmp_path / "two", faces, **common, optim=part, run=shared)
 
     def stopped(recipe, session, epoch, rows):
         if epoch == 2:
@@ -252,7 +376,7 @@ def test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint(
     monkeypatch.setattr(loop, "train_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):  # the first epoch by one process, the others by two
         loop.fit(tiny.recipe(faces, **common, optim=whole, run={"sync_batchnorm": True}), tmp_path / "both" / "run")
-    both = trained(tmp_path / "both", faces, [], **common, optim=part, run=shared)
+    both = trained(tmp_path / "both", faces, **common, optim=part, run=shared)
     logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two, both)]
     for log in logs[1:]:
         for line, wanted in zip(log, logs[0], strict=True):

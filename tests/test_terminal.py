@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -62,6 +63,32 @@ sys.exit(mien.cli.main())
     assert done.stdout.strip() == arrow + rb" \udcff"
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    script = """
+import sys, types
+import mien.cli
+verb = sys.modules["shows"] = types.ModuleType("shows")
+def folds() -> None:
+    "Print."
+    for number in range(100_000):
+        print(number)
+verb.folds = folds
+mien.cli.VERBS["folds"] = ("shows", "print")
+sys.argv = ["mien", "folds"]
+sys.exit(mien.cli.main())
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_names_reach_the_terminal_escaped(tmp_path):
     script = f"""
 import sys, types
@@ -105,6 +132,15 @@ def test_every_package_that_is_imported_is_declared():
         name for name in imported() if name in owners and not {plain(owner) for owner in owners[name]} & declared()
     }
     assert undeclared - {"google"} == set()
+
+
+def test_every_package_that_is_declared_is_imported():
+    """A package that one test needs, or nothing, is not installed for everybody."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
+    owners = metadata.packages_distributions()
+    used = {owner.lower().replace("_", "-") for name in imported() for owner in owners.get(name, ())}
+    assert needed - used == {"tensorboard"}  # what torch.utils.tensorboard writes with
 
 
 def test_constraints_pin_all_that_is_declared_for_users():

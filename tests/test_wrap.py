@@ -408,3 +408,25 @@ def test_onnx_graphs_in_other_forms(kind, tmp_path):
     assert model.size == 32
     assert np.isfinite(model.probabilities(faces())).all()
     assert any("expression is taken" in note for note in model.notes) == (kind == "two outputs")
+
+
+def test_a_file_of_code_runs_as_python_runs_it_and_fails_in_one_line(tmp_path):
+    (tmp_path / "parts_of_mine.py").write_text("SIDE = 32\n")
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport numpy as np\nimport mien\n"
+        "from parts_of_mine import SIDE\n@dataclass\nclass Config:\n    side: int = SIDE\n"
+        "def make():\n    return mien.wrap(lambda f: np.full((len(f), 2), 0.5), ('happy', 'sad'), size=Config().side)\n"
+        "def broken():\n    return {}['weights.pt']\n"
+    )
+    assert face_model(f"{file}:make").size == 32
+    for text, words in (
+        (f"{file}:broken", r"fails in line 12: KeyError: 'weights.pt'"), (f"{file}:other", "no function 'other'"),
+        (f"{file}:Config", "returned a Config"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=words) as error:
+            face_model(text)
+        assert "\n" not in str(error.value)
+    file.write_text("def make(:\n")
+    with pytest.raises(UsageError, match="SyntaxError"):
+        face_model(f"{file}:make")

@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mien.maps import numbers
+
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
-def drawn(kinds: int, alike: Tensor, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Random numbers (kinds, B) in [0, 1), the same for rows of a batch that are equal in alike (B,)."""
-    draws = torch.rand(kinds, len(alike), generator=generator, device=generator.device).to(device)
+def drawn(kinds: int, count: int, alike: Tensor | None, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Random numbers (kinds, count) in [0, 1), the same for rows of a batch that are equal in alike (count,)."""
+    draws = torch.rand(kinds, count, generator=generator, device=generator.device).to(device)
+    if alike is None:
+        return draws
     first = (alike[:, None] == alike).to(device).int().argmax(1)  # the first row that is like this one
     return draws[:, first]
 
@@ -27,8 +31,7 @@ def changed(
     Recoloured: brightness, contrast (around the mean grey of the face), then saturation, times U(0.5, 1.5), U(0.5, 1.5),
     U(0, 1.5), clamped to [0, 1] after each. The ranges are AUDetNet's, whose order is random.
     """
-    rows = torch.arange(len(images)) if alike is None else alike
-    draws = drawn(5, rows, generator, images.device)[..., None, None, None]
+    draws = drawn(5, len(images), alike, generator, images.device)[..., None, None, None]
     turns = draws[0] if alike is None else draws[0, :1]
     images = torch.where(turns < flip, images.flip(3), images)
     if not colour:
@@ -49,8 +52,7 @@ def moved(images: Tensor, reach: float, generator: torch.Generator, alike: Tenso
     """
     if not reach:
         return images
-    rows = torch.arange(len(images)) if alike is None else alike
-    draws = drawn(4, rows, generator, images.device)
+    draws = drawn(4, len(images), alike, generator, images.device)
     turn, scale, across, down = reach * (2 * draws - 1)
     cos, sin = (1 + scale) * torch.cos(turn), (1 + scale) * torch.sin(turn)
     matrix = torch.stack([cos, -sin, 2 * across, sin, cos, 2 * down], 1).view(-1, 2, 3)
@@ -59,7 +61,7 @@ def moved(images: Tensor, reach: float, generator: torch.Generator, alike: Tenso
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor(GREY, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    weights = numbers(GREY, images).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
 
 

@@ -13,6 +13,7 @@ from mien.audet.output import AudetOutput
 from mien.audet.regions import USUAL, inactive
 from mien.audet.spec import Cfg, NetSpec, skipped_blocks
 from mien.data.transforms import torchvision_functions
+from mien.maps import numbers
 
 COLOURS = 3
 """Channels of a picture; an encoder of one more takes the mask of where a face acts."""
@@ -141,7 +142,7 @@ class AudetNet(nn.Module):
         (B, 1, size, size) itself (`mien.audet.regions`); without either the mask stands where the training faces had it.
         """
         scale = 255.0 if max(self.mean) > 1 else 1.0
-        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        mean, std = (numbers(tuple(v), images, torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std))
         normal = (images * scale - mean) / std
         if self.masked and mask is None and corners is not None:
             mask = inactive(self.known_corners(corners), images.shape[-1])

@@ -30,6 +30,7 @@ from mien.files import alone
 from mien.losses.adversarial import gradient_penalty, mixed
 from mien.progress import track
 from mien.schema import Batch, IntArray
+from mien.training.devices import together
 
 __all__ = ["Session", "embedding_variance", "fit", "refuse_idle", "train_audet", "train_step"]
 
@@ -45,7 +46,7 @@ def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
 
     DataError where another process trains into the same folder.
     """
-    with alone(out):
+    with alone(out), together():
         return _fit(cfg, store, out)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mien.audit.probe import Probe
-from mien.audit.table import Drawing, Line, Part, Table, numbers, row
+from mien.audit.table import Drawing, Line, Part, Table, numbers, row, within
 from mien.cues.regions import unit_maps, unit_names
 from mien.maps import resize
 from mien.metrics.intervals import bootstrap_mean, paired_bootstrap
@@ -197,17 +197,16 @@ def unit_table(found: list[Response], classes: tuple[str, ...], seed: int) -> Ta
             steady = monotony(curve)
             base = row(f"{one.name} 0 to 5: rise of {wanted}", test.difference, test.n, "higher", 0.0,
                        f"from {curve[:, 0].mean():.2f} to {curve[:, -1].mean():.2f}")  # fmt: skip
-            rows.append(base._replace(low=test.low, high=test.high))
-            rows.append(
-                row(f"{one.name}: steps without a fall", bootstrap_mean(steady, seed=seed, draws=500), test.n, "higher")
-            )
+            rows.append(within(base._replace(low=test.low, high=test.high), -1, 1))
+            climbs = bootstrap_mean(steady, seed=seed, draws=500)
+            rows.append(within(row(f"{one.name}: steps without a fall", climbs, test.n, "higher"), 0, 1))
             first, last = one.shares[:, 0], one.shares[:, -1]
             known = np.isfinite(first) & np.isfinite(last)
             if known.sum() > 1:
                 moved = paired_bootstrap(first[known], last[known], seed=seed, draws=500)
                 line = row(f"{one.name}: rise of the map's share in its region", moved.difference, moved.n, "higher", 0.0,
                            f"from {first[known].mean():.2f} to {last[known].mean():.2f}")  # fmt: skip
-                rows.append(line._replace(low=moved.low, high=moved.high))
+                rows.append(within(line._replace(low=moved.low, high=moved.high), -1, 1))
     return Table("units", "One action unit moved alone", tuple(rows), "no response",
                  f"Neutral frontal faces of {PEOPLE} rendered people; intervals over people.")  # fmt: skip
 
@@ -222,8 +221,9 @@ def confound_table(found: list[Response], classes: tuple[str, ...], seed: int) -
             wander = (shares.max(1) - shares.min(1)).astype(np.float64)
             answers = one.probabilities.argmax(2)
             flips = float(np.mean([len(np.unique(person)) > 1 for person in answers]))
-            rows.append(row(one.name, bootstrap_mean(wander, seed=seed, draws=500), len(wander), "lower", 0.0,
-                            f"the answer changes for {100 * flips:.0f} % of the people"))  # fmt: skip
+            away = bootstrap_mean(wander, seed=seed, draws=500)
+            note = f"the answer changes for {100 * flips:.0f} % of the people"
+            rows.append(within(row(one.name, away, len(wander), "lower", 0.0, note), 0, 1))
     rows.sort(key=lambda one: -(one.value or 0))
     return Table("confounds", "The same smile (AU12 at 4), something else changed", tuple(rows), "no effect",
                  "Largest minus smallest probability of Happiness over the steps, mean over people.")  # fmt: skip

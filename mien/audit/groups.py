@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from mien.audit.sample import Sample
-from mien.audit.table import Drawing, Line, Part, Table, percent, row
+from mien.audit.table import Drawing, Line, Part, Table, p_words, row, within
 from mien.metrics.intervals import bootstrap_class_mean
 from mien.metrics.parity import (
     LEAST_FACES,
@@ -23,6 +25,8 @@ from mien.metrics.parity import (
 from mien.schema import FloatArray
 
 TITLE = "For whom?"
+STEPS = ("low", "under", "middle", "15", "high", "over")
+"""Beginnings of the names that `mien.audit.sample` gives to groups of numbers, in their order."""
 ALL = "all faces"
 GAPS = (
     "The largest of several gaps is biased upwards; the p-value allows for all pairs of all attributes in this table, the "
@@ -30,7 +34,7 @@ GAPS = (
 )
 PEOPLE = (
     "People with at least 5 faces, by their accuracy. Beside it: the same of people who are all alike, whose faces are right or "
-    "wrong by luck alone (mean of 500 draws)."
+    "wrong by chance alone (mean of 500 draws)."
 )
 ODDS = (
     "Largest difference between groups of a class's recall or false alarms; the largest over classes. "
@@ -63,13 +67,21 @@ def groups(
     return Part("groups", TITLE, tuple(tables), (drawn(tables[0]),), sentences(tables, hit), tuple(notes(sample)))
 
 
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names of groups, those of numbers from low to high."""
+    return sorted(
+        names, key=lambda name: next((k for k, word in enumerate(STEPS) if name.startswith(word)), len(STEPS))
+    )
+
+
 def accuracies(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
     """Accuracy of every group; those that may not be judged say so."""
     need, rows = smallest_group(float(hit.mean())), []
     for attribute, values in sample.groups.items():
         fit = judged(values, sample.people)
-        for name, found in group_means(hit, values, sample.people, seed=seed).items():
-            n = int((values == name).sum())
+        means = group_means(hit, values, sample.people, seed=seed)
+        for name in ordered(means):
+            n, found = int((values == name).sum()), means[name]
             wide = (found.high - found.low) / 2
             few = "" if name in fit else f"fewer than {LEAST_FACES} faces or {LEAST_PEOPLE} people: not tested"
             note = few or ("" if wide <= WIDEST else f"interval of ±{100 * wide:.0f} points: too few to be judged")
@@ -85,7 +97,7 @@ def recalls(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
     """Mean recall over the classes that the group shows: unlike accuracy it does not follow the mix of expressions."""
     whole, rows = bootstrap_class_mean(hit, sample.labels, sample.people, seed=seed).value, []
     for attribute, values in sample.groups.items():
-        for name in judged(values, sample.people):
+        for name in ordered(judged(values, sample.people)):
             own = values == name
             people = None if sample.people is None else sample.people[own]
             found = bootstrap_class_mean(hit[own], sample.labels[own], people, seed=seed, draws=500)
@@ -95,7 +107,7 @@ def recalls(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
 
 
 def person_table(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> list[Table]:
-    """Accuracy of the people that it serves worst and best, beside what luck alone would show; [] where nobody has enough faces."""
+    """Accuracy of the people that it serves worst and best, beside what chance alone would show; [] where nobody has enough faces."""
     if sample.people is None:
         return []
     found = spread_over_people(hit, sample.people, seed=seed)
@@ -113,10 +125,12 @@ def calibration(sample: Sample, probabilities: FloatArray, over: npt.NDArray[np.
     rows = []
     for attribute, values in sample.groups.items():
         fit, errors = judged(values, sample.people), calibration_gaps(probabilities, sample.labels, values)
-        for name, found in group_means(over, values, sample.people, seed=seed).items():
+        means = group_means(over, values, sample.people, seed=seed)
+        for name in ordered(means):
             if name in fit:
-                n = int((values == name).sum())
-                rows.append(row(f"{attribute}: {name}", found, n, "", over.mean(), f"ECE {errors[name][0]:.3f}"))
+                n, found = int((values == name).sum()), means[name]
+                one = row(f"{attribute}: {name}", found, n, "", over.mean(), f"ECE {errors[name][0]:.3f}")
+                rows.append(within(one, -1, 1))
     return Table("calibration", "Confidence minus accuracy of each group", tuple(rows), ALL,
                  "Above 0: over-confident. ECE in bins of equal mass of 20 faces or more.", "share")  # fmt: skip
 
@@ -127,9 +141,11 @@ def explanations(sample: Sample, explained: npt.NDArray[np.floating], seed: int)
     for attribute, values in sample.groups.items():
         known = np.where(np.isfinite(explained), values, "")
         fit = judged(known, sample.people)
-        for name, found in group_means(explained, known, sample.people, seed=seed).items():
+        means = group_means(explained, known, sample.people, seed=seed)
+        for name in ordered(means):
             if name in fit:
-                rows.append(row(f"{attribute}: {name}", found, int((known == name).sum()), "higher", whole))
+                one = row(f"{attribute}: {name}", means[name], int((known == name).sum()), "higher", whole)
+                rows.append(within(one, -1, 1))
     return Table("explanation", "Explanation quality of each group", tuple(rows), ALL,
                  "Rank correlation between a region's share of the map and the effect of covering it, a face at a time.")  # fmt: skip
 
@@ -142,8 +158,8 @@ def gaps(key: str, title: str, sample: Sample, values: npt.NDArray[np.floating],
         low, high = test.low, test.high
         if test.difference < 0:
             first, second, low, high = second, first, -high, -low
-        found = row(f"{attribute}: {second} over {first}", abs(test.difference), test.n, "lower", 0.0,
-                    f"p = {gap.corrected:.3f} after Holm")  # fmt: skip
+        found = row(f"{attribute}: {second} against {first}", abs(test.difference), test.n, "lower", 0.0,
+                    f"{p_words(gap.corrected)} after Holm")  # fmt: skip
         rows.append(found._replace(low=low if np.isfinite(low) else None, high=high if np.isfinite(high) else None))
     rows.sort(key=lambda one: -(one.value or 0))
     return Table(key, title, tuple(rows), "no gap",
@@ -187,7 +203,9 @@ def sentences(tables: list[Table], hit: npt.NDArray[np.float64]) -> tuple[str, .
     clear = [one for one in found if float(one.note.split()[2]) < 0.05]
     top = (clear or found)[0]
     word = "clear" if clear else "not clear of chance"
-    return (f"The largest gap between groups is {percent(top.value)} ({top.name}), {word} ({top.note}).",)
+    return (
+        f"The largest gap in accuracy between groups is {100 * (top.value or 0):.0f} points ({top.name}), {word} ({top.note}).",
+    )
 
 
 def opinions(sample: Sample) -> list[str]:

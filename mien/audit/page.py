@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,21 @@ def html(parts: Sequence[Part], facts: dict[str, Any]) -> str:
 
 def _cells(one: Row) -> dict[str, Any]:
     def text(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3f}".replace("-", "−")
+        return "–" if value is None else minus(f"{value:.3f}")
 
     interval = f"[{text(one.low)}, {text(one.high)}]" if one.low is not None and one.high is not None else ""
     within = one.baseline is not None and one.low is not None and one.high is not None
     weak = within and bool(one.low <= one.baseline <= one.high)  # type: ignore[operator]
     return {
         "name": one.name + ARROWS[one.better], "value": text(one.value), "interval": interval, "weak": weak,
-        "baseline": text(one.baseline) if one.baseline is not None else "", "n": one.n or "", "note": one.note,
+        "baseline": text(one.baseline) if one.baseline is not None else "", "n": one.n or "", "note": minus(one.note),
     }  # fmt: skip
+
+
+def minus(text: str) -> str:
+    """Numbers of a text with a minus sign in place of a hyphen, and none in front of a zero."""
+    plain = re.sub(r"(?<![\w.)])-(?=0(?:\.0+)?(?![\d.]))", "", text)
+    return re.sub(r"(?<![\w.)])-(?=\d)", "−", plain)
 
 
 def text_json(parts: Sequence[Part], facts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mien.audit.corruptions import CORRUPTIONS, NEED_LANDMARKS, STRENGTHS, Faces, corrupt, faces_of, move_of, moved
 from mien.audit.sample import Sample
-from mien.audit.table import Drawing, Line, Part, Table, numbers, percent, row
+from mien.audit.table import Drawing, Line, Part, Table, numbers, p_words, percent, row, within
 from mien.data.transforms import as_pictures
 from mien.maps import is_flat, pearson
 from mien.metrics.intervals import bootstrap_mean, paired_bootstrap
@@ -110,7 +110,7 @@ def robustness(sample: Sample, found: Broken, baseline: Broken | None = None, se
     if not found.names:
         return Part("corruptions", TITLE, cannot=("The time was over before any corruption was tried.",))
     tables = [accuracy_table(sample, found, seed), strength_table(found, sample)]
-    tables += [confidence_table(sample, found)]
+    tables += [confidence_table(sample, found, seed)]
     if np.isfinite(found.alike).any():
         tables += [map_table(found, sample, seed)]
     cannot = _cannot(sample, found)
@@ -138,8 +138,9 @@ def accuracy_table(sample: Sample, found: Broken, seed: int) -> Table:
             people = None if sample.people is None else sample.people[known]
             mean = 1 - wrong[c][:, known].mean(0)
             test = paired_bootstrap(clean[known], mean, people, seed=seed, draws=500)
-            rows.append(row(name, bootstrap_mean(mean, people, seed=seed, draws=500), int(known.sum()), "higher",
-                            clean[known].mean(), f"{100 * test.difference:+.1f} points, p = {test.p:.3f}"))  # fmt: skip
+            note = f"{100 * test.difference:+.1f} points, {p_words(test.p)}"
+            average = bootstrap_mean(mean, people, seed=seed, draws=500)
+            rows.append(within(row(name, average, int(known.sum()), "higher", clean[known].mean(), note), 0, 1))
     rows.sort(key=lambda one: one.value if one.value is not None else 2.0)
     return Table("accuracy", "Accuracy under each corruption, mean over five strengths", tuple(rows),
                  "the same faces, clean", "p of the paired difference over people, not corrected.", "share")  # fmt: skip
@@ -157,18 +158,18 @@ def strength_table(found: Broken, sample: Sample) -> Table:
     return Table("strengths", "Accuracy at each strength", tuple(rows), unit="share")
 
 
-def confidence_table(sample: Sample, found: Broken) -> Table:
+def confidence_table(sample: Sample, found: Broken, seed: int) -> Table:
     """Confidence minus accuracy: whether it knows that it cannot see."""
     clean = float(found.clean.max(1).mean() - (found.clean.argmax(1) == sample.labels).mean())
     wrong, rows = errors(sample, found), []
     for c, name in enumerate(found.names):
-        known = np.isfinite(wrong[c])
+        known = np.isfinite(wrong[c]).all(0)
         if known.any():
-            top = np.where(known, np.nan_to_num(found.answers[c]).max(2), np.nan)
-            over = np.nanmean(top) - (1 - np.nanmean(wrong[c]))
-            rows.append(
-                row(name, over, int(known[0].sum()), "", clean, f"mean confidence {percent(float(np.nanmean(top)))}")
-            )
+            top = found.answers[c][:, known].max(2)
+            people = None if sample.people is None else sample.people[known]
+            over = bootstrap_mean((top - (1 - wrong[c][:, known])).mean(0), people, seed=seed, draws=500)
+            note = f"mean confidence {percent(float(top.mean()))}"
+            rows.append(within(row(name, over, int(known.sum()), "", clean, note), -1, 1))
     rows.sort(key=lambda one: -(one.value or 0))
     return Table("confidence", "Confidence minus accuracy under each corruption", tuple(rows), "the same faces, clean",
                  "Above 0 it is over-confident: it does not know that it cannot see.", "share")  # fmt: skip
@@ -184,8 +185,9 @@ def map_table(found: Broken, sample: Sample, seed: int) -> Table:
             people = None if sample.people is None else sample.people[known]
             wide = np.isfinite(found.alike[c, -1])
             last = np.nanmean(found.alike[c, -1]) if wide.any() else np.nan
-            rows.append(row(name, bootstrap_mean(mean, people, seed=seed, draws=500), int(known.sum()), "higher", 0.0,
-                            f"at strength {STRENGTHS}: {last:.2f}"))  # fmt: skip
+            kept = bootstrap_mean(mean, people, seed=seed, draws=500)
+            one = row(name, kept, int(known.sum()), "higher", 0.0, f"at strength {STRENGTHS}: {last:.2f}")
+            rows.append(within(one, -1, 1))
     rows.sort(key=lambda one: one.value if one.value is not None else 2.0)
     return Table("maps", "Map under each corruption against that of the clean face (Pearson)", tuple(rows),
                  "a map that has nothing to do with it", MAPS)  # fmt: skip
@@ -264,7 +266,10 @@ def sentences(tables: list[Table], sample: Sample, found: Broken) -> tuple[str, 
     clean = (found.clean.argmax(1) == sample.labels).mean()
     first = f"It breaks first under {worst.name}: {percent(worst.value)} right on average over five strengths, "
     first += f"{percent(clean)} on the clean faces."
-    return first, f"Under {over.name} it is most over-confident: confidence lies {percent(over.value)} above accuracy."
+    return (
+        first,
+        f"Under {over.name} it is most over-confident: confidence lies {100 * (over.value or 0):.0f} points above accuracy.",
+    )
 
 
 def _cannot(sample: Sample, found: Broken) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ from mien.audit.truth import quality, truth
 from mien.audit.verdict import verdict
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic
 from mien.report.rows import add_row
 from mien.schema import FloatArray, IntArray
 
@@ -86,6 +87,7 @@ def audit(
     explained: int = 96,
     corrupted: int = 200,
     row: Path | None = None,
+    classes: str | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def audit(
         explained: how many of them are explained; many passes for each.
         corrupted: how many of them are corrupted; 75 passes for each.
         row: leaderboard file to which the audit adds one checked row (docs/compare.md); `mien report --rows` shows it.
+        classes: names of the classes of an ONNX file that does not bring them, separated by commas, in the order of the answers.
         seed: of the drawing, of noise and of the bootstrap.
         device: where the model runs.
 
@@ -113,7 +116,7 @@ def audit(
     chosen = parts_of(parts)
     if min(faces, explained, corrupted) < 1 or (minutes is not None and minutes <= 0):
         raise UsageError("--faces, --explained, --corrupted and --minutes must be above 0.")
-    wrapped = face_model(model, device=device)
+    wrapped = face_model(model, classes=classes, device=device)
     other = None if baseline is None else face_model(baseline, device=device)
     view = wrapped.view(open_store(store))
     print(class_table(wrapped.words, wrapped.classes, view), file=sys.stderr)
@@ -129,7 +132,12 @@ def audit(
     task = Task(probe, sample, view, pictures, explained, corrupted, seed, deadline, other, labelled)
     folder = out or Path("audits") / f"{wrapped.name}-{Path(store).resolve().name}"
     done = do_parts(task, chosen, folder)
-    facts = facts_of(task, model, store, split, folder)
+    given = {
+        "store": store, "split": split, "parts": parts, "out": folder, "method": method, "baseline": baseline,
+        "random_labels": random_labels, "faces": faces, "explained": explained, "corrupted": corrupted,
+        "classes": classes, "seed": seed,
+    }  # fmt: skip
+    facts = facts_of(task, command_of(model if isinstance(model, str | Path) else wrapped.name, given), split)
     write(folder, done, facts)
     for sentence in verdict(done):
         print(f"- {sentence}")
@@ -195,13 +203,13 @@ def read_part(file: Path, key: str, task: Task) -> Part | None:
     if not file.is_file():
         return None
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file, "")
         if kept["key"] != key:
             return None
         if "quality" in kept:
             task.kept["quality"] = np.array([np.nan if v is None else v for v in kept["quality"]], np.float32)
         return from_json(kept["part"])
-    except (ValueError, KeyError, TypeError):  # damaged: done again
+    except (DataError, ValueError, LookupError, TypeError, AttributeError):  # damaged: done again
         return None
 
 
@@ -269,7 +277,16 @@ DO: dict[str, Callable[[Task], Part]] = {
 """Name -> what answers the question."""
 
 
-def facts_of(task: Task, source: str, store: Path, split: str, folder: Path) -> dict[str, Any]:
+def command_of(model: str | Path, given: Mapping[str, Any]) -> str:
+    """The command that makes this audit again; options at their default are left out."""
+    usual, words = inspect.signature(audit).parameters, ["mien", "audit", str(model)]
+    for name, value in given.items():
+        if value is not None and value != usual[name].default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def facts_of(task: Task, command: str, split: str) -> dict[str, Any]:
     """What stands at the top and the end of the page."""
     model, sample = task.probe.model, task.sample
     banners = [note[0].upper() + note[1:] for note in model.notes]
@@ -277,13 +294,12 @@ def facts_of(task: Task, source: str, store: Path, split: str, folder: Path) -> 
         banners.append(
             "Some of these faces may be those that the model was trained on; the numbers then say little about new faces."
         )
-    words = ["mien", "audit", str(source), "--store", str(store), "--split", split, "--out", str(folder)]
     people = 0 if sample.people is None else len(np.unique(sample.people))
     return {
         "title": model.name, "faces": sample.faces, "people": people, "store": task.store.info.dataset, "split": split,
         "date": datetime.now(UTC).date().isoformat(), "banners": banners, "classes": list(model.classes),
         "method": task.probe.method, "identity": model.identity or "without a hash (a function)",
-        "fingerprint": task.store.fingerprint, "command": " ".join(map(shlex.quote, words)),
+        "fingerprint": task.store.fingerprint, "command": command,
     }  # fmt: skip
 
 

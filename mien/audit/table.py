@@ -90,6 +90,17 @@ def row(name: str, value: Any, n: int = 0, better: Direction = "", baseline: Any
     return Row(name, _number(value), None, None, n, better, base, note)
 
 
+def within(one: Row, least: float, most: float = float("inf")) -> Row:
+    """The row with the ends of its interval cut to the range that its score can take: a t interval of few faces goes beyond."""
+    low, high = (None if end is None else float(np.clip(end, least, most)) for end in (one.low, one.high))
+    return one._replace(low=low, high=high)
+
+
+def p_words(p: float) -> str:
+    """`p = 0.012`, or `p < 0.001`: a p-value is never 0."""
+    return f"p = {p:.3f}" if p >= 0.0005 else "p < 0.001"
+
+
 def _number(value: Any) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mien.audit.faithful import BASELINES, CUTS, SHUFFLED, Faithful, mean_correlation
 from mien.audit.sample import Sample
-from mien.audit.table import Direction, Drawing, Line, Part, Row, Table, numbers, row
+from mien.audit.table import Direction, Drawing, Line, Part, Row, Table, numbers, p_words, row, within
 from mien.metrics.intervals import bootstrap_mean, paired_bootstrap
 from mien.metrics.perturbed import DIRECTIONS
 from mien.schema import FloatArray
@@ -66,13 +66,20 @@ def quality(found: Faithful, faces: int) -> FloatArray:
     return out
 
 
-def mean_of(sample: Sample, values: FloatArray, seed: int) -> Row:
-    """Mean over the faces where a score is defined, with its interval."""
+def mean_of(sample: Sample, values: FloatArray, seed: int, span: tuple[float, float] = (-1.0, 1.0)) -> Row:
+    """Mean over the faces where a score is defined, with its interval inside `span`."""
     known = np.isfinite(values)
     if not known.any():
         return row("", None)
     people = None if sample.people is None else sample.people[known]
-    return row("", bootstrap_mean(values[known], people, seed=seed, draws=500), int(known.sum()))
+    return within(row("", bootstrap_mean(values[known], people, seed=seed, draws=500), int(known.sum())), *span)
+
+
+def span_of(kind: str) -> tuple[float, float]:
+    """Least and largest value that a score can take."""
+    if kind in ("region_rank", "sensitivity_n", "flip", "shift", "turn", "road"):
+        return -1.0, 1.0
+    return 0.0, np.inf if kind in ("entropy", "infidelity", "max_sensitivity") else 1.0
 
 
 def better(kind: str) -> Direction:
@@ -85,7 +92,7 @@ def main_table(sample: Sample, found: Faithful, seed: int) -> Table:
     rows = []
     for kind, name in NAMES.items():
         if kind in found.scores["own"]:
-            own = mean_of(sample, found.scores["own"][kind], seed)
+            own = mean_of(sample, found.scores["own"][kind], seed, span_of(kind))
             beside = {key: _mean(found.scores[key].get(kind)) for key in BASELINES}
             note = ", ".join(
                 f"{SHOWN[key]} {value:.2f}" for key, value in beside.items() if key != "random" and value is not None
@@ -100,7 +107,7 @@ def others_table(sample: Sample, found: Faithful, seed: int) -> Table:
     for kind, name in NAMES.items():
         for key in BASELINES:
             if kind in found.scores[key]:
-                one = mean_of(sample, found.scores[key][kind], seed)
+                one = mean_of(sample, found.scores[key][kind], seed, span_of(kind))
                 rows.append(one._replace(name=f"{name}: {SHOWN[key]}", better=better(kind)))
         if kind in found.scores["own"] and kind in found.scores["class_mean"]:
             a, b = found.scores["class_mean"][kind], found.scores["own"][kind]
@@ -109,7 +116,7 @@ def others_table(sample: Sample, found: Faithful, seed: int) -> Table:
                 people = None if sample.people is None else sample.people[known]
                 test = paired_bootstrap(a[known], b[known], people, seed=seed, draws=500)
                 rows.append(Row(f"{name}: own minus class-mean cue", test.difference, test.low, test.high, test.n,
-                                better(kind), 0.0, f"p = {test.p:.3f}, not corrected"))  # fmt: skip
+                                better(kind), 0.0, f"{p_words(test.p)}, not corrected"))  # fmt: skip
     return Table("baselines", "What maps that never saw the net score", tuple(rows))
 
 
@@ -128,7 +135,7 @@ def localisation_table(sample: Sample, found: Faithful, seed: int) -> Table:
                 )
                 label = f"{kind if kind in ('precision', 'recall') else kind.upper().replace('IOU', 'IoU')} at {cut:g} of the maximum"
                 rows.append(
-                    mean_of(sample, own, seed)._replace(
+                    mean_of(sample, own, seed, (0, 1))._replace(
                         name=label, better="higher", baseline=beside["random"], note=note
                     )
                 )

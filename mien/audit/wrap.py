@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -15,7 +17,7 @@ from mien.audit.boxes import from_function, from_onnx
 from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
 from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of
 from mien.audit.model import WrappedModel, tell
-from mien.errors import DataError, UsageError, unknown_name
+from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.explain import left_as_found
 from mien.models.adapt import Adapted, are_shares, choice_note, first_line, fitting_answers
 from mien.models.taps import last_layer
@@ -222,14 +224,27 @@ def from_code(text: str) -> WrappedModel:
     if not file.is_file():
         raise DataError(f"no file '{file}' for {text}.")
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{text}: {file.name} is no Python file.")
     code = importlib.util.module_from_spec(spec)
+    known = sys.modules.get(file.stem)
+    sys.modules[file.stem] = code  # dataclasses look their module up
+    sys.path.insert(0, str(file.resolve().parent))  # as `python FILE.py` has it
     try:
         spec.loader.exec_module(code)
+        if not callable(getattr(code, function, None)):
+            raise UsageError(f"{text}: {file.name} has no function '{function}'.")
         made = getattr(code, function)()
-    except AttributeError as error:
-        raise UsageError(f"{text}: {first_line(error)}.") from error
+    except MienError:
+        raise
+    except Exception as error:  # whatever code of the user raises
+        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if Path(one.filename) == file]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise UsageError(f"{text} fails{where}: {type(error).__name__}: {first_line(error)}.") from error
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+        if known is not None:
+            sys.modules[file.stem] = known
     if not isinstance(made, WrappedModel):
         raise UsageError(f"{text} returned a {type(made).__name__}; it must return what mien.wrap gives.")
     return made

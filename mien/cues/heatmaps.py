@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mien.cues.action_units import LEFT_EYE, RIGHT_EYE, eye_distance
 from mien.cues.config import LANDMARK_GROUPS, CueConfig
+from mien.maps import numbers
 
 
 def cell_integral(centre: Tensor, sigma: Tensor, length: int, cells: int) -> Tensor:
@@ -74,12 +75,13 @@ def draw_landmarks(
     """
     finite = landmarks.isfinite().all(-1)
     clean = torch.where(finite[..., None], landmarks, 0.0)
-    drawn = [k for k, weight in enumerate(weights) if weight]
-    points = clean[:, drawn]
+    drawn = tuple(k for k, weight in enumerate(weights) if weight)
+    index = numbers(drawn, landmarks, torch.int64)
+    points = clean.index_select(1, index)
     distance = eye_distance(clean)
-    factors = points.new_tensor([weights[k] for k in drawn])
+    factors = numbers(tuple(weights[k] for k in drawn), points)
     maps = gaussians(points, sigma * distance.clamp_min(1), image_size, size, merge, factors)
     x, y = points.unbind(-1)
     inside = ((x >= -0.5) & (x <= image_size[1] - 0.5) & (y >= -0.5) & (y <= image_size[0] - 0.5)).any(1)
     eyes = finite[:, LEFT_EYE] & finite[:, RIGHT_EYE]
-    return maps, finite[:, drawn].all(1) & eyes & (distance >= 1) & inside
+    return maps, finite.index_select(1, index).all(1) & eyes & (distance >= 1) & inside

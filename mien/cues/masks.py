@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mien.cues.config import LANDMARK_GROUPS, CueConfig
+from mien.maps import numbers
 
 HULLS = (("brows", 17, 22), ("brows", 22, 27), ("nose", 27, 36), ("eyes", 36, 42), ("eyes", 42, 48), ("mouth", 48, 68))
 """Group, first and last + 1 point of every region that is filled; the published inner mouth lies inside the mouth."""
@@ -145,7 +146,7 @@ def covered(left: Tensor, right: Tensor, length: int, cells: int) -> Tensor:
     borders = torch.stack([left, torch.maximum(left, reach)], 1).add(0.5).mul(cells / length).clamp(0, cells)
     cell = borders.floor()
     after = borders - cell
-    sign = borders.new_tensor([1.0, -1.0]).view(1, 2, 1, 1)
+    sign = numbers((1.0, -1.0), borders).view(1, 2, 1, 1)
     steps = torch.stack([sign * (1 - after), sign * after], 1).flatten(1, 3).transpose(1, 2)
     index = torch.stack([cell, cell + 1], 1).long().flatten(1, 3).transpose(1, 2)
     opened = left.new_zeros(len(left), left.shape[2], cells + 2).scatter_add_(2, index, steps)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mien.maps import numbers
+
 FRAME = (240, 320)
 """Height and width that the SALICON weights were trained at."""
 PADDING = 126.0
@@ -52,7 +54,7 @@ class MsiNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Per picture min-max: minus its minimum, over its maximum plus 1e-7."""
-        x = pixels - pixels.new_tensor(MEAN).view(1, 3, 1, 1)
+        x = pixels - numbers(MEAN, pixels).view(1, 3, 1, 1)
         deep = []
         for stage, widths, _ in ENCODER:
             for n in range(1, len(widths)):

@@ -18,7 +18,7 @@ from mien.cues.masks import draw_masks
 from mien.cues.observed import draw_observed_canvas, draw_observed_face, strengths
 from mien.cues.saliency import draw_saliency, has_contrast
 from mien.errors import DataError, UsageError
-from mien.maps import published_resize, resize
+from mien.maps import numbers, published_resize, resize
 from mien.plugins import added, called
 from mien.schema import LANDMARKS, Cue, scheme_classes
 
@@ -219,7 +219,7 @@ def onto_canvas(landmarks: Tensor, image_size: Size, canvas: Size) -> Tensor:
     """
     if canvas == image_size:
         return landmarks
-    scale = landmarks.new_tensor([canvas[1] / image_size[1], canvas[0] / image_size[0]])
+    scale = numbers((canvas[1] / image_size[1], canvas[0] / image_size[0]), landmarks)
     moved = (landmarks + 0.5) * scale - 0.5
     return moved + (torch.round(moved * 4096) / 4096 - moved).detach()
 

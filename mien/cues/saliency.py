@@ -14,7 +14,7 @@ from mien.cues.config import CueConfig
 from mien.cues.msi_net import MsiNet, saliency_map
 from mien.cues.msi_net_weights import read_msi_net
 from mien.errors import UsageError
-from mien.maps import min_max, resize
+from mien.maps import min_max, numbers, resize
 
 SIDE = 64
 """Scale at which the spectrum is taken (Hou and Zhang 2007)."""
@@ -56,7 +56,7 @@ def _msi_net(path: str, device: torch.device) -> MsiNet:
 
 def luma(images: Tensor) -> Tensor:
     """RGB (B, 3, H, W) -> grey (B, 1, H, W), ITU-R 601."""
-    return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (images * numbers(LUMA, images).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def spectral_residual(images: Tensor) -> Tensor:

@@ -60,7 +60,11 @@ class FramedStore(Store):
         scale = self.framing.size / self.store.info.size
         return np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]], dtype=np.float32)
 
-    def _pixels(self, index: int) -> ByteArray:
+    def shrink_for(self, side: int) -> int:
+        """1: faces are moved into place at their own size."""
+        return 1
+
+    def _pixels(self, index: int, shrink: int = 1) -> ByteArray:
         image = self.store.image(index)
         matrix = self.placements[index]
         if matrix is None:

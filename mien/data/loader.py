@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -13,14 +14,18 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from mien.config import AugmentConfig, ModelConfig
 from mien.data.labels import labels_of
 from mien.data.store import Store
-from mien.data.transforms import change_faces, draw_changes, luma, normalise, resize_faces, uniform
+from mien.data.transforms import Changes, change_faces, draw_changes, luma, normalise, resize_faces, uniform
 from mien.errors import DataError
 from mien.progress import begin_worker
 from mien.schema import EXPRESSIONS, LANDMARKS, PREPROCESSING, SCHEMES, Batch, FloatArray, IntArray
 
 Item = tuple[Tensor, Tensor, Tensor]
+Wanted = tuple[list[int], int]
+"""Rows of a batch and the side of the net, which may change from one epoch to the next."""
 
 
+CACHED = 2**21
+"""Bytes of the float32 pictures that a CPU works on at a time."""
 LABEL_SHARE = {"votes": 0.0, "mixed": 0.6, "both": 0.0}
 """data.targets -> share of the label in a soft target. Above a half the label stays the largest class, whose cue guides."""
 
@@ -39,8 +44,19 @@ def targets_of(store: Store, scheme: str, kind: str) -> FloatArray:
     return (share * hard + (1 - share) * voted).astype(np.float32)
 
 
+def read_faces(store: Store, rows: Sequence[int] | IntArray, side: int) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, S, S) uint8 for a net of `side` pixels, and their landmarks (B, 68, 2).
+
+    A JPEG that is at least twice as large is decoded smaller, still at `side` pixels or more; what is left is resized.
+    """
+    shrink = store.shrink_for(side)
+    images = torch.from_numpy(store.images(rows, shrink)).permute(0, 3, 1, 2)
+    points = torch.from_numpy(store.landmarks[rows].astype(np.float32))
+    return images, points if shrink == 1 else (points + 0.5) / shrink - 0.5
+
+
 class Faces(Dataset[Item]):
-    """Batches of rows of a store as (uint8 images, landmarks and action units side by side, rows)."""
+    """Batches of rows of a store, for a net of a side, as (uint8 images, landmarks and action units side by side, rows)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -48,18 +64,18 @@ class Faces(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, rows: list[int]) -> Item:
-        images = torch.from_numpy(self.store.images(rows)).permute(0, 3, 1, 2)
-        points = self.store.landmarks[rows].reshape(len(rows), -1).astype(np.float32)
-        values = np.concatenate([points, self.store.action_units[rows].astype(np.float32)], 1)
-        return images, torch.from_numpy(values), torch.tensor(rows)
+    def __getitem__(self, wanted: Wanted) -> Item:
+        rows, side = wanted
+        images, points = read_faces(self.store, rows, side)
+        units = torch.from_numpy(self.store.action_units[rows].astype(np.float32))
+        return images, torch.cat([points.flatten(1), units], 1), torch.tensor(rows)
 
 
 class Reader:
     """What reads a store for one device; with `keep` its loader processes live on from one epoch to the next."""
 
     def __init__(self, store: Store, device: torch.device, workers: int = 0, keep: bool = False) -> None:
-        self.order: Sequence[list[int]] = []
+        self.order: Sequence[Wanted] = []
         self.loader = DataLoader(
             Faces(store),
             batch_size=None,  # a dataset of batches
@@ -72,15 +88,15 @@ class Reader:
             generator=torch.Generator(),  # its own: neither workers nor memory may change what dropout draws
         )
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Rows of each batch: the sampler of the loader."""
+    def __iter__(self) -> Iterator[Wanted]:
+        """What is read for each batch: the sampler of the loader."""
         return iter(self.order)
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def read(self, order: Sequence[list[int]]) -> Iterator[Item]:
-        """Batches of rows in their order; DataError where a loader process was killed."""
+    def read(self, order: Sequence[Wanted]) -> Iterator[Item]:
+        """Batches in their order; DataError where a loader process was killed."""
         self.order = order
         try:
             yield from self.loader
@@ -90,6 +106,23 @@ class Reader:
             raise DataError(
                 "a loader process was killed, often for want of memory; run the same command again with fewer --run.workers."
             ) from error
+
+
+def on_device(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
+    """Items with pictures and numbers on a device: few copies, one of each. Small ones need no pinned memory.
+
+    On a GPU they are copied on a stream of their own, so that they arrive while the net works on the batch before.
+    """
+    aside = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for images, values, index in items:
+        with nullcontext() if aside is None else torch.cuda.stream(aside):
+            there = [part.to(device, non_blocking=True) for part in (images, values)]
+        if aside is not None:
+            current = torch.cuda.current_stream(device)
+            current.wait_event(aside.record_event())
+            for part in there:
+                part.record_stream(current)  # or its memory would be given out again while the net still reads it
+        yield there[0], there[1], index
 
 
 class Memory(NamedTuple):
@@ -111,9 +144,7 @@ def load_memory(store: Store, model: ModelConfig, device: torch.device) -> Memor
     images = torch.empty((len(store), 1 if grey else 3, model.size, model.size), dtype=torch.uint8, device=device)
     landmarks = torch.empty((len(store), LANDMARKS, 2), device=device)
     for rows in np.array_split(np.arange(len(store)), max(1, len(store) // 512)):
-        pictures = torch.from_numpy(store.images(rows)).permute(0, 3, 1, 2)
-        points = torch.from_numpy(store.landmarks[rows].astype(np.float32))
-        pictures, points = resize_faces(pictures, points, model.size)
+        pictures, points = resize_faces(*read_faces(store, rows, model.size), model.size)
         images[rows[0] : rows[-1] + 1] = luma(pictures) if grey else pictures
         landmarks[rows[0] : rows[-1] + 1] = points
     return Memory(images, landmarks, canvas=store.info.size)
@@ -168,17 +199,31 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         for images, values, index in self._loaded():
-            # Few copies: one of pictures, one of numbers, one of indices. Small ones need no pinned memory.
-            images, values = (part.to(self.device, non_blocking=True) for part in (images, values))
             targets, labels, rows = self._targets(index)
             landmarks, units = values[:, : 2 * LANDMARKS].view(-1, LANDMARKS, 2), values[:, 2 * LANDMARKS :]
-            images, landmarks = resize_faces(images, landmarks, self.size)
+            changes = None
             if self.augment is not None:
                 changes = draw_changes(self.augment, uniform(self.seed, self.epoch, index.numpy()))
-                images, landmarks = change_faces(images, landmarks, changes) if changes else (images, landmarks)
             guide = None if self.memory is None or self.memory.guides is None else self.memory.guides[rows]
-            pixels = normalise(images, self.preprocessing)
+            pixels, landmarks = self._prepared(images, landmarks, changes)
             yield Batch(pixels, targets, units, landmarks, rows, None, guide, labels, self.canvas)
+
+    def _prepared(self, images: Tensor, landmarks: Tensor, changes: Changes | None) -> tuple[Tensor, Tensor]:
+        """Pictures resized, changed and normalised, and landmarks; on a CPU a few faces at a time, which its caches hold."""
+        count = len(images)
+        few = max(1, CACHED // (12 * self.size**2)) if images.device.type == "cpu" else count
+        parts = []
+        for start in range(0, count, few):
+            part = slice(start, start + few)
+            pictures, points = resize_faces(images[part], landmarks[part], self.size)
+            if changes is not None:
+                pictures, points = change_faces(pictures, points, Changes(*(values[part] for values in changes)))
+            parts.append((normalise(pictures, self.preprocessing), points))
+        if len(parts) == 1:
+            return parts[0]
+        grey = PREPROCESSING[self.preprocessing].grey  # seen three times, kept once
+        pixels = torch.cat([one[:, :1] if grey else one for one, _ in parts])
+        return pixels.expand(-1, 3, -1, -1), torch.cat([places for _, places in parts])
 
     def _targets(self, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Targets, labels of a second head and rows on the device; whole numbers go there side by side."""
@@ -195,7 +240,7 @@ class Loader:
     def _loaded(self) -> Iterator[Item]:
         if self.memory is None:
             assert self.reader is not None
-            yield from self.reader.read(self.batches)
+            yield from on_device(self.reader.read([(rows, self.size) for rows in self.batches]), self.device)
             return
         memory, units = self.memory, self.store.action_units
         for rows in self.batches:

@@ -211,18 +211,24 @@ class Store:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._batch(part).column("image")[index - int(self._starts[part])].as_buffer()
 
-    def _pixels(self, index: int) -> ByteArray:
-        return decode(self._bytes(index), self.info)
+    def _pixels(self, index: int, shrink: int = 1) -> ByteArray:
+        return decode(self._bytes(index), self.info, shrink)
+
+    def shrink_for(self, side: int) -> int:
+        """How many times smaller pictures may be decoded for a net that takes `side` pixels: 1, 2, 4 or 8, of JPEG alone."""
+        size = self.info.size if self.info.encoding == "jpeg" else 0
+        return next((k for k in (8, 4, 2) if size >= k * side and size % k == 0), 1)
 
     def image(self, index: int) -> ByteArray:
         """RGB picture of one row, (H, W, 3) uint8; grey is repeated to three channels."""
         return self.images([index])[0]
 
-    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:
-        """RGB pictures of some rows, (B, H, W, 3) uint8."""
-        out = np.empty((len(indices), self.info.size, self.info.size, 3), dtype=np.uint8)
+    def images(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]], shrink: int = 1) -> ByteArray:
+        """RGB pictures of some rows, (B, H, W, 3) uint8; decoded `shrink_for` times smaller where that is given."""
+        side = self.info.size // shrink
+        out = np.empty((len(indices), side, side, 3), dtype=np.uint8)
         for k, index in enumerate(indices):
-            out[k] = self._pixels(int(index))  # (H, W, 1) broadcasts over RGB
+            out[k] = self._pixels(int(index), shrink)  # (H, W, 1) broadcasts over RGB
         return out
 
     def grey(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> ByteArray:

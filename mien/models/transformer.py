@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mien.config import TransformerConfig
 from mien.errors import UsageError
+from mien.maps import numbers
 from mien.schema import LANDMARKS, PREPROCESSING
 
 STABLE = (*range(27, 36), 36, 39, 42, 45)
@@ -187,7 +188,7 @@ def picture_of(images: Tensor, channels: int) -> Tensor:
 
 def to_unit(points: Tensor, size: tuple[int, int]) -> Tensor:
     """(..., 2) xy pixels of an image of `size` (H, W), centres at .0 -> from -1 to 1 between its outer edges."""
-    return (2 * points + 1) / points.new_tensor([size[1], size[0]]) - 1
+    return (2 * points + 1) / numbers((size[1], size[0]), points) - 1
 
 
 def similarity_theta(shape: Tensor, points: Tensor, moves: Sequence[str] = ("turn", "scale", "shift")) -> Tensor:

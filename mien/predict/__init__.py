@@ -46,6 +46,7 @@ def predict(
     any_quality: bool = False,
     neutral: Path | None = None,
     views: int | None = None,
+    runtime: str = "auto",
     cluster: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
@@ -82,6 +83,8 @@ def predict(
             action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera 1.
+        runtime: of the net where nothing is explained: torch, channels_last, frozen, compiled, onnxruntime, openvino, fastest (of
+            those at hand, measured at the start), or auto (the same after 256 faces, torch until then).
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
             or one of this machine's cores (docs/scale.md).
 
@@ -103,19 +106,18 @@ def predict(
     refuse_unshared(photos, camera, overlay, cluster)
     opening = Opening(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
-        neutral, views or (1 if camera is not None else 2),
+        neutral, views or (1 if camera is not None else 2), runtime,
     )  # fmt: skip
     model = opening.open()
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)
-    size = 1 if live else batch
     if cluster is None:
         stream = model.stream(
-            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=size,
+            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=1 if live else batch,
             display=224 if overlay else 32, keep_images=overlay is not None,
         )  # fmt: skip
     else:
-        stream = shared_out(opening, Asked(method, not fast, size, every, seconds, start), *named(photos), cluster)
+        stream = shared_out(opening, Asked(method, not fast, batch, every, seconds, start), *named(photos), cluster)
     counts: Counter[str] = Counter()
     write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)

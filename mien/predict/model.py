@@ -25,10 +25,11 @@ from mien.predict.finders import Finders, ahead, counted, heavy
 from mien.predict.found import Found, Seen, pixels
 from mien.predict.fusion import Fusion, added_by, read_fusion
 from mien.predict.limits import outside
-from mien.predict.neutral import neutral_of
+from mien.predict.neutral import units_from_neutral
 from mien.predict.photos import framing_of_run, refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
+from mien.predict.runtimes import Answers, as_answers
 from mien.predict.sources import Picture, pictures_of
 from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
 from mien.predict.videos import predict_video
@@ -74,6 +75,8 @@ class FaceModel:
     """Of each face, whose logits are averaged: one of mien.predict.views.VIEWS."""
     fusion: Fusion | None = None
     """What blendshapes add to the logits, where the run has it."""
+    answers: Answers | None = None
+    """The net in the runtime that answers where nothing is explained; None for PyTorch."""
 
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
@@ -281,7 +284,7 @@ class FaceModel:
         temperature, views = self.calibration.temperature, self.views
         found: list[Explanation] | list[None] = [None] * len(framed)
         if method is None:
-            probabilities = classify(self.net, batch, temperature, views)
+            probabilities = classify(self.answers or self.net, batch, temperature, views)
         else:
             probabilities, found = explain_faces(
                 self.net, self.recipe, batch, temperature, method, expression, masking, units, views
@@ -316,6 +319,7 @@ def load(
     any_quality: bool = False,
     neutral: Path | str | ByteArray | None = None,
     views: int = 2,
+    runtime: str = "auto",
 ) -> FaceModel:
     """Open a trained run for pictures.
 
@@ -337,6 +341,8 @@ def load(
         neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
             their action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
+        runtime: of the net where nothing is explained: a name (docs/predict-speed.md), fastest (of those at hand, measured now), or
+            auto (the same after 256 faces, PyTorch until then).
 
     """
     check_views(views)
@@ -354,14 +360,10 @@ def load(
     else:
         provider = faces
     classes = scheme_classes(recipe.data.scheme)
+    by_points = faces == "mediapipe" and action_units is None
     units: UnitSource | None = PointUnits() if faces == "mediapipe" else None
     if neutral is not None:
-        if action_units is not None or faces != "mediapipe":
-            raise UsageError(
-                "a neutral face needs the action units of mediapipe's points: no action_units, faces mediapipe."
-            )
-        assert provider is not None
-        units = PointUnits(neutral_of(Path(neutral) if isinstance(neutral, str) else neutral, provider))
+        units = units_from_neutral(neutral, provider if by_points else None)
     if action_units is not None:
         from mien.audet.photos import open_reader
 
@@ -374,6 +376,9 @@ def load(
     calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
     name = BUNDLED if run is None else folder.resolve().name
     fusion = read_fusion(folder, classes) if calibrated.head == "votes" else None
+    guided = net.blank_guide(torch.zeros(1, 3, 8, 8)) is not None
+    answers = as_answers(net, runtime, recipe.model.size, place, PRECISIONS[precision] is not None, guided)
     return FaceModel(
         name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality, views, fusion,
+        answers,
     )  # fmt: skip

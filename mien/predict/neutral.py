@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mien.draw import rgb
-from mien.errors import DataError, PictureError
+from mien.errors import DataError, PictureError, UsageError
 from mien.faces.pictures import load_picture
 from mien.faces.provider import Face
 from mien.faces.units import FULL, read_units, unit_columns
 from mien.files import name_of
 from mien.predict.sources import frames, is_video
-from mien.predict.units import raw_intensities
+from mien.predict.units import PointUnits, raw_intensities
 from mien.schema import ByteArray, FloatArray
 
 WINDOW = 2.0
@@ -47,6 +47,15 @@ def neutral_of(image: Path | ByteArray, provider: Callable[[ByteArray], list[Fac
     if faces[0].blendshapes is None:
         raise DataError(f"{name}: its face has no blendshapes; a neutral face needs the face provider mediapipe.")
     return np.asarray(raw_intensities(faces[:1])[0])
+
+
+def units_from_neutral(image: Path | str | ByteArray, provider: Callable[[ByteArray], list[Face]] | None) -> PointUnits:
+    """Action units relative to a neutral face (`neutral_of`); UsageError without a provider whose points give action units."""
+    if provider is None:
+        raise UsageError(
+            "a neutral face needs the action units of mediapipe's points: no action_units, faces mediapipe."
+        )
+    return PointUnits(neutral_of(Path(image) if isinstance(image, str) else image, provider))
 
 
 def faces_of(video: Path, provider: Callable[[ByteArray], list[Face]]) -> tuple[FloatArray, FloatArray]:

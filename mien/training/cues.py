@@ -11,6 +11,7 @@ from torch import Tensor
 from mien.config import Recipe
 from mien.cues import mean_cue, render_cue
 from mien.data.cutmix import mix_cue
+from mien.data.loader import read_faces
 from mien.data.store import Store
 from mien.data.transforms import denormalised, normalise, resize_faces
 from mien.schema import Batch, Cue, IntArray
@@ -61,12 +62,12 @@ def faces_of(
     """
     size, preprocessing = recipe.model.size, recipe.model.preprocessing
     for part in np.split(rows, range(CHUNK, len(rows), CHUNK)):
-        points = torch.from_numpy(store.landmarks[part].astype(np.float32))
         pictures = None
         if recipe.cue.kind == "saliency":
-            images, points = resize_faces(torch.from_numpy(store.images(part)).permute(0, 3, 1, 2), points, size)
+            images, points = resize_faces(*read_faces(store, part, size), size)
             pictures = denormalised(normalise(images, preprocessing), preprocessing)
         else:
+            points = torch.from_numpy(store.landmarks[part].astype(np.float32))
             points = (points + 0.5) * (size / store.info.size) - 0.5
         yield points, torch.from_numpy(labels[part]), pictures, torch.from_numpy(store.action_units[part])
 

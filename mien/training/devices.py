@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 
 from mien.compat import ensure_torchvision
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.models.precision import device_kind
 from mien.progress import follow_parent
 
@@ -96,6 +98,26 @@ def open_fabric(run: Machine, precision: str, machines: int = 1) -> Fabric:
         raise UsageError(f"run: {' '.join(str(error).split())}") from error
     fabric.launch()
     return fabric
+
+
+LOST = ("gloo", "nccl", "c10d", "tcpstore", "connection closed", "connection reset", "broken pipe")
+"""Words of the errors of PyTorch's backends when a process at the other end is gone."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """DataError, one line, where another process of this training ended while this one waited for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error).lower()
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not shared or not (isinstance(error, torch.distributed.DistError) or any(word in told for word in LOST)):
+            raise
+        raise DataError(
+            "another process of this training ended, its own message says why; what was finished is kept, the same command "
+            "resumes."
+        ) from error
 
 
 GIB = 2**30

@@ -22,7 +22,7 @@ from mien.progress import track
 from mien.schema import Batch, IntArray, Output, scheme_classes
 from mien.training import checkpoint
 from mien.training.coverage import coverage_columns
-from mien.training.devices import memory_line
+from mien.training.devices import memory_line, together
 from mien.training.guidance import guidance_terms, guided_forward
 from mien.training.guides import active
 from mien.training.notes import next_command
@@ -57,9 +57,9 @@ def train(recipe: Path, *, out: Path | None = None, overrides: Sequence[str] = (
 def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Train into `out`, resuming from `last.ckpt` where there is one. Returns epoch and score of the best epoch.
 
-    DataError where another process trains into the same folder.
+    DataError where another process trains into the same folder, and where one of several of this training ends.
     """
-    with alone(out):
+    with alone(out), together():
         return _fit(recipe, out)
 
 
