@@ -54,7 +54,7 @@ def quality_of(image: ByteArray, face: Face) -> Quality:
     view = view_of(image, face.landmarks)
     if view is None:
         return UNKNOWN
-    grey = view.astype(np.float32) / 255
+    grey = np.asarray(view / np.float32(255), dtype=np.float32)
     low, high = np.quantile(grey, (0.01, 0.99))
     points = face.landmarks if face.mesh is None else face.mesh[:, :2]
     return Quality(
