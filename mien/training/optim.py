@@ -48,10 +48,10 @@ def follow(average: AveragedModel, model: nn.Module) -> None:
         for mine, new in zip(own, theirs, strict=True):
             mine.copy_(new)
     else:
-        assert average.multi_avg_fn is not None
+        update: Any = average.multi_avg_fn  # of lists of tensors of one type, against what its annotation says
         for kind in dict.fromkeys(tensor.dtype for tensor in own):
             pairs = [(mine, new) for mine, new in zip(own, theirs, strict=True) if mine.dtype == kind]
-            average.multi_avg_fn(*map(list, zip(*pairs, strict=True)), average.n_averaged)
+            update([mine for mine, _ in pairs], [new for _, new in pairs], average.n_averaged)
     average.n_averaged += 1
 
 
