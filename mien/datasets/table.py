@@ -110,7 +110,7 @@ def _polled(table: Table, meaning: Columns, labels: Mapping[str, str]) -> dict[s
             name = named(label_word(row[label], table.classes.get(label)), labels)
             if name:
                 rows += 1
-                votes.setdefault(row[image], np.zeros(len(EXPRESSIONS)))[EXPRESSIONS.index(name)] += 1
+                votes.setdefault(row[image], np.zeros(len(EXPRESSIONS), dtype=np.float32))[EXPRESSIONS.index(name)] += 1
     if rows == len(votes):
         return None
     if table.path not in _TOLD:
