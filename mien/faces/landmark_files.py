@@ -233,8 +233,8 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
         # The id is split off from the right, so that an id with commas survives.
         name, *cells = line.rsplit(",", 2 * LANDMARKS)
         if len(cells) != 2 * LANDMARKS:
-            if not result and (rows := _flat(path)):
-                return rows
+            if not result and (faces := _flat(path)):
+                return faces
             raise DataError(
                 f"{path}, line {n}: {len(cells)} numbers after a comma found; "
                 "'id,x1..x68,y1..y68' (136) or 68 lines of two numbers expected."
