@@ -30,6 +30,12 @@ def _kept_numbers(values: tuple[float, ...], device: torch.device, dtype: torch.
         return torch.tensor(values, dtype=dtype, device=device)
 
 
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """(..., n, n) -> (..., n, n - 1): each row without its place on the diagonal. A mask would wait for the device to count."""
+    n = matrix.shape[-1]
+    return matrix.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))[..., :-1].reshape(*matrix.shape[:-1], n - 1)
+
+
 def channel_mean(features: Tensor) -> Tensor:
     """Layer attention T = (1/C) sum_c F_c (Belharbi et al. 2024, eq. 3). (B, C, h, w) -> (B, 1, h, w)."""
     return features.mean(dim=1, keepdim=True)

@@ -56,7 +56,7 @@ EVERY: dict[str, dict[str, Any]] = {
     **each("data", "targets", ("votes", "mixed", "both"), **GUIDED),
     **each("data", "balance", ("weights", "weights_max"), **GUIDED),
     **each("model", "head", ("max_pool", "lse", "wildcat", "prm", "acol", "mlp", "flat"), **GUIDED),
-    **each("loss", "classification", ("focal", "squared", "ordinal_mean")),
+    **each("loss", "classification", ("focal", "squared", "absolute")),
     **{
         f"term {name}": {"loss": {"terms": [{"name": name, "weight": 0.1}]}} for name in TERM_OPTIONS
         if name != "au_segmentation"

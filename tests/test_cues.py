@@ -538,8 +538,9 @@ def test_own_codebook_and_its_mistakes(tmp_path):
     os.utime(path, ns=(1, 1))
     assert draw(CueConfig(codebook=str(path)), FACES, 1).maps.sum() > own.maps.sum()  # an edit is noticed
     wrong = [
-        ("{", "no readable JSON"),
-        ("[]", "needs the objects"),
+        ("{", "is damaged"),
+        ("[]", "not a mapping"),
+        ("{}", "needs the objects"),
         ({**raw, "drawing": "cube"}, "drawing"),
         ({**raw, "expressions": {"Joy": ["AU12"]}}, "Joy"),
         ({**raw, "expressions": {"Happiness": ["AU99"]}}, "AU99"),

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mien.config import RunConfig
 from mien.data.transforms import DRAWN, philox, uniform
 from mien.errors import UsageError
+from mien.maps import off_diagonal
 from mien.training import loop, refusals
 from mien.training.devices import machine_facts, memory_line
+from mien.training.optim import follow
 from mien.training.session import prepare_session
 
 HERE = Path(__file__).parent
@@ -90,6 +93,27 @@ def test_a_compiled_training_is_the_same_training(tmp_path: Path) -> None:
     plain, compiled = (json.loads((tmp_path / name / "log.jsonl").read_text()) for name in ("plain", "compiled"))
     for key in set(plain) - {"seconds", "images_per_second"}:
         assert compiled[key] == pytest.approx(plain[key], abs=1e-3), key
+
+
+def test_a_moving_average_is_that_of_torch() -> None:
+    """Weights and counts of batch norms over four steps; the count of steps stays on the CPU, where it is read."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    ours, theirs = (AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.8), use_buffers=True) for _ in range(2))
+    for step in range(4):
+        net(torch.rand(5, 3, generator=torch.Generator().manual_seed(step)))
+        with torch.no_grad():
+            net[0].weight.add_(0.1 * step)
+        follow(ours, net)
+        theirs.update_parameters(net)
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (5, 5), (3, 4, 4)])
+def test_rows_without_the_diagonal(shape: tuple[int, ...]) -> None:
+    matrix, n = torch.rand(shape), shape[-1]
+    expected = matrix[..., ~torch.eye(n, dtype=torch.bool)].view(*shape[:-1], n - 1)
+    assert torch.equal(off_diagonal(matrix), expected)
 
 
 def test_random_words_are_those_of_the_paper() -> None:

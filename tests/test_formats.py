@@ -43,9 +43,11 @@ def written(tmp_path, format: str) -> tuple[list[str], list[dict[str, str]]]:
 def test_openface(tmp_path):
     names, rows = written(tmp_path, "openface")
     assert names[:5] == ["frame", "face_id", "timestamp", "confidence", "success"]
-    assert names[5:11] == ["pose_Tx", "pose_Ty", "pose_Tz", "pose_Rx", "pose_Ry", "pose_Rz"]
-    assert names[11:79] == [f"x_{k}" for k in range(68)]
-    assert names[79:147] == [f"y_{k}" for k in range(68)]
+    assert names[5:13] == [*(f"gaze_{eye}_{axis}" for eye in "01" for axis in "xyz"), "gaze_angle_x", "gaze_angle_y"]
+    assert names[13:19] == ["pose_Tx", "pose_Ty", "pose_Tz", "pose_Rx", "pose_Ry", "pose_Rz"]
+    assert names[19:359] == [f"{axis}_{k}" for axis in "xyXYZ" for k in range(68)]
+    assert names[359:399] == [f"p_{k}" for k in ("scale", "rx", "ry", "rz", "tx", "ty", *range(34))]
+    assert len(set(names)) == len(names)
     assert [name for name in names if name.endswith("_r")] == [f"AU{unit:02}_r" for unit in OPENFACE_UNITS]
     assert [name for name in names if name.endswith("_c")][-2:] == ["AU28_c", "AU45_c"]
     first, none, second, third = rows

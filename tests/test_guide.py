@@ -107,6 +107,36 @@ def test_mistakes_are_one_line():
         mien.guide(Small(), WORDS, cue=CueConfig(kind="saliency"))
 
 
+def test_labels_and_landmarks_in_other_forms():
+    images, labels, landmarks = batch()
+    torch.manual_seed(0)
+    net = Small()
+    expected = mien.guide(net, WORDS)(images, labels, landmarks)[1]
+    for same in (labels[:, None], labels.int(), labels.float(), labels.tolist(), labels.numpy()):
+        torch.testing.assert_close(mien.guide(net, WORDS)(images, same, landmarks)[1], expected)
+    torch.testing.assert_close(mien.guide(net, WORDS)(images, labels, landmarks.double().numpy())[1], expected)
+    moved, points = mien.guide(net, WORDS).change(images, landmarks.double())
+    assert moved.dtype == points.dtype == torch.float32
+    for wrong in (labels[:3], labels + 0.5, F.one_hot(labels, 9)):
+        with pytest.raises(DataError, match="labels have shape"):
+            mien.guide(net, WORDS)(images, wrong, landmarks)
+    with pytest.raises(DataError, match="uint8"):
+        mien.guide(net, WORDS).change((255 * images).byte(), landmarks)
+    with pytest.raises(UsageError, match="unknown similarity"):
+        mien.guide(net, WORDS, similarity="sine")
+    with pytest.raises(UsageError, match="weight is -1"):
+        mien.guide(net, WORDS, weight=-1)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_validation_step_may_come_first(mode):
+    net = Small()
+    guide = mien.guide(net, WORDS)
+    with mode():
+        before = guide(*batch())[1]
+    torch.testing.assert_close(guide(*batch())[1], before)
+
+
 def test_lightning(tmp_path):
     ensure_torchvision()
     lightning = pytest.importorskip("pytorch_lightning")

@@ -12,7 +12,7 @@ from mien.predict.model import load
 from mien.predict.rows import QUALITY, Layout, columns
 from mien.training.loop import fit
 
-GOOD = Quality(yaw=0, pitch=0, roll=0, size=60, sharpness=0.6, light=0.5, contrast=0.7, cut=0)
+GOOD = Quality(yaw=0, pitch=0, roll=0, size=60, sharpness=0.6, light=0.5, contrast=0.7, cut=0, occlusion=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,14 @@ def test_blinks():
     assert lids_of({"AU12": np.array([1.0])}, {"AU12": 1.0}) is None
 
 
+def test_a_face_that_was_seen_once():
+    found = summary_of({"source": ["a.mp4"], "time": [1.0], "track": [1], "expression": ["Fear"], "abstained": [False],
+                        "AU12": [0.4], "AU45": [0.1]})[0]  # fmt: skip
+    assert (found.seconds, found.faces, dict(found.shares)) == (0.0, 1, {"Fear": 1.0})
+    assert (found.means["AU12"], found.peaks["AU12"]) == (0.4, 0.4)
+    assert np.isnan(found.blinks)
+
+
 def face(expression: str, track: int | None, unit: float, abstained: bool = False) -> FacePrediction:
     named = {"Anger": 0.2, "Fear": 0.2} | {expression: 0.8}
     return FacePrediction(

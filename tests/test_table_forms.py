@@ -196,15 +196,14 @@ def test_split_folders_in_split_folders_and_other_names(pattern, tmp_path, capsy
     }
 
 
-def test_folders_of_unknown_parts_are_not_proposed_as_people(tmp_path, capsys):
-    forms.two_splits(tmp_path, "my_{split}/{word}/{k}.png")
-    code, said = prepared(tmp_path, capsys, reader="folder")
-    assert code == 2
-    assert "--subject-pattern" not in said
+def test_folders_of_parts_with_other_words_are_not_people(tmp_path, capsys):
+    truth = forms.two_splits(tmp_path, "my_{split}/{word}/{k}.png")
+    assert prepared(tmp_path, capsys, reader="folder")[0] == 0
+    assert Counter(open_store(tmp_path / "store").split) == {split: sum(n.values()) for split, n in truth.items()}
 
 
 def test_labels_to_give_are_quoted_and_filled_in(tmp_path, capsys):
-    words = {name: f"{word} faces (300)" for name, word in forms.WORDS.items()}
+    words = {name: f"{word} mixed (300)" for name, word in forms.WORDS.items()}
     truth = forms.two_splits(tmp_path, words=words)
     _, said = prepared(tmp_path, capsys, reader="folder")
     found = re.search(r"--labels ('[^']+')", said)

@@ -14,7 +14,7 @@ import pytest
 
 from mien.errors import DataError, UsageError
 from mien.faces import live, video
-from mien.faces.containers import cut_off, trimmed
+from mien.faces.containers import cut_off, only_sound, tracks_of, trimmed
 from mien.faces.live import address_of, live_shots, shown
 from mien.faces.video import End, Shot, moment_of, shots
 from mien.predict import films
@@ -143,6 +143,14 @@ def test_damage_is_said_of_files_that_are_cut_off(tmp_path, name, codec):
     last = list(frames(path))[-1]
     assert last.image is None
     assert "damaged" in last.reason
+
+
+def test_a_track_without_a_handler_is_of_no_kind(tmp_path):
+    box = lambda name, content: (8 + len(content)).to_bytes(4, "big") + name + content  # noqa: E731
+    path = tmp_path / "x.mp4"
+    path.write_bytes(box(b"ftyp", b"isom") + box(b"moov", box(b"trak", box(b"mdia", box(b"free", b"")))))
+    assert [track.kind for track in tracks_of(path)] == [b""]
+    assert not only_sound(path)
 
 
 def test_a_beginning_of_a_container_is_cut_off_where_it_announces_more(tmp_path):

@@ -24,7 +24,8 @@ def read_classes(classes: Sequence[str] | Mapping[int, str] | str | None) -> tup
     """
     if classes is None:
         raise UsageError(
-            "the names of the net's classes are not known; give classes=('angry', ...) in the order of its answers."
+            "the names of the net's classes are not known; give classes=('angry', ...), or --classes angry,..., in the order of its "
+            "answers."
         )
     if isinstance(classes, str) and classes.lower() in NUMBERINGS:
         words = tuple(NUMBERINGS[classes.lower()].values())

@@ -21,7 +21,7 @@ from mien.config import CueConfig
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError
 from mien.evaluation.evaluate import evaluate, in_framing
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic
 from mien.report.export import Cell, Table, as_csv, as_latex, test_of
 from mien.report.facts import facts_of, resampled
 from mien.report.family import POINTS, family_of
@@ -197,8 +197,8 @@ def fits(file: Path, faces: Store, wanted: Wanted, identity: str | None = None) 
     if not file.is_file() or identity == "":  # a function has no hash: it may have changed
         return False
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        kept = read_json(file, "")
+    except DataError:
         return False
     same = kept.get("store_fingerprint") == faces.fingerprint and identity in (None, kept.get("weights"))
     return same and (not wanted.faithfulness or "faithfulness" in kept)

@@ -34,7 +34,7 @@ GAPS = (
 )
 PEOPLE = (
     "People with at least 5 faces, by their accuracy. Beside it: the same of people who are all alike, whose faces are right or "
-    "wrong by luck alone (mean of 500 draws)."
+    "wrong by chance alone (mean of 500 draws)."
 )
 ODDS = (
     "Largest difference between groups of a class's recall or false alarms; the largest over classes. "
@@ -107,7 +107,7 @@ def recalls(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> Table:
 
 
 def person_table(sample: Sample, hit: npt.NDArray[np.float64], seed: int) -> list[Table]:
-    """Accuracy of the people that it serves worst and best, beside what luck alone would show; [] where nobody has enough faces."""
+    """Accuracy of the people that it serves worst and best, beside what chance alone would show; [] where nobody has enough faces."""
     if sample.people is None:
         return []
     found = spread_over_people(hit, sample.people, seed=seed)

@@ -14,7 +14,7 @@ from mien.cues import map_resize, render_cue
 from mien.data.transforms import DRAWN, draw_changes, place_faces
 from mien.errors import DataError, UsageError, unknown_name
 from mien.explain import left_as_found
-from mien.losses.alignment import guidance_loss
+from mien.losses.alignment import SIMILARITIES, guidance_loss
 from mien.models.adapt import logits_of
 from mien.models.taps import last_layer, tapped
 from mien.schema import LANDMARKS, scheme_classes
@@ -52,7 +52,7 @@ class Guide:
             What the net returned, and a scalar with gradient: weight x mean over the guided faces of 1 - similarity; 0 where none is.
 
         """
-        batch = len(images)
+        batch, landmarks = len(images), torch.as_tensor(landmarks)
         if tuple(landmarks.shape) != (batch, LANDMARKS, 2):
             raise DataError(
                 f"landmarks have shape {tuple(landmarks.shape)}; expected ({batch}, {LANDMARKS}, 2), xy pixels of the images."
@@ -66,8 +66,9 @@ class Guide:
                 f"layer {self.layer} returned no map (B, C, h, w) or tokens (B, N, C) in this pass; name another."
             )
         grid = seen[-1].grid
+        known = self._labels(torch.as_tensor(labels), batch).to(grid.device)
         cue = render_cue(
-            self.cue, landmarks.to(grid.device, torch.float32), self._labels(labels).to(grid.device), scheme=self.scheme,
+            self.cue, landmarks.to(grid.device, torch.float32), known, scheme=self.scheme,
             image_size=(images.shape[-2], images.shape[-1]), size=(grid.shape[-2], grid.shape[-1]),
         )  # fmt: skip
         self.guided, self.seen = self.guided + int(cue.valid.sum()), self.seen + batch
@@ -84,10 +85,24 @@ class Guide:
         """
         how = augment or AugmentConfig(flip=0.5, rotation=10.0, translate=0.05, scale=0.1)
         changes = draw_changes(how, torch.rand(len(images), DRAWN, generator=generator))
-        return (images, landmarks) if changes is None else place_faces(images, landmarks, changes.flip, changes.matrix)
+        if not images.is_floating_point():
+            raise DataError(f"images are {images.dtype}; give them as floating-point numbers, as the net takes them.")
+        points = torch.as_tensor(landmarks).to(images.device, torch.float32)
+        if changes is None:
+            return images, points
+        moved, places = place_faces(images.float(), points, changes.flip, changes.matrix)
+        return moved.to(images.dtype), places
 
-    def _labels(self, labels: Tensor) -> Tensor:
-        hard = labels if labels.dim() == 1 else labels.argmax(1)
+    def _labels(self, labels: Tensor, batch: int) -> Tensor:
+        """Labels of a batch -> classes of the scheme, -1 where there is none; DataError for labels of another form."""
+        soft = labels.dim() == 2 and labels.shape[1] == len(self.classes)
+        hard = labels.argmax(1) if soft else labels.flatten() if labels.dim() == 2 and labels.shape[1] == 1 else labels
+        if tuple(hard.shape) != (batch,) or bool((hard != hard.long()).any()):
+            raise DataError(
+                f"labels have shape {tuple(labels.shape)} and type {labels.dtype}; expected ({batch},) class numbers or "
+                f"({batch}, {len(self.classes)}) soft labels."
+            )
+        hard = hard.long()
         if bool((hard >= len(self.classes)).any()):
             raise DataError(
                 f"label {int(hard.max())} is beyond the {len(self.classes)} classes {', '.join(self.classes)}."
@@ -96,8 +111,8 @@ class Guide:
         return places[torch.where(hard < 0, len(self.classes), hard)]
 
     def _found(self, images: Tensor) -> str:
-        part = images[:PROBE].detach()
-        with left_as_found(self.net):
+        with torch.inference_mode(False), torch.enable_grad(), left_as_found(self.net):  # also in a validation step
+            part = images[:PROBE].detach().clone()
             found = last_layer(self.net, lambda: logits_of(self.call(part), len(self.classes)), len(part))
         if found is None:
             raise UsageError(
@@ -138,5 +153,9 @@ def guide(
         )
     if layer != "auto" and layer not in dict(net.named_modules()):
         raise unknown_name("layer", layer, [one for one, _ in net.named_modules() if one])
+    if similarity not in SIMILARITIES:
+        raise unknown_name("similarity", similarity, SIMILARITIES)
+    if not 0 <= weight < float("inf"):
+        raise UsageError(f"weight is {weight}; give a number from 0 on.")
     config = GuidanceConfig(weight=weight, similarity=similarity)  # type: ignore[arg-type]
     return Guide(net, names, layer, chosen, config, call or net)

@@ -35,7 +35,7 @@ from mien.audit.truth import quality, truth
 from mien.audit.verdict import verdict
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import write_atomic
+from mien.files import read_json, write_atomic
 from mien.report.rows import add_row
 from mien.schema import FloatArray, IntArray
 
@@ -203,13 +203,13 @@ def read_part(file: Path, key: str, task: Task) -> Part | None:
     if not file.is_file():
         return None
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file, "")
         if kept["key"] != key:
             return None
         if "quality" in kept:
             task.kept["quality"] = np.array([np.nan if v is None else v for v in kept["quality"]], np.float32)
         return from_json(kept["part"])
-    except (ValueError, KeyError, TypeError):  # damaged: done again
+    except (DataError, ValueError, LookupError, TypeError, AttributeError):  # damaged: done again
         return None
 
 

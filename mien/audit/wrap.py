@@ -238,7 +238,11 @@ def from_code(text: str) -> WrappedModel:
     except MienError:
         raise
     except Exception as error:  # whatever code of the user raises
-        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if Path(one.filename) == file]
+        lines = [
+            one.lineno
+            for one in traceback.extract_tb(error.__traceback__)
+            if Path(one.filename).resolve() == file.resolve()
+        ]
         where = f" in line {lines[-1]}" if lines else ""
         raise UsageError(f"{text} fails{where}: {type(error).__name__}: {first_line(error)}.") from error
     finally:

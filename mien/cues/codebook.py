@@ -11,7 +11,6 @@ A codebook is a JSON file (`codebook_corrected.json`, `codebook_paper.json` or a
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mien.errors import DataError, UsageError, unknown_name
+from mien.files import read_json
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, SCHEMES, scheme_classes
 
 HERE = Path(__file__).parent
@@ -115,11 +115,8 @@ def load_codebook(name: str) -> Codebook:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, _modified: int) -> Codebook:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"codebook {path} is no readable JSON file: {error}.") from None
-    if not isinstance(raw, dict) or not all(isinstance(raw.get(k), dict) for k in ("expressions", "action_units")):
+    raw = read_json(path, "give the JSON file of a codebook (docs/cues.md)")
+    if not all(isinstance(raw.get(k), dict) for k in ("expressions", "action_units")):
         raise DataError(f"codebook {path} needs the objects 'expressions' and 'action_units'.")
     drawing = raw.get("drawing", "face")
     if drawing not in ("face", "canvas"):
@@ -135,10 +132,10 @@ def _read(path: Path, _modified: int) -> Codebook:
     for name, members in raw["expressions"].items():
         if name not in EXPRESSIONS:
             raise DataError(f"codebook {path}: {unknown_name('expression', name, EXPRESSIONS)}")
-        missing = [m for m in members if m not in units] if isinstance(members, list) else [members]
+        missing = [m for m in members if str(m) not in units] if isinstance(members, list) else [members]
         if missing:
             raise DataError(f"codebook {path}: {name} names {missing[0]}, which 'action_units' does not draw.")
-        expressions[name] = tuple(members)
+        expressions[name] = tuple(map(str, members))
     return Codebook(str(raw.get("name", path.stem)), drawing, expressions, units)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mien.cues.config import CueConfig
 from mien.cues.guides import begin, file_names, write_grey
 from mien.data.store import Store
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.files import replacing
 from mien.progress import track
 from mien.schema import EXPRESSIONS, FloatArray
@@ -92,8 +92,11 @@ def read_valid(index: Path) -> dict[str, bool]:
     """Id -> whether the face has a cue, of an index that an earlier command wrote."""
     if not index.is_file():
         return {}
-    with open(index, newline="", encoding="utf-8") as file:
-        return {row["id"]: row["valid"] == "1" for row in csv.DictReader(file)}
+    try:
+        with open(index, newline="", encoding="utf-8") as file:
+            return {row["id"]: row["valid"] == "1" for row in csv.DictReader(file)}
+    except (ValueError, KeyError, csv.Error) as error:
+        raise DataError(f"'{index}' is damaged ({error}): delete it, the same command writes it again.") from error
 
 
 def _done(out: Path, stem: str, name: str, valid: dict[str, bool], per_class: bool, files: str, crops: bool) -> bool:

@@ -16,7 +16,7 @@ from mien.cues.config import CueConfig
 from mien.data.fold_files import published_name
 from mien.data.store import Store, open_store
 from mien.errors import DataError, UsageError, unknown_name
-from mien.files import replacing, write_atomic
+from mien.files import read_json, replacing, write_atomic
 from mien.progress import track
 from mien.schema import EXPRESSIONS, ByteArray, IntArray
 
@@ -178,10 +178,7 @@ def begin(out: Path, settings: dict[str, Any], name: str = SETTINGS) -> None:
     """Make the folder with its file of settings, or make sure that the same command began it."""
     file = out / name
     if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"'{file}' is damaged ({error}): delete the folder '{out}'.") from error
+        found = read_json(file, f"delete the folder '{out}'")
         other = [name for name, value in settings.items() if found.get(name) != value]
         if other:
             raise UsageError(
@@ -197,8 +194,11 @@ def read_lost(path: Path) -> dict[str, None]:
     """Ids of faces that were found to have no guide."""
     if not path.is_file():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        return dict.fromkeys(row["path"] for row in csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return dict.fromkeys(row["path"] for row in csv.DictReader(file))
+    except (ValueError, KeyError, csv.Error) as error:
+        raise DataError(f"'{path}' is damaged ({error}): delete it, the same command writes it again.") from error
 
 
 def write_lost(path: Path, ids: Iterable[str]) -> None:

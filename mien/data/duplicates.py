@@ -19,7 +19,7 @@ from mien.schema import ByteArray, IntArray
 
 NEAR_BITS = 8
 NEAR_CORRELATION = 0.8
-"""On FER-2013 likeness has two hills with a valley from 0.7 to 0.75, other people below and copies above (docs/datasets.md)."""
+"""On FER-2013 likeness has two hills with a valley from 0.7 to 0.75, other people below and copies above (docs/near-duplicates.md)."""
 KEPT = "near-duplicates.npz"
 """In the store's folder: pairs that were found, so that they are looked for once."""
 PICTURES = 4096

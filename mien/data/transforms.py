@@ -19,6 +19,8 @@ from mien.schema import PREPROCESSING, ByteArray, IntArray
 IMAGENET_MEAN, IMAGENET_STD = PREPROCESSING["imagenet"].mean, PREPROCESSING["imagenet"].std
 DRAWN = 14
 """Random numbers of a face, all drawn at once, so that one key of `augment` never changes what another draws."""
+LUMA = (0.2989, 0.587, 0.114)
+"""Of torchvision's rgb_to_grayscale."""
 ERASED_AREA, ERASED_SHAPE = (0.02, 0.2), (0.3, 3.3)
 """Share of the picture and height by width of an erased box (Zhong et al. 2020, arXiv 1708.04896)."""
 
@@ -127,10 +129,11 @@ def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[T
     moves = not torch.equal(changes.matrix, torch.eye(2, 3).expand_as(changes.matrix))
     erases = bool(changes.box.any())
     there, back = _copied(changes, images.device)
-    images, landmarks = _flipped(images, landmarks, there.flip)
-    pixels = images.float()
-    if moves:
-        pixels, landmarks = _moved(pixels, landmarks, there.matrix, back)
+    landmarks = _mirrored(landmarks, images.shape[-1], there.flip)
+    if moves:  # which mirrors, too: pictures are read once
+        pixels, landmarks = _moved(images.float(), landmarks, there.matrix, back)
+    else:
+        pixels = _flipped(images, there.flip).float() if changes.flip.any() else images.float()
     pixels = _recoloured(pixels, changes, there)
     if erases:
         pixels = pixels.masked_fill(_inside(there.box, images.shape[-1]), 0.0)
@@ -138,8 +141,8 @@ def change_faces(images: Tensor, landmarks: Tensor, changes: Changes) -> tuple[T
 
 
 def _copied(changes: Changes, device: torch.device) -> tuple[Changes, Tensor]:
-    """The changes on a device, and the way back of each matrix (B, 2, 3), from places of the changed picture."""
-    back = _inverted(changes.matrix)
+    """The changes on a device, and the way back (B, 2, 3) from places of the changed picture to those of the one as it was."""
+    back = _inverted(changes.matrix, changes.flip)
     parts = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in (*changes, back)]
     table = torch.cat([part.float() for part in parts], 1).to(device, non_blocking=True)
     found = [
@@ -149,10 +152,11 @@ def _copied(changes: Changes, device: torch.device) -> tuple[Changes, Tensor]:
     return Changes(*found[:-1]), found[-1]
 
 
-def _inverted(matrix: Tensor) -> Tensor:
-    """(B, 2, 3) from places of the changed picture back to those of the picture; computed where `matrix` lies, the CPU."""
+def _inverted(matrix: Tensor, flip: Tensor) -> Tensor:
+    """(B, 2, 3) from places of the moved picture back to those before it was flipped (B,); where `matrix` lies, the CPU."""
     inverse = torch.linalg.inv(matrix[:, :, :2])
-    return torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2)
+    back = torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2)
+    return torch.stack([torch.where(flip[:, None], -back[:, 0], back[:, 0]), back[:, 1]], 1)
 
 
 def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,39 +164,49 @@ def place_faces(images: Tensor, landmarks: Tensor, flip: Tensor, matrix: Tensor)
 
     A flip also swaps left and right landmark indices. What comes in from outside is 0.
     """
-    images, landmarks = _flipped(images, landmarks, flip.to(images.device))
-    there, back = (part.to(images.device, images.dtype) for part in (matrix, _inverted(matrix)))
+    landmarks = _mirrored(landmarks, images.shape[-1], flip.to(images.device))
+    there, back = (part.to(images.device, images.dtype) for part in (matrix, _inverted(matrix, flip)))
     return _moved(images, landmarks, there, back)
 
 
-def _flipped(images: Tensor, landmarks: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
-    mirrored = torch.stack([images.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], -1)
-    mirrored = mirrored.index_select(1, numbers(FLIP, landmarks, torch.int64))
-    chosen = flip.view(-1, 1, 1)
-    return torch.where(chosen.unsqueeze(1), images.flip(-1), images), torch.where(chosen, mirrored, landmarks)
+def _mirrored(landmarks: Tensor, side: int, flip: Tensor) -> Tensor:
+    """Landmarks (B, 68, 2) of pictures of which some are flipped (B,)."""
+    mirrored = torch.stack([side - 1 - landmarks[..., 0], landmarks[..., 1]], -1)
+    return torch.where(flip.view(-1, 1, 1), mirrored.index_select(1, numbers(FLIP, landmarks, torch.int64)), landmarks)
+
+
+def _flipped(images: Tensor, flip: Tensor) -> Tensor:
+    return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def _moved(pixels: Tensor, landmarks: Tensor, matrix: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     side = pixels.shape[-1]
     linear, shift = matrix[:, :, :2], matrix[:, :, 2:]
-    grid = F.affine_grid(back, list(pixels.shape), align_corners=False)
-    moved = F.grid_sample(pixels, grid, align_corners=False)
+    moved = F.grid_sample(pixels, _grid(back, side), align_corners=False)
     places = (landmarks + 0.5) / side * 2 - 1
     places = places @ linear.transpose(1, 2) + shift.transpose(1, 2)
     return moved, (places + 1) / 2 * side - 0.5
 
 
+def _grid(matrix: Tensor, side: int) -> Tensor:
+    """(B, side, side, 2) places (x, y) of the centres of pixels after (B, 2, 3): `F.affine_grid` without its product of matrices."""
+    centres = (2 * torch.arange(side, device=matrix.device, dtype=matrix.dtype) + 1) / side - 1
+    across, down, shift = matrix[..., None].unbind(2)  # (B, 2, 1) each
+    parts = torch.addcmul(shift, down, centres)[..., None] + (across * centres)[:, :, None]  # (B, 2, side, side)
+    return torch.stack(parts.unbind(1), -1)
+
+
 def _recoloured(pixels: Tensor, changes: Changes, there: Changes) -> Tensor:
-    """Brightness, contrast and saturation one after the other, each cut to 0-255; then grey for the faces chosen.
+    """Brightness, contrast and saturation one after the other, each cut to 0-255 and in place; then grey for the faces chosen.
 
     What there is to do is read from `changes`, how much of it from the same on the device.
     """
     bright, contrast, saturation = (part.view(-1, 1, 1, 1) for part in there[2:5])
     if (changes.brightness != 1).any() or (changes.contrast != 1).any():
-        pixels = (pixels * bright).clamp_(0, 255)
-        pixels = torch.lerp(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, contrast).clamp_(0, 255)
+        pixels.mul_(bright).clamp_(0, 255)
+        torch.lerp(_mean_grey(pixels), pixels, contrast, out=pixels).clamp_(0, 255)
     if pixels.shape[1] == 3 and (changes.saturation != 1).any():
-        pixels = torch.lerp(_grey(pixels), pixels, saturation).clamp_(0, 255)
+        torch.lerp(_grey(pixels), pixels, saturation, out=pixels).clamp_(0, 255)
     if changes.grey.any():
         pixels = torch.where(there.grey.view(-1, 1, 1, 1), _grey(pixels), pixels)
     return pixels
@@ -201,6 +215,12 @@ def _recoloured(pixels: Tensor, changes: Changes, there: Changes) -> Tensor:
 def _grey(pixels: Tensor) -> Tensor:
     """(B, 1, H, W)."""
     return torchvision_functions().rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+
+
+def _mean_grey(pixels: Tensor) -> Tensor:
+    """(B, 1, 1, 1) mean of `_grey`, from the means of the channels."""
+    means = pixels.mean((2, 3), keepdim=True)
+    return (means * numbers(LUMA, pixels).view(1, 3, 1, 1)).sum(1, keepdim=True) if pixels.shape[1] == 3 else means
 
 
 def _inside(box: Tensor, side: int) -> Tensor:

@@ -19,7 +19,7 @@ from mien.data.arrow import Skipped
 from mien.data.fold_files import CONVERTED, with_fold_file
 from mien.datasets import folder
 from mien.datasets.published_folds import with_folds
-from mien.datasets.words import SPLIT_NAMES
+from mien.datasets.words import find_split, splits_of
 from mien.errors import DataError, UsageError
 from mien.files import listing, read_arrays
 from mien.schema import LANDMARKS, FloatArray, Record
@@ -103,7 +103,7 @@ class _BadAnnotationError(Exception):
 
 def _numbered(base: Path) -> bool:
     """Whether split folders hold class folders 0 to 7, perhaps 8 to 10."""
-    splits = [path for path in listing(base) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
+    splits = [path for path in listing(base) if path.is_dir() and find_split(path.name)]
     classes = [{child.name for child in listing(path) if child.is_dir()} for path in splits]
     return bool(classes) and all(names and names <= {str(k) for k in range(11)} for names in classes)
 
@@ -111,7 +111,7 @@ def _numbered(base: Path) -> bool:
 def _from_folders(base: Path) -> Iterator[Record | Skipped]:
     """Pictures of class folders; a validation set is "test", as elsewhere, where there is no other test set."""
     pairs = [*(f"{k}={name}" for k, name in enumerate(CODES)), *(f"{k}=skip" for k in NO_LABEL)]
-    tested = any(SPLIT_NAMES.get(path.name.lower()) == "test" for path in listing(base) if path.is_dir())
+    tested = "test" in splits_of(path.name for path in listing(base) if path.is_dir()).values()
     for item in folder.records(base, labels=",".join(pairs)):
         if isinstance(item, Record) and item.split == "valid" and not tested:
             item = item._replace(split="test")

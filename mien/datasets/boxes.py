@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from mien.data.arrow import Skipped
-from mien.datasets.words import SPLIT_NAMES, Labels, label_remedy, named
+from mien.datasets.words import Labels, find_split, label_remedy, named, split_in_name
 from mien.errors import PictureError, UsageError
 from mien.faces.pictures import upright_size
 from mien.files import IMAGE_SUFFIXES, listing, walk
@@ -35,11 +35,11 @@ def _pairs(root: Path) -> list[tuple[str, Path, Path]]:
         images, labels = folder / "images", folder / "labels"
         if not images.is_dir() or not labels.is_dir():
             continue
-        inner = [path for path in listing(images) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
-        if inner:
-            found += [(SPLIT_NAMES[path.name.lower()], path, labels / path.name) for path in inner]
+        inner = {path: find_split(path.name) for path in listing(images) if path.is_dir()}
+        if any(inner.values()):
+            found += [(split, path, labels / path.name) for path, split in inner.items() if split is not None]
         else:
-            found.append((SPLIT_NAMES.get(folder.name.lower(), "train"), images, labels))
+            found.append((find_split(folder.name) or "train", images, labels))
     found = [pair for pair in found if pair[2].is_dir() and any(path.suffix == ".txt" for path in listing(pair[2]))]
     return found or _together(root)
 
@@ -53,7 +53,7 @@ def _together(root: Path) -> list[tuple[str, Path, Path]]:
         entries = listing(folder)
         stems = {path.stem for path in entries if path.suffix == ".txt"}
         if any(path.suffix.lower() in IMAGE_SUFFIXES and path.stem in stems for path in entries):
-            split = next((SPLIT_NAMES[word] for word in folder.name.lower().split("_") if word in SPLIT_NAMES), "train")
+            split = split_in_name(folder.name) or "train"
             found.append((split, folder, folder))
     return found
 

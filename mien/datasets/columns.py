@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,18 +26,24 @@ TARGETS = (*PLAIN, *ACTION_UNITS, *POINTS)
 
 NAMES = {
     "image": (
-        "image", "img", "imagepath", "imgpath", "path", "filepath", "file", "filename", "picture", "photo", "imagename", "imgname",
-        "imagefile", "pic", "subdirectoryfilepath", "input", "pixels", "imageid", "name", "url", "imageurl", "imgurl",
+        "image", "img", "imagebytes", "imgbytes", "imagepath", "imgpath", "path", "filepath", "file", "filename",
+        "picture", "photo", "imagename", "imgname",
+        "imagefile", "pic", "subdirectoryfilepath", "input", "bytes", "jpg", "jpeg", "png", "pixels",
+        "pixelvalues", "imagedata", "imageid", "name", "url", "imageurl", "imgurl", "fname", "pth", "fichier", "archivo", "bild",
     ),
     "expression": (
         "expression", "emotion", "label", "class", "emotionlabel", "expressionlabel", "labelname", "classname", "expr", "exp",
-        "target", "category", "emotionclass", "dominantemotion", "labels", "labelid", "classid", "emotions",
+        "target", "category", "emotionclass", "dominantemotion", "labels", "labelid", "classid", "emotions", "emotionid",
+        "emotionidx", "emotioncode", "labelidx", "labelindex", "labelcode", "expressionid", "expressioncode", "exprid", "classidx",
+        "groundtruth", "emo", "feeling", "affect", "emocion", "emozione", "emocao", "gefuhl", "ausdruck", "sentiment",
+        "表情", "情绪", "情感", "标签",
     ),
     "subject": (
         "subject", "person", "subjectid", "personid", "identity", "identityid", "participant", "participantid", "subj", "actor",
-        "actorid", "speaker", "individual", "subjectname", "personname", "user", "userid", "sub",
+        "actorid", "speaker", "individual", "subjectname", "personname", "user", "userid", "sub", "sujet", "sujeto", "persona",
+        "personne", "proband", "patient", "patientid", "actorname",
     ),
-    "split": ("split", "usage", "set", "inset", "partition", "subset", "phase", "datasplit", "splitname"),
+    "split": ("split", "usage", "set", "inset", "partition", "subset", "phase", "datasplit", "splitname", "traintest"),
     "yaw": ("yaw",), "pitch": ("pitch",), "roll": ("roll",),
 }  # fmt: skip
 """Target -> names in lower case without blanks and signs, the plainest first."""
@@ -55,6 +62,12 @@ FEWEST_SHARES = 4
 """So many columns named after expressions are shares or counts of votes."""
 
 
+UNIT_TARGETS = ACTION_UNITS
+
+AFFECT = ("valence", "arousal")
+"""Columns that are kept as attributes of this name."""
+
+
 class Columns(NamedTuple):
     """What a table's columns mean."""
 
@@ -70,14 +83,23 @@ class Columns(NamedTuple):
     """Those of them that look like action units."""
 
 
-def resolve(pairs: Sequence[str], names: Sequence[str], path: Path) -> Columns:
-    """Meaning of the columns `names`: the pairs ``target=column`` of a user first, then what their names say.
+def named_targets(names: Sequence[str], said: Mapping[str, str]) -> dict[str, str]:
+    """Target -> column of what is said, and of what the names of columns say by themselves."""
+    found = _plain(names, said)
+    return unit_columns([name for name in names if name not in found.values()])[0] | found | dict(said)
+
+
+def resolve(pairs: Sequence[str], names: Sequence[str], path: Path, header: bool = True) -> Columns:
+    """Meaning of the columns `names`: the pairs ``target=column`` of a user first, then what their names say, which are numbers
+    without meaning where there is no `header`.
 
     UsageError for a pair or column that there is not, and for a table without pictures, with the nearest names.
     """
     said = _said(pairs, path)
     free = [name for name in names if name not in said.values()]
     found = _plain(free, said) | said
+    affect = {name.strip().lower(): name for name in free if name.strip().lower() in AFFECT}
+    found = {f"attr.{word}": name for word, name in affect.items() if f"attr.{word}" not in found} | found
     for target, column in found.items():
         if column not in names:
             near = difflib.get_close_matches(column, names, n=1)
@@ -90,7 +112,7 @@ def resolve(pairs: Sequence[str], names: Sequence[str], path: Path) -> Columns:
         )
     if "image" not in found:
         found["image"] = found["id"]
-    units, units_left = unit_columns([name for name in free if name not in found.values()])
+    units, units_left = unit_columns([name for name in free if name not in found.values()] if header else [])
     found = {unit: column for unit, column in units.items() if unit not in found} | found
     missing = [point for point in POINTS if point not in found]
     if 0 < len(missing) < len(POINTS):
@@ -125,7 +147,8 @@ def _plain(names: Sequence[str], said: Mapping[str, str]) -> dict[str, str]:
     """Target -> column by the columns' names."""
     bare: dict[str, str] = {}
     for name in names:
-        bare.setdefault(re.sub(r"[\W_]+", "", name).lower(), name)
+        plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+        bare.setdefault(re.sub(r"[\W_]+", "", plain).lower(), name)
     found = {"id": bare["id"]} if "id" in bare and "id" not in said else {}
     for target, words in NAMES.items():
         word = next((word for word in words if word in bare and bare[word] not in found.values()), None)

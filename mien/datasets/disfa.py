@@ -201,7 +201,8 @@ def _image_files(place: Path, subject: str) -> Iterator[tuple[int, Path]]:
     """Number in the file's name -> file, of the folder that names the subject."""
     folders = [path for path in listing(place) if path.is_dir() and subject in path.name]
     left = [path for path in folders if "right" not in path.name.lower()]
-    for path in listing(left[0]) if left else ():
+    loose = () if left else (path for path in listing(place) if re.match(rf"{subject}[_-]", path.name))  # SN001_110.jpg
+    for path in listing(left[0]) if left else loose:
         if path.suffix.lower() in IMAGE_SUFFIXES and (found := re.search(r"(\d+)$", path.stem)):
             yield int(found[1]), path
 

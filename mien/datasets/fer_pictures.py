@@ -15,10 +15,10 @@ import numpy as np
 
 from mien.data.arrow import Skipped
 from mien.datasets.picture_paths import find_base
-from mien.datasets.words import SPLIT_NAMES
+from mien.datasets.words import find_split
 from mien.errors import DataError
 from mien.faces.text_table import open_table
-from mien.files import IMAGE_SUFFIXES, listing, walk
+from mien.files import IMAGE_SUFFIXES, walk
 from mien.schema import EXPRESSIONS, FloatArray, Record
 
 LABELS = ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral")
@@ -98,20 +98,28 @@ def from_list(path: Path, root: Path, ballots: Sequence[FloatArray] | None = Non
 # --- FER+ ----------------------------------------------------------------------------------------------------------
 
 
-def find_vote_folders(root: Path) -> list[tuple[str, Path]]:
-    """(split, folder) of ``FER2013Train``, ``FER2013Valid`` and ``FER2013Test`` with a ``label.csv`` each, at or below `root`."""
-    for base in (root, *(path for path in listing(root) if path.is_dir())):
-        found = [(SPLIT_NAMES[path.name.lower()], path) for path in listing(base) if path.name.lower() in SPLIT_NAMES]
-        found = [(split, path) for split, path in found if (path / "label.csv").is_file()]
-        if found:
-            return sorted(found, key=lambda pair: ("train", "valid", "test").index(pair[0]))
-    return []
+def find_vote_folders(root: Path) -> list[tuple[str, Path, Path]]:
+    """(split, label.csv, folder of pictures) of ``FER2013Train``, ``FER2013Valid``, ``FER2013Test``, at or below `root`.
+
+    The pictures lie beside ``label.csv``, or in a folder of that name elsewhere (``Labels/FER2013Train``, ``Images/FER2013Train``).
+    """
+    lists = (
+        [*root.glob("*/label.csv"), *root.glob("*/*/label.csv"), *root.glob("*/*/*/label.csv")] if root.is_dir() else []
+    )
+    found = []
+    for path in lists:
+        split, name = find_split(path.parent.name), path.parent.name
+        beside = [path.parent, *sorted(path.parent.parent.parent.glob(f"*/{name}"))]
+        place = next((folder for folder in beside if any(folder.glob("*.png"))), None)
+        if split is not None and place is not None:
+            found.append((split, path, place))
+    return sorted(found, key=lambda each: ("train", "valid", "test").index(each[0]))
 
 
-def from_vote_folders(folders: Sequence[tuple[str, Path]]) -> Iterator[Record | Skipped]:
+def from_vote_folders(folders: Sequence[tuple[str, Path, Path]]) -> Iterator[Record | Skipped]:
     """Pictures of each folder's ``label.csv``: name, box, ten votes; the expression is the annotators' first choice."""
-    for split, folder in folders:
-        for line, row in open_table(folder / "label.csv", header=False).rows():
+    for split, path, folder in folders:
+        for line, row in open_table(path, header=False).rows():
             key = f"{folder.name}/{row[0]}"
             votes = ballot(row[2:12])
             if votes is None:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from mien.data.arrow import Skipped
 from mien.datasets import boxes
+from mien.datasets.tables import unread
 from mien.datasets.words import (
-    SPLIT_NAMES,
     Labels,
     find_expression,
+    find_split,
     label_remedy,
     named,
     read_labels,
+    split_in_name,
+    splits_of,
     unknown_expression,
 )
 from mien.errors import DataError, UsageError
@@ -40,7 +43,7 @@ def records(
     """
     root, words = Path(root), read_labels(labels)
     if not root.is_dir():
-        hint = ": a table is read by `mien prepare table`" if root.is_file() else ""
+        hint = ": a table is read by `mien prepare table`" if root.is_file() and not unread(root) else ""
         raise DataError(f"folder '{root}' does not exist{' (it is a file)' if root.is_file() else ''}{hint}.")
     emotions = _emotion_files(root) if expression_pattern == "ckplus" else {}
     if emotions:
@@ -72,7 +75,7 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
     """(split, expression, folder) of every class folder, and what lies beside them; all names are checked first."""
     left: list[Skipped] = []
     folders = _folders(root)
-    splits = {folder: SPLIT_NAMES[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_NAMES}
+    splits = _split_folders(folders)
     pairs = [(splits[folder], child) for folder in splits for child in _folders(_inner(folder))]
     if splits:
         left += [_beside(folder, root, "beside the split folders") for folder in folders if folder not in splits]
@@ -82,7 +85,7 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
     left += _loose(root, root, pictures_only=True)
     found, unknown = [], []
     for split, folder in pairs:
-        word = folder.parent.name if folder.name.lower() in SPLIT_NAMES and not splits else folder.name
+        word = folder.parent.name if find_split(folder.name) and not splits else folder.name
         name = named(word, words)
         if name is None:
             unknown.append((folder.relative_to(root), word))
@@ -96,29 +99,50 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
         remedy = f"; {label_remedy(some)}" if found or len(some) > 1 or word.isdigit() else ""
         raise UsageError(f"class folder '{path}' of '{root}': {unknown_expression(word)}{remedy}.")
     if not found:
-        loose = f"{len(left)} pictures lie loose; --expression-pattern finds the class in their names" if left else ""
+        loose = f"{len(left)} pictures lie loose{_in_names(left)}" if left else ""
         raise DataError(
             f"no class folders in '{root}': expected [train|valid|test/]<expression>/*.png{f'; {loose}' if loose else ''}."
         )
     return found, [entry for entry in left if entry.id]
 
 
+def _in_names(left: list[Skipped]) -> str:
+    """How the class is found in the names of pictures: the option that would, where a word of most names is an expression."""
+    stems = [Path(item.id).stem for item in left]
+    said = [next((w for w in re.findall(r"[A-Za-z]{3,}", stem) if find_expression(w)), None) for stem in stems]
+    words = sorted({word for word in said if word})
+    if 2 * sum(map(bool, said)) > len(stems) and len(words) > 1:
+        return f": add --expression-pattern '({'|'.join(words)})', which their names hold"
+    return "; --expression-pattern finds the class in their names"
+
+
+def _split_folders(folders: list[Path]) -> dict[Path, str]:
+    """Folder -> split, of those that are named so; else of all, where the name of each says one (x_train, x_test)."""
+    known = splits_of(folder.name for folder in folders)
+    found = {folder: known[folder.name] for folder in folders if folder.name in known}
+    if found or any(find_expression(folder.name) for folder in folders):
+        return found
+    parts = [folder for folder in folders if any(find_expression(child.name) for child in _folders(folder))]
+    said = {folder: split for folder in parts if (split := split_in_name(folder.name)) is not None}
+    return said if len(said) == len(parts) > 1 else {}
+
+
 def _inner(folder: Path) -> Path:
     """A split's folder, or the one of the same split that is all it holds (``train/train``, as archives unpack)."""
     children = _folders(folder)
-    same = len(children) == 1 and SPLIT_NAMES.get(children[0].name.lower()) == SPLIT_NAMES[folder.name.lower()]
+    same = len(children) == 1 and find_split(children[0].name) == (find_split(folder.name) or "")
     return children[0] if same else folder
 
 
 def _of_class(folder: Path, root: Path, left: list[Skipped]) -> list[tuple[str, Path]]:
     """(split, folder) of a class folder: itself, or the split folders in it; what lies beside those goes to `left`."""
     children = _folders(folder)
-    splits = [child for child in children if child.name.lower() in SPLIT_NAMES]
+    splits = splits_of(child.name for child in children)
     if not splits:
         return [("train", folder)]
-    left += [_beside(child, root, "beside the split folders") for child in children if child not in splits]
+    left += [_beside(child, root, "beside the split folders") for child in children if child.name not in splits]
     left += _loose(folder, root)
-    return [(SPLIT_NAMES[child.name.lower()], child) for child in splits]
+    return [(splits[child.name], child) for child in children if child.name in splits]
 
 
 def _beside(folder: Path, root: Path, why: str) -> Skipped:
@@ -141,8 +165,8 @@ def _folders(root: Path) -> list[Path]:
 def _flat(root: Path) -> Iterator[Record | Skipped]:
     """Every picture, its class not known yet; the first folder may be a split."""
     for path in walk(root):
-        first = path.relative_to(root).parts[0].lower()
-        yield _picture(path, root, SPLIT_NAMES.get(first, "train"), None)
+        first = path.relative_to(root).parts[0]
+        yield _picture(path, root, find_split(first) or "train", None)
 
 
 def _emotion_files(root: Path) -> dict[str, str]:

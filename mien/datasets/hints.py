@@ -14,8 +14,9 @@ from typing import Any
 
 from mien.data.arrow import Skipped
 from mien.datasets.folder import looks_like_class_folders
-from mien.datasets.names import preset_of
-from mien.datasets.words import SPLIT_NAMES, find_expression, names_a_split
+from mien.datasets.names import preset_of, with_names
+from mien.datasets.tables import unread
+from mien.datasets.words import find_expression, find_split, split_in_name
 from mien.errors import MienError
 from mien.files import IMAGE_SUFFIXES, listing, walk
 from mien.schema import Record
@@ -38,8 +39,12 @@ def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, An
     command = _pattern(dataset, root, own) or _other_root(dataset, root, own, readers[dataset])
     command = command or _other_reader(dataset, root, own, readers)
     if command is None:
-        return ""
+        return unread(root) if dataset != "table" and not _has_pictures(root) else ""
     return f" Try: {' '.join(['mien prepare', *command, '--out', shlex.quote(str(out))])}"
+
+
+def _has_pictures(root: Path) -> bool:
+    return root.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in walk(root))
 
 
 def _words(root: Path, own: Mapping[str, Any]) -> list[str]:
@@ -59,7 +64,7 @@ def _pattern(dataset: str, root: Path, own: Mapping[str, Any]) -> list[str] | No
     if preset is not None and not (preset == "ckplus" and not any(root.rglob("*_emotion.txt"))):
         return ["folder", *_words(root, {**own, "expression_pattern": preset})]
     people = [path for path in listing(root) if path.is_dir()]
-    if any(names_a_split(path.name) for path in people):  # x_train and x_test are no two people
+    if any(split_in_name(path.name) for path in people):  # x_train and x_test are no two people
         return None
     if people and all(looks_like_class_folders(folder) for folder in people[:20]):
         found = {**own, "expression_pattern": "^[^/]+/([^/]+)/", "subject_pattern": "^([^/]+)/"}
@@ -87,7 +92,7 @@ def _above(dataset: str, root: Path) -> list[Path]:
     if dataset != "folder":
         return above
     known = (root.resolve(), *above)
-    return [path.parent for path in known[:2] if find_expression(path.name) or path.name.lower() in SPLIT_NAMES]
+    return [path.parent for path in known[:2] if find_expression(path.name) or find_split(path.name)]
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -111,6 +116,7 @@ def works(read: Read, root: Path, own: Mapping[str, Any]) -> bool:
     taken = {name: value for name, value in own.items() if name in inspect.signature(read).parameters}
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return any(isinstance(item, Record) for item in islice(read(root, **taken), 50))
+            named = with_names(read(root, **taken), *map(own.get, ("expression_pattern", "subject_pattern", "labels")))
+            return any(isinstance(item, Record) for item in islice(named, 50))
     except (MienError, OSError):
         return False

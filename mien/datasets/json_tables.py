@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from mien.datasets.words import SPLIT_NAMES
+from mien.datasets.words import find_split
 from mien.faces.text_table import is_picture_name
 
 Row = dict[str, Any]
@@ -30,6 +30,7 @@ def rows_of(content: Any) -> list[Any]:
             or _splits(content)
             or _pictures(content)
             or _classes(content)
+            or _numbered(content)
             or _columns(content)
             or _inside(content)
         )
@@ -82,13 +83,24 @@ def _classes(content: Row) -> list[Row]:
 
 def _splits(content: Row) -> list[Row]:
     """``{"train": ..., "test": ...}``, each a table of its own."""
-    if not content or not all(name.lower() in SPLIT_NAMES for name in content):
+    if not content or not all(find_split(name) for name in content):
         return []
     return [
         {"split": name, **row} if isinstance(row, dict) else row
         for name, part in content.items()
         for row in rows_of(part)
     ]
+
+
+def _numbered(content: Row) -> list[Row]:
+    """``{"0001": {"path": "a.png", "label": 3}, ...}``: each object names a picture, and no two of its cells are names of pictures."""
+    rows = [flat(value) if isinstance(value, dict) else {} for value in content.values()]
+    pictures = [sum(isinstance(cell, str) and is_picture_name(cell) for cell in row.values()) for row in rows]
+    return (
+        rows
+        if len(rows) > 1 and all(0 < count < max(2, len(row)) for count, row in zip(pictures, rows, strict=True))
+        else []
+    )
 
 
 def _columns(content: Row) -> list[Row]:

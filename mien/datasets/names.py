@@ -32,10 +32,10 @@ def _codes(text: str) -> dict[str, str]:
 _TWO = "ne Neutral,ha Happiness,su Surprise,fe Fear,an Anger,di Disgust,sa Sadness,co Contempt"
 
 PRESETS: dict[str, Preset] = {
-    "jaffe": Preset(r"(?:^|/)[A-Z]{2}\.([A-Z]{2})\d+\.", _codes(_TWO), r"(?:^|/)([A-Z]{2})\.[A-Z]{2}\d"),
+    "jaffe": Preset(r"(?i)(?:^|/)[A-Z]{2}[.-]([A-Z]{2})\d+[.-]", _codes(_TWO), r"(?i)(?:^|/)([A-Z]{2})[.-][A-Z]{2}\d"),
     "kdef": Preset(
-        r"(?:^|/)[AB][FM]\d\d(AF|AN|DI|HA|NE|SA|SU)(?:S|FL|FR|HL|HR)\.",
-        _codes(_TWO.replace("fe ", "af ")), r"(?:^|/)[AB]([FM]\d\d)[A-Z]{3,4}\.",
+        r"(?i)(?:^|/)[AB][FM]\d\d(AF|AN|DI|HA|NE|SA|SU)(?:S|FL|FR|HL|HR)[._ -]",
+        _codes(_TWO.replace("fe ", "af ")), r"(?i)(?:^|/)[AB]([FM]\d\d)[A-Z]{3,4}[._ -]",
     ),
     "rafd": Preset(
         r"Rafd\d+_\d+_[A-Za-z]+_[a-z]+_([a-z]+)_(?:frontal|left|right)", {}, r"Rafd\d+_(\d+)_",
@@ -115,7 +115,7 @@ def _named(
         found = subject.search(item.id)
         if found is None:
             return Skipped(item.id, f"the subject pattern '{who}' does not match")
-        item = item._replace(subject=found[1])
+        item = item._replace(subject=found[1].upper() if who in PRESETS else found[1])
     return item
 
 

@@ -157,7 +157,7 @@ def _hits(sample: Iterable[str], base: Path) -> Counter[int]:
 def _around(beside: Path, root: Path) -> Iterator[Path]:
     """The table's folder, those between it and `root`, and the folders in all of these."""
     places = [beside]
-    top = root if root.is_dir() else beside
+    top = root if root.is_dir() else beside.parent  # labels/a.csv beside images/
     while places[-1] != top and top in places[-1].parents:
         places.append(places[-1].parent)
     yield from places

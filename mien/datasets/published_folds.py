@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from mien.data.arrow import Skipped
-from mien.datasets.words import SPLIT_NAMES, find_expression
+from mien.datasets.words import find_expression, find_split
 from mien.errors import DataError
 from mien.faces.landmark_files import picture_keys, read_landmarks
 from mien.schema import FloatArray, Record
@@ -48,7 +48,7 @@ def read_folds(folder: Path) -> dict[str, Fold]:
     names = _class_names(folder)
     splits: dict[str, dict[str, Fold]] = {"train": {}, "valid": {}, "test": {}}
     for path in sorted(folder.iterdir()):
-        split = SPLIT_NAMES.get(path.stem.lower())
+        split = find_split(path.stem)
         if split is not None and path.is_dir() and (path / "image_ids.txt").is_file():
             splits[split].update(_published(path, split, names))
         elif split is not None and path.suffix.lower() == ".csv":

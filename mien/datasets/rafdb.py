@@ -16,7 +16,7 @@ import numpy as np
 from mien.data.arrow import Skipped
 from mien.datasets import folder
 from mien.datasets.published_folds import read_folds, with_folds
-from mien.datasets.words import SPLIT_NAMES
+from mien.datasets.words import find_split
 from mien.errors import DataError, PictureError, UsageError, unknown_name
 from mien.faces.pictures import picture_size
 from mien.faces.text_table import open_table
@@ -98,7 +98,13 @@ def find_base(root: Path) -> Path:
     if not root.is_dir():
         raise DataError(f"folder '{root}' does not exist: give the RAF-DB folder, the one with 'basic' in it.")
     around = [root, root / "basic", root / "RAF-DB" / "basic", *sorted(root.glob("*/basic")), *sorted(root.glob("*"))]
-    found = next((base for base in around if (base / "EmoLabel" / "list_patition_label.txt").is_file()), None)
+    lists = [base for base in around if (base / "EmoLabel" / "list_patition_label.txt").is_file()]
+    found = next((base for base in lists if "compound" not in base.name.lower()), None)
+    if found is None and lists:
+        raise DataError(
+            f"'{lists[0]}' holds RAF-DB's compound expressions (1 Happily Surprised ... 11), none of which is one of the eight: give "
+            "the folder 'basic'."
+        )
     if found is None:
         raise DataError(
             f"'{root}' is not RAF-DB: no basic/EmoLabel/list_patition_label.txt in it, nor train/1 to train/7; --root is the "
@@ -112,7 +118,7 @@ def find_numbered(root: Path) -> Path | None:
     if not root.is_dir():
         return None
     for base in (root, *(path for path in listing(root) if path.is_dir())):
-        splits = [path for path in listing(base) if path.is_dir() and path.name.lower() in SPLIT_NAMES]
+        splits = [path for path in listing(base) if path.is_dir() and find_split(path.name)]
         names = [{child.name for child in listing(path) if child.is_dir()} for path in splits]
         if names and all(classes and classes <= set("1234567") for classes in names):
             return base
@@ -126,6 +132,10 @@ def _records(base: Path, kind: str) -> Iterator[Record | Skipped]:
         remedy = "it comes from the published guided-AU preparation" if kind == "our_aligned" else f"unzip {kind}.zip"
         raise DataError(f"'{place}' does not exist: {remedy}, or choose other --pictures.")
     lines = _label_lines(base)
+    if 20 * sum(code in ("8", "9", "10", "11") for _, code in lines) > len(lines):
+        raise DataError(
+            f"'{base}': labels up to 11 are RAF-DB's compound expressions, and none of the eight: give the folder 'basic'."
+        )
     if kind == "original":
         check_boxes(base, place, tuple(name for name, _ in lines))
     for name, code in lines:

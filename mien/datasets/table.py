@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from mien.data import au_scale as scales
 from mien.data.arrow import Skipped
 from mien.datasets.columns import POINTS, Columns
 from mien.datasets.picture_paths import Pictures
+from mien.datasets.spread import Row
 from mien.datasets.table_boxes import four
-from mien.datasets.table_plan import Plan, is_empty, is_pixels, label_word, plan_of
-from mien.datasets.tables import Row, Table
+from mien.datasets.table_plan import Plan, holds_picture, in_base64, is_empty, is_pixels, label_word, plan_of
+from mien.datasets.tables import Table
 from mien.datasets.words import named, unknown_expression
 from mien.errors import PictureError
 from mien.faces.pictures import upright_size
@@ -88,7 +90,7 @@ def _record(
     if isinstance(image, dict):  # Hugging Face keeps pictures as {"bytes", "path"}
         image, name = image.get("bytes") or image.get("path"), image.get("path")
     else:
-        name = image if isinstance(image, str) and not is_pixels(image) else None
+        name = image if isinstance(image, str) and not holds_picture(image) else None
     given = cells.get("id") if meaning.targets.get("id") != meaning.targets["image"] else None
     name = _name(given or name or f"row-{count}", table, plan, place)
     try:
@@ -112,13 +114,20 @@ def _record(
             landmarks=_landmarks(known),
             box=_box(known),
             pose=_vector(known, ("yaw", "pitch", "roll")),
-            attributes={key[5:]: _attribute(value) for key, value in known.items() if key.startswith("attr.")},
+            attributes={
+                key[5:]: _attribute(value)
+                for key, value in known.items()
+                if key.startswith("attr.") and not (key in AFFECT and str(value).strip() in UNKNOWN_AFFECT)
+            },
             same_person=_subject(known.get("same_person")),
             same_actions=_subject(known.get("same_actions")),
         )
     except _BadCellError as error:
         return Skipped(name, f"row {count}: {error}")
 
+
+AFFECT, UNKNOWN_AFFECT = ("attr.valence", "attr.arousal"), ("-2", "-2.0", "-5", "-5.0")
+"""Attributes from -1 to 1, and what stands there for unknown ones (AffectNet, Aff-Wild2)."""
 
 NOBODY = ("unknown", "unk", "none", "null", "n/a", "na", "nan", "?", "-")
 """Words in a column of people that name nobody."""
@@ -153,6 +162,8 @@ def _image(image: Any, place: Pictures | None) -> Path | bytes | ByteArray:
         if pixels.ndim not in (2, 3) or not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255:
             raise _BadCellError(f"pixels of shape {pixels.shape} are no picture of 0 to 255")
         return pixels.astype(np.uint8)
+    if (encoded := in_base64(str(image))) is not None:
+        return encoded
     return place.find(str(image)) if place is not None else Path(str(image))
 
 
@@ -161,7 +172,7 @@ def _split(value: Any, splits: Mapping[str, str], of_table: str | None) -> str:
         return of_table or "train"
     word = str(value).strip().lower()
     if word not in splits:
-        raise _BadCellError(f"split '{value}' is none of train, valid, test")
+        raise _BadCellError(f"split '{value}' is none of train, valid, test: write these, or leave the column out")
     return splits[word]
 
 
@@ -172,7 +183,9 @@ def _label(value: Any, classes: tuple[str, ...] | None, labels: Mapping[str, str
     text = label_word(value, classes)
     name = named(text, labels)
     if name is None:
-        hint = " (--labels 0=Anger,...)" if text.isdigit() else ""
+        hint = (
+            " (--labels 0=Anger,...)" if text.isdigit() else f" (--labels {shlex.quote(text[:40])}=... says what it is)"
+        )
         raise _BadCellError(f"expression {unknown_expression(text)}{hint}")
     return name
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,12 @@ from mien.data import au_scale as scales
 from mien.datasets import table_boxes
 from mien.datasets.columns import BOX_TARGETS, POINTS, Columns, resolve
 from mien.datasets.picture_paths import Pictures, find_base
+from mien.datasets.spread import Row
+from mien.datasets.table_cells import few_shares, first_rows, guessed, named_shares, numbered_shares, taken_apart
 from mien.datasets.tables import Table, find_tables, without_header
-from mien.datasets.words import SPLIT_NAMES, find_expression, label_key, label_remedy, named, read_labels
+from mien.datasets.words import find_expression, find_split, label_remedy, named, read_labels, splits_of
 from mien.errors import PictureError, UsageError
 from mien.faces.pictures import upright_size
-from mien.faces.text_table import is_picture_name
 from mien.schema import ACTION_UNITS
 
 MOST_WORDS = 1000
@@ -73,11 +75,7 @@ def _plan(
     scale: str | None,
 ) -> Plan:
     words, asked = read_labels(labels), scales.read_scale(scale)
-    tables, meanings = [], []
-    for table in find_tables(root):
-        table, meaning = _meaning(table, _pairs(columns))
-        tables.append(table)
-        meanings.append(meaning)
+    tables, meanings = _meanings(find_tables(root), _pairs(columns), words)
     looks = [_look(table, meaning) for table, meaning in zip(tables, meanings, strict=True)]
     meanings = [_without_foreign_split(*pair, columns) for pair in zip(meanings, looks, strict=True)]
     counts: dict[str, Counter[float | str]] = {}
@@ -92,7 +90,7 @@ def _plan(
         find_base(look.images, table.path.parent, root, given, table.path) if look.images else None
         for look, table in zip(looks, tables, strict=True)
     ]
-    splits = _splits({word for look in looks for word in look.splits})
+    splits = splits_of(word for look in looks for word in look.splits)
     boxes = [_boxes(*parts) for parts in zip(tables, meanings, places, strict=True)]
     meanings = [meaning for meaning, _ in boxes]
     _tell(tables, meanings[0], found, counts, scale is not None, boxes[0][1])
@@ -145,45 +143,42 @@ def _pairs(text: str | None) -> list[str]:
     return [pair.strip() for pair in (text or "").split(",") if pair.strip()]
 
 
-def _meaning(table: Table, pairs: list[str]) -> tuple[Table, Columns]:
-    """The table and what its columns mean; a first row with a label in it is no header, and columns then tell by their cells."""
-    if table.header and not pairs and table.path.suffix.lower() not in (".parquet", ".jsonl", ".json"):
-        words = [name for name in table.names if find_expression(name) or name.lower() in SPLIT_NAMES]
+def _meanings(tables: Sequence[Table], pairs: list[str], words: Mapping[str, str]) -> tuple[list[Table], list[Columns]]:
+    """The tables, with cells of several things taken apart, and what their columns mean."""
+    said = {target: column for target, sign, column in (pair.partition("=") for pair in pairs) if sign}
+    tables = [_first_row(table, pairs) for table in tables]
+    samples = [first_rows(table) for table in tables]
+    tables = taken_apart(tables, samples, said)
+    found = [_meaning(table, rows, pairs, said, words) for table, rows in zip(tables, samples, strict=True)]
+    return [table for table, _ in found], [meaning for _, meaning in found]
+
+
+def _first_row(table: Table, pairs: list[str]) -> Table:
+    """The table; a first row with a label in it is no header."""
+    if table.header and not pairs and table.path.suffix.lower() not in (".parquet", ".arrow", ".jsonl", ".json"):
+        words = [name for name in table.names if find_expression(name) or find_split(name)]
         if 0 < len(words) < 3:
             try:
                 resolve(pairs, table.names, table.path)
             except UsageError:
                 table = without_header(table)
-    if not table.header:
-        pairs = [*_by_cells(table, {pair.partition("=")[2] for pair in pairs}), *pairs]
-    return table, resolve(pairs, table.names, table.path)
+    return table
 
 
-def _by_cells(table: Table, said: set[str]) -> list[str]:
-    """``target=number of the column`` of a table without header, by what its first rows hold."""
-    rows = [row for _, row in islice(table.rows(), 50) if isinstance(row, dict)]
-    cells = {name: [str(row.get(name, "")) for row in rows] for name in table.names if name not in said}
-    kinds = {
-        "image": lambda word: is_picture_name(word) or "/" in word or "\\" in word,
-        "split": lambda word: word.lower() in SPLIT_NAMES,
-        "expression": lambda word: find_expression(word) is not None or label_key(word).isdigit(),
-    }
-    found: dict[str, str] = {}
-    for target, fits in kinds.items():
-        fitting = (k for k, words in cells.items() if k not in found.values() and words and all(map(fits, words)))
-        # A number that never repeats counts the rows (MXNet's .lst); classes are few.
-        name = next((k for k in fitting if target != "expression" or _few(cells[k])), None)
-        if name is not None:
-            found[target] = name
-    if "image" not in found and cells and not said:
-        found["image"] = table.names[0]
-        found = {target: name for target, name in found.items() if target == "image" or name != table.names[0]}
-    return [f"{target}={name}" for target, name in found.items()]
-
-
-def _few(words: list[str]) -> bool:
-    """Whether words repeat as labels do: at most eleven, and not each of them once unless there are few rows."""
-    return len(set(words)) <= 11 and (len(set(words)) < len(words) or len(words) <= 3)
+def _meaning(
+    table: Table, rows: list[Row], pairs: list[str], said: Mapping[str, str], words: Mapping[str, str]
+) -> tuple[Table, Columns]:
+    """The table and what its columns mean: what the user says, what their names say, and what their first cells hold."""
+    shares = numbered_shares(table, rows, said)
+    table = table._replace(file_names=table.file_names or table.names)
+    bare, more = guessed(table._replace(names=tuple(name for name in table.names if name not in shares)), rows, said)
+    meaning = resolve([*(f"{t}={c}" for t, c in more.items()), *pairs], bare.names, table.path, table.header)
+    if shares:
+        named = named_shares(shares, words, meaning, table)
+        meaning = meaning._replace(shares=named, left=(*meaning.left, *(name for name in shares if not named)))
+    elif not meaning.shares and (few := few_shares(bare, rows, meaning.left)):
+        meaning = meaning._replace(shares=few, left=tuple(name for name in meaning.left if name not in few.values()))
+    return bare._replace(names=(*bare.names, *shares)), meaning
 
 
 def _look(table: Table, meaning: Columns) -> Found:
@@ -214,32 +209,30 @@ def _first_images(table: Table, column: str) -> list[str]:
         return []
     rows = (row for _, row in islice(table.rows([column]), FIRST_ROWS) if isinstance(row, dict))
     cells = (row.get(column) for row in rows)
-    return [cell for cell in cells if isinstance(cell, str) and cell.strip() and not is_pixels(cell)]
+    return [cell for cell in cells if isinstance(cell, str) and cell.strip() and not holds_picture(cell)]
 
 
 def _check_labels(found: Counter[str], words: Mapping[str, str], path: Path) -> None:
-    """UsageError where not one label of a table means an expression."""
-    known = [word for word in found if named(word, words) is not None]
-    if found and not known:
-        raise UsageError(
-            f"'{path}': no label is an expression ({', '.join(sorted(found)[:12])}); {label_remedy(found)}."
-        )
+    """UsageError where no label of a table means an expression, or most do not: those that do may be words of another language."""
+    unknown = {word: count for word, count in found.items() if named(word, words) is None}
+    if unknown and (len(unknown) == len(found) or 2 * sum(unknown.values()) > sum(found.values())):
+        most = "no label is an expression" if len(unknown) == len(found) else "most labels are no expressions"
+        raise UsageError(f"'{path}': {most} ({', '.join(sorted(unknown)[:12])}); {label_remedy(unknown)}.")
 
 
 def _without_foreign_split(meaning: Columns, look: Found, columns: str | None) -> Columns:
     """The meaning, less a column such as `set` that was taken for the split by its name and holds no word of a split."""
     name = meaning.targets.get("split", "")
     said = any(pair.startswith("split=") for pair in _pairs(columns))
-    if not name or said or name.strip().lower() == "split" or set(look.splits) & _splits(set(look.splits)).keys():
+    if not name or said or name.strip().lower() == "split" or splits_of(look.splits):
         return meaning
+    shown = ", ".join(list(look.splits)[:4])
+    print(
+        f"column '{name}' holds no words of splits ({shown}): every face is train unless they are train, valid and test.",
+        file=sys.stderr,
+    )
     targets = {target: column for target, column in meaning.targets.items() if target != "split"}
     return meaning._replace(targets=targets, left=(*meaning.left, name))
-
-
-def _splits(words: set[str]) -> dict[str, str]:
-    """Word -> split; PublicTest is the test part where PrivateTest was kept back."""
-    public = {"publictest": "test"} if "publictest" in words and not words & {"privatetest", "test", "testing"} else {}
-    return SPLIT_NAMES | public
 
 
 def _tell(
@@ -262,12 +255,23 @@ def _tell(
         lines.append("tables: " + ", ".join(f"{table.path.name} is {table.split or 'train'}" for table in tables[:6]))
     if units:
         lines.append(scales.told(units, counts, asked))
+    if any(one.names[0] in ACTION_UNITS for one in tables[0].spreads):
+        lines.append(
+            "action units in one cell: those that no cell names are unknown; an empty cell is unknown, 0 or none is not"
+        )
     if shares:
         lines.append("boxes: numbers from 0 to 1, shares of the picture's width and height")
     if meaning.shares:
         lines.append(f"votes: the columns {', '.join(meaning.shares.values())}; the expression is the first choice")
     if meaning.raters:
         lines.append(f"votes: the annotators {', '.join(meaning.raters)}; the expression is what most of them chose")
+    if (
+        not meaning.shares
+        and not meaning.raters
+        and not units
+        and not {"expression", "attr.polarity"} & {*meaning.targets}
+    ):
+        lines.append("no column says the expression, so no face has one: --columns expression=COLUMN names it")
     if meaning.units_left:
         lines.append(f"action units that are not taken: {', '.join(meaning.units_left)}")
     rest = [name for name in meaning.left if name not in meaning.units_left]
@@ -281,6 +285,27 @@ def _tell(
 def is_pixels(text: str) -> bool:
     """Whether a cell holds grey values, as fer2013.csv does."""
     return len(text) > 100 and text[:20].replace(" ", "").isdigit()
+
+
+BASE64 = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "Qk")
+"""First letters of JPEG, PNG, WebP, GIF and BMP in base64."""
+
+
+def in_base64(text: str) -> bytes | None:
+    """The encoded picture that a long cell holds as text; None for any other cell."""
+    start, comma, _ = text[:40].partition(",")
+    body = text[len(start) + 1 :] if comma and start.startswith("data:image/") else text
+    if len(text) < 100 or not ((comma and start.startswith("data:image/")) or body.startswith(BASE64)):
+        return None
+    try:
+        return base64.b64decode(body, validate=False)
+    except ValueError:
+        return None
+
+
+def holds_picture(text: str) -> bool:
+    """Whether a cell of text is the picture and not its path."""
+    return is_pixels(text) or in_base64(text) is not None
 
 
 def is_empty(value: Any) -> bool:

@@ -10,14 +10,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mien.datasets import json_tables
-from mien.datasets.words import SPLIT_NAMES
+from mien.datasets.frame_tables import frames_of, kept_names, with_pictures
+from mien.datasets.spread import Row, Spread, spread
+from mien.datasets.words import find_split
 from mien.errors import DataError, UsageError
 from mien.faces.text_table import is_picture_name, open_table, text_encoding
 from mien.files import walk
 
-Row = dict[str, Any]
-
-TEXT, LISTS, LINES = (".csv", ".tsv"), (".txt", ".lst", ".list"), (".jsonl", ".json")
+TEXT, LISTS, LINES, ARROW = (".csv", ".tsv"), (".txt", ".lst", ".list"), (".jsonl", ".json"), (".parquet", ".arrow")
+OTHERS = (
+    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".xls", ".xlsx", ".ods", ".npz", ".npy", ".h5", ".hdf5", ".mat",
+    ".pkl", ".pt", ".pth", ".tfrecord", ".sqlite", ".db", ".feather", ".rds", ".sav",
+)  # fmt: skip
+"""Files that are no tables."""
 MOST_LISTS = 50
 """More text files than this are labels of single pictures."""
 BATCH = 256
@@ -34,21 +39,32 @@ class Table(NamedTuple):
     header: bool = True
     classes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Column -> names of the classes that its numbers stand for (ClassLabel of Hugging Face)."""
+    spreads: tuple[Spread, ...] = ()
+    """Columns whose cells are taken apart into further ones."""
+    file_names: tuple[str, ...] = ()
+    """Of the file's own columns in their order, where `names` are others."""
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Row | str]]:
         """(number from 1, column -> cell) of every row, of some columns only if so asked; text where a row has too many cells."""
-        if self.path.suffix.lower() == ".parquet":
-            yield from _parquet_rows(self, columns)
+        asked = None if columns is None else {*columns}
+        wanted = [one for one in self.spreads if asked is None or asked & {*one.names}]
+        base = None if columns is None else [*columns, *(one.column for one in wanted)]
+        for n, row in self._rows(base):
+            yield n, spread(row, wanted) if wanted and isinstance(row, dict) else row
+
+    def _rows(self, columns: Sequence[str] | None) -> Iterator[tuple[int, Row | str]]:
+        if self.path.suffix.lower() in ARROW:
+            yield from _arrow_rows(self, columns)
         elif self.path.suffix.lower() in LINES:
             yield from ((n, row) for n, row in enumerate(_json_rows(self.path), 1))
         else:
             table = open_table(self.path, self.header)
             for n, (_, cells) in enumerate(table.body(), 1):
-                extra = len(cells) - len(self.names)
-                if extra > 0 and any(cells[len(self.names) :]):
-                    yield n, f"{len(cells)} cells, but {len(self.names)} columns"
+                names = self.file_names or self.names
+                if any(cells[len(names) :]):
+                    yield n, f"{len(cells)} cells, but {len(names)} columns"
                 else:
-                    yield n, dict(zip(self.names, cells, strict=False))
+                    yield n, dict(zip(names, cells, strict=False))
 
 
 def find_tables(root: Path) -> list[Table]:
@@ -60,41 +76,74 @@ def find_tables(root: Path) -> list[Table]:
 
     """
     if root.is_file():
-        return [read_table(root, split_of_name(root))]
+        table = read_table(root, split_of_name(root))
+        return _of_videos([table], root.parent) or [table]
     if not root.exists():
         raise DataError(f"table '{root}' does not exist.")
-    files = [path for path in walk(root) if path.suffix.lower() in (*TEXT, ".parquet", ".jsonl")]
+    files = [path for path in walk(root) if path.suffix.lower() in (*TEXT, *ARROW, ".jsonl")]
     if not files:
         lists = [path for path in walk(root) if path.suffix.lower() in (*LISTS, ".json")]
         files = [path for path in lists if _lists_pictures(path)] if len(lists) <= MOST_LISTS else []
     if len(files) == 1:
-        return [read_table(files[0], split_of_name(files[0]) or _split_of_folder(files[0], root))]
+        table = read_table(files[0], split_of_name(files[0]) or _split_of_folder(files[0], root))
+        return _of_videos([table], root) or [table]
     if not files:
         raise UsageError(
-            f"'{root}' holds 0 tables (.csv, .tsv, .parquet, .jsonl, lists of pictures): name the one to read."
+            f"'{root}' holds 0 tables (.csv, .tsv, .parquet, .jsonl, lists of pictures): name the one to read.{unread(root)}"
         )
     splits = {path: split_of_name(path) or _split_of_folder(path, root) for path in files}
     families = {_family(path) for path in files}
     if len(families) == 1 and (all(splits.values()) or not any(splits.values())):
         return [read_table(path, splits[path]) for path in files]
+    if found := _of_videos([read_table(path, splits[path]) for path in files], root):
+        return found
     shown = ", ".join(f"--root '{path}'" for path in files[:4])
     raise UsageError(f"'{root}' holds {len(files)} tables: name the one to read, e.g. {shown}.")
 
 
+def _of_videos(tables: list[Table], root: Path) -> list[Table]:
+    """Tables of videos with the pictures of their frames (`frame_tables`); none where they are others."""
+    frames = frames_of([(table.path, table.names) for table in tables if table.header], root)
+    if frames is None or len(frames) != len(tables):
+        return []
+    return [
+        table._replace(
+            names=(*(name for name in kept_names(found, table.names) if name != found.column), "image", "subject"),
+            file_names=table.names, spreads=(with_pictures(found, table.path.stem),),
+        )
+        for table, found in zip(tables, frames, strict=True)
+    ]  # fmt: skip
+
+
+def unread(root: Path) -> str:
+    """A sentence on what lies in a folder, or at a path, that is read by nobody; empty without."""
+    files = [root] if root.is_file() else [path for path in walk(root) if path.suffix.lower() in OTHERS][:1]
+    if not files or files[0].suffix.lower() not in OTHERS:
+        return ""
+    kind = OTHERS.index(files[0].suffix.lower())
+    cure = (
+        "unpack it and give the folder"
+        if kind < OTHERS.index(".xls")
+        else "save it as CSV"
+        if kind < OTHERS.index(".npz")
+        else ("write its pictures as files, and a table of their names and labels")
+    )
+    return f" '{files[0].name}' is not read: {cure}."
+
+
 def split_of_name(path: Path) -> str | None:
     """Split that a word of a file's name says: test_labels.csv, train-00000-of-00002.parquet."""
-    words = [SPLIT_NAMES.get(word) for word in re.split(r"[\W_\d]+", path.stem.lower())]
-    return next(filter(None, words), None)
+    return next((split for word in re.split(r"[\W_\d]+", path.stem) if (split := find_split(word)) is not None), None)
 
 
 def _split_of_folder(path: Path, root: Path) -> str | None:
     parts = path.relative_to(root).parts[:-1]
-    return next((SPLIT_NAMES[part.lower()] for part in reversed(parts) if part.lower() in SPLIT_NAMES), None)
+    return next((split for part in reversed(parts) if (split := find_split(part)) is not None), None)
 
 
 def _family(path: Path) -> str:
     """What stays of a file's name without splits and numbers."""
-    words = [word for word in re.split(r"[\W_\d]+", path.stem.lower()) if word and word not in SPLIT_NAMES]
+    words = [word for word in re.split(r"[\W_\d]+", path.stem.lower()) if word and find_split(word) is None]
     return " ".join([*words, path.suffix.lower()])
 
 
@@ -119,8 +168,10 @@ def _lists_pictures(path: Path) -> bool:
 def read_table(path: Path, split: str | None = None) -> Table:
     """Columns of a file; DataError for one that cannot be read."""
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return _parquet_table(path, split)
+    if suffix in OTHERS:
+        raise DataError(f"no table:{unread(path)}")
+    if suffix in ARROW:
+        return _arrow_table(path, split)
     if suffix in LINES:
         names: dict[str, None] = {}
         for number, row in enumerate(_json_rows(path)):
@@ -179,18 +230,29 @@ def _json_row(line: str) -> Any:
     return json_tables.flat(row) if isinstance(row, dict) else row
 
 
-def _parquet(path: Path) -> Any:
+def _batches(path: Path, columns: Sequence[str] | None = None) -> tuple[Any, Iterator[Any]]:
+    """Schema and record batches of Parquet, or of Arrow as Hugging Face's `save_to_disk` writes it; DataError where it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        if path.suffix.lower() == ".parquet":
+            file = pq.ParquetFile(path)
+            return file.schema_arrow, file.iter_batches(batch_size=BATCH, columns=columns)
+        source = pa.memory_map(str(path))
+        try:
+            stream = pa.ipc.open_stream(source)
+            return stream.schema, iter(stream)
+        except pa.ArrowInvalid:
+            whole = pa.ipc.open_file(pa.memory_map(str(path)))
+            return whole.schema, (whole.get_batch(k) for k in range(whole.num_record_batches))
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"'{path}' is not a readable Parquet file ({error}).") from error
+        kind = "Parquet" if path.suffix.lower() == ".parquet" else "Arrow"
+        raise DataError(f"'{path}' is not a readable {kind} file ({error}).") from error
 
 
-def _parquet_table(path: Path, split: str | None) -> Table:
-    schema = _parquet(path).schema_arrow
+def _arrow_table(path: Path, split: str | None) -> Table:
+    schema, _ = _batches(path)
     known = (schema.metadata or {}).get(b"huggingface", b"{}")
     try:
         features = json.loads(known).get("info", {}).get("features", {})
@@ -201,10 +263,14 @@ def _parquet_table(path: Path, split: str | None) -> Table:
     return Table(path, split, tuple(schema.names), classes=classes)
 
 
-def _parquet_rows(table: Table, columns: Sequence[str] | None) -> Iterator[tuple[int, Row]]:
-    wanted = None if columns is None else [name for name in table.names if name in columns]
+def _arrow_rows(table: Table, columns: Sequence[str] | None) -> Iterator[tuple[int, Row]]:
+    schema, batches = _batches(table.path)
+    wanted = [name for name in schema.names if columns is None or name in columns]
+    if table.path.suffix.lower() == ".parquet":
+        batches = _batches(table.path, wanted)[1]
     number = 0
-    for batch in _parquet(table.path).iter_batches(batch_size=BATCH, columns=wanted):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    for batch in batches:
+        for part in (batch.slice(k, BATCH) for k in range(0, batch.num_rows, BATCH)):
+            for row in part.select(wanted).to_pylist():
+                number += 1
+                yield number, row

@@ -11,23 +11,64 @@ from collections.abc import Iterable, Mapping
 from mien.errors import UsageError
 from mien.schema import EXPRESSIONS
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "train_set": "train", "trainset": "train", "fer2013train": "train",
-    "training_set": "train", "train_data": "train", "validation_set": "valid", "testing_set": "test", "test_data": "test",
-    "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "val_set": "valid", "validate": "valid",
-    "publictest": "valid", "fer2013valid": "valid", "valset": "valid",
-    "test": "test", "testing": "test", "test_set": "test", "testset": "test", "privatetest": "test", "fer2013test": "test",
-}  # fmt: skip
-"""What a split is called in the wild -> its name in SPLITS. FER-2013's PublicTest is "test" where there is no PrivateTest."""
+SPLIT_WORDS = {
+    "train": (
+        "train",
+        "training",
+        "trn",
+        "trainval",
+        "learn",
+        "entrainement",
+        "entrenamiento",
+        "addestramento",
+        "treino",
+    ),
+    "valid": (
+        "valid",
+        "val",
+        "validation",
+        "validate",
+        "dev",
+        "devel",
+        "development",
+        "vld",
+        "publictest",
+        "validacion",
+    ),
+    "test": ("test", "testing", "tst", "privatetest", "holdout", "heldout", "eval", "evaluation", "prueba", "teste"),
+}
+"""Split -> what it is called in the wild, in letters only. Two of them depend on their neighbours, see `splits_of`."""
+
+SPLIT_CODES = {"tr": "train", "va": "valid", "te": "test", "训练集": "train", "验证集": "valid", "测试集": "test"}
+"""Words that mean a split beside others of splits only."""
+
+BESIDE_SPLIT = (
+    "set",
+    "split",
+    "data",
+    "dataset",
+    "part",
+    "fold",
+    "fer",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "pictures",
+    "faces",
+)
+"""What may stand beside the word: train_set, FER2013Train, Validation Images."""
+
+_SPLIT_BY_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
 SYNONYMS = {
     "Neutral": ("neutral", "ne", "neu", "natural", "calm", "neutrality"),
     "Happiness": ("happiness", "happy", "ha", "hap", "joy", "smile", "smiling", "happines", "joyful"),
-    "Surprise": ("surprise", "surprised", "su", "sur", "suprise", "suprised"),
-    "Fear": ("fear", "fearful", "afraid", "fe", "scared", "fea"),
-    "Anger": ("anger", "angry", "an", "ang"),
+    "Surprise": ("surprise", "surprised", "su", "sur", "suprise", "suprised", "surprising", "astonished"),
+    "Fear": ("fear", "fearful", "afraid", "fe", "scared", "fea", "frightened", "terrified"),
+    "Anger": ("anger", "angry", "an", "ang", "furious", "mad"),
     "Disgust": ("disgust", "disgusted", "di", "dis"),
-    "Sadness": ("sadness", "sad", "sa"),
+    "Sadness": ("sadness", "sad", "sa", "unhappy", "sorrow"),
     "Contempt": ("contempt", "contemptuous", "co", "con"),
 }
 """Expression -> words for it in the folders and tables of published datasets, lower case."""
@@ -65,15 +106,71 @@ Labels = Mapping[str, str]
 """`label_key` of a word -> expression, "" to leave it out."""
 
 
-def names_a_split(name: str) -> bool:
-    """Whether a word of a name says a part of the data: x_train, Evaluation, fold-test."""
-    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    return any(word in SPLIT_NAMES or word in ("eval", "evaluation", "holdout") for word in words)
+def _letters(name: str) -> list[str]:
+    """Words of a name in lower case without accents: HappyFaces_01 -> happy, faces."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", plain).lower())
+
+
+def find_split(name: str) -> str | None:
+    """The split that a word stands for ("Validation", "train_set", "val2017", "hold-out"), None for anything else."""
+    words = _letters(name)
+    for some in (words, [word for word in words if word not in BESIDE_SPLIT]):
+        found = _SPLIT_BY_WORD.get("".join(some)) or _SPLIT_BY_WORD.get("".join(some).removesuffix("set"))
+        if found is not None:
+            return found
+    return None
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """Word -> split, of those words that are one. PublicTest is the test part where PrivateTest was kept back, and "eval" the
+    validation part where there is a test part, too.
+    """
+    words = set(names)
+    found = {word: split for word in words if (split := find_split(word)) is not None}
+    if words - set(found) and all(word.strip().lower() in SPLIT_CODES for word in words - set(found)):
+        found |= {word: SPLIT_CODES[word.strip().lower()] for word in words - set(found)}
+    bare = {word: "".join(_letters(word)) for word in found}
+    evaluations = {word for word in found if bare[word].startswith("eval")}
+    if "test" in {found[word] for word in set(found) - evaluations}:
+        found |= dict.fromkeys(evaluations, "valid")
+    if "test" not in found.values():
+        found |= {word: "test" for word in found if bare[word] == "publictest"}
+    return found
+
+
+def split_in_name(name: str) -> str | None:
+    """The only split that a word of a name says: x_train, FacesTest, facestest; None for none and for several."""
+    ends = (re.search(r"(train|training|test|testing|valid|validation)$", word) for word in _letters(name))
+    words = [*_letters(name), *(end[1] for end in ends if end is not None)]
+    found = {split for word in words if (split := find_split(word)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+NOISE = (
+    "face",
+    "faces",
+    "facial",
+    "emotion",
+    "emotions",
+    "expression",
+    "expressions",
+    "image",
+    "images",
+    "pictures",
+    "class",
+    "label",
+)
+"""What may stand beside an expression in a name: "angry faces", emotion_sad."""
 
 
 def find_expression(word: str) -> str | None:
-    """The expression that a word stands for ("happy", "Fearful", "03_sad"), None for anything else."""
-    return _BY_WORD.get(re.sub(r"^[\d\W_]+(?=[A-Za-z])", "", word.strip()).lower())
+    """The expression that a word stands for ("happy", "Fearful", "03_sad", "angry faces", sad_4), None for anything else."""
+    found = _BY_WORD.get(re.sub(r"^[\d\W_]+(?=[A-Za-z])", "", word.strip()).lower())
+    if found is None:
+        rest = [part for part in _letters(word) if part not in NOISE]
+        found = _BY_WORD.get(rest[0]) if len(rest) == 1 and len(rest[0]) > 2 else None
+    return found
 
 
 def unknown_expression(word: str) -> str:
@@ -150,8 +247,7 @@ def _open_pairs(keys: list[str]) -> str:
 
 def _guess(word: str) -> str | None:
     """The only expression among the words of a name ("class_angry", "sad faces (300)"); None for none and for several."""
-    words = re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", word))
-    found = {name for part in words if len(part) > 2 and (name := find_expression(part)) is not None}
+    found = {name for part in _letters(word) if len(part) > 2 and (name := find_expression(part)) is not None}
     return found.pop() if len(found) == 1 else None
 
 

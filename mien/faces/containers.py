@@ -147,8 +147,11 @@ def track_at(file: IO[bytes], start: int, end: int) -> Track:
             right, down, _, left, low = struct.unpack(">5i", file.read(20))
             turn = (right, down, left, low)
         elif name == b"mdia":
-            file.seek(next(c for inner, c, _ in boxes(file, a, b) if inner == b"hdlr") + 8)
-            kind = file.read(4)
+            for inner, content, _ in boxes(file, a, b):
+                if inner == b"hdlr":
+                    file.seek(content + 8)
+                    kind = file.read(4)
+                    break
     return Track(kind, turn)
 
 

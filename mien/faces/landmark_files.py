@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.faces.landmark_tables import Found, from_mesh, known_points, main_faces, read_landmark_table
+from mien.faces.landmark_layouts import LAYOUTS, SCHEMES, as_68
+from mien.faces.landmark_tables import Found, flat_rows, known_points, main_faces, read_landmark_table
 from mien.faces.landmarks import mirrored
+from mien.faces.text_table import open_table
 from mien.files import read_arrays, walk
 from mien.schema import LANDMARKS, FloatArray
 
@@ -26,8 +28,24 @@ if TYPE_CHECKING:
 Order = Literal["row-col", "x-y"]
 """The two numbers of a line in a text file of 68 lines: y x (public files for PAL) or x y."""
 
-FOLDER_SUFFIXES = (".npy", ".pts", ".txt", ".csv", ".json")
-POINTS = ("landmarks", "ibug68", "landmark", "points", "keypoints", "lmks", "pts", "landmarks_68", "landmarks68")
+FOLDER_SUFFIXES = (".npy", ".pts", ".txt", ".csv", ".json", ".mat")
+POINTS = (
+    "landmarks",
+    "ibug68",
+    "landmark",
+    "points",
+    "keypoints",
+    "lmks",
+    "pts",
+    "landmarks_68",
+    "landmarks68",
+    "lmk",
+    "kpts",
+    "kps",
+    "shape",
+)
+MATLAB = ("pts", "pt2d", "pts_2d", "pts2d", "landmarks", "points", "pt3d_68", "lms")
+"""Names of points in MATLAB's files; those of 300W-LP are pt2d."""
 IDS = (
     "id",
     "path",
@@ -43,6 +61,17 @@ IDS = (
     "filenames",
     "image",
     "images",
+    "imagePath",
+    "image_name",
+    "image_names",
+    "image_path",
+    "image_paths",
+    "img_name",
+    "img_names",
+    "img_path",
+    "img_paths",
+    "key",
+    "keys",
 )
 """Names of arrays, or of entries in JSON."""
 
@@ -62,13 +91,15 @@ def read_landmarks(path: Path, order: Order = "row-col") -> dict[str, FloatArray
     * ``.json``: picture -> points, or objects with one of IDS and one of POINTS; of one face also the points alone.
     * ``.npy`` (68, 2), id = file stem; or (N, 68, 2), ids = "0", "1", ...
     * ``.xml`` of dlib's imglab, parts 00 to 67; id = the path in it.
+    * ``.txt``, ``.csv`` of rows with a picture's name and bare numbers, as WFLW's lists have them (`landmark_tables.flat_rows`).
+    * ``.mat`` with one of MATLAB's names; 1 is subtracted.
     * ``.pts`` of the iBUG annotations, one face a file, id = file stem. Those count pixels from 1, as MATLAB does, so 1
       is subtracted here.
     * a folder of ``.pts``, ``.npy``, ``.txt``, ``.csv`` or ``.json`` files, id = path inside it without suffix. A file of it that
       cannot be read counts as a face that was not found; one line on stderr says how many there are.
 
-    Wherever 68 points fit, the 478 or 468 of MediaPipe's mesh may stand, whose nearest ones are taken. Points all in one place
-    (zeros) are no face. Of several faces in a picture the main one is taken (`landmark_tables.main_face`).
+    Wherever 68 points fit, those of another scheme may stand (`landmark_layouts.LAYOUTS`). Points all in one place (zeros) are no
+    face. Of several faces in a picture the main one is taken (`landmark_tables.main_face`).
 
     Returns:
         id -> (68, 2) float32, all NaN where the file says that no face was found.
@@ -125,7 +156,7 @@ def picture_keys(image_id: str, picture: Path | None = None) -> Iterator[str]:
 def _read_folder(folder: Path, order: Order) -> dict[str, FloatArray]:
     files = [file for file in walk(folder) if file.suffix.lower() in FOLDER_SUFFIXES]
     if not files:
-        raise DataError(f"{folder}: no .pts, .npy, .txt or .csv landmark files in this folder.")
+        raise DataError(f"{folder}: no landmark files ({', '.join(FOLDER_SUFFIXES)}) in this folder.")
     table: dict[str, FloatArray] = {}
     broken: list[str] = []
     for file in files:
@@ -155,7 +186,7 @@ def _read_file(path: Path, order: Order) -> dict[str, FloatArray]:
     suffix = path.suffix.lower()
     readers = {
         ".csv": read_landmark_table, ".tsv": read_landmark_table, ".npz": _read_npz, ".npy": _read_npy, ".pts": _read_pts,
-        ".xml": _read_xml, ".json": _read_json,
+        ".xml": _read_xml, ".json": _read_json, ".mat": _read_mat,
     }  # fmt: skip
     if suffix != ".txt" and suffix not in readers:
         raise DataError(
@@ -181,10 +212,10 @@ def _numbers(cells: Iterable[str], place: str) -> npt.NDArray[np.float64]:
 
 
 def _points(array: npt.NDArray[np.float64], place: str) -> FloatArray:
-    points = from_mesh(array)
-    if points.shape[-2:] != (LANDMARKS, 2):
+    points = as_68(array)
+    if points is None:
         raise DataError(
-            f"{place}: shape {array.shape} found, (68, 2) points expected (iBUG-68), or the 478 of MediaPipe's mesh."
+            f"{place}: shape {array.shape} found, (68, 2) or (N, 68, 2) expected; what is read are {SCHEMES}."
         )
     return known_points(points)
 
@@ -193,15 +224,17 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
     lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
     pairs = [re.split(r"[,;\s]+", line.strip()) for _, line in lines]
     if pairs and all(len(pair) == 2 for pair in pairs):
-        if len(pairs) != LANDMARKS:
-            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, 68 expected (iBUG-68).")
+        if len(pairs) not in LAYOUTS:
+            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, {SCHEMES} expected.")
         rows = np.stack([_numbers(pair, f"{path}, line {n}") for (n, _), pair in zip(lines, pairs, strict=True)])
         return {path.stem: _points(rows[:, ::-1] if order == "row-col" else rows, str(path))}
-    result = {}
+    result: dict[str, FloatArray] = {}
     for n, line in lines:
         # The id is split off from the right, so that an id with commas survives.
         name, *cells = line.rsplit(",", 2 * LANDMARKS)
         if len(cells) != 2 * LANDMARKS:
+            if not result:
+                return flat_rows(open_table(path))
             raise DataError(
                 f"{path}, line {n}: {len(cells)} numbers after a comma found; "
                 "'id,x1..x68,y1..y68' (136) or 68 lines of two numbers expected."
@@ -234,6 +267,7 @@ def _read_npy(path: Path) -> dict[str, FloatArray]:
     if "" not in arrays:
         raise DataError(f"{path}: holds several arrays; name it .npz.")
     points = _points(_plain(arrays[""], path), str(path))
+    points = points[0] if points.shape[:-2] == (1,) else points  # face-alignment's list of one face
     if points.ndim not in (2, 3):
         raise DataError(f"{path}: shape {points.shape} found, (68, 2) or (N, 68, 2) expected.")
     return {path.stem: points} if points.ndim == 2 else {str(i): face for i, face in enumerate(points)}
@@ -244,6 +278,9 @@ def _read_json(path: Path) -> dict[str, FloatArray]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(f"{path}: no readable JSON ({error}).") from error
+    if isinstance(content, dict) and isinstance(content.get("shapes"), list):  # labelme: one file a picture
+        content = [shape["points"] for shape in sorted(content["shapes"], key=_number_of)]
+        return {path.stem: _of_list([pair for points in content for pair in points], str(path))}
     if isinstance(content, dict) and any(name in content for name in POINTS):
         content = next(content[name] for name in POINTS if name in content)
     if isinstance(content, dict):
@@ -266,10 +303,32 @@ def _of_list(value: Any, place: str) -> FloatArray:
     if value is None or value == []:
         return np.full((LANDMARKS, 2), np.nan, dtype=np.float32)
     try:
+        if isinstance(value, list) and all(isinstance(point, dict) for point in value):
+            value = [[point["x"], point["y"]] for point in value]
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):
         raise DataError(f"{place}: no list of points [[x, y], ...].") from None
-    return _points(array.reshape(-1, 2) if array.ndim == 1 and array.size == 2 * LANDMARKS else array, place)
+    return _points(array, place)
+
+
+def _number_of(shape: Any) -> int:
+    """Number in the label of a point of labelme, for their order."""
+    found = re.search(r"\d+", str(shape.get("label", ""))) if isinstance(shape, dict) else None
+    return int(found[0]) if found else 0
+
+
+def _read_mat(path: Path) -> dict[str, FloatArray]:
+    """Points of MATLAB's files, counted from 1."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, variable_names=MATLAB)
+        array = next((np.asarray(content[name], dtype=np.float64) for name in MATLAB if name in content), None)
+    except Exception as error:  # a damaged file fails in many ways
+        raise DataError(f"{path}: not a readable file of MATLAB ({error}).") from None
+    if array is None:
+        raise DataError(f"{path}: holds no {', '.join(MATLAB)}.")
+    return {path.stem: _points(array - 1, str(path))}
 
 
 def _plain(array: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.float64]:
@@ -287,9 +346,9 @@ def _read_pts(path: Path) -> dict[str, FloatArray]:
     text = path.read_text(encoding="utf-8")
     body = text[text.find("{") + 1 : text.rfind("}")] if "{" in text and "}" in text else ""
     values = _numbers(body.split(), str(path))
-    if len(values) != 2 * LANDMARKS:
+    if len(values) // 2 not in LAYOUTS or len(values) % 2:
         raise DataError(f"{path}: {len(values)} numbers between braces, 68 lines 'x y' expected.")
-    return {path.stem: _points(values.reshape(LANDMARKS, 2) - 1.0, str(path))}
+    return {path.stem: _points(values.reshape(-1, 2) - 1.0, str(path))}
 
 
 def _read_xml(path: Path) -> dict[str, FloatArray]:

@@ -12,19 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.faces.landmarks import MESH_TO_68
-from mien.faces.text_table import open_table
+from mien.faces.landmark_layouts import LAYOUTS, SCHEMES, as_68, in_pairs, paired
+from mien.faces.text_table import TextTable, number, open_table
 from mien.schema import LANDMARKS, FloatArray
 
 AXIS_FIRST = re.compile(r"(?:(?:landmarks?|lm|lmk|points?|pts?|p)[ _.-]*)?([xy])[ _.-]*0*(\d{1,3})$")
 NUMBER_FIRST = re.compile(r"(?:landmarks?|lm|lmk|points?|pts?|p)?[ _.-]*0*(\d{1,3})[ _.-]*([xy])$")
-MESHES = (468, 478)
 
 
 def point_columns(names: Sequence[str]) -> dict[str, str]:
     """x0 ... x67, y0 ... y67 -> column, of columns such as x0, x_0 (OpenFace), x1 ... x68, lm_0_x, p12y.
 
-    Numbers begin at 0 or 1, as they do in the table. The 468 or 478 points of MediaPipe's mesh give those nearest to the 68.
+    Numbers begin at 0 or 1, as they do in the table. Of other schemes (LAYOUTS) the points at the 68 are taken.
     Empty where the points are not complete.
     """
     found: dict[tuple[str, int], str] = {}
@@ -39,9 +38,7 @@ def point_columns(names: Sequence[str]) -> dict[str, str]:
     count = len(numbers)
     if first > 1 or numbers != list(range(first, first + count)) or len(found) != 2 * count:
         return {}
-    if count not in (LANDMARKS, *MESHES):
-        return {}
-    places = range(LANDMARKS) if count == LANDMARKS else MESH_TO_68
+    places = LAYOUTS.get(count, ())
     return {f"{axis}{k}": found[axis, place + first] for axis in "xy" for k, place in enumerate(places)}
 
 
@@ -78,7 +75,7 @@ def read_landmark_table(path: Path) -> dict[str, FloatArray]:
     header = [name.lower() for name in table.header or ()]
     columns = point_columns(header)
     if not columns:
-        raise DataError(f"{path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) in the header.")
+        return flat_rows(open_table(path))
     where = [header.index(columns[f"{axis}{k}"]) for axis in "xy" for k in range(LANDMARKS)]
     bare = [re.sub(r"[\W_]+", "", name) for name in header]
     key = next((bare.index(name) for name in ID_NAMES if name in bare), 0)
@@ -160,8 +157,34 @@ def main_face(found: Sequence[Found]) -> FloatArray:
     ).points
 
 
-def from_mesh(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(..., 478 or 468, 2 or 3) points of MediaPipe's mesh, or (..., 68, 3), as (..., 68, 2); other shapes as they are."""
-    if points.ndim >= 2 and points.shape[-2] in MESHES and points.shape[-1] in (2, 3):
-        points = points[..., list(MESH_TO_68), :]
-    return points[..., :2] if points.ndim >= 2 and points.shape[-2] == LANDMARKS and points.shape[-1] == 3 else points
+def flat_rows(table: TextTable) -> dict[str, FloatArray]:
+    """Picture -> (68, 2) of rows that hold a picture's name and bare numbers, in cells of their own or in one.
+
+    The name is the cell that is no number, or else the first; WFLW writes it last. Behind the numbers of the points may stand a box
+    and six marks, as in WFLW. DataError where most rows are no such.
+    """
+    names, rows = [], []
+    for _, cells in table.body():
+        words = [word for cell in cells for word in re.split(r"[,;\s\[\]()]+", cell) if word]
+        texts = [
+            cell
+            for cell in cells
+            if number(cell) is None and number(re.split(r"[,;\s\[\]()]+", cell.strip("[( "))[0]) is None
+        ]
+        name = max(texts, key=lambda cell: "." in cell) if texts else words.pop(0)
+        values = [value for word in words if (value := number(word)) is not None]
+        count = next((2 * n for n in LAYOUTS if len(values) - 2 * n in (0, 4, 10)), None)
+        names.append(name)
+        rows.append(values[:count] if count is not None else [])
+    counts = {len(row) for row in rows if row}
+    if len(counts) != 1 or 2 * sum(map(bool, rows)) < len(rows):
+        raise DataError(
+            f"{table.path}: neither columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) nor rows of a name and the numbers of {SCHEMES}."
+        )
+    known = np.array([row for row in rows if row])
+    pairs = in_pairs(known)
+    missing = np.full((1, counts.pop()), np.nan)
+    return {
+        name: known_points(as_68(paired(np.array([row]) if row else missing, pairs))[0])  # type: ignore[index]
+        for name, row in zip(names, rows, strict=True)
+    }

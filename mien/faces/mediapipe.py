@@ -109,11 +109,6 @@ def open_nets(model: Path | None = None) -> Provider:
     return find
 
 
-def open_mesh(model: Path | None = None) -> Net:
-    """The bundle's mesh net alone."""
-    return read_nets(model, ("face_landmarks_detector",))[0]
-
-
 def read_nets(model: Path | None, names: Sequence[str]) -> list[Net]:
     """Nets of the bundle by name, each with one thread; DataError where it cannot be used."""
     bundle = find_bundle(model)
@@ -305,8 +300,7 @@ def place_mesh(image: ByteArray, region: Square, mesh: Net) -> Face | None:
     box = np.concatenate([placed.min(0), placed.max(0)]).astype(np.float32)
     mesh_points = np.column_stack([placed, points[:, 2] * (region.side / CROP)]).astype(np.float32)
     return Face(
-        box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe", mesh_points,
-        region=(float(region.x), float(region.y), float(region.side), float(region.angle)),
+        box, placed[list(MESH_TO_68)].astype(np.float32), score, "mediapipe", mesh_points
     )  # fmt: skip
 
 

@@ -1,53 +1,54 @@
-"""How far the points of a face move when its picture is mirrored: far where something covers them.
+"""How much of a face something covers: guessed from the aligned face by a linear regressor that was shown covered photos.
 
-A mesh net sets points that it does not see by those that it sees. It guesses otherwise when the picture is mirrored, so that the
-two answers disagree: docs/confidence.md has the measured curve.
+`tools/occlusion.py` covers photos with hands, masks, bars, boxes and ellipses of many tones and textures, and fits it; what it tells
+on people and covers that it never saw stands in docs/confidence.md.
 """
 
 from __future__ import annotations
 
-import threading
-from functools import partial
-from pathlib import Path
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
-from mien.faces.landmarks import FLIP, MESH_TO_68, eye_distance
-from mien.faces.mediapipe import CROP, POINTS, Net, Square, open_mesh, sample, to_image
-from mien.faces.provider import Face
 from mien.schema import ByteArray, FloatArray
 
-
-class MirroredMesh:
-    """The mesh net of mediapipe's bundle, one for each thread that asks."""
-
-    def __init__(self, model: Path | None) -> None:
-        self._open, self._own = partial(open_mesh, model), threading.local()
-        self._own.mesh = self._open()
-
-    def __call__(self, image: ByteArray, face: Face) -> float:
-        """`occlusion_of` a face of an RGB picture; NaN for one of another provider."""
-        if face.region is None:
-            return float("nan")
-        if not hasattr(self._own, "mesh"):
-            self._own.mesh = self._open()
-        return occlusion_of(image, face, self._own.mesh)
+SIDE, COARSE = 32, 16
+"""Pixels of the views in which edges and tones are looked at."""
+TONES = 0.15
+"""Weight of the tones beside the edges, whose numbers are smaller."""
 
 
-def occlusion_of(image: ByteArray, face: Face, mesh: Net) -> float:
-    """Mean distance of a face's 68 points from those of its mirror image, in eye distances: 0 or more, NaN without eyes apart."""
-    assert face.region is not None
-    apart = np.linalg.norm(mirrored_points(image, Square(*face.region), mesh) - face.landmarks, axis=1).mean()
-    across = float(eye_distance(face.landmarks))
-    return float(apart) / across if across > 0 else float("nan")
+def covered_share(view: ByteArray) -> float:
+    """Share of an aligned face that is covered, from its inner part in grey (H, W): 0 for nothing, 1 for all of it."""
+    weights = _weights()
+    root = float(features(view) @ weights[:-1] + weights[-1])
+    return min(max(root, 0.0), 1.0) ** 2
 
 
-def mirrored_points(image: ByteArray, region: Square, mesh: Net) -> FloatArray:
-    """(68, 2) pixels of the picture: what the net sees in the mirror image of a region, mirrored back."""
-    view = np.ascontiguousarray(sample(image, region, CROP, replicate=True)[:, ::-1])
-    points = mesh(view.astype(np.float32)[None] / np.float32(255))[0].reshape(POINTS, 3)[list(MESH_TO_68), :2][
-        list(FLIP)
-    ]
-    points = np.column_stack([CROP - points[:, 0], points[:, 1]])
-    matrix = to_image(region, CROP)
-    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2] - 0.5, dtype=np.float32)
+def features(view: ByteArray) -> FloatArray:
+    """(1824,) of a grey view (H, W): histograms of oriented edges (Dalal and Triggs 2005), and tones less their mean.
+
+    Edges: 49 blocks of 2 x 2 cells of 4 pixels, eight directions. Tones: 16 x 16, over their standard deviation.
+    """
+    import cv2
+
+    small = cv2.resize(view, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    tones = cv2.resize(small.astype(np.float32), (COARSE, COARSE), interpolation=cv2.INTER_AREA)
+    tones = (tones - tones.mean()) / (tones.std() + 4)
+    return np.concatenate([_edges().compute(small).ravel(), TONES * tones.ravel()]).astype(np.float32)
+
+
+@cache
+def _edges() -> Any:
+    import cv2
+
+    return cv2.HOGDescriptor((SIDE, SIDE), (8, 8), (4, 4), (4, 4), 8)
+
+
+@cache
+def _weights() -> FloatArray:
+    """(1825,): of the features, and the constant; they give the root of the share."""
+    with files("mien.faces").joinpath("occlusion_weights.npz").open("rb") as stream:
+        return np.asarray(np.load(stream, allow_pickle=False)["weights"], dtype=np.float32)

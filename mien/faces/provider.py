@@ -27,8 +27,6 @@ class Face(NamedTuple):
     towards the viewer; None from other providers."""
     blendshapes: FloatArray | None = None
     """(52,) in [0, 1] over `mien.faces.blendshapes.BLENDSHAPES`; None from other providers."""
-    region: tuple[float, float, float, float] | None = None
-    """Square that mediapipe's mesh was placed on: centre x, y, side in continuous pixels, and angle in radians; None from others."""
 
 
 Provider = Callable[[ByteArray], list[Face]]

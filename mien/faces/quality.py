@@ -12,6 +12,7 @@ import numpy as np
 from mien.faces.align import similarity, template, warp
 from mien.faces.head import head_of
 from mien.faces.landmarks import five_points
+from mien.faces.occlusion import covered_share
 from mien.faces.provider import Face
 from mien.schema import ByteArray, FloatArray
 
@@ -40,8 +41,8 @@ class Quality(NamedTuple):
     """Range of the grey levels of the aligned face that the middle 98 % of its pixels take, 0 to 1."""
     cut: float
     """Share of the face's points that lie outside the picture."""
-    occlusion: float = float("nan")
-    """Mean distance of its points from those of its mirror image, in eye distances (`mien.faces.occlusion`); if asked for."""
+    occlusion: float
+    """Share of the face that something covers, guessed (`mien.faces.occlusion`)."""
 
 
 UNKNOWN = Quality(*[float("nan")] * 9)
@@ -50,21 +51,25 @@ UNKNOWN = Quality(*[float("nan")] * 9)
 def quality_of(image: ByteArray, face: Face) -> Quality:
     """Quality of a face of an RGB picture (H, W, 3); fields that need its points are NaN where these are not known."""
     head = head_of(face.landmarks, face.mesh)
-    placed = similarity(five_points(face.landmarks), template(SIDE))
-    if placed is None:
+    view = view_of(image, face.landmarks)
+    if view is None:
         return UNKNOWN
-    grey = grey_of(warp(image, placed, SIDE, replicate=True)[INNER])
+    grey = np.asarray(view / np.float32(255), dtype=np.float32)
     low, high = np.quantile(grey, (0.01, 0.99))
     points = face.landmarks if face.mesh is None else face.mesh[:, :2]
     return Quality(
         head.yaw, head.pitch, head.roll, head.size, sharpness(grey), float(grey.mean()), float(high - low),
-        outside_share(points, *image.shape[:2]),
+        outside_share(points, *image.shape[:2]), covered_share(view),
     )  # fmt: skip
 
 
-def grey_of(image: ByteArray) -> FloatArray:
-    """(H, W) luma in [0, 1] of RGB (H, W, 3): 0.299 R + 0.587 G + 0.114 B."""
-    return np.asarray(image @ np.array([0.299, 0.587, 0.114], np.float32) / 255, dtype=np.float32)
+def view_of(image: ByteArray, landmarks: FloatArray) -> ByteArray | None:
+    """(48, 44) grey uint8 pixels of the aligned face of an RGB picture, brows to chin; None without usable points."""
+    placed = similarity(five_points(landmarks), template(SIDE))
+    if placed is None:
+        return None
+    luma = warp(image, placed, SIDE, replicate=True)[INNER] @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.rint(luma).astype(np.uint8)
 
 
 def sharpness(grey: FloatArray) -> float:

@@ -11,7 +11,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,11 @@ SEPARATORS = ("\t", ";", "|", ",")
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SAMPLE = 20
 """Lines that separator and header are found out from."""
-PICTURE_THEN_REST = re.compile(rf"^\s*(.*?(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))}))\s+(.*)$", re.IGNORECASE)
+_SUFFIX = f"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
+PICTURE_THEN_REST = re.compile(rf"^\s*(.*?{_SUFFIX})(?:\s*:\s*|\s+)(?=\S)(.*)$", re.IGNORECASE)
 """A line of a list with blanks between its columns; the path may hold blanks itself."""
+REST_THEN_PICTURE = re.compile(rf"^\s*([^\s/\\]+)\s+(.*{_SUFFIX})\s*$", re.IGNORECASE)
+"""A line with one word in front of the path: "3 some folder/a.png"."""
 
 
 class TextTable(NamedTuple):
@@ -36,16 +39,20 @@ class TextTable(NamedTuple):
     """None: blanks."""
     header: tuple[str, ...] | None
     """Stripped; None for a table without one."""
+    skip: int = 0
+    """Lines above the table: comments, and the separator as Excel writes it."""
+    word_first: bool = False
+    """Whether a word stands in front of each path, in lists with blanks between columns."""
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """(line, stripped cells) of every row that is not empty; DataError for what csv refuses."""
         with open(self.path, newline="", encoding=self.encoding, errors="replace") as file:
-            reader = _split(file, self.separator)
+            reader = _split(islice(file, self.skip, None), self.separator, self.word_first)
             try:
                 for line, cells in reader:
                     row = [cell.strip() for cell in cells]
                     if any(row):
-                        yield line, row
+                        yield line + self.skip, row
             except csv.Error as error:
                 raise DataError(f"'{self.path}' is not a readable table ({error}).") from error
 
@@ -67,14 +74,44 @@ def open_table(path: Path, header: bool | None = None) -> TextTable:
     """
     encoding = text_encoding(path)
     with open(path, newline="", encoding=encoding, errors="replace") as file:
-        lines = [line for line in islice(file, 5 * SAMPLE) if line.strip()][:SAMPLE]
+        found = [(number, line) for number, line in enumerate(islice(file, 5 * SAMPLE)) if line.strip()][:SAMPLE]
+    lines = [line for _, line in found]
     if not lines:
         raise DataError(f"table '{path}' is empty.")
-    separator = _separator(lines[0], lines)
-    bare = TextTable(path, encoding, separator, None)
+    above, separator = _above(lines)
+    skip, lines = found[above][0] if above else 0, lines[above:]
+    separator = separator or _separator(lines[0], lines)
+    bare = TextTable(path, encoding, separator, None, skip, separator is None and _word_first(lines))
     first, second = [*(cells for _, cells in islice(bare.rows(), 2)), [], []][:2]
     named = header if header is not None else _names_columns(first, second)
-    return bare._replace(header=tuple(first)) if named else bare
+    if not named:
+        return bare
+    return bare._replace(header=tuple(first[1:] if first[0] == "#" else [first[0].lstrip("# "), *first[1:]]))
+
+
+def _above(lines: list[str]) -> tuple[int, str | None]:
+    """How many lines stand above a table, and the separator that one of them says (``sep=;``).
+
+    A line of comment begins with # and has not as many separators as the line below the comments; a header may begin with #, too.
+    """
+    if said := re.match(r'^"?sep=(.)"?\s*$', lines[0], re.IGNORECASE):
+        return (1, said[1]) if len(lines) > 1 else (0, None)
+    comments = sum(1 for _ in takewhile(lambda line: line.lstrip().startswith("#"), lines))
+    if not comments or comments == len(lines):
+        return 0, None
+    best = max(SEPARATORS, key=lines[comments].count)
+    last, first = lines[comments - 1].lstrip("# "), lines[comments]
+    header = last.count(best) == first.count(best) if best in first else len(last.split()) == len(first.split()) > 1
+    return comments - header, None
+
+
+def _word_first(lines: list[str]) -> bool:
+    """Whether every line of a list has a word in front of its path, and not always the same, which may belong to the path."""
+    found = [REST_THEN_PICTURE.match(line) for line in lines]
+    words = {match[1] for match in found if match is not None}
+    if any(number(match[2].split()[0]) is not None for match in found if match is not None):
+        return False  # many numbers, and a name behind them
+    return all(found) and (len(words) > 1 or all(number(word) is not None for word in words))
 
 
 def _separator(first: str, lines: list[str]) -> str | None:
@@ -86,15 +123,18 @@ def _separator(first: str, lines: list[str]) -> str | None:
     return None if spaced else ","
 
 
-def _split(file: Iterator[str], separator: str | None) -> Iterator[tuple[int, list[str]]]:
+def _split(file: Iterator[str], separator: str | None, word_first: bool) -> Iterator[tuple[int, list[str]]]:
     if separator is not None:
         reader = csv.reader(_closed_quotes(file, separator), skipinitialspace=separator != "\t", delimiter=separator)
         for cells in reader:
             yield reader.line_num, cells
         return
     for number, line in enumerate(file, 1):
-        found = PICTURE_THEN_REST.match(line)
-        yield number, [found[1], *found[2].split()] if found else line.split()
+        if word_first and (found := REST_THEN_PICTURE.match(line)):
+            yield number, [found[1], found[2]]
+        else:
+            found = PICTURE_THEN_REST.match(line)
+            yield number, [found[1], *found[2].split()] if found else line.split()
 
 
 def _closed_quotes(file: Iterator[str], separator: str) -> Iterator[str]:

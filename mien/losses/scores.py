@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mien import maps
 from mien.errors import UsageError
 from mien.losses.barrier import excess, log_barrier
 from mien.losses.classification import over_targets, soft_targets
@@ -106,8 +107,7 @@ def cost_sensitive(
     count = scores.shape[1]
     if top is not None and top >= count:
         raise UsageError(f"top {top} must be less than the number of classes, {count}.")
-    other = ~torch.eye(count, dtype=torch.bool, device=scores.device)
-    lead = (scores[:, None] - scores[:, :, None])[:, other].view(len(scores), count, count - 1)  # (B, label, others)
+    lead = maps.off_diagonal(scores[:, None] - scores[:, :, None])  # (B, label, others)
     lead = torch.where(lead > 0, lead / _scale(lead, norm), lead / _scale(-lead, norm))
     cost = lead.clamp(max=MAX_EXPONENT).exp() if confusion == "exp" else lead
     if top is not None:

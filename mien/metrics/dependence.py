@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mien.maps import EPS
+from mien.maps import EPS, off_diagonal
 
 
 def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
@@ -42,8 +42,7 @@ def hsic(z1: Tensor, z2: Tensor, unbiased: bool = True, bandwidths: tuple[float,
     kernels = []
     for z, bandwidth in zip((z1, z2), bandwidths or (None, None), strict=True):
         distances = _distances(z)
-        n = len(z)
-        apart = distances.detach()[~torch.eye(n, dtype=torch.bool, device=z.device)]
+        apart = off_diagonal(distances.detach())
         scale = apart.median() if bandwidth is None else torch.as_tensor(bandwidth, dtype=z.dtype, device=z.device)
         kernels.append(torch.exp(-distances.square() / (2 * scale.square().clamp_min(EPS))))
     a, b = (_centred(kernel, unbiased) for kernel in kernels)

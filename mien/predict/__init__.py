@@ -46,7 +46,6 @@ def predict(
     any_quality: bool = False,
     neutral: Path | None = None,
     views: int | None = None,
-    occlusion: bool = False,
     runtime: str = "auto",
     cluster: str | None = None,
 ) -> dict[str, int]:
@@ -79,13 +78,11 @@ def predict(
         precision: of the nets: 32-true, or bf16-mixed, faster where the processor calculates in bfloat16.
         calibration: file of mien calibrate, or the name of one in the run folder (of the bundled model: labels); by
             default the run's calibration.json.
-        any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness or light.
+        any_quality: name the expression also of faces beyond the measured limits of pose, size, sharpness, light or cover.
         neutral: photo of the neutral face of the one person in all pictures, or a video whose quietest two seconds stand for it;
             action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera 1.
-        occlusion: measure how far each face is covered, which takes one more pass of mediapipe's mesh net; a face beyond the measured
-            limit is outside.
         runtime: of the net where nothing is explained: torch, channels_last, frozen, compiled, onnxruntime, openvino, fastest (of
             those at hand, measured at the start), or auto (the same after 256 faces, torch until then).
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
@@ -109,7 +106,7 @@ def predict(
     refuse_unshared(photos, camera, overlay, cluster)
     opening = Opening(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
-        neutral, views or (1 if camera is not None else 2), occlusion, runtime,
+        neutral, views or (1 if camera is not None else 2), runtime,
     )  # fmt: skip
     model = opening.open()
     method = None if explain == "none" else model.method(explain)

@@ -16,6 +16,8 @@ from mien.schema import LANDMARKS
 
 OPENFACE_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
 """With an intensity in OpenFace 2 (AU12_r, 0 to 5); those and AU28 with a presence (AU12_c, 0 or 1)."""
+SHAPE_MODES = 34
+"""Parameters of OpenFace's shape model, p_0 to p_33."""
 PY_FEAT_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
 PY_FEAT_EXPRESSIONS = {
     "anger": "Anger", "disgust": "Disgust", "fear": "Fear", "happiness": "Happiness", "sadness": "Sadness",
@@ -34,10 +36,18 @@ class Format(NamedTuple):
 
 
 def openface_columns(layout: Layout) -> dict[str, type]:
-    """Of FeatureExtraction of OpenFace 2.2, without gaze and 3-D points; `source` at the end tells files apart."""
+    """Of FeatureExtraction of OpenFace 2.2, but for the points of the eyes; `source` at the end tells files apart.
+
+    Gaze, 3-D points and the shape's parameters are there for readers that take all columns by name, and empty.
+    """
     found: dict[str, type] = {"frame": int, "face_id": int, "timestamp": float, "confidence": float, "success": int}
+    found |= dict.fromkeys((f"gaze_{eye}_{axis}" for eye in "01" for axis in "xyz"), float)
+    found |= {"gaze_angle_x": float, "gaze_angle_y": float}
     found |= dict.fromkeys((f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"), float)
-    found |= dict.fromkeys((f"{axis}_{k}" for axis in "xy" for k in range(LANDMARKS)), float)
+    found |= dict.fromkeys((f"{axis}_{k}" for axis in "xyXYZ" for k in range(LANDMARKS)), float)
+    found |= dict.fromkeys(
+        (f"p_{name}" for name in ("scale", "rx", "ry", "rz", "tx", "ty", *range(SHAPE_MODES))), float
+    )
     found |= dict.fromkeys((f"AU{unit:02}_r" for unit in OPENFACE_UNITS), float)
     found |= dict.fromkeys((f"AU{unit:02}_c" for unit in sorted((*OPENFACE_UNITS, 28))), int)
     return found | {"source": str}

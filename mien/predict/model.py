@@ -15,7 +15,6 @@ from mien.config import Recipe
 from mien.data.framing import FramedFace, Framing, frame_face
 from mien.errors import UsageError, unknown_name
 from mien.faces.detect import PROVIDERS
-from mien.faces.occlusion import MirroredMesh
 from mien.faces.provider import Face, Provider
 from mien.faces.quality import UNKNOWN, Quality, quality_of
 from mien.predict.batches import batch_of, classify, explain_faces
@@ -76,8 +75,6 @@ class FaceModel:
     """Of each face, whose logits are averaged: one of mien.predict.views.VIEWS."""
     fusion: Fusion | None = None
     """What blendshapes add to the logits, where the run has it."""
-    mirror: Callable[[ByteArray, Face], float] | None = None
-    """Measures `Quality.occlusion` of a face of a picture; None where it is not asked for."""
     answers: Answers | None = None
     """The net in the runtime that answers where nothing is explained; None for PyTorch."""
 
@@ -244,11 +241,6 @@ class FaceModel:
             return [frame_face(image, points, box, framing, display) for points, box in found]
 
         qualities = [UNKNOWN if face is None else quality_of(image, face) for face in faces]
-        if self.mirror is not None:
-            pairs = zip(qualities, faces, strict=True)
-            qualities = [
-                one if face is None else one._replace(occlusion=self.mirror(image, face)) for one, face in pairs
-            ]
         wanted = None if self.units is None else self.units.framing
         units = [] if wanted is None else cut(wanted)
         return Found(
@@ -327,7 +319,6 @@ def load(
     any_quality: bool = False,
     neutral: Path | str | ByteArray | None = None,
     views: int = 2,
-    occlusion: bool = False,
     runtime: str = "auto",
 ) -> FaceModel:
     """Open a trained run for pictures.
@@ -345,19 +336,16 @@ def load(
             AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
         calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
-        any_quality: name expressions also of faces whose pose, size, sharpness or light lies beyond the limits within which accuracy
-            was measured (docs/confidence.md); by default the model abstains on these.
+        any_quality: name expressions also of faces whose pose, size, sharpness, light or cover lies beyond the limits within which
+            accuracy was measured (docs/confidence.md); by default the model abstains on these.
         neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
             their action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
-        occlusion: measure how far a face is covered, by one more pass of mediapipe's mesh net; a limit is among those of any_quality.
         runtime: of the net where nothing is explained: a name (docs/predict-speed.md), fastest (of those at hand, measured now), or
             auto (the same after 256 faces, PyTorch until then).
 
     """
     check_views(views)
-    if occlusion and faces != "mediapipe":
-        raise UsageError("occlusion is measured by mediapipe's mesh net: take faces mediapipe.")
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     place = device_named(device)
@@ -388,10 +376,9 @@ def load(
     calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
     name = BUNDLED if run is None else folder.resolve().name
     fusion = read_fusion(folder, classes) if calibrated.head == "votes" else None
-    mirror = MirroredMesh(None if landmark_model is None else Path(landmark_model)) if occlusion else None
     guided = net.blank_guide(torch.zeros(1, 3, 8, 8)) is not None
     answers = as_answers(net, runtime, recipe.model.size, place, PRECISIONS[precision] is not None, guided)
     return FaceModel(
         name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality, views, fusion,
-        mirror, answers,
+        answers,
     )  # fmt: skip

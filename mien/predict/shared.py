@@ -37,7 +37,6 @@ class Opening(NamedTuple):
     any_quality: bool
     neutral: Path | None
     views: int
-    occlusion: bool
     runtime: str
 
     def open(self) -> FaceModel:

@@ -28,6 +28,8 @@ LIDS = ("AU45", "AU45_r", "AU43", "AU43_r")
 """Columns that may tell that lids are closed, the first that is there; else the mean of both sides of AU45."""
 ENDINGS = (".csv", ".jsonl", ".parquet")
 MOST_PANELS = 12
+LARGEST = 1e9
+"""Seconds, and strengths, are smaller."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -121,27 +123,45 @@ def read_rows(path: Path) -> dict[str, list[Any]]:
                 column_types={"source": pa.string(), "expression": pa.string()}, strings_can_be_null=True
             )
             table = pc.read_csv(path, convert_options=options)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        return checked_columns(table, path)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read ({' '.join(str(error).split())[:160]}).") from error
-    lacking = [
-        name for name in ("source", "time", "track", "expression", "abstained") if name not in table.column_names
-    ]
+
+
+def checked_columns(table: Any, path: Path) -> dict[str, list[Any]]:
+    """The columns of an Arrow table, those that are summarised with the values that they must have."""
+    import pyarrow as pa
+
+    kinds = {
+        "source": pa.string(), "time": pa.float64(), "track": pa.int64(), "expression": pa.string(), "abstained": pa.bool_(),
+    }  # fmt: skip
+    lacking = [name for name in kinds if name not in table.column_names]
     if lacking:
         raise DataError(f"{path} is no table of mien predict: it has no column {', '.join(lacking)}.")
-    return {name: table[name].to_pylist() for name in table.column_names}
+    kinds |= {name: pa.float64() for name in table.column_names if UNIT.fullmatch(name)}
+    columns = {
+        name: (table[name].cast(kinds[name]) if name in kinds else table[name]).to_pylist()
+        for name in table.column_names
+    }
+    for name in (name for name, kind in kinds.items() if kind == pa.float64()):
+        odd = [value for value in columns[name] if value is not None and not abs(value) < LARGEST]
+        if odd:
+            raise DataError(f"{path}: the column {name} holds {odd[0]}, which it cannot.")
+    return columns
 
 
 def summary_of(columns: Mapping[str, Sequence[Any]]) -> tuple[Person, ...]:
     """A `Person` for each track of each video in order, and one for all photos together."""
-    groups: dict[tuple[str, int | None], list[int]] = {}
+    groups: dict[tuple[str, int | None, bool], list[int]] = {}
     for row, (source, time, track, expression) in enumerate(
         zip(columns["source"], columns["time"], columns["track"], columns["expression"], strict=True)
     ):
         if expression is not None:
-            groups.setdefault(("photos", None) if time is None else (source, track), []).append(row)
+            place = ("photos", None, False) if time is None else (source or "", track, True)
+            groups.setdefault(place, []).append(row)
     units = [name for name in columns if UNIT.fullmatch(name)]
     ranges = {name: 5.0 if max((v for v in columns[name] if v is not None), default=0.0) > 1 else 1.0 for name in units}
-    return tuple(_person(columns, source, track, rows, units, ranges) for (source, track), rows in groups.items())
+    return tuple(_person(columns, source, track, rows, units, ranges) for (source, track, _), rows in groups.items())
 
 
 def _person(
@@ -165,10 +185,17 @@ def _person(
         source, track, float(times[0]) if timed else np.nan, float(times[-1] + weights[-1]) if timed else np.nan,
         total if timed else np.nan, len(rows), shares_of(labels, weights),
         episodes_of(times, labels, weights) if timed else (),
-        {name: float(np.average(found[np.isfinite(found)], weights=weights[np.isfinite(found)])) for name, found in known.items()},
+        {name: mean_of(found, weights) for name, found in known.items()},
         {name: float(np.nanmax(found)) for name, found in known.items()},
-        np.nan if lids is None or not timed else 60 * blinks_of(times, lids) / total,
+        np.nan if lids is None or not timed or not total else 60 * blinks_of(times, lids) / total,
     )  # fmt: skip
+
+
+def mean_of(values: Floats, weights: Floats) -> float:
+    """Mean of the known values by weight; of their number where they weigh nothing, as a face that was seen once."""
+    known = np.isfinite(values)
+    parts = weights[known]
+    return float(np.average(values[known], weights=parts if parts.sum() > 0 else None))
 
 
 def weights_of(times: Floats) -> Floats:

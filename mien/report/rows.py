@@ -132,8 +132,12 @@ def read_rows(file: Path) -> list[dict[str, str]]:
         raise DataError(f"there is no file {file}; `mien compare ... --rows {file}` writes one.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read ({error}).") from error
-    reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    try:
+        lines = csv.DictReader(io.StringIO(text))
+        reader, head = list(lines), lines.fieldnames
+    except csv.Error as error:
+        raise DataError(f"{file} cannot be read ({error}).") from error
+    if tuple(head or ()) != COLUMNS:
         raise DataError(f"{file} is no file of rows: its first line must be {','.join(COLUMNS)}.")
     rows = []
     for number, row in enumerate(reader, start=2):

@@ -27,7 +27,7 @@ from mien.training.guidance import guidance_terms, guided_forward
 from mien.training.guides import active
 from mien.training.notes import next_command
 from mien.training.objective import classification_term, further_terms, hard_labels, masked, step_of
-from mien.training.optim import set_lr
+from mien.training.optim import follow, set_lr
 from mien.training.session import Session, prepare_session
 from mien.training.steering import with_guide
 from mien.training.validation import next_state, out_of_patience, selecting, validate
@@ -129,7 +129,7 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
         session.optimizer.step()
         session.optimizer.zero_grad()
         if session.average is not None:
-            session.average.update_parameters(session.model)
+            follow(session.average, session.model)
         for name, term in {**terms, "accuracy": batch_accuracy(output, batch)}.items():
             totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + term.detach() / len(loader)
     return {name: float(fabric.all_reduce(value)) for name, value in totals.items()}

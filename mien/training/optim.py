@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from mien.config import OptimConfig
 from mien.schema import IntArray
@@ -33,6 +34,25 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+@torch.no_grad()
+def follow(average: AveragedModel, model: nn.Module) -> None:
+    """One step of a moving average of weights and buffers; the first takes them over.
+
+    As `AveragedModel.update_parameters`, whose count of steps lies on the device: it would wait for it in every step. Here it
+    lies on the CPU.
+    """
+    own, theirs = ([*net.parameters(), *net.buffers()] for net in (average.module, model))
+    if average.n_averaged == 0:
+        for mine, new in zip(own, theirs, strict=True):
+            mine.copy_(new)
+    else:
+        update: Any = average.multi_avg_fn  # of lists of tensors of one type, against what its annotation says
+        for kind in dict.fromkeys(tensor.dtype for tensor in own):
+            pairs = [(mine, new) for mine, new in zip(own, theirs, strict=True) if mine.dtype == kind]
+            update([mine for mine, _ in pairs], [new for _, new in pairs], average.n_averaged)
+    average.n_averaged += 1
 
 
 def lr_factor(config: OptimConfig, epoch: int, step: int, steps: int) -> float:

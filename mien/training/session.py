@@ -124,6 +124,7 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     wrapped, optimizer = fabric.setup(prepared(model, recipe), optimizer)
     if average is not None:
         average.to(fabric.device)
+        average.n_averaged = average.n_averaged.cpu()  # `optim.follow` counts there
     state = resumed(out, recipe, fabric, model, optimizer, average)  # after the move: its state is on the device
     image_mean = mean_in_place(recipe, store, labels, split.train, colour is not None, fabric.device)
     masking = make_masking(colour, image_mean, fabric.device, recipe.model.preprocessing)

@@ -16,7 +16,6 @@ import torch
 from mien import draw
 from mien import explain as explainers
 from mien.errors import DataError, MienError, PictureError, UsageError, unknown_name
-from mien.faces.occlusion import MirroredMesh
 from mien.faces.pictures import load_picture
 from mien.predict.bundled import bundled_run
 from mien.predict.calibration import FILE, calibrations_of, read_calibration
@@ -120,8 +119,6 @@ def open_one(
         return Served(model, f"not in photos: {error}", methods, photos=False)
     units = PointUnits() if name == "mediapipe" and model.units is None else model.units
     model = replace(model, provider=finders, least_face=LEAST_FACE.get(name, float("-inf")), units=units)
-    if name == "mediapipe":  # a photo that somebody looks at is worth one more pass
-        model = replace(model, mirror=MirroredMesh(landmark_model))
     return Served(model, f"found by {name}", methods)
 
 
