@@ -78,8 +78,8 @@ def alone(folder: Path) -> Iterator[None]:
     """Only one process at a time is in this block for a folder, which is made; DataError that names the other one.
 
     The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes, as long as it does. A
-    folder that was made here and is still empty at the end is removed. Further
-    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks have none.
+    folder that was made here and is still empty at the end is removed. Further processes of the same training (`run.devices`)
+    pass: the first one holds the lock. File systems without locks have none.
     """
     if not first_process():
         yield
@@ -179,12 +179,10 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A mapping of JSON; ValueError where a key stands twice, of which one would win without a word."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = max(names, key=names.count)
-        raise ValueError(f"it has '{twice}' a second time")
-    return found
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"it has '{max(names, key=names.count)}' a second time")
+    return dict(pairs)
 
 
 def refuse_special(path: Path) -> None:
@@ -210,7 +208,10 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded as archive:
-            return {str(name): archive[name] for name in archive}
+            found = {str(name): archive[name] for name in archive}
+        if not all(isinstance(value, np.ndarray) for value in found.values()):  # numpy gives bytes of what is no array
+            raise OSError("not all in it are arrays")
+        return found
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except Exception as error:  # zip, zlib and numpy's headers raise nearly anything on a damaged file
