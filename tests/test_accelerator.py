@@ -68,6 +68,10 @@ EVERY: dict[str, dict[str, Any]] = {
     "cutmix": {**GUIDED, "augment": {"cutmix": 1.0}},
     "adamw, average": {"optim": {"label_smoothing": 0.1, "ema": 0.9, "name": "adamw"}},
     "dropped": {**GUIDED, "model": {"adl": 0.5, "drop": 0.2, "spatial_drop": 0.2, "self_attention": True}},
+    **each("model", "head", ("ts_cam", "cls"), **GUIDED, model={
+        "backbone": "vit_tiny_patch16_224", "channels": None, "stem_pool": True, "output_stride": None,
+        "backbone_options": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+    }),
     "small first": {"optim": {"sizes": [[24, 0.5]]}},
     "limited": {"transformer": {"kind": "image", "limit": 0.5, "padding": "border", "shape": "similarity"}},
     "in memory": {**GUIDED, "run": {"in_memory": True}},
