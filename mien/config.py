@@ -19,12 +19,23 @@ import jsonargparse
 
 from mien.cues.config import CUE_KINDS, CueConfig
 from mien.errors import UsageError, unknown_name
-from mien.files import from_text, sections_of, settings_text
 from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
 from mien.losses.options import TERM_OPTIONS, LossConfig
 from mien.plugins import tell_refused
 from mien.training.config import OptimConfig, RunConfig
-from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
+from mien.values import (
+    Range,
+    from_text,
+    leaf_types,
+    option_values,
+    plain_numbers,
+    plain_words,
+    sections_of,
+    settings_text,
+    short,
+    told_where,
+    wrong_value,
+)  # fmt: skip
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
