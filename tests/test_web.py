@@ -585,7 +585,6 @@ def test_without_a_finder_the_page_says_so_and_how_to_get_one(served, monkeypatc
 def test_doubtful_faces_do_not_count(served, monkeypatch, tmp_path, faces, least):
     monkeypatch.setattr(page, "load", lambda run, **options: replace(served.model, least_face=float("-inf")))
     monkeypatch.setattr(page, "Finders", lambda name, model: find)
-    monkeypatch.setattr(page, "MirroredMesh", lambda model: None)
     assert page.open_model(tmp_path, None, faces, None, "cpu").model.least_face == least
 
 

@@ -48,6 +48,9 @@ def _lines(axes: Axes, drawing: Drawing) -> None:
     axes.set(xlabel=drawing.x, ylabel=drawing.y)
     if drawing.ticks:
         axes.set_xticks(range(len(drawing.ticks)), drawing.ticks, rotation=40, ha="right", rotation_mode="anchor")
+    places = sorted({x for line in drawing.lines for x in line.x})
+    if not drawing.ticks and len(places) <= 12 and all(x == int(x) for x in places):
+        axes.set_xticks(places, [f"{x:.0f}" for x in places])  # steps and stages have no halves
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ AUTO, FASTEST = "auto", "fastest"
 
 
 class Logits(nn.Module):
-    """A net as its logits alone."""
+    """A net as its logits alone, without the offsets of a calibration, which may be exchanged later."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,13 @@ class Logits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, K)."""
         output: Output = self.net(images)
-        return output.logits.float()
+        offsets = offsets_of(self.net)
+        return output.logits.float() - (0.0 if offsets is None else offsets)
+
+
+def offsets_of(net: nn.Module) -> Tensor | None:
+    """(K,) that a calibration adds to the logits of a net."""
+    return cast("Tensor | None", net.offsets)
 
 
 def as_it_is(net: nn.Module, example: Tensor) -> Answer:
@@ -220,7 +226,8 @@ class Answers:
         if guide is not None or name == "torch" or not len(images):
             output: Output = self.net(images) if guide is None else self.net(images, guide=guide)
             return output
-        return Output(self.ready[name](images), (), None)
+        logits, offsets = self.ready[name](images), offsets_of(self.net)
+        return Output(logits if offsets is None else logits + offsets, (), None)
 
 
 @torch.no_grad()
