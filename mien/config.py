@@ -19,12 +19,23 @@ import jsonargparse
 
 from mien.cues.config import CUE_KINDS, CueConfig
 from mien.errors import UsageError, unknown_name
-from mien.files import from_text, sections_of, settings_text
 from mien.losses.config import GuidanceConfig, check_guidance, refuse_never
 from mien.losses.options import TERM_OPTIONS, LossConfig
 from mien.plugins import tell_refused
 from mien.training.config import OptimConfig, RunConfig
-from mien.values import Range, leaf_types, option_values, plain_numbers, plain_words, short, told_where, wrong_value
+from mien.values import (
+    Range,
+    from_text,
+    leaf_types,
+    option_values,
+    plain_numbers,
+    plain_words,
+    sections_of,
+    settings_text,
+    short,
+    told_where,
+    wrong_value,
+)  # fmt: skip
 
 __all__ = [
     "AugmentConfig", "CueConfig", "DataConfig", "GuidanceConfig", "LossConfig", "MaskConfig", "ModelConfig", "OptimConfig",
@@ -251,18 +262,13 @@ def _parsed(text: str | None, where: str, overrides: tuple[str, ...]) -> Recipe:
         plain_numbers(in_file, kinds, f"{where}: ")
         settings = parser.parse_object(data, defaults=False)  # the dataclasses have them; parsing them too takes .1 s
     with plain_words(kinds, given, source="--"):
-        plain_numbers(
-            {key: from_text(text, key) for key, text in given.items() if not TEXT & set(leaf_types(kinds[key]))},
-            kinds,
-            source="--",
-            written=given,
-        )
+        numbers = {key: from_text(text, key) for key, text in given.items() if not TEXT & set(leaf_types(kinds[key]))}
+        plain_numbers(numbers, kinds, source="--", written=given)
         settings = parser.parse_args(list(overrides), namespace=settings, defaults=False) if overrides else settings
     for key in [key for key in kinds if key in settings]:
         if isinstance(settings[key], dict):
-            settings[key] = {
-                str(name): value for name, value in settings[key].items()
-            }  # the command line's may be numbers
+            items = settings[key].items()  # the command line's names may be numbers
+            settings[key] = {str(name): value for name, value in items}
         if settings[key] is None and types.NoneType not in typing.get_args(kinds[key]):
             raise UsageError(f"{where}: {wrong_value(key, None, kinds[key])}")
     with told_where("command line" if text is None else where):

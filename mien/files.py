@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mien.errors import DataError, UsageError
+from mien.errors import DataError
 
 fcntl: Any
 msvcrt: Any
@@ -78,8 +77,8 @@ def alone(folder: Path) -> Iterator[None]:
     """Only one process at a time is in this block for a folder, which is made; DataError that names the other one.
 
     The lock is the system's and goes with its process, however that ends. Its file `.lock` says who writes, as long as it does. A
-    folder that was made here and is still empty at the end is removed. Further
-    processes of the same training (`run.devices`) pass: the first one holds the lock. File systems without locks have none.
+    folder that was made here and is still empty at the end is removed. Further processes of the same training (`run.devices`)
+    pass: the first one holds the lock. File systems without locks have none.
     """
     if not first_process():
         yield
@@ -179,12 +178,10 @@ def read_json(path: Path, remedy: str, sealed: bool = False) -> dict[str, Any]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A mapping of JSON; ValueError where a key stands twice, of which one would win without a word."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = max(names, key=names.count)
-        raise ValueError(f"it has '{twice}' a second time")
-    return found
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"it has '{max(names, key=names.count)}' a second time")
+    return dict(pairs)
 
 
 def refuse_special(path: Path) -> None:
@@ -210,7 +207,10 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded as archive:
-            return {str(name): archive[name] for name in archive}
+            found = {str(name): archive[name] for name in archive}
+        if not all(isinstance(value, np.ndarray) for value in found.values()):  # numpy gives bytes of what is no array
+            raise OSError("not all in it are arrays")
+        return found
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; {remedy}.") from error
     except Exception as error:  # zip, zlib and numpy's headers raise nearly anything on a damaged file
@@ -240,111 +240,6 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-MOST_TEXT, DEEPEST = 2**20, 30
-"""Bytes of a settings file, and lists and mappings within each other in it."""
-
-
-def settings_text(path: Path, what: str, shipped: str) -> str:
-    """Text of a recipe or cfg, `what`; UsageError of one line for anything but a small text file."""
-    there = f"Shipped ones lie in {shipped}."
-    try:
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder; give a {what} file. {there}")
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{path} is no file but a pipe or a device; give a {what} file. {there}")
-        if path.stat().st_size > MOST_TEXT:
-            raise UsageError(f"{path} has {path.stat().st_size} bytes; a {what} has {MOST_TEXT} at most.")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UsageError(f"{what} not found: {path}. {there}") from error
-    except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
-        remedy = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
-        raise UsageError(f"cannot read {path}: {error}{remedy}.") from error
-
-
-def sections_of(text: str, source: str) -> dict[str, Any]:
-    """Mapping of a recipe's YAML text; one clear line, which names `source`, for bad syntax or text that is no mapping."""
-    data = from_text(text, source)
-    if not isinstance(data, dict):
-        raise UsageError(f"{source} must hold sections such as data:, model:, optim:.")
-    return data
-
-
-def from_text(text: str, source: str) -> Any:
-    """What YAML text holds: lists, mappings with text as keys, true, false, null, plain numbers and text.
-
-    Numbers are those that JSON has: 1:30 and 017, which YAML 1.1 reads as 90 and 15, stay text.
-
-    Raises:
-        UsageError: bad syntax, a key that stands twice, an alias (a few bytes of them make gigabytes), or lists in lists
-            without end.
-
-    """
-    import yaml
-
-    try:
-        return _plain(yaml.compose(_shallow(text, source), Loader=yaml.SafeLoader), source)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{source} is not valid YAML: {' '.join(str(error).split())[:400]}.") from error
-    except ValueError as error:  # a character that is none
-        raise UsageError(f"{source} is not valid YAML: {' '.join(str(error).split())[:400]}.") from error
-
-
-def _shallow(text: str, source: str) -> str:
-    """The text, where it has no alias and is not nested without end: found before anything is built from it."""
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise UsageError(
-                f"{source}: line {_line(event)} refers to '&{event.anchor}'; write the value itself there."
-            )
-        if depth > DEEPEST:
-            raise UsageError(f"{source}: line {_line(event)} is nested deeper than {DEEPEST} levels.")
-    return text
-
-
-def _line(part: Any) -> int:
-    """Where a YAML event or node begins, from 1."""
-    return int(part.start_mark.line) + 1
-
-
-def _plain(node: Any, source: str) -> Any:
-    """The value of a YAML node."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(part, source) for part in node.value]
-    if isinstance(node, yaml.MappingNode):
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            line = _line(key)
-            if not isinstance(key, yaml.ScalarNode):
-                raise UsageError(f"{source}: line {line} has a key that is no text.")
-            if key.value in found:
-                raise UsageError(f"{source}: line {line} has '{key.value[:80]}' a second time; keep one of both.")
-            found[key.value] = _plain(value, source)
-        return found
-    return None if node is None else _scalar(node.value, node.tag)
-
-
-def _scalar(text: str, tag: str) -> Any:
-    kind = tag.rsplit(":", 1)[-1]
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text.lower() in ("yes", "true", "on")
-    if kind == "int" and re.fullmatch(r"[-+]?(0|[1-9]\d{0,400})", text):
-        return int(text)
-    if kind == "float" and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
-        return float(text)
-    if kind == "float" and text.lower().lstrip("+-") in (".inf", ".nan"):
-        return float(text.lower().replace(".", ""))
-    return text
 
 
 def name_of(path: Path | str) -> str:

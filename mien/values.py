@@ -1,4 +1,4 @@
-"""Values of the wrong type in one plain line: what was given, what is wanted, the nearest name."""
+"""Settings as text become values; those of the wrong type are one plain line: what was given, what is wanted, the nearest name."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def plain_numbers(
     """UsageError for text where a number belongs that YAML would read as another one than is written there.
 
     Args:
-        given: values by key, as `files.from_text` and `files.sections_of` read them.
+        given: values by key, as `from_text` and `sections_of` read them.
         kinds: type of every key.
         where: what the line begins with, for example "recipe.yaml: ".
         source: what stands before a key where the value came from, "--" for an option.
@@ -180,3 +180,108 @@ def option_values(words: Sequence[str]) -> dict[str, str]:
             name, equals, value = word[2:].partition("=")
             given[name] = value if equals else following
     return given
+
+
+MOST_TEXT, DEEPEST = 2**20, 30
+"""Bytes of a settings file, and lists and mappings within each other in it."""
+
+
+def settings_text(path: Path, what: str, shipped: str) -> str:
+    """Text of a recipe or cfg, `what`; UsageError of one line for anything but a small text file."""
+    there = f"Shipped ones lie in {shipped}."
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give a {what} file. {there}")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no file but a pipe or a device; give a {what} file. {there}")
+        if path.stat().st_size > MOST_TEXT:
+            raise UsageError(f"{path} has {path.stat().st_size} bytes; a {what} has {MOST_TEXT} at most.")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(f"{what} not found: {path}. {there}") from error
+    except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise UsageError(f"cannot read {path}: {error}{remedy}.") from error
+
+
+def sections_of(text: str, source: str) -> dict[str, Any]:
+    """Mapping of a recipe's YAML text; one clear line, which names `source`, for bad syntax or text that is no mapping."""
+    data = from_text(text, source)
+    if not isinstance(data, dict):
+        raise UsageError(f"{source} must hold sections such as data:, model:, optim:.")
+    return data
+
+
+def from_text(text: str, source: str) -> Any:
+    """What YAML text holds: lists, mappings with text as keys, true, false, null, plain numbers and text.
+
+    Numbers are those that JSON has: 1:30 and 017, which YAML 1.1 reads as 90 and 15, stay text.
+
+    Raises:
+        UsageError: bad syntax, a key that stands twice, an alias (a few bytes of them make gigabytes), or lists in lists
+            without end.
+
+    """
+    import yaml
+
+    try:
+        return _plain(yaml.compose(_shallow(text, source), Loader=yaml.SafeLoader), source)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source} is not valid YAML: {' '.join(str(error).split())[:400]}.") from error
+    except ValueError as error:  # a character that is none
+        raise UsageError(f"{source} is not valid YAML: {' '.join(str(error).split())[:400]}.") from error
+
+
+def _shallow(text: str, source: str) -> str:
+    """The text, where it has no alias and is not nested without end: found before anything is built from it."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError(
+                f"{source}: line {_line(event)} refers to '&{event.anchor}'; write the value itself there."
+            )
+        if depth > DEEPEST:
+            raise UsageError(f"{source}: line {_line(event)} is nested deeper than {DEEPEST} levels.")
+    return text
+
+
+def _line(part: Any) -> int:
+    """Where a YAML event or node begins, from 1."""
+    return int(part.start_mark.line) + 1
+
+
+def _plain(node: Any, source: str) -> Any:
+    """The value of a YAML node."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(part, source) for part in node.value]
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            line = _line(key)
+            if not isinstance(key, yaml.ScalarNode):
+                raise UsageError(f"{source}: line {line} has a key that is no text.")
+            if key.value in found:
+                raise UsageError(f"{source}: line {line} has '{key.value[:80]}' a second time; keep one of both.")
+            found[key.value] = _plain(value, source)
+        return found
+    return None if node is None else _scalar(node.value, node.tag)
+
+
+def _scalar(text: str, tag: str) -> Any:
+    kind = tag.rsplit(":", 1)[-1]
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() in ("yes", "true", "on")
+    if kind == "int" and re.fullmatch(r"[-+]?(0|[1-9]\d{0,400})", text):
+        return int(text)
+    if kind == "float" and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
+        return float(text)
+    if kind == "float" and text.lower().lstrip("+-") in (".inf", ".nan"):
+        return float(text.lower().replace(".", ""))
+    return text

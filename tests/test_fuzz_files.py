@@ -1,6 +1,7 @@
 """Mutated pictures, videos, landmark and label files: read, or refused in one line; nothing crashes, hangs or is out of range."""
 
 import random
+import zipfile
 
 import cv2
 import fake_datasets
@@ -135,6 +136,14 @@ def test_arrays_that_are_no_points(tmp_path):
             one_line(error)
         else:
             assert all(points.shape == (68, 2) for points in found.values()), file.name
+
+
+def test_a_member_of_an_archive_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("landmarks.npy", b"text")
+        archive.writestr("id", b"text")
+    with pytest.raises(DataError, match=r"a\.npz is damaged \(not all in it are arrays\)"):
+        read_landmarks(tmp_path / "a.npz")
 
 
 def made_dataset(name, root):

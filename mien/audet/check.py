@@ -26,7 +26,7 @@ from mien.audet.cfg import (
 from mien.audet.joints import Report, check_joints, check_options, published_image_weights
 from mien.audet.options import GENERAL, NETS, NetOptions
 from mien.audet.spec import Cfg, NetSpec, Wired
-from mien.files import settings_text
+from mien.values import settings_text
 
 
 def read_cfg(path: Path, overrides: Sequence[str] = ()) -> Cfg:

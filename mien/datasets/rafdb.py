@@ -132,7 +132,8 @@ def _records(base: Path, kind: str) -> Iterator[Record | Skipped]:
         remedy = "it comes from the published guided-AU preparation" if kind == "our_aligned" else f"unzip {kind}.zip"
         raise DataError(f"'{place}' does not exist: {remedy}, or choose other --pictures.")
     lines = _label_lines(base)
-    if 20 * sum(code in ("8", "9", "10", "11") for _, code in lines) > len(lines):
+    beyond = [code for _, code in lines if code in ("8", "9", "10", "11")]
+    if len(set(beyond)) > 1 and 20 * len(beyond) > len(lines):
         raise DataError(
             f"'{base}': labels up to 11 are RAF-DB's compound expressions, and none of the eight: give the folder 'basic'."
         )
