@@ -59,8 +59,8 @@ def damage(store, place, draws: random.Random) -> str:
     path, how = draws.choice(files), draws.choice(["flip"] * 6 + ["cut", "longer", "empty", "exchanged", "removed"])
     size = path.stat().st_size
     if how == "flip":
-        for _ in range(draws.randint(1, 4)):
-            flip(path, draws.randrange(size), draws.randrange(8))
+        for bit in draws.sample(range(8 * size), draws.randint(1, 4)):  # no bit twice, which would mend it
+            flip(path, bit // 8, bit % 8)
     elif how == "exchanged":
         path.write_bytes(draws.choice([other for other in files if other != path]).read_bytes())
     elif how == "removed":
