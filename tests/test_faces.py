@@ -202,11 +202,11 @@ def test_given_faces_are_looked_up_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x,1,2\n", "neither columns"),
+        ("a.txt", "x,1,2\n", "line 1: 2 numbers after a comma"),
         ("a.txt", "x," + ",".join(["1"] * 135) + ",dog\n", "'dog' is not a number"),
-        ("a.txt", "\n".join(["1 2"] * 67), "67 lines of two numbers found, 68 points"),
-        ("a.txt", "\n".join(["1 2"] * 67 + ["1"]), "neither columns"),
-        ("a.csv", "id,x1,y1\n1,2,3\n", "neither columns"),
+        ("a.txt", "\n".join(["1 2"] * 67), "67 lines of two numbers found, 68 expected"),
+        ("a.txt", "\n".join(["1 2"] * 67 + ["1"]), "line 1: 0 numbers after a comma"),
+        ("a.csv", "id,x1,y1\n1,2,3\n", "no columns"),
         ("a.csv", "", "is empty"),
         ("a.csv", "id," + ",".join(f"{a}{i}" for a in "xy" for i in range(1, 69)) + "\nq,1\n", "line 2: 2 cells"),
         ("a.pts", "version: 1\n{\n1 2\n}\n", "2 numbers between braces"),

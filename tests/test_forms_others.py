@@ -2,7 +2,9 @@
 
 import base64
 import json
+import shlex
 from collections import Counter
+from pathlib import Path
 
 import forms
 import numpy as np
@@ -355,3 +357,90 @@ def test_names_of_studios_in_lower_case(preset, pattern, subjects, tmp_path, cap
     assert code == 0, said
     assert store.expression.tolist() == [name for name in LABELS if name != "Fear"] or len(store) == len(names)
     assert len(set(store.subject)) <= subjects
+
+
+def test_labels_of_several_annotators_in_one_cell_and_in_rows(tmp_path, capsys):
+    one = table(tmp_path, ["image", "labels"], [[f"{word};{word};sad"] for word in WORDS])
+    names = forms.pictures(tmp_path)
+    rows = [
+        [name, who, word if who < 3 else "sad"] for name, word in zip(names, WORDS, strict=True) for who in (1, 2, 3)
+    ]
+    forms.table(tmp_path / "rows.csv", ["image", "rater", "label"], rows)
+    for root in (one[3], str(tmp_path / "rows.csv")):
+        words = ["prepare", "table", "--root", root, "--out", f"{root}.store", "--size", "32", "--workers", "1"]
+        assert main(words) == 0
+        store = open_store(Path(f"{root}.store"))
+        assert store.expression.tolist() == LABELS
+        most = np.where(np.array(LABELS) == "Sadness", 1, 2 / 3)
+        assert np.allclose(store.votes.max(axis=1), most)
+    assert "36 rows of 12 pictures" in capsys.readouterr().err
+
+
+def test_values_of_units_in_one_cell(tmp_path, capsys):
+    rows = [["AU6:2.5,AU12:1"], ["{'AU12': 4.0}"], *([["AU6=1"]] * 10)]
+    _, store, _ = prepare(table(tmp_path, ["image", "aus"], rows), tmp_path, capsys)
+    at = [ACTION_UNITS.index(name) for name in ("AU6", "AU12")]
+    assert store.action_units[:3, at].tolist() == [[2.5, 1], [0, 4], [1, 0]]
+
+
+def test_a_list_of_pictures_and_units_without_a_header(tmp_path, capsys):
+    """RAF-AU."""
+    for k in range(12):
+        forms.picture(tmp_path / f"aligned/{k:04d}_aligned.png", k)
+    forms.text(tmp_path / "RAFAU_label.txt", "".join(f"{k:04d}.jpg 1+2+{'5+' * (k % 2)}25\n" for k in range(12)))
+    code, store, said = prepare(["prepare", "table", "--root", str(tmp_path)], tmp_path, capsys)
+    assert code == 0, said
+    assert found_units(store) == (["AU1", "AU2", "AU5", "AU25"], 48, 42)
+
+
+def test_boxes_as_pascal_voc_wants_them(tmp_path, capsys):
+    for k, word in enumerate(WORDS):
+        box = "<xmin>0</xmin><ymin>0</ymin><xmax>31</xmax><ymax>31</ymax>"
+        xml = f"<annotation><object><name>{word}</name><bndbox>{box}</bndbox></object></annotation>"
+        folder = "train" if k < 8 else "valid"
+        forms.picture(tmp_path / f"{folder}/{k}.png", k)
+        forms.text(tmp_path / f"{folder}/{k}.xml", xml)
+    _, store, _ = prepare(["prepare", "folder", "--root", str(tmp_path)], tmp_path, capsys)
+    assert sorted(store.expression) == sorted(LABELS)
+    assert Counter(store.split.tolist()) == {"train": 8, "valid": 4}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["VL/P00{who}/{word}/{k}.png", "00{who}/{word}/take0/{k}.png", "train/s{who}/{word}/{k}.png"]
+)
+def test_people_around_class_folders_name_the_patterns(pattern, tmp_path, capsys):
+    for k, word in enumerate(WORDS):
+        forms.picture(tmp_path / "d" / pattern.format(who=k % 3, word=word, k=k), k)
+    code, _, said = prepare(["prepare", "folder", "--root", str(tmp_path / "d")], tmp_path, capsys)
+    assert code == 2
+    words = shlex.split(said[said.index("Try: mien ") + 10 :])
+    code, store, said = prepare(words[: words.index("--out")], tmp_path, capsys)
+    assert code == 0, said
+    assert sorted(store.expression) == sorted(LABELS)
+    assert len(set(store.subject)) == 3
+
+
+def test_affectnet_with_valence_alone(tmp_path, capsys):
+    for k in range(4):
+        forms.picture(tmp_path / f"train_set/images/{k}.jpg", k)
+        (tmp_path / "train_set/annotations").mkdir(exist_ok=True)
+        np.save(tmp_path / f"train_set/annotations/{k}_val.npy", np.array("0.25"))
+    code, store, said = prepare(["prepare", "affectnet", "--root", str(tmp_path)], tmp_path, capsys)
+    assert code == 0, said
+    assert store.expression.tolist() == [None] * 4
+    assert all(values["valence"] == 0.25 for values in store.attributes)
+
+
+def test_one_annotation_in_lists_of_json(tmp_path, capsys):
+    """Label Studio."""
+    names = forms.pictures(tmp_path)
+    rows = [
+        {
+            "data": {"image": f"/data/upload/1/{name}"},
+            "annotations": [{"result": [{"value": {"choices": [word.title()]}}]}],
+        }
+        for name, word in zip(names, WORDS, strict=True)
+    ]
+    forms.text(tmp_path / "export.json", json.dumps(rows))
+    _, store, _ = prepare(["prepare", "table", "--root", str(tmp_path)], tmp_path, capsys)
+    assert store.expression.tolist() == LABELS

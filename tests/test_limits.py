@@ -39,6 +39,7 @@ def test_angles_count_in_both_directions(monkeypatch):
     assert outside(GOOD._replace(yaw=-62)) == "yaw 62 over 40"
     assert outside(GOOD._replace(yaw=-62, size=9)) == "yaw 62 over 40, size 9 under 12"
     assert outside(GOOD._replace(yaw=-38)) == ""
+    assert outside(GOOD._replace(yaw=40.02)) == "yaw 40.02 over 40"
 
 
 def test_such_a_face_abstains_unless_asked_for(run, monkeypatch):

@@ -52,6 +52,22 @@ def test_frames_of_camcorders_and_old_encoders(tmp_path, ending):
     np.testing.assert_allclose([picture.time for picture in found], np.arange(6) / 10, atol=0.002)
 
 
+def test_joined_recordings_go_on_in_time(tmp_path):
+    """As camcorders' files are joined, one behind the other: the second one's clock begins at 0 again."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mts"), "w", format="mpegts") as file:
+        stream = file.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for k in range(25):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((96, 160, 3), 9 * k, np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+    joined = tmp_path / "joined.mts"
+    joined.write_bytes(2 * (tmp_path / "a.mts").read_bytes())
+    times = np.array([picture.time for picture in frames(joined)])
+    assert len(times) >= 48
+    np.testing.assert_allclose(np.diff(times), 0.04, atol=0.005)
+
+
 LENGTHS = [100, 250, 40, 0]
 
 

@@ -588,6 +588,16 @@ def test_doubtful_faces_do_not_count(served, monkeypatch, tmp_path, faces, least
     assert page.open_model(tmp_path, None, faces, None, "cpu").model.least_face == least
 
 
+def test_examples_lie_within_the_limits():
+    from mien.faces.quality import quality_of
+    from mien.predict.limits import outside
+    from mien.web import synthetic
+
+    for expression, person, yaw in synthetic.EXAMPLES:
+        record = synthetic.draw_face(synthetic.preset(expression), person, yaw)
+        assert outside(quality_of(record.image, synthetic.finder_of(record)(record.image)[0])) == ""
+
+
 def test_methods_of_one_pass(served):
     assert "cam" in served.methods
     assert not {"score_cam", "grad_cam_pp_as_coded"} & set(served.methods)

@@ -26,7 +26,7 @@ HIGH = {9.0, 88.0, 99.0, 777.0, 888.0, 999.0, 9999.0}
 """Codes of "not coded"; those to 99 only where no percent can be meant."""
 LETTERS = dict(zip("abcde", (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
 """FACS: A trace, B slight, C marked, D severe, E maximum."""
-WORDS = {"true": 1.0, "yes": 1.0, "present": 1.0, "false": 0.0, "no": 0.0, "absent": 0.0}
+WORDS = {"true": 1.0, "yes": 1.0, "y": 1.0, "present": 1.0, "false": 0.0, "no": 0.0, "n": 0.0, "absent": 0.0}
 UNKNOWN_WORDS = {
     "", "nan", "na", "n/a", "<na>", "none", "null", "-nan(ind)", "nan(ind)", "-nan", "?", ".", "-", "--", "missing", "unknown",
     "uncoded", "not coded", "n.c.", "nc",

@@ -129,18 +129,22 @@ def _from_arrays(base: Path, limit: float | None) -> Iterator[Record | Skipped]:
         if not labels.is_dir():
             raise DataError(f"'{labels}' does not exist: the labels of AffectNet's pictures are in this folder.")
         pictures = {path.stem: path.name for path in images.iterdir() if not path.name.startswith(".")}
+        keys = ("exp", "val", "aro", "lnd") if any(labels.glob("*_exp.npy")) else ("val", "aro", "lnd")
         stems = {path.name.removesuffix("_exp.npy") for path in labels.glob("*_exp.npy")} | set(pictures)
         for stem in sorted(stems, key=lambda stem: (len(stem), stem)):  # 9 before 10
             picture = images / pictures.get(stem, f"{stem}.jpg")
             try:
-                yield _record_of_arrays(picture, labels, f"{name}/images/{picture.name}", split, limit)
+                yield _record_of_arrays(picture, labels, f"{name}/images/{picture.name}", split, limit, keys)
             except _BadAnnotationError as error:
                 yield Skipped(f"{name}/images/{picture.name}", str(error))
 
 
-def _record_of_arrays(picture: Path, notes_at: Path, name: str, split: str, limit: float | None) -> Record:
-    numbers = {key: _array(notes_at / f"{picture.stem}_{key}.npy") for key in ("exp", "val", "aro", "lnd")}
-    for key in ("exp", "val", "aro"):
+def _record_of_arrays(
+    picture: Path, notes_at: Path, name: str, split: str, limit: float | None, keys: tuple[str, ...]
+) -> Record:
+    """The face of a picture with the annotations `keys`; without "exp" it has no expression."""
+    numbers = {key: _array(notes_at / f"{picture.stem}_{key}.npy") for key in keys}
+    for key in keys[:-1]:
         if len(numbers[key]) > 1 or (key == "exp" and not len(numbers[key])):
             raise _BadAnnotationError(f"{picture.stem}_{key}.npy holds {len(numbers[key])} numbers, expected 1")
     affect = {"valence": numbers["val"], "arousal": numbers["aro"]}
@@ -149,7 +153,7 @@ def _record_of_arrays(picture: Path, notes_at: Path, name: str, split: str, limi
         id=name,
         image=picture,
         split=split,
-        expression=_expression(float(numbers["exp"][0]), limit),
+        expression=_expression(float(numbers["exp"][0]), limit) if "exp" in numbers else None,
         landmarks=_points(points, f"{picture.stem}_lnd.npy") if len(points) else None,
         attributes=_affect({key: float(value[0]) for key, value in affect.items() if len(value)}, limit),
     )

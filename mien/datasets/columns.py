@@ -33,7 +33,7 @@ NAMES = {
     ),
     "expression": (
         "expression", "emotion", "label", "class", "emotionlabel", "expressionlabel", "labelname", "classname", "expr", "exp",
-        "target", "category", "emotionclass", "dominantemotion", "labels", "labelid", "classid", "emotions", "emotionid",
+        "target", "category", "categories", "emotionclass", "dominantemotion", "labels", "labelid", "classid", "emotions", "emotionid",
         "emotionidx", "emotioncode", "labelidx", "labelindex", "labelcode", "expressionid", "expressioncode", "exprid", "classidx",
         "groundtruth", "emo", "feeling", "affect", "emocion", "emozione", "emocao", "gefuhl", "ausdruck", "sentiment",
         "表情", "情绪", "情感", "标签",
@@ -112,7 +112,9 @@ def resolve(pairs: Sequence[str], names: Sequence[str], path: Path, header: bool
         )
     if "image" not in found:
         found["image"] = found["id"]
-    units, units_left = unit_columns([name for name in free if name not in found.values()] if header else [])
+    units, units_left = unit_columns(
+        [name for name in free if name not in found.values() and (header or not name.isdigit())]
+    )
     found = {unit: column for unit, column in units.items() if unit not in found} | found
     missing = [point for point in POINTS if point not in found]
     if 0 < len(missing) < len(POINTS):

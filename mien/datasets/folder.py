@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mien.data.arrow import Skipped
-from mien.datasets import boxes
+from mien.datasets import boxes, voc
 from mien.datasets.tables import unread
 from mien.datasets.words import (
     Labels,
@@ -36,7 +36,7 @@ def records(
     Without split folders everything is "train". `labels` are ``folder=expression`` pairs for numbers and foreign words, or the
     name of a numbering (`words.NUMBERINGS`); ``folder=skip`` leaves a class out. With an `expression_pattern` (see `names`)
     every picture below `root` is taken, whatever its folder; "ckplus" takes those that have an emotion file. Pictures with
-    boxes as YOLO wants them are read too (`boxes`).
+    boxes as YOLO or Pascal VOC want them are read too (`boxes`, `voc`).
 
     UsageError for a class folder whose name is no expression. What is left behind (pictures outside of class folders, folders
     beside the splits, files that are no pictures, links that lead nowhere) is skipped and listed.
@@ -52,6 +52,8 @@ def records(
         yield from _flat(root)
     elif boxes.is_yolo(root):
         yield from boxes.records(root, words)
+    elif voc.is_voc(root):
+        yield from voc.records(root, words)
     else:
         yield from _in_class_folders(root, words)
 
@@ -106,6 +108,10 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
     return found, [entry for entry in left if entry.id]
 
 
+def _is_class(name: str) -> bool:
+    return name.isdigit() or find_expression(name) is not None
+
+
 def _in_names(left: list[Skipped]) -> str:
     """How the class is found in the names of pictures: the option that would, where a word of most names is an expression."""
     stems = [Path(item.id).stem for item in left]
@@ -122,7 +128,7 @@ def _split_folders(folders: list[Path]) -> dict[Path, str]:
     found = {folder: known[folder.name] for folder in folders if folder.name in known}
     if found or any(find_expression(folder.name) for folder in folders):
         return found
-    parts = [folder for folder in folders if any(find_expression(child.name) for child in _folders(folder))]
+    parts = [folder for folder in folders if any(_is_class(child.name) for child in _folders(folder))]
     said = {folder: split for folder in parts if (split := split_in_name(folder.name)) is not None}
     return said if len(said) == len(parts) > 1 else {}
 

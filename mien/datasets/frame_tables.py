@@ -36,8 +36,6 @@ def frame_column(path: Path, names: Sequence[str]) -> str | None:
     """The column with numbers of frames, of a table without pictures; None for other tables."""
     bare = {re.sub(r"[\W_]+", "", name).lower(): name for name in names}
     found = next((bare[word] for word in FRAMES if word in bare), None)
-    if found is None and names[0] == "0" and all(name.isdigit() for name in names):  # as in BP4D
-        found = names[0]
     if found is None or path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         return None
     _, cells = next(open_table(path, True).body(), (0, []))

@@ -16,7 +16,7 @@ from mien.data.arrow import Skipped
 from mien.datasets.folder import looks_like_class_folders
 from mien.datasets.names import preset_of, with_names
 from mien.datasets.tables import unread
-from mien.datasets.words import find_expression, find_split, split_in_name
+from mien.datasets.words import expression_in, find_expression, find_split, letters, split_in_name
 from mien.errors import MienError
 from mien.files import IMAGE_SUFFIXES, listing, walk
 from mien.schema import Record
@@ -34,9 +34,12 @@ TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "a
 def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, Any], readers: Mapping[str, Read]) -> str:
     """A sentence with a command that reads at least one face here; empty where none is found, or `error` says what to do."""
     root = Path(root)
-    if not root.exists() or dataset not in readers or any(word in error for word in SETTLED):
+    if not root.exists() or dataset not in readers:
         return ""
-    command = _pattern(dataset, root, own) or _other_root(dataset, root, own, readers[dataset])
+    command = _pattern(dataset, root, own)
+    if command is None and any(word in error for word in SETTLED):
+        return ""
+    command = command or _other_root(dataset, root, own, readers[dataset])
     command = command or _other_reader(dataset, root, own, readers)
     if command is None:
         return unread(root) if dataset != "table" and not _has_pictures(root) else ""
@@ -65,9 +68,34 @@ def _pattern(dataset: str, root: Path, own: Mapping[str, Any]) -> list[str] | No
         return ["folder", *_words(root, {**own, "expression_pattern": preset})]
     people = [path for path in listing(root) if path.is_dir()]
     if any(split_in_name(path.name) for path in people):  # x_train and x_test are no two people
-        return None
+        return _deep_pattern(names, root, own)
     if people and all(looks_like_class_folders(folder) for folder in people[:20]):
         found = {**own, "expression_pattern": "^[^/]+/([^/]+)/", "subject_pattern": "^([^/]+)/"}
+        return ["folder", *_words(root, found)]
+    return _deep_pattern(names, root, own)
+
+
+def _deep_pattern(names: list[str], root: Path, own: Mapping[str, Any]) -> list[str] | None:
+    """Patterns where a folder further down is the class and the one around it a person: P001/Anger/1.jpg, aia/aia_anger/1.png."""
+    paths = [name.split("/")[:-1] for name in names]
+    depth = min(map(len, paths), default=0)
+    for up in range(1, depth):  # the innermost folder first; of the outermost class folders are read as they are
+        folders = {path[-up] for path in paths}
+        said = {folder: expression_in(folder) for folder in folders}
+        around = {path[-up - 1] for path in paths}
+        if len(set(said.values())) < 2 or None in said.values():
+            continue
+        if (
+            len(around) < 2
+            or any(find_split(part) for path in paths for part in path[1:])
+            or any(map(split_in_name, around))
+        ):
+            return None
+        below = "/[^/]+" * up + "$"
+        words = "|".join(sorted({word for folder in folders for word in letters(folder) if find_expression(word)}))
+        whole = all(find_expression(folder) for folder in folders)
+        found = {**own, "expression_pattern": f"([^/]+){below}" if whole else f"(?i)({words})[^/]*{below}"}
+        found["subject_pattern"] = f"([^/]+)/[^/]+{below}"
         return ["folder", *_words(root, found)]
     return None
 

@@ -45,6 +45,8 @@ def flat(row: Mapping[str, Any]) -> Row:
     """
     found: Row = {}
     for name, value in row.items():
+        while isinstance(value, list) and len(value) == 1:  # one annotation, one choice, one face
+            value = value[0]
         inner = flat(value) if isinstance(value, dict) and not {"bytes", "path"} & set(value) else None
         for leaf, cell in [(name, value)] if inner is None else inner.items():
             found[leaf if inner is None or (leaf not in found and leaf not in row) else f"{name}.{leaf}"] = cell

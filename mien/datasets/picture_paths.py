@@ -78,8 +78,9 @@ def _names(folder: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in listing(folder) if folder.is_dir() else ():
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            found.setdefault(path.name.lower(), []).append(path.name)
-            found.setdefault(path.stem.lower(), []).append(path.name)
+            number = [str(int(path.stem))] if path.stem.isdecimal() else []  # 17 for 00017.jpg
+            for key in {path.name.lower(), path.stem.lower(), *number}:
+                found.setdefault(key, []).append(path.name)
     return found
 
 
@@ -88,7 +89,7 @@ def other_spelling(path: Path) -> Path | None:
     names = _names(path.parent)
     word = path.name.lower()
     stem = path.stem.lower() if path.suffix.lower() in IMAGE_SUFFIXES else word
-    found = names.get(word) or names.get(stem) or []
+    found = names.get(word) or names.get(stem) or names.get(f"{stem}_aligned") or []
     return path.with_name(found[0]) if len(set(found)) == 1 else None
 
 

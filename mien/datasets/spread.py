@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mien.data.au_scale import LETTERS, UNKNOWN_WORDS
+from mien.data.au_scale import UNKNOWN_WORDS
+from mien.datasets.words import find_expression
 from mien.faces.landmark_layouts import in_pairs, paired
 from mien.faces.text_table import number
 from mien.schema import ACTION_UNITS, LANDMARKS
@@ -24,6 +25,8 @@ UNIT_CELLS = re.compile(
 """Bare name of a column with the units of a face in one cell."""
 UNIT = re.compile(r"(?:f?au|action unit)?\s*([lrtbu]?)0*(\d{1,2})([a-e]?)([lr]?)", re.IGNORECASE)
 """A unit in such a cell: 12, AU12, 12C, and with a side (R12, 12L; U and B: upper and lower)."""
+VALUES = re.compile(r"(?:f?au)?0*(\d{1,2})['\"]?\s*[:=]\s*(\d+(?:\.\d+)?|[a-e])\b")
+"""A unit with its value in such a cell: AU6:2, 'AU12': 3.5, 4=d."""
 NONE_ACTIVE = ("0", "none", "neutral", "[]", "()", "{}", "au0", "no")
 """What a cell says where nothing moves; an empty one says nothing."""
 FEWEST, MOST = 3, 11
@@ -48,7 +51,8 @@ def spread(row: Row, spreads: Sequence[Spread]) -> Row:
 
 
 def units_of(cell: Any) -> dict[str, str] | None:
-    """Action unit -> "present" or its letter, of a cell such as 1+2+12, "AU1 AU12", [1, 12], 4+5D; None where a part is none.
+    """Action unit -> its letter or number, "" without one, of a cell such as 1+2+12, "AU1 AU12", [1, 12], 4+5D, {AU6: 2}; None where a
+    part is none.
 
     A unit of one side counts as the unit; units without a place in Mien are passed over.
     """
@@ -58,6 +62,11 @@ def units_of(cell: Any) -> dict[str, str] | None:
     if text in NONE_ACTIVE:
         return {}
     found: dict[str, str] = {}
+    if pairs := VALUES.findall(text):
+        rest = VALUES.sub("", text)
+        if re.search(r"\w", rest):
+            return None
+        return {f"AU{unit}": value for unit, value in pairs if f"AU{unit}" in ACTION_UNITS}
     for part in filter(None, re.split(r"[\s+,;|/&\[\](){}'\"]+", text)):
         match = UNIT.fullmatch(re.sub(r"(?<=\d)\.0$", "", part))
         if match is None:
@@ -86,8 +95,8 @@ def unit_spread(column: str, cells: Sequence[Any]) -> Spread | None:
     if not listed or 50 * (len(found) - sum(units is not None for units in found)) > len(found):
         return None
     names = tuple(name for name in ACTION_UNITS if any(name in units for units in listed))
-    letters = any(letter in LETTERS for units in listed for letter in units.values())
-    absent, present = "0", "5" if letters else "1"
+    graded = any(units[name] for units in listed for name in units)
+    absent, present = "0", "5" if graded else "1"
 
     def read(cell: Any) -> list[str | None] | None:
         units = None if _is_empty(cell) else units_of(cell)
@@ -143,6 +152,23 @@ def share_spread(column: str, cells: Sequence[Any]) -> Spread | None:
     return Spread(column, tuple(f"{column}[{k}]" for k in range(count)), read)
 
 
+def rater_spread(column: str, cells: Sequence[Any]) -> Spread | None:
+    """How to read a column whose cells hold the labels of several annotators ("happy;happy;sad"); None where they do not."""
+
+    def words_of(cell: Any) -> list[str]:
+        if isinstance(cell, list | tuple | np.ndarray):
+            return [str(word) for word in cell]
+        return [word.strip(" '\"") for word in re.split(r"[,;|/]", str(cell).strip("[](){} ")) if word.strip(" '\"")]
+
+    found = [words_of(cell) for cell in cells if not _is_empty(cell)]
+    known = [words for words in found if len(words) > 1 and all(find_expression(word) for word in words)]
+    if not known or len(known) < 0.9 * len(found):
+        return None
+    count = max(map(len, known))
+    names = tuple(f"rater{k}" for k in range(1, count + 1))
+    return Spread(column, names, lambda cell: [*words_of(cell)[:count], *[None] * (count - len(words_of(cell)))])
+
+
 def point_spread(column: str, cells: Sequence[Any]) -> Spread | None:
     """How to read a column whose cells hold 68 points, x and y in turn or all x first; None where they hold none."""
     rows = [numbers_of(cell) for cell in cells if not _is_empty(cell)]
@@ -168,7 +194,12 @@ def spreads_of(columns: Mapping[str, Sequence[Any]], units: bool, points: bool) 
     found: list[Spread] = []
     for name, cells in columns.items():
         bare = re.sub(r"[\W_]+", "", name).lower()
-        one = unit_spread(name, cells) if units and UNIT_CELLS.fullmatch(bare) else None
+        named = UNIT_CELLS.fullmatch(bare) or (
+            bare.isdigit() and sum("+" in str(cell) for cell in cells) > len(cells) / 2
+        )
+        one = unit_spread(name, cells) if units and named else None
+        if one is None:
+            one = rater_spread(name, cells)
         if one is None and any(isinstance(cell, list) or len(str(cell)) > 4 for cell in cells):
             one = share_spread(name, cells) or (point_spread(name, cells) if points else None)
         if one is not None:

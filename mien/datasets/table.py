@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,14 @@ def records(
     plan = plan_of(Path(root), columns, labels, pictures, au_scale)
     seen: set[str] = set()
     for table, meaning, place, shares in zip(plan.tables, plan.columns, plan.pictures, plan.shares, strict=True):
+        polled = _polled(table, meaning, plan.labels)
         for count, row in table.rows():
             record = _record(plan, table, meaning, place, count, row)
+            if polled is not None and isinstance(record, Record) and isinstance(row, dict):
+                votes = polled.pop(str(row.get(meaning.targets["image"])), None)
+                if votes is None:
+                    continue  # a further annotator's row
+                record = record._replace(votes=votes, expression=first_choice(votes))
             if shares and isinstance(record, Record) and record.box is not None:
                 record = _in_pixels(record)
             if record.id in seen:  # several faces in one picture, say
@@ -71,6 +79,50 @@ def notes(
     """What the store should remember: the scale of its action units."""
     plan = plan_of(Path(root), columns, labels, pictures, au_scale)
     return {"au_scale": scales.note(plan.scales)} if plan.scales else {}
+
+
+ANNOTATORS = (
+    "rater",
+    "raterid",
+    "annotator",
+    "annotatorid",
+    "coder",
+    "coderid",
+    "worker",
+    "workerid",
+    "judge",
+    "voter",
+    "expert",
+)
+"""Columns that name who labelled a row."""
+
+
+def _polled(table: Table, meaning: Columns, labels: Mapping[str, str]) -> dict[str, FloatArray] | None:
+    """Picture -> (8,) shares of votes, of a table with a row for each annotator of a picture; None for others."""
+    image, label = meaning.targets["image"], meaning.targets.get("expression")
+    who = next((name for name in meaning.left if re.sub(r"[\W_]+", "", name).lower() in ANNOTATORS), None)
+    if who is None or label is None:
+        return None
+    votes: dict[str, FloatArray] = {}
+    rows = 0
+    for _, row in table.rows([image, label]):
+        if isinstance(row, dict) and isinstance(row.get(image), str) and not is_empty(row.get(label)):
+            name = named(label_word(row[label], table.classes.get(label)), labels)
+            if name:
+                rows += 1
+                votes.setdefault(row[image], np.zeros(len(EXPRESSIONS), dtype=np.float32))[EXPRESSIONS.index(name)] += 1
+    if rows == len(votes):
+        return None
+    if table.path not in _TOLD:
+        _TOLD.add(table.path)
+        print(
+            f"votes: {rows} rows of {len(votes)} pictures, one for each annotator of '{who}', become shares.",
+            file=sys.stderr,
+        )
+    return {name: (counts / counts.sum()).astype(np.float32) for name, counts in votes.items()}
+
+
+_TOLD: set[Path] = set()
 
 
 class _BadCellError(Exception):

@@ -60,10 +60,11 @@ def taken_apart(tables: Sequence[Table], samples: Sequence[list[Row]], said: Map
         cells = {name: some for name, some in _cells(table, rows).items() if name not in said.values() and some}
         if not cells or (not table.header and len(cells) < 2):
             continue
-        known = named_targets([name for name in table.names if name not in said.values()], said)
+        free = [name for name in table.names if name not in said.values()]
+        known = named_targets(free, said) if table.header else dict(said)
         left = {name: some for name, some in cells.items() if target_of(re.sub(r"[\W_]+", "", name).lower()) is None}
         left = {name: some for name, some in left.items() if name != known.get("image")}
-        units = table.header and not any(target in known for target in UNIT_TARGETS)
+        units = not any(target in known for target in UNIT_TARGETS)
         for one in spreads_of(left, units=units, points="x0" not in known):
             found.setdefault(one.column, one)
     for column, one in found.items():
@@ -94,7 +95,8 @@ def guessed(table: Table, rows: Sequence[Row], said: Mapping[str, str]) -> tuple
     """
     cells = {name: some for name, some in _cells(table, rows).items() if name not in said.values() and some}
     known = named_targets(list(table.names), said) if table.header else dict(said)
-    free = {name: some for name, some in cells.items() if name not in known.values()}
+    apart = {name for one in table.spreads for name in one.names}
+    free = {name: some for name, some in cells.items() if name not in known.values() and name not in apart}
     found: dict[str, str] = {}
     if "image" not in known:
         column = next((name for name, some in free.items() if _share(some, _is_picture) >= NEARLY), None)
@@ -200,7 +202,9 @@ def numbered_shares(table: Table, rows: Sequence[Row], said: Mapping[str, str]) 
         numbers = sorted(number for number, _ in group)
         if not table.header:  # the longest run of numbers
             names = [
-                name for name in names if cells[name] and all(len(numbers_of(cell) or ()) == 1 for cell in cells[name])
+                name
+                for name in names
+                if name.isdigit() and cells[name] and all(len(numbers_of(cell) or ()) == 1 for cell in cells[name])
             ]
             numbers = list(map(int, names))
         if len(names) not in CLASSES or numbers != list(range(numbers[0], numbers[0] + len(numbers))):

@@ -106,7 +106,7 @@ Labels = Mapping[str, str]
 """`label_key` of a word -> expression, "" to leave it out."""
 
 
-def _letters(name: str) -> list[str]:
+def letters(name: str) -> list[str]:
     """Words of a name in lower case without accents: HappyFaces_01 -> happy, faces."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     return re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", plain).lower())
@@ -114,7 +114,7 @@ def _letters(name: str) -> list[str]:
 
 def find_split(name: str) -> str | None:
     """The split that a word stands for ("Validation", "train_set", "val2017", "hold-out"), None for anything else."""
-    words = _letters(name)
+    words = letters(name)
     for some in (words, [word for word in words if word not in BESIDE_SPLIT]):
         found = _SPLIT_BY_WORD.get("".join(some)) or _SPLIT_BY_WORD.get("".join(some).removesuffix("set"))
         if found is not None:
@@ -130,7 +130,7 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
     found = {word: split for word in words if (split := find_split(word)) is not None}
     if words - set(found) and all(word.strip().lower() in SPLIT_CODES for word in words - set(found)):
         found |= {word: SPLIT_CODES[word.strip().lower()] for word in words - set(found)}
-    bare = {word: "".join(_letters(word)) for word in found}
+    bare = {word: "".join(letters(word)) for word in found}
     evaluations = {word for word in found if bare[word].startswith("eval")}
     if "test" in {found[word] for word in set(found) - evaluations}:
         found |= dict.fromkeys(evaluations, "valid")
@@ -141,8 +141,8 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
 
 def split_in_name(name: str) -> str | None:
     """The only split that a word of a name says: x_train, FacesTest, facestest; None for none and for several."""
-    ends = (re.search(r"(train|training|test|testing|valid|validation)$", word) for word in _letters(name))
-    words = [*_letters(name), *(end[1] for end in ends if end is not None)]
+    ends = (re.search(r"(train|training|test|testing|valid|validation)$", word) for word in letters(name))
+    words = [*letters(name), *(end[1] for end in ends if end is not None)]
     found = {split for word in words if (split := find_split(word)) is not None}
     return found.pop() if len(found) == 1 else None
 
@@ -168,7 +168,7 @@ def find_expression(word: str) -> str | None:
     """The expression that a word stands for ("happy", "Fearful", "03_sad", "angry faces", sad_4), None for anything else."""
     found = _BY_WORD.get(re.sub(r"^[\d\W_]+(?=[A-Za-z])", "", word.strip()).lower())
     if found is None:
-        rest = [part for part in _letters(word) if part not in NOISE]
+        rest = [part for part in letters(word) if part not in NOISE]
         found = _BY_WORD.get(rest[0]) if len(rest) == 1 and len(rest[0]) > 2 else None
     return found
 
@@ -241,13 +241,13 @@ def label_remedy(words: Iterable[str]) -> str:
 
 def _open_pairs(keys: list[str]) -> str:
     """Pairs for the shell; what a word of a name says already is filled in."""
-    pairs = ",".join(f"{key}={_guess(key) or '...'}" for key in keys[:12])
+    pairs = ",".join(f"{key}={expression_in(key) or '...'}" for key in keys[:12])
     return shlex.quote(pairs) if re.search(r"[\s()'\"&;|<>*?$`!#]", pairs) else pairs
 
 
-def _guess(word: str) -> str | None:
+def expression_in(word: str) -> str | None:
     """The only expression among the words of a name ("class_angry", "sad faces (300)"); None for none and for several."""
-    found = {name for part in _letters(word) if len(part) > 2 and (name := find_expression(part)) is not None}
+    found = {name for part in letters(word) if len(part) > 2 and (name := find_expression(part)) is not None}
     return found.pop() if len(found) == 1 else None
 
 

@@ -225,7 +225,7 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
     pairs = [re.split(r"[,;\s]+", line.strip()) for _, line in lines]
     if pairs and all(len(pair) == 2 for pair in pairs):
         if len(pairs) not in LAYOUTS:
-            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, {SCHEMES} expected.")
+            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, 68 expected ({SCHEMES}).")
         rows = np.stack([_numbers(pair, f"{path}, line {n}") for (n, _), pair in zip(lines, pairs, strict=True)])
         return {path.stem: _points(rows[:, ::-1] if order == "row-col" else rows, str(path))}
     result: dict[str, FloatArray] = {}
@@ -233,8 +233,8 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
         # The id is split off from the right, so that an id with commas survives.
         name, *cells = line.rsplit(",", 2 * LANDMARKS)
         if len(cells) != 2 * LANDMARKS:
-            if not result:
-                return flat_rows(open_table(path))
+            if not result and (faces := _flat(path)):
+                return faces
             raise DataError(
                 f"{path}, line {n}: {len(cells)} numbers after a comma found; "
                 "'id,x1..x68,y1..y68' (136) or 68 lines of two numbers expected."
@@ -242,6 +242,14 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
         values = _numbers(cells, f"{path}, line {n}")
         result[name] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
     return result
+
+
+def _flat(path: Path) -> dict[str, FloatArray]:
+    """Rows of a name and bare numbers; empty where they are none."""
+    try:
+        return flat_rows(open_table(path))
+    except DataError:
+        return {}
 
 
 def _read_npz(path: Path) -> dict[str, FloatArray]:

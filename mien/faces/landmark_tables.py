@@ -179,7 +179,7 @@ def flat_rows(table: TextTable) -> dict[str, FloatArray]:
     counts = {len(row) for row in rows if row}
     if len(counts) != 1 or 2 * sum(map(bool, rows)) < len(rows):
         raise DataError(
-            f"{table.path}: neither columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67) nor rows of a name and the numbers of {SCHEMES}."
+            f"{table.path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67), nor rows of a name and the numbers of {SCHEMES}."
         )
     known = np.array([row for row in rows if row])
     pairs = in_pairs(known)

@@ -33,6 +33,8 @@ WIDEST = 4.0
 """A pixel that is said to be wider or higher than this is taken for a square one."""
 RATE = 25.0
 """Frames a second where a video does not say."""
+BACK = 0.5
+"""A clock that goes back by more seconds than this was set anew."""
 SHORT = 0.9
 """An MP4 file with fewer of the frames that its index lists is damaged."""
 _opening = threading.Lock()
@@ -177,12 +179,15 @@ def shots(source: Path | int, every: int = 1, start: float = 0.0, end: float = m
         if isinstance(source, int) and not capture.isOpened():
             raise DataError(f"no camera {source} can be opened here; give a video file, or another number.")
         rate, number, moment, began = rate_of(capture), 0, 0.0, time.monotonic()
-        show = as_shown(capture, source)
+        show, shift, last = as_shown(capture, source), 0.0, 0.0
         while capture.grab():
             if isinstance(source, int):
                 moment = time.monotonic() - began
             else:
-                moment = moment_of(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, number, rate, moment)
+                position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if position < last - BACK:  # files that were joined: the clock of the next one begins anew
+                    shift = moment + 1 / rate - position
+                last, moment = position, moment_of(position + shift, number, rate, moment)
             if moment >= end:
                 return
             if number % every == 0 and moment >= start:

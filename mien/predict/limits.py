@@ -35,7 +35,15 @@ def outside(quality: Quality) -> str:
         value = getattr(quality, name)
         value = abs(value) if name in ANGLES else value
         if least is not None and value < least:
-            told.append(f"{name} {value:.2g} under {least:.2g}")
+            told.append(f"{name} {apart(value, least, 'under')}")
         if most is not None and value > most:
-            told.append(f"{name} {value:.2g} over {most:.2g}")
+            told.append(f"{name} {apart(value, most, 'over')}")
     return ", ".join(told)
+
+
+def apart(value: float, bound: float, word: str) -> str:
+    """A value and its bound with as few digits, from two on, as tell them apart: "62 over 45", "16.9 over 16.6"."""
+    for digits in range(2, 7):
+        if f"{value:.{digits}g}" != f"{bound:.{digits}g}":
+            break
+    return f"{value:.{digits}g} {word} {bound:.{digits}g}"

@@ -40,7 +40,7 @@ SIDE = 192
 SEED = 7
 START = {"AU6": 2.0, "AU12": 3.0}
 """What the page shows first: a moderate smile."""
-EXAMPLES: tuple[tuple[str, int, int], ...] = (("Happiness", 3, 15), ("Surprise", 8, -20), ("Anger", 14, 0))
+EXAMPLES: tuple[tuple[str, int, int], ...] = (("Happiness", 3, 10), ("Surprise", 8, -12), ("Anger", 14, 0))
 """Expression, person and yaw of the three faces that can be tried without a photo."""
 
 
