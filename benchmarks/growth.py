@@ -1,7 +1,7 @@
 """Time and memory of commands as a store grows, on stores of made faces: does anything grow faster than the data?
 
     python benchmarks/growth.py [--sizes 3000 30000] [--folder FOLDER] [--side 48]
-    python benchmarks/growth.py --sizes 300000 --side 24 --only check "check again" "train, to the first batch"
+    python benchmarks/growth.py --sizes 300000 --side 32 --only check "check again" "train, to the first batch"
     python benchmarks/growth.py --make 30000 --folder FOLDER     # only the store FOLDER/faces-30000
 
 A made face is a mixture of two synthetic faces of one class under a smooth random field, with the mixed landmarks, so that

@@ -1,5 +1,6 @@
 """Mutated run folders: a model that loads and a page that shows, or one line; never other numbers in silence."""
 
+import copy
 import json
 import random
 import shutil
@@ -52,7 +53,7 @@ def other_types(text: str, draws: random.Random) -> str:
                 if draws.random() < 0.2:
                     del place[key]
                 else:
-                    place[key] = draws.choice(ODD)
+                    place[key] = copy.deepcopy(draws.choice(ODD))  # one of them may come twice, into each other
                 break
             place = place[key]
     return json.dumps(content)
