@@ -221,7 +221,7 @@ def test_no_mutation_of_a_file_crashes(model, tmp_path, count):
     for number in range(count):
         file.write_bytes(mutated(whole[number % len(whole)], rng))
         for _, found in model.stream(pictures_in(file, None), explain="auto", masking=False):
-            assert bool(found.faces) == (found.reason is None)
+            assert found.faces or found.reason  # a small picture that is taken as a face itself has both
             assert found.reason is None or (found.reason and "\n" not in found.reason and len(found.reason) < 300)
             assert all(np.isfinite(list(face.probabilities.values())).all() for face in found.faces)
             kinds["faces" if found.faces else found.reason.split("(")[0]] += 1

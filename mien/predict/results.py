@@ -124,7 +124,7 @@ class PicturePrediction:
     height: int
     faces: tuple[FacePrediction, ...]
     reason: str | None = None
-    """Why no face was found; None where one was."""
+    """Why no face was found, also where so small a picture was taken as a face itself; None where one was."""
     frame: int = 0
     """Number in its video from 0."""
     time: float | None = None
