@@ -261,6 +261,8 @@ def test_pictures_in_base64_and_arrow(tmp_path, capsys):
 def test_archives_and_compound_expressions_are_named(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/faces.zip").write_bytes(b"PK\x03\x04")
+    rows = [[k, " ".join(["7"] * 2304), "Training"] for k in range(7)]  # another dataset above is not meant
+    forms.table(tmp_path / "fer2013.csv", ["emotion", "pixels", "Usage"], rows)
     for reader in ("folder", "table", "fer2013"):
         _, _, said = prepare(["prepare", reader, "--root", str(tmp_path / "a")], tmp_path, capsys)
         assert "'faces.zip' is not read: unpack it" in said

@@ -7,7 +7,7 @@ import inspect
 import io
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,13 @@ def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, An
     command = _pattern(dataset, root, own)
     if command is None and any(word in error for word in SETTLED):
         return ""
-    command = command or _other_root(dataset, root, own, readers[dataset])
+    read, packed = readers[dataset], unread(root) if dataset != "table" and not _has_pictures(root) else ""
+    command = command or _other_root(dataset, _below(root), own, read)
+    if not packed:  # an archive here is nearer than a folder above, which may be another dataset
+        command = command or _other_root(dataset, _above(dataset, root), own, read)
     command = command or _other_reader(dataset, root, own, readers)
     if command is None:
-        return unread(root) if dataset != "table" and not _has_pictures(root) else ""
+        return packed
     return f" Try: {' '.join(['mien prepare', *command, '--out', shlex.quote(str(out))])}"
 
 
@@ -100,8 +103,8 @@ def _deep_pattern(names: list[str], root: Path, own: Mapping[str, Any]) -> list[
     return None
 
 
-def _other_root(dataset: str, root: Path, own: Mapping[str, Any], read: Read) -> list[str] | None:
-    found = next((place for place in (*_below(root), *_above(dataset, root)) if works(read, place, own)), None)
+def _other_root(dataset: str, places: Iterable[Path], own: Mapping[str, Any], read: Read) -> list[str] | None:
+    found = next((place for place in places if works(read, place, own)), None)
     return None if found is None else [dataset, *_words(found, own)]
 
 
