@@ -233,11 +233,14 @@ def test_training_on_twins_has_every_term(run):
     torch.testing.assert_close(net.corners[0], torch.tensor([4.5, 6.5]) / 16)
 
 
-@pytest.mark.parametrize("name", ["swap", "swap_masked"])
-def test_the_recipe_takes_a_step(name, blocks, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "precision"), [("swap", "32-true"), ("swap_masked", "32-true"), ("swap", "bf16-mixed")]
+)
+def test_the_recipe_takes_a_step(name, precision, blocks, tmp_path):
     recipe = Path(__file__).parent.parent / "recipes" / "audet" / f"{name}.cfg"
     words = ["--training.batch_size", "8", "--training.max_epochs", "1", "--training.decay_lr_over_last_n_epochs", "1"]
-    fit(read_cfg(recipe, [*words, "--loss.reader", "None", "--loss.reader_loss_lambda", "0"]), blocks, tmp_path / "run")
+    words += ["--loss.reader", "None", "--loss.reader_loss_lambda", "0", "--run.precision", precision]
+    fit(read_cfg(recipe, words), blocks, tmp_path / "run")
     net = load_audet(tmp_path / "run")
     z = net.encode(torch.zeros(1, 3, 64, 64))
     assert z.shape == (1, net.z1_channels + net.z2_channels, 4, 4)

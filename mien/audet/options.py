@@ -131,7 +131,7 @@ class RunOptions:
     strategy: Literal["auto", "ddp"] = "auto"
     """lightning-fabric strategy: auto, ddp."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
+    """auto: bf16-mixed where the device is faster in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
     workers: int = limited(0, least=0, most=1024)
     """Loader processes; results do not depend on their number."""
 

@@ -259,7 +259,8 @@ def validate(session: Session) -> dict[str, float]:
             here = torch.from_numpy(rows[step * batch_size :][: len(batch.images)])
             person, actions = session.groups(here)
             of_z1, of_z2 = partners(actions, person, 1.0, cpu), partners(person, actions, 1.0, cpu)
-            picture = net.decode(output.z1[of_z1], output.z2[of_z2], tuple(skip[of_z2] for skip in output.skips))
+            with session.fabric.autocast():
+                picture = net.decode(output.z1[of_z1], output.z2[of_z2], tuple(skip[of_z2] for skip in output.skips))
             swaps.append((picture.float() - batch.images).abs().mean((1, 2, 3)).cpu()[of_z1 != of_z2])
     net.train()
     scores = {"au": float(au_loss(torch.cat(logits), session.labels.targets[rows], cfg.cross_entropy))}

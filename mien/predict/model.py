@@ -332,8 +332,8 @@ def load(
             picture to its faces.
         landmark_model: model file of the provider; found by itself where the provider is installed.
         least_face: confidence of the provider from which a face counts; by default 0.7 for mediapipe, else any.
-        precision: of the nets: 32-true, or bf16-mixed, which is faster where the processor calculates in bfloat16 (AMX,
-            AVX512-BF16, most GPUs) and moves probabilities by less than 0.01.
+        precision: of the nets: 32-true, or bf16-mixed, which is faster on most GPUs and on processors with AMX, and moves
+            probabilities by less than 0.01.
         calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
             by default the run's calibration.json.
         any_quality: name expressions also of faces whose pose, size, sharpness, light or cover lies beyond the limits within which

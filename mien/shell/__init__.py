@@ -90,15 +90,17 @@ def there(name: str) -> bool:
 
 def processor() -> str:
     """Cores that this process may use, what they compute fast, and memory."""
-    from mien.models.precision import computes_bfloat16
+    from mien.models.precision import bfloat16_here
     from mien.progress import default_workers
 
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.is_file() else set()
     fast = [name for name in ("avx2", "avx512f", "amx_tile") if name in flags]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
-    bfloat16 = "in hardware" if computes_bfloat16() else "emulated, slow"
-    return f"{default_workers()} cores ({', '.join(fast) or 'no known extensions'}; bfloat16 {bfloat16}), {memory:.0f} GiB of memory"
+    words = {"faster": "faster than float32", "slower": "no faster than float32", "emulated": "emulated, slow"}[
+        bfloat16_here()
+    ]
+    return f"{default_workers()} cores ({', '.join(fast) or 'no known extensions'}; bfloat16 {words}), {memory:.0f} GiB of memory"
 
 
 def bundled() -> str:

@@ -71,7 +71,7 @@ class RunConfig:
     sync_batchnorm: bool = False
     """Batch norms take their statistics over the faces of all processes, not of each alone."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """auto: bf16-mixed where the device computes in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
+    """auto: bf16-mixed where the device is faster in bfloat16, else 32-true; or lightning-fabric's 32-true, bf16-mixed, 16-mixed."""
     workers: int = 0
     """Loader processes; results do not depend on their number."""
     compile: bool = False
