@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import mien
-from mien.audit.model import WrappedModel
+from mien.wrapped.model import WrappedModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peer_models

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import mien
-from mien.audit.classes import labels_for
 from mien.synthetic.synthesize import synthesize
+from mien.wrapped.classes import labels_for
 
 CLASSES = ("neutral", "happy", "surprised", "afraid", "angry", "disgusted", "sad")
 

@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 _HOME = {
     "load": "predict.model", "FaceModel": "predict.model", "FacePrediction": "predict.results",
-    "Predictions": "predict.predictions", "wrap": "audit.wrap",
+    "Predictions": "predict.predictions", "wrap": "wrapped.wrap",
     "compare": "audit.compare", "guide": "audit.guide", "evaluate_model": "audit.evaluate", "open_store": "data.store",
 }  # fmt: skip
 

@@ -6,8 +6,8 @@ from test_audit_run import Net, short_follow
 from tiny import NAMES, SIZE, records
 
 from mien.audit import run
-from mien.audit.wrap import wrap
 from mien.data.store import write_store
+from mien.wrapped.wrap import wrap
 
 
 def changed(which):

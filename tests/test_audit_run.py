@@ -16,9 +16,9 @@ from mien.audit.sample import sample_of
 from mien.audit.table import Part, from_json
 from mien.audit.truth import quality, truth
 from mien.audit.verdict import LINES, verdict
-from mien.audit.wrap import wrap
 from mien.errors import DataError, UsageError
 from mien.metrics.faithfulness import randomised_stages, stages
+from mien.wrapped.wrap import wrap
 
 
 class Net(torch.nn.Module):

@@ -10,13 +10,13 @@ import torch
 from other_nets import WORDS, Small
 
 import mien
-from mien.audit.classes import labels_for
 from mien.audit.compare import compare
 from mien.audit.row import audit_row
 from mien.audit.run import audit
 from mien.cli import main
 from mien.errors import DataError
 from mien.report.rows import COLUMNS, FACTS, add_row, read_rows, row_of, rows_page, tables_of_rows
+from mien.wrapped.classes import labels_for
 
 
 def row(model: str = "a", accuracy: float = 0.5, **facts: str) -> dict[str, str]:

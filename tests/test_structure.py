@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"cues", "synthetic"},
     {"datasets"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "wrapped"},
     {"audet"},
     {"predict"},
     {"export", "calibrate"},

@@ -10,11 +10,11 @@ from other_nets import WORDS, Flat, Small, bright, faces, resnet, vit
 from torch import nn
 
 import mien
-from mien.audit.classes import expressions_of, labels_for, read_classes
 from mien.audit.sources import face_model
 from mien.errors import MienError, UsageError
 from mien.explain import explain
 from mien.models.taps import tapped
+from mien.wrapped.classes import expressions_of, labels_for, read_classes
 
 NAMES = ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mien.audit.classes import labels_for
 from mien.audit.evaluate import evaluate_model
 from mien.audit.paired import ROBUST, compare_models, seeds_words
 from mien.audit.probe import probe_of
@@ -30,6 +29,7 @@ from mien.report.rows import add_row, row_of_results
 from mien.report.runs import Run, each_once, group_runs, load_run
 from mien.report.tables import classification_table, tests_table
 from mien.training.checkpoint import read_run, results_suffix
+from mien.wrapped.classes import labels_for
 
 Split = Literal["test", "valid", "train"]
 

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 import yaml
 
-from mien.audit.classes import class_table, labels_for, scheme_of
-from mien.audit.model import BATCH, WrappedModel
 from mien.audit.sources import face_model
 from mien.config import CueConfig, DataConfig, GuidanceConfig, ModelConfig, Recipe, RunConfig, as_dict
 from mien.cues import controls, map_resize
@@ -44,6 +42,8 @@ from mien.models.adapt import InScheme
 from mien.progress import track
 from mien.schema import IntArray, scheme_classes
 from mien.training.checkpoint import results_suffix, versions
+from mien.wrapped.classes import class_table, labels_for, scheme_of
+from mien.wrapped.model import BATCH, WrappedModel
 
 FOREIGN = "not trained by mien"
 """Stands for the store of the training of a model whose training nobody here knows."""

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mien.audit.classes import expressions_of, read_classes, scheme_of
 from mien.config import AugmentConfig, CueConfig, GuidanceConfig
 from mien.cues import map_resize, render_cue
 from mien.data.transforms import DRAWN, draw_changes, place_faces
@@ -18,6 +17,7 @@ from mien.losses.alignment import SIMILARITIES, guidance_loss
 from mien.models.adapt import logits_of
 from mien.models.taps import last_layer, tapped
 from mien.schema import LANDMARKS, scheme_classes
+from mien.wrapped.classes import expressions_of, read_classes, scheme_of
 
 PROBE = 2
 """Faces of the first batch with which `auto` looks for the layer."""

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mien.audit.model import WrappedModel
 from mien.data.transforms import normalise, resize_faces
 from mien.errors import DataError, UsageError
 from mien.explain import evidence, explain, explain_with_output, fitting, method_names
+from mien.wrapped.model import WrappedModel
 
 USUAL = ("cam", "grad_cam", "ts_cam", "layer_cam")
 """The first of these that fits a model is audited."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from mien.audit.classes import scheme_of
-from mien.audit.model import WrappedModel
 from mien.audit.table import Part
 from mien.config import CueConfig
 from mien.cues.identity import drawn_numbers
@@ -16,6 +14,8 @@ from mien.metrics.classification import classification_scores
 from mien.metrics.resampling import people
 from mien.report.rows import row_of_results
 from mien.schema import FloatArray, IntArray
+from mien.wrapped.classes import scheme_of
+from mien.wrapped.model import WrappedModel
 
 PROTOCOL = "audit"
 """Rows of an audit stand apart from those of `mien compare`: it may have drawn some of the faces."""

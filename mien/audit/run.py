@@ -17,11 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mien import __version__
-from mien.audit.classes import class_table, labels_for
 from mien.audit.faithful import faithful
 from mien.audit.follow import follow, responses
 from mien.audit.groups import groups
-from mien.audit.model import WrappedModel
 from mien.audit.page import html, text_csv, text_json
 from mien.audit.probe import Probe, probe_of
 from mien.audit.right import right
@@ -38,6 +36,8 @@ from mien.errors import DataError, UsageError, unknown_name
 from mien.files import read_json, write_atomic
 from mien.report.rows import add_row
 from mien.schema import FloatArray, IntArray
+from mien.wrapped.classes import class_table, labels_for
+from mien.wrapped.model import WrappedModel
 
 PARTS = ("right", "sure", "explanation", "groups", "corruptions", "follow")
 """In the order in which they are done; groups compare the quality of explanations."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mien.audit.sample import Sample
@@ -10,15 +12,13 @@ from mien.errors import DataError
 from mien.metrics.calibration import fit_temperature, scaled
 from mien.metrics.confidence import (
     SMALLEST,
-    adaptive_error,
     brier,
-    class_wise_error,
     equal_mass,
-    equal_mass_error,
     mean_log_loss,
     risk_coverage,
 )
-from mien.metrics.intervals import bootstrap_mean
+from mien.metrics.intervals import Interval, bootstrap_mean
+from mien.metrics.reweighted import calibration_intervals
 from mien.schema import FloatArray, IntArray
 
 TITLE = "Is it sure when it may be?"
@@ -30,16 +30,17 @@ WANTED = (0.8, 0.9, 0.95)
 def sure(sample: Sample, probabilities: FloatArray, seed: int = 0) -> Part:
     """Calibration before and after a temperature that other people's faces gave, risk against coverage, abstention."""
     scaled_, temperatures = cross_scaled(sample, probabilities, seed)
-    tables = [scores("before", "As it answers", sample, probabilities)]
+    found = calibration_intervals(probabilities, sample.labels, sample.people)
+    tables = [scores("before", "As it answers", sample, probabilities, found)]
     cannot = []
     if scaled_ is None:
         cannot.append("Too few people to fit a temperature on some and score it on others.")
     else:
         ends = " and ".join(f"{value:.2f}" for value in temperatures)
-        tables.append(
-            scores("after", f"After a temperature ({ends}, each half scored with that of the other)", sample, scaled_)
-        )
-    tables += [class_table(sample, probabilities), abstention(sample, probabilities)]
+        title = f"After a temperature ({ends}, each half scored with that of the other)"
+        after = calibration_intervals(scaled_, sample.labels, sample.people)
+        tables.append(scores("after", title, sample, scaled_, after))
+    tables += [class_table(sample, probabilities, found), abstention(sample, probabilities)]
     drawings = (reliability(sample, probabilities, scaled_), coverage_curve(sample, probabilities))
     return Part("sure", TITLE, tuple(tables), drawings, sentences(tables, sample, probabilities), tuple(cannot))
 
@@ -60,39 +61,36 @@ def cross_scaled(sample: Sample, probabilities: FloatArray, seed: int) -> tuple[
     return out, tuple(found)
 
 
-def scores(key: str, title: str, sample: Sample, probabilities: FloatArray) -> Table:
-    """Every summary of calibration; the baseline is an answer that always names the frequencies of the classes."""
+def scores(key: str, title: str, sample: Sample, probabilities: FloatArray, found: Mapping[str, Interval]) -> Table:
+    """Every summary of calibration as `calibration_intervals` found it, beside always naming the frequencies of the classes."""
     labels, n = sample.labels, sample.faces
     counts = np.bincount(labels, minlength=probabilities.shape[1]) / n
     blind = np.tile(counts, (n, 1))
-    parts, zero = brier(probabilities, labels), brier(blind, labels)
-    risk = risk_coverage(probabilities, labels)
-    over = float(probabilities.max(1).mean() - (probabilities.argmax(1) == labels).mean())
+    zero, risk = brier(blind, labels), risk_coverage(probabilities, labels)
     rows = [
-        row("ECE, bins of equal mass", equal_mass_error(probabilities, labels), n, "lower", 0.0, "biased upwards where faces are few"),
-        row("adaptive calibration error", adaptive_error(probabilities, labels), n, "lower", 0.0, "all classes, bins of equal mass"),
-        row("class-wise ECE", class_wise_error(probabilities, labels).mean(), n, "lower", 0.0, "all classes, bins of equal width"),
-        row("mean confidence minus accuracy", over, n, "", 0.0, "above 0 over-confident, below 0 under-confident"),
-        row("Brier score", parts.score, n, "lower", zero.score),
-        row("· reliability", parts.reliability, n, "lower", zero.reliability, "part of the Brier score that calibration cures"),
-        row("· resolution", parts.resolution, n, "higher", zero.resolution, "subtracted: how much the answers tell apart"),
-        row("· uncertainty", parts.uncertainty, n, "", zero.uncertainty, "of the faces, not of the model"),
-        row("· within bins", parts.within, n, "", zero.within),
-        row("negative log-likelihood", mean_log_loss(probabilities, labels), n, "lower", mean_log_loss(blind, labels), "nats"),
-        row("AURC", risk.area, n, "lower", risk.chance, f"an order that knows every error has {risk.best:.3f}"),
+        row("ECE, bins of equal mass", found["ece"], n, "lower", 0.0, "biased upwards where faces are few, and its interval too"),
+        row("adaptive calibration error", found["adaptive"], n, "lower", 0.0, "all classes, bins of equal mass"),
+        row("class-wise ECE", found["class_wise"], n, "lower", 0.0, "all classes, bins of equal width"),
+        row("mean confidence minus accuracy", found["over"], n, "", 0.0, "above 0 over-confident, below 0 under-confident"),
+        row("Brier score", found["brier"], n, "lower", zero.score),
+        row("· reliability", found["reliability"], n, "lower", zero.reliability, "part of the Brier score that calibration cures"),
+        row("· resolution", found["resolution"], n, "higher", zero.resolution, "subtracted: how much the answers tell apart"),
+        row("· uncertainty", found["uncertainty"], n, "", zero.uncertainty, "of the faces, not of the model"),
+        row("· within bins", found["within"], n, "", zero.within),
+        row("negative log-likelihood", found["log_loss"], n, "lower", mean_log_loss(blind, labels), "nats"),
+        row("AURC", found["aurc"], n, "lower", risk.chance, f"an order that knows every error has {risk.best:.3f}"),
     ]  # fmt: skip
     return Table(key, title, tuple(rows), "always naming the frequencies of the classes; for AURC a random order")
 
 
-def class_table(sample: Sample, probabilities: FloatArray) -> Table:
+def class_table(sample: Sample, probabilities: FloatArray, found: Mapping[str, Interval]) -> Table:
     """Calibration error of each class's own probability."""
-    errors = class_wise_error(probabilities, sample.labels)
     rows = []
     for k, name in enumerate(sample.classes):
         share = float((sample.labels == k).mean())
         over = float(probabilities[:, k].mean()) - share
         said = f"said {percent(probabilities[:, k].mean(), 1)} on average, {percent(share, 1)} are ({over:+.3f})"
-        rows.append(row(name, errors[k], int((sample.labels == k).sum()), "lower", 0.0, said))
+        rows.append(row(name, found[f"class_wise {k}"], int((sample.labels == k).sum()), "lower", 0.0, said))
     return Table("classes", "Calibration of each class", tuple(rows), "perfect calibration",
                  "n counts the faces of the class; the error is over all faces.")  # fmt: skip
 

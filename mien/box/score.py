@@ -19,7 +19,7 @@ from mien.metrics.classification import calibration_error
 from mien.metrics.intervals import bootstrap_mean
 from mien.predict.model import FaceModel, load
 from mien.predict.sources import Picture, decoded
-from mien.schema import FloatArray, IntArray, Record, class_index
+from mien.schema import FloatArray, IntArray, Record
 
 COVERAGES = (1.0, 0.8, 0.6, 0.4)
 """Shares of the most confident answers whose accuracy is told (risk and coverage; Geifman and El-Yaniv 2017)."""
@@ -87,7 +87,7 @@ def score(
 
 def answer(model: FaceModel, records: Iterable[Record | Skipped]) -> Answers:
     """The main face of every picture, and what is known of it; pictures without a label the model knows are left out."""
-    index, kept = class_index(model.recipe.data.scheme), []
+    index, kept = model.index, []
 
     def pictures() -> Iterator[Picture]:
         for record in records:

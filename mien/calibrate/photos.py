@@ -16,7 +16,7 @@ from mien.errors import DataError, UsageError, unknown_name
 from mien.files import write_atomic
 from mien.metrics.calibration import Floats, abstain_threshold, fit_offsets, lift_to_recall, scaled
 from mien.predict.calibration import owner_of
-from mien.schema import IntArray, Record, class_index
+from mien.schema import IntArray, Record
 
 if TYPE_CHECKING:
     from mien.predict.model import FaceModel
@@ -79,6 +79,8 @@ def calibrate_photos(
     from mien.predict.model import load
 
     model = load(run, faces=faces)
+    if model.wrapped is not None:
+        raise UsageError(f"{run} is no run of `mien train`: only runs and the bundled model are calibrated.")
     wanted = None if recall is None else wanted_recall(recall, model.classes)
     judged = judge(model, photos, batch)
     check_people(judged, model.classes)
@@ -129,7 +131,7 @@ def worse_on_others(before: dict[str, Any], held_out: dict[str, Any]) -> list[st
 
 def judge(model: FaceModel, photos: Iterator[Record | Skipped], batch: int) -> Judged:
     """Answers for every photo with one face and an expression that the model knows; the others are told and counted."""
-    index, left_out = class_index(model.recipe.data.scheme), Counter[str]()
+    index, left_out = model.index, Counter[str]()
     asked: list[tuple[int, str | int]] = []
     scores, labels, people = [], [], []
     stream = model.stream(opened(photos, index, asked, left_out), batch=batch, display=8)

@@ -144,12 +144,16 @@ def spread_of(
     effective, value = effective_clusters(shares), float(statistic(totals.sum(axis=0, keepdims=True))[0])
     if len(totals) < 2:
         return Spread(value, float("nan"), effective, len(totals), grouped, n)
-    means = resampled(totals, statistic, draws, seed)
-    known = means[np.isfinite(means)]
+    return spread_from(resampled(totals, statistic, draws, seed), value, shares, n, grouped)
+
+
+def spread_from(found: Array, value: float, shares: Array, n: int, grouped: bool) -> Spread:
+    """Spread of a score of n values from what it is in each draw, (d,); those that are not finite are left out."""
+    effective, known = effective_clusters(shares), found[np.isfinite(found)]
     if not len(known):
-        return Spread(value, float("nan"), effective, len(totals), grouped, n)
+        return Spread(value, float("nan"), effective, len(shares), grouped, n)
     error = float(known.std()) * (effective / (effective - 1)) ** 0.5
-    return Spread(value, error if error > 1e-12 else 0.0, effective, len(totals), grouped, n)
+    return Spread(value, error if error > 1e-12 else 0.0, effective, len(shares), grouped, n)
 
 
 def _class_mean_spread(

@@ -84,9 +84,9 @@ def cluster_totals(columns: Array, clusters: npt.NDArray[np.int64]) -> Array:
 def resampled(totals: Array, statistic: Callable[[Array], Array], draws: int, seed: int) -> Array:
     """(draws,) statistic of the totals (G, C) of G clusters drawn with replacement; it gets sums (d, C) and gives (d,).
 
-    Where G is above 8,000, fewer draws are made (`_weights`).
+    Where G is above 8,000, fewer draws are made (`drawn_weights`).
     """
-    return np.concatenate([statistic(weights @ totals) for weights in _weights(len(totals), draws, seed)])
+    return np.concatenate([statistic(weights @ totals) for weights in drawn_weights(len(totals), draws, seed)])
 
 
 def effective_clusters(shares: Array) -> float:
@@ -99,7 +99,7 @@ def effective_clusters(shares: Array) -> float:
     return max(2.0, float(squares.sum() ** 2 / np.square(squares).sum()))
 
 
-def _weights(clusters: int, draws: int, seed: int) -> Iterator[Array]:
+def drawn_weights(clusters: int, draws: int, seed: int) -> Iterator[Array]:
     """How often each cluster is drawn, (d, G) a time; fewer draws, though at least MIN_DRAWS, where clusters are many."""
     draws = min(draws, max(MIN_DRAWS, _KEPT // clusters))
     if clusters * draws <= _KEPT:

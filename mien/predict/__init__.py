@@ -48,6 +48,7 @@ def predict(
     views: int | None = None,
     runtime: str = "auto",
     cluster: str | None = None,
+    classes: str | None = None,
 ) -> dict[str, int]:
     """Recognise the expressions of all faces in photos, folders and videos, or from a camera.
 
@@ -58,7 +59,8 @@ def predict(
     Args:
         photos: pictures, videos, folders of them, addresses of streams (rtsp://, http://), or - for standard input (a
             list of paths, one a line, or one picture).
-        run: run folder of mien train; by default the bundled model.
+        run: run folder of mien train; by default the bundled model. Also an ONNX file, or FILE.py:FUNCTION whose call returns a
+            wrapped model (docs/compare.md).
         action_units: run folder of mien audet train; by default action units come from mediapipe's points.
         out: table of all rows: .csv, .jsonl or .parquet. Without it the faces are printed.
         format: columns of the table: mien, or those of other tools, as CSV: openface (OpenFace 2), py-feat.
@@ -82,11 +84,12 @@ def predict(
         neutral: photo of the neutral face of the one person in all pictures, or a video whose quietest two seconds stand for it;
             action units are then relative to it.
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
-            default 2, for a camera 1.
+            default 2, for a camera and for a model that is no run 1.
         runtime: of the net where nothing is explained: torch, channels_last, frozen, compiled, onnxruntime, openvino, fastest (of
             those at hand, measured at the start), or auto (the same after 256 faces, torch until then).
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
             or one of this machine's cores (docs/scale.md).
+        classes: names of the classes of an ONNX file that does not bring them, separated by commas, in the order of the answers.
 
     Returns:
         How many pictures, faces, without_face and unreadable there were.
@@ -106,7 +109,7 @@ def predict(
     refuse_unshared(photos, camera, overlay, cluster)
     opening = Opening(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
-        neutral, views or (1 if camera is not None else 2), runtime,
+        neutral, views or (1 if camera is not None else None), runtime, classes,
     )  # fmt: skip
     model = opening.open()
     method = None if explain == "none" else model.method(explain)

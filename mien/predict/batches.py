@@ -47,12 +47,15 @@ class Faces(NamedTuple):
     """(B, K) added to the logits: what the points of the face say beside the pixels; zeros without a fusion."""
     canvas: int
     """Side of the pictures before they were resized, on which cues are drawn."""
+    classes: tuple[str, ...]
+    """Of the model, in logit order: all or some of those of the recipe's scheme."""
 
 
 def batch_of(
-    recipe: Recipe, faces: Sequence[FramedFace], units: FloatArray, device: torch.device, added: Tensor | None = None
-) -> Faces:
-    """Framed faces, resized and normalised as in training, with the guide that the model's transformer wants."""
+    recipe: Recipe, classes: tuple[str, ...], faces: Sequence[FramedFace], units: FloatArray, device: torch.device,
+    added: Tensor | None = None,
+) -> Faces:  # fmt: skip
+    """Framed faces for a model of these classes, resized and normalised as in training, with the guide that it wants."""
     pixels = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2)
     points = torch.from_numpy(np.stack([face.landmarks for face in faces]))
     pictures, points = resize_faces(pixels.to(device), points.to(device), recipe.model.size)
@@ -61,9 +64,9 @@ def batch_of(
     unlabelled, rows = torch.full((len(images),), -1, device=device), torch.arange(len(images), device=device)
     canvas = pixels.shape[-1]
     batch = Batch(images, unlabelled, intensities, points, rows, canvas=canvas)
-    nothing = torch.zeros(len(images), len(scheme_classes(recipe.data.scheme)))
-    more = (nothing if added is None else added).to(device)
-    return Faces(images, pictures, points, intensities, with_guide(recipe, batch, None, 0, 0).guide, more, canvas)
+    more = (torch.zeros(len(images), len(classes)) if added is None else added).to(device)
+    guide = with_guide(recipe, batch, None, 0, 0).guide
+    return Faces(images, pictures, points, intensities, guide, more, canvas, classes)
 
 
 @torch.no_grad()
@@ -81,24 +84,23 @@ def explain_faces(
 
     `measured` are the action units of each face, which the words may name.
     """
-    classes = scheme_classes(recipe.data.scheme)
-    wanted = None if expression is None else classes.index(expression)
+    wanted = None if expression is None else faces.classes.index(expression)
     output, raw = explainers.explain_with_output(model, faces.images, wanted, (method,), guide=faces.guide)
     seen = ((output.logits.float() + faces.added) / temperature).softmax(1)  # in this one view
     probabilities = seen if views == 1 else classify(model, faces, temperature, views)
     target = probabilities.argmax(1) if wanted is None else torch.full_like(probabilities.argmax(1), wanted)
     second = c.runner_up(probabilities, target)
     evidence = explainers.evidence(method, raw[method])
-    attention = m.to_input(m.channel_mean(output.features[-1]), output.theta)
+    attention = attention_of(output)
     frame = (recipe.model.size, recipe.model.size)
     cue = render_cue(
-        replace(recipe.cue, control="none"), faces.landmarks, target, scheme=recipe.data.scheme, image_size=frame, size=frame,
-        images=faces.pictures.float() / 255, action_units=faces.units, canvas=(faces.canvas, faces.canvas),
+        replace(recipe.cue, control="none"), faces.landmarks, in_scheme(target, faces.classes, recipe),
+        scheme=recipe.data.scheme, image_size=frame, size=frame, images=faces.pictures.float() / 255, action_units=faces.units,
+        canvas=(faces.canvas, faces.canvas),
     )  # fmt: skip
-    scores = {
-        "attention": attention_scores(attention, cue.maps, map_resize(recipe.cue)),
-        method: cam_scores(evidence, cue.maps),
-    }
+    scores = {method: cam_scores(evidence, cue.maps)}
+    if attention is not None:
+        scores = {"attention": attention_scores(attention, cue.maps, map_resize(recipe.cue)), **scores}
     difference = c.class_contrast(model, faces.images, output, target, second, faces.guide)
     regions, placed = face_regions(faces.landmarks, frame)
     share, effect = c.shares(evidence, regions), None
@@ -113,7 +115,18 @@ def explain_faces(
             difference, unit_maps(recipe.cue.codebook, faces.landmarks, frame, size, (faces.canvas, faces.canvas))[0]
         )
     told = Told(target, second, evidence, attention, cue, difference, placed, share, effect, units, scores)
-    return probabilities, told.explanations(recipe, method, measured)
+    return probabilities, told.explanations(recipe, faces.classes, method, measured)
+
+
+def attention_of(output: Output) -> Tensor | None:
+    """(B, 1, h, w) channel mean of the last layer as it lies on the pictures; None for a model without a layer."""
+    return m.to_input(m.channel_mean(output.features[-1]), output.theta) if output.features else None
+
+
+def in_scheme(target: Tensor, classes: Sequence[str], recipe: Recipe) -> Tensor:
+    """(B,) classes of a model -> their places in the label scheme, by which cues are drawn."""
+    scheme = scheme_classes(recipe.data.scheme)
+    return target.new_tensor([scheme.index(name) for name in classes])[target]
 
 
 class Told(NamedTuple):
@@ -125,8 +138,8 @@ class Told(NamedTuple):
     """(B,) its runner-up."""
     evidence: Tensor
     """(B, 1, h, w)."""
-    attention: Tensor
-    """(B, 1, h, w)."""
+    attention: Tensor | None
+    """(B, 1, h, w); None without a layer."""
     cue: Cue
     difference: Tensor | None
     """(B, 1, h, w) contrast of the two classes."""
@@ -141,23 +154,25 @@ class Told(NamedTuple):
     scores: dict[str, dict[str, Tensor]]
     """Map name -> score name -> (B,)."""
 
-    def explanations(self, recipe: Recipe, method: str, measured: Sequence[FaceUnits]) -> list[Explanation]:
+    def explanations(
+        self, recipe: Recipe, classes: Sequence[str], method: str, measured: Sequence[FaceUnits]
+    ) -> list[Explanation]:
         """One a face. Everything is brought to the CPU first: each number alone would wait for the device."""
-        classes, names = scheme_classes(recipe.data.scheme), unit_names(recipe.cue.codebook)
+        names = unit_names(recipe.cue.codebook)
         placed, valid, share = self.placed.tolist(), self.cue.valid.tolist(), self.share.tolist()
         effect = [None] * len(placed) if self.effect is None else self.effect.tolist()
         units = [None] * len(placed) if self.units is None else self.units.tolist()
         scores = {name: {kind: v.tolist() for kind, v in kinds.items()} for name, kinds in self.scores.items()}
-        maps, attention, cues = (_array(values[:, 0]) for values in (self.evidence, self.attention, self.cue.maps))
-        contrast = None if self.difference is None else _array(self.difference[:, 0])
+        maps, cues = _array(self.evidence[:, 0]), _array(self.cue.maps[:, 0])
+        contrast, attention = (None if v is None else _array(v[:, 0]) for v in (self.difference, self.attention))
         found = []
         for k, (one, other) in enumerate(zip(self.target.tolist(), self.second.tolist(), strict=True)):
             parts = _regions(share[k], effect[k]) if placed[k] else {}
             row = units[k] if placed[k] else None
             named = {} if row is None else dict(zip(names, row, strict=True))
             found.append(Explanation(
-                method, classes[one], classes[other], maps[k], attention[k], cues[k] if valid[k] else None,
-                None if contrast is None else contrast[k],
+                method, classes[one], classes[other], maps[k], None if attention is None else attention[k],
+                cues[k] if valid[k] else None, None if contrast is None else contrast[k],
                 {name: {kind: v[k] for kind, v in kinds.items()} for name, kinds in scores.items()} if valid[k] else {},
                 named, parts, _words(recipe, classes[one], classes[other], measured[k], parts),
             ))  # fmt: skip

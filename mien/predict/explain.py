@@ -13,24 +13,22 @@ import numpy as np
 
 from mien.errors import DataError, UsageError, unknown_name
 from mien.files import file_sha256, name_of, own_name, weights_file, write_atomic, write_npz
-from mien.predict.bundled import bundled_run
-from mien.predict.calibration import read_calibration
+from mien.predict.calibration import Calibration, read_calibration
 from mien.predict.units import PointUnits, spread
-from mien.schema import Batch, ByteArray, FloatArray, scheme_classes
-from mien.training.hub import fetched
+from mien.schema import Batch, ByteArray, FloatArray
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mien.audet.photos import UnitReader
-    from mien.config import Recipe
     from mien.data.framing import FramedFace
-    from mien.models import Classifier
+    from mien.predict.opening import Opened
 
 from mien.predict.photos import (
     PhotoFace,
     Photos,
     find_faces,
     find_photos,
-    framing_of_run,
     open_finder,
     refuse_foreign_guide,
 )
@@ -48,17 +46,19 @@ def explain(
     size: int = 192,
     batch: int = 32,
     calibration: str | None = None,
+    classes: str | None = None,
 ) -> dict[str, Any]:
-    """Explain photos with a trained run: one strip and one .npz of raw maps a face, and one manifest.json for all.
+    """Explain photos with a run or any other model: one strip and one .npz of raw maps a face, and one manifest.json for all.
 
     Returns the manifest; it lists damaged photos and those without a face as `skipped`. DataError when none is left.
 
     Args:
         photos: pictures, or folders that are searched for pictures.
-        run: run folder of `mien train`; by default the bundled model.
-        out: folder for the results (default RUN/explained; of the bundled model: explained, here).
+        run: run folder of `mien train`; by default the bundled model. Also an ONNX file, or FILE.py:FUNCTION whose call returns a
+            wrapped model (docs/compare.md).
+        out: folder for the results (default RUN/explained; of all but run folders: explained, here).
         methods: maps to draw beside the attention, separated by commas (docs/explanations.md); by default those of cam,
-            grad_cam_pp, layer_cam that fit the model.
+            grad_cam_pp, layer_cam that fit the model, else those of tokens, else occlusion.
         expression: explained for every face instead of the predicted one.
         faces: auto, mediapipe, dlib, or none (the whole picture is a face). auto: mediapipe where it is installed.
         landmark_model: model file of the face provider; found by itself where the provider is installed.
@@ -67,44 +67,44 @@ def explain(
         size: side of each picture of a strip, pixels.
         batch: faces at a time.
         calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
+        classes: names of the classes of an ONNX file that does not bring them, separated by commas, in the order of the answers.
 
     """
     from mien import explain as explainers
-    from mien.training import checkpoint
+    from mien.predict.opening import opened, refuse_of_runs, tell_photos
 
     if size < 32 or batch < 1:
         raise UsageError(f"--size {size} must be at least 32 and --batch {batch} at least 1.")
     names = None if methods is None else explainers.method_names(methods)
     files = find_photos(photos)
     folder = out or (run / "explained" if run is not None and run.is_dir() else Path("explained"))
-    run = bundled_run() if run is None else fetched(run)
-    model, recipe, env = checkpoint.load_model(run)
-    refuse_foreign_guide(recipe)
-    names = names or usual_methods(model, recipe)
-    classes = scheme_classes(recipe.data.scheme)
-    calibrated = read_calibration(run, classes, calibration).apply(model)
-    if expression is not None and expression not in classes:
-        raise unknown_name("expression", expression, classes)
+    model = opened(run, classes=classes)
+    refuse_of_runs(model, calibration=calibration)
+    refuse_foreign_guide(model.recipe)
+    names = names or usual_methods(model)
+    check_methods(model, names)
+    if expression is not None and expression not in model.classes:
+        raise unknown_name("expression", expression, model.classes)
+    calibrated = Calibration()
+    if model.folder is not None:
+        calibrated = read_calibration(model.folder, model.classes, calibration).apply(model.net)
     provider, found_by = open_finder(faces, landmark_model)
+    tell_photos(model.name, model.wrapped, provider is not None)
     reader = open_units(action_units)
-    finder = Photos(provider, framing_of_run(env, recipe), size, [], reader.framing if reader else None)
+    finder = Photos(provider, model.framing, size, [], reader.framing if reader else None)
     entries: list[dict[str, Any]] = []
     found = find_faces(files, finder)
     while chunk := list(islice(found, batch)):
-        units = read_action_units(reader, chunk, recipe)
-        seen = explain_faces(
-            model, recipe, [face.framed for face in chunk], names, expression, units.intensities, calibrated.temperature
-        )
-        entries += [write_face(face, k, seen, units, recipe, folder, size) for k, face in enumerate(chunk)]
+        units = read_action_units(reader, chunk, model)
+        framed = [face.framed for face in chunk]
+        seen = explain_faces(model, framed, names, expression, units.intensities, calibrated.temperature)
+        entries += [write_face(face, k, seen, units, model, folder, size) for k, face in enumerate(chunk)]
     manifest = {
-        **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
-        "run": run.name,
-        "run_version": checkpoint.RUN_VERSION,
-        "checkpoint": {**env["checkpoint"], "sha256": file_sha256(weights_file(run))},
+        **about(model),
         "framing": finder.framing._asdict(),
         "calibration": calibrated.as_json(),
         "faces_found_by": found_by,
-        "methods": list(dict.fromkeys(["attention", *names])),
+        "methods": list(dict.fromkeys([*(["attention"] if model.has_layer else []), *names])),
         "action_units_by": units_by(action_units, entries),
         "photos": len(files),
         "faces": entries,
@@ -118,16 +118,53 @@ def explain(
     return manifest
 
 
-def usual_methods(model: Classifier, recipe: Recipe) -> list[str]:
-    """CAMs, or where none fits the model the maps of its tokens."""
-    import torch
+def about(model: Opened) -> dict[str, Any]:
+    """What the manifest says of a model, so that its maps can be made again."""
+    from mien import __version__
+    from mien.training import checkpoint
 
+    if model.folder is None:
+        kept = model.wrapped
+        assert kept is not None
+        return {
+            "mien": __version__, "classes": list(model.classes), "run": model.name, "kind": kept.kind, "identity": kept.identity,
+            "layer": kept.layer, "size": kept.size, "notes": list(kept.notes),
+        }  # fmt: skip
+    env = model.facts
+    return {
+        **{key: env.get(key) for key in ("mien", "python", "packages", "classes", "store_fingerprint", "dataset")},
+        "run": model.folder.name,
+        "run_version": checkpoint.RUN_VERSION,
+        "checkpoint": {**env["checkpoint"], "sha256": file_sha256(weights_file(model.folder))},
+    }
+
+
+def usual_methods(model: Opened) -> list[str]:
+    """CAMs; where none fits the model the maps of its tokens, else what needs answers alone."""
     from mien import explain as explainers
 
-    image = torch.zeros(1, 3, recipe.model.size, recipe.model.size)
-    guide = model.blank_guide(image)
-    names = explainers.fitting(model, image, ("cam", "grad_cam_pp", "layer_cam"), guide)
-    return names or explainers.fitting(model, image, tuple(explainers.TOKEN_MAPS), guide)
+    image, guide = blank(model)
+    for names in (("cam", "grad_cam_pp", "layer_cam"), tuple(explainers.TOKEN_MAPS), explainers.LAYERLESS):
+        fit = explainers.fitting(model.net, image, names, guide)
+        if fit:
+            return fit
+    raise UsageError(f"{model.name} cannot be explained by any usual method; name one by --methods.")
+
+
+def check_methods(model: Opened, names: Sequence[str]) -> None:
+    """UsageError for a method that does not fit, before any photo is read."""
+    from mien import explain as explainers
+
+    image, guide = blank(model)
+    explainers.explain(model.net, image, 0, names, sampling=explainers.Sampling(samples=1), guide=guide)
+
+
+def blank(model: Opened) -> tuple[Tensor, Tensor | None]:
+    """A picture without a face for a trial, (1, 3, S, S), and what guides it there."""
+    import torch
+
+    image = torch.zeros(1, 3, model.recipe.model.size, model.recipe.model.size, device=model.device)
+    return image, model.net.blank_guide(image)
 
 
 class FaceUnits(NamedTuple):
@@ -146,7 +183,7 @@ def open_units(run: Path | None) -> UnitReader | None:
     return None if run is None else open_reader(run)
 
 
-def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], recipe: Recipe) -> FaceUnits:
+def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], model: Opened) -> FaceUnits:
     """Action units of faces, and what the codebook makes of them; without a net those of the finder's points, as in `mien predict`."""
     if reader is None:
         return measured_units(faces)
@@ -155,7 +192,7 @@ def read_action_units(reader: UnitReader | None, faces: Sequence[PhotoFace], rec
     strengths = unit_strengths(reader, [face.framed_for_units for face in faces if face.framed_for_units is not None])
     entries = []
     for row in strengths:
-        reading = reading_of(reader, row, recipe.cue.codebook, scheme_classes(recipe.data.scheme))
+        reading = reading_of(reader, row, model.recipe.cue.codebook, model.classes)
         named = {name: round(float(value), 3) for name, value in zip(reader.net.action_units, row, strict=True)}
         read = {"expression": reading.expression, "fit": round(reading.fit, 3), "text": reading.text}
         entries.append({"action_units": named, "reading": read})
@@ -204,22 +241,21 @@ class ExplainedFaces(NamedTuple):
 
 
 def explain_faces(
-    model: Any, recipe: Recipe, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None,
-    units: FloatArray, temperature: float,
+    model: Opened, faces: Sequence[FramedFace], methods: Sequence[str], expression: str | None, units: FloatArray,
+    temperature: float,
 ) -> ExplainedFaces:  # fmt: skip
     """One forward pass and the maps of a batch of faces; `units` (B, A) are what the cue au_observed is drawn from."""
     import torch
 
     from mien import explain as explainers
-    from mien import maps
     from mien.cues import map_resize, render_cue
     from mien.data.transforms import normalise, resize_faces
     from mien.metrics.alignment import attention_scores, cam_scores
+    from mien.predict.batches import attention_of, in_scheme
     from mien.training.cues import canvas_of
     from mien.training.steering import with_guide
 
-    device = torch.device("cuda" if torch.cuda.is_available() and recipe.run.accelerator != "cpu" else "cpu")
-    classes = scheme_classes(recipe.data.scheme)
+    device, recipe, classes = model.device, model.recipe, model.classes
     pixels = [torch.tensor(face.pixels).permute(2, 0, 1).unsqueeze(0) for face in faces]
     marks = [torch.from_numpy(face.landmarks).unsqueeze(0) for face in faces]
     pairs = [resize_faces(*pair, recipe.model.size) for pair in zip(pixels, marks, strict=True)]
@@ -231,17 +267,19 @@ def explain_faces(
         images, unlabelled, torch.from_numpy(units).to(device), points.to(device), rows, canvas=pixels[0].shape[-1]
     )
     guide = with_guide(recipe, batch, None, 0, 0).guide
-    output, raw = explainers.explain_with_output(model.to(device), images, wanted, methods, guide=guide)
+    output, raw = explainers.explain_with_output(model.net, images, wanted, methods, guide=guide)
     target = explainers.resolve_target(output, wanted)
     frame = (recipe.model.size, recipe.model.size)
     cue = render_cue(
-        replace(recipe.cue, control="none"), points.to(device), target, scheme=recipe.data.scheme, image_size=frame, size=frame,
-        images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units), canvas=canvas_of(batch),
+        replace(recipe.cue, control="none"), points.to(device), in_scheme(target, classes, recipe), scheme=recipe.data.scheme,
+        image_size=frame, size=frame, images=pictures.to(device).float() / 255, action_units=torch.from_numpy(units),
+        canvas=canvas_of(batch),
     )  # fmt: skip
-    attention = maps.to_input(maps.channel_mean(output.features[-1]), output.theta)
-    scores = {"attention": attention_scores(attention, cue.maps, map_resize(recipe.cue))}
-    scores |= {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
-    raw = {"attention": attention, **raw}
+    scores = {name: cam_scores(explainers.evidence(name, map_), cue.maps) for name, map_ in raw.items()}
+    attention = attention_of(output)
+    if attention is not None:
+        scores = {"attention": attention_scores(attention, cue.maps, map_resize(recipe.cue)), **scores}
+        raw = {"attention": attention, **raw}
     return ExplainedFaces(
         pictures.permute(0, 2, 3, 1).numpy(),
         points.numpy(),
@@ -255,10 +293,10 @@ def explain_faces(
 
 
 def write_face(
-    face: PhotoFace, k: int, seen: ExplainedFaces, units: FaceUnits, recipe: Recipe, folder: Path, size: int
+    face: PhotoFace, k: int, seen: ExplainedFaces, units: FaceUnits, model: Opened, folder: Path, size: int
 ) -> dict[str, Any]:
     """Strip and raw maps of face `k` of a batch; returns its entry of the manifest."""
-    classes, valid = scheme_classes(recipe.data.scheme), bool(seen.valid[k])
+    classes, valid = model.classes, bool(seen.valid[k])
     stem = f"{own_name(face.file)}-face{face.number}"
     scores = {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in seen.scores.items()}
     entry: dict[str, Any] = {
@@ -272,7 +310,7 @@ def write_face(
         "probabilities": {name: float(p) for name, p in zip(classes, seen.probabilities[k], strict=True)},
         "explained_expression": classes[int(seen.target[k])],
         **units.entries[k],
-        "cue": recipe.cue.kind if valid else None,
+        "cue": model.recipe.cue.kind if valid else None,
         "scores": scores if valid else None,
         "strip": f"{stem}.png",
         "maps": f"{stem}.npz",
@@ -312,12 +350,13 @@ def draw_strip(
 def print_table(manifest: dict[str, Any], folder: Path) -> None:
     """One line a face, then what was skipped."""
     width = max(len(Path(e["file"]).name) for e in manifest["faces"])
-    print(f"{'photo':<{width}}  face  expression       p   cosine of attention with the cue")
+    name = manifest["methods"][0]  # the attention, where the model has a layer
+    print(f"{'photo':<{width}}  face  expression       p   cosine of {name} with the cue")
     for entry in manifest["faces"]:
-        score = f"{entry['scores']['attention']['cosine']:.2f}" if entry["scores"] else "-"
-        name, share = entry["expression"], entry["probabilities"][entry["expression"]]
+        score = f"{entry['scores'][name]['cosine']:.2f}" if entry["scores"] else "-"
+        shown, share = entry["expression"], entry["probabilities"][entry["expression"]]
         reading = f"   {entry['reading']['text']}" if "reading" in entry else ""
-        print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {name:<10}  {share:>6.2f}   {score}{reading}")
+        print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {shown:<10}  {share:>6.2f}   {score}{reading}")
     for entry in manifest["skipped"]:
         print(f"skipped {entry['file']}: {entry['reason']}")
     counts = f"{len(manifest['faces'])} faces of {manifest['photos']} photos, {len(manifest['skipped'])} skipped"

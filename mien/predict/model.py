@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,32 @@ from mien.faces.detect import PROVIDERS
 from mien.faces.provider import Face, Provider
 from mien.faces.quality import UNKNOWN, Quality, quality_of
 from mien.predict.batches import batch_of, classify, explain_faces
-from mien.predict.bundled import BUNDLED, bundled_run
+from mien.predict.bundled import BUNDLED
 from mien.predict.calibration import Calibration, read_calibration
-from mien.predict.device import device_named
 from mien.predict.finders import Finders, ahead, counted, heavy
 from mien.predict.found import Found, Seen, pixels
 from mien.predict.fusion import Fusion, added_by, read_fusion
 from mien.predict.limits import outside
 from mien.predict.neutral import units_from_neutral
-from mien.predict.photos import framing_of_run, refuse_foreign_guide
+from mien.predict.opening import opened, refuse_of_runs, tell_photos
+from mien.predict.photos import refuse_foreign_guide
 from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.runtimes import Answers, as_answers
 from mien.predict.sources import Picture, pictures_of
-from mien.predict.units import NOT_KNOWN, NetUnits, PointUnits, UnitSource, spread
+from mien.predict.units import NOT_KNOWN, PointUnits, UnitSource, net_units, spread
 from mien.predict.videos import predict_video
 from mien.predict.views import check_views
 from mien.progress import default_workers
-from mien.schema import ByteArray, scheme_classes
-from mien.training import checkpoint
-from mien.training.hub import fetched
+from mien.schema import SCHEMES, ByteArray, class_index
+from mien.wrapped.model import WrappedModel
 
 LEAST_FACE = {"mediapipe": 0.7}
 """Face provider -> confidence from which a face counts: a flower reached 0.64, faces of portraits have 1.0."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 """As `run.precision` of training -> what convolutions and matrix products are calculated in."""
-PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention")
-"""What `auto` takes, the first that fits the model."""
+PREFERRED = ("cam", "layer_cam", "ts_cam", "rollout", "attention", *explainers.LAYERLESS)
+"""What `auto` takes, the first that fits the model; the last ones need no layer, and many passes a face."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,9 +51,11 @@ class FaceModel:
     """A model, the finder of its faces, and what its run folder says about them. Made by `load`."""
 
     name: str
-    """Of the run, or BUNDLED."""
+    """Of the run or wrapped model, or BUNDLED."""
     net: Any
-    """mien.models.Classifier in evaluation mode."""
+    """In evaluation mode: images -> Output."""
+    classes: tuple[str, ...]
+    """Expressions in logit order."""
     recipe: Recipe
     facts: dict[str, Any]
     """environment.json and the checkpoint's metadata."""
@@ -76,7 +77,9 @@ class FaceModel:
     fusion: Fusion | None = None
     """What blendshapes add to the logits, where the run has it."""
     answers: Answers | None = None
-    """The net in the runtime that answers where nothing is explained; None for PyTorch."""
+    """The net in the runtime that answers where nothing is explained; None for the net itself."""
+    wrapped: WrappedModel | None = None
+    """What `mien.wrap` made of a model of others; None for a run."""
 
     def __repr__(self) -> str:
         units = f", {len(self.action_units)} action units" if self.action_units else ""
@@ -85,12 +88,15 @@ class FaceModel:
     @property
     def title(self) -> str:
         """What it is called where people read it."""
-        return "the bundled model" if self.name == BUNDLED else f"run {self.name}"
+        kind = "run" if self.wrapped is None else "model"
+        return "the bundled model" if self.name == BUNDLED and kind == "run" else f"{kind} {self.name}"
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Expressions in logit order."""
-        return scheme_classes(self.recipe.data.scheme)
+    def index(self) -> dict[str, int]:
+        """Expression of a dataset -> its place in `classes`, where the model has a class for it."""
+        scheme = list(SCHEMES[self.recipe.data.scheme])
+        named = {name: scheme[k] for name, k in class_index(self.recipe.data.scheme).items()}
+        return {name: self.classes.index(own) for name, own in named.items() if own in self.classes}
 
     @property
     def action_units(self) -> tuple[str, ...]:
@@ -280,7 +286,7 @@ class FaceModel:
         expression: str | None, masking: bool,
     ) -> list[Seen]:  # fmt: skip
         units = [NOT_KNOWN] * len(framed) if self.units is None else self.units.read(faces, for_units)
-        batch = batch_of(self.recipe, framed, spread(units), self.device, added_by(self.fusion, faces))
+        batch = batch_of(self.recipe, self.classes, framed, spread(units), self.device, added_by(self.fusion, faces))
         temperature, views = self.calibration.temperature, self.views
         found: list[Explanation] | list[None] = [None] * len(framed)
         if method is None:
@@ -295,7 +301,7 @@ class FaceModel:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
-        beyond = "" if self.any_quality else outside(quality)
+        beyond = "" if self.any_quality or self.wrapped is not None else outside(quality)
         return FacePrediction(
             face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
             landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,
@@ -307,7 +313,7 @@ class FaceModel:
 
 
 def load(
-    run: Path | str | None = None,
+    run: Any = None,
     *,
     action_units: Path | str | None = None,
     device: str = "auto",
@@ -318,13 +324,15 @@ def load(
     calibration: str | None = None,
     any_quality: bool = False,
     neutral: Path | str | ByteArray | None = None,
-    views: int = 2,
+    views: int | None = None,
     runtime: str = "auto",
+    classes: Any = None,
 ) -> FaceModel:
-    """Open a trained run for pictures.
+    """Open a trained run, or any other expression model, for pictures.
 
     Args:
         run: run folder of `mien train`, or hf://OWNER/NAME@REVISION of one that `mien publish` wrote; None takes the bundled model.
+            Also what `mien.wrap` made or takes, an ONNX file, or FILE.py:FUNCTION whose call returns a wrapped model.
         action_units: run folder of `mien audet train`; by default action units come from the points of mediapipe, and are not
             known with another finder of faces.
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, ...; UsageError where it is not there.
@@ -335,50 +343,51 @@ def load(
         precision: of the nets: 32-true, or bf16-mixed, which is faster on most GPUs and on processors with AMX, and moves
             probabilities by less than 0.01.
         calibration: file of `mien calibrate`, or the name of one in the run folder (of the bundled model: labels);
-            by default the run's calibration.json.
+            by default the run's calibration.json. Wrapped models have none.
         any_quality: name expressions also of faces whose pose, size, sharpness, light or cover lies beyond the limits within which
-            accuracy was measured (docs/confidence.md); by default the model abstains on these.
+            accuracy was measured (docs/confidence.md); by default a run abstains on these. A wrapped model never does.
         neutral: photo of the neutral face of the one person in the pictures, or a video whose quietest two seconds stand for it;
             their action units are then relative to it.
-        views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer).
+        views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
+            default 2, of a wrapped model 1.
         runtime: of the net where nothing is explained: a name (docs/predict-speed.md), fastest (of those at hand, measured now), or
-            auto (the same after 256 faces, PyTorch until then).
+            auto (the same after 256 faces, PyTorch until then). Wrapped models run as they are.
+        classes: names of the classes of an ONNX file, net or function that does not bring them, in the order of its answers.
 
     """
-    check_views(views)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    place = device_named(device)
-    folder = bundled_run() if run is None else fetched(run)
-    net, recipe, facts = checkpoint.load_model(folder)
-    refuse_foreign_guide(recipe)
+    found = opened(run, classes=classes, device=device)
+    views = views if views is not None else 2 if found.wrapped is None else 1
+    check_views(views)
+    refuse_of_runs(found, device, calibration, precision, runtime)
+    refuse_foreign_guide(found.recipe)
+    provider: Provider | None
     if isinstance(faces, str):
         if faces not in (*PROVIDERS, "none"):
             raise unknown_name("face provider", faces, (*PROVIDERS, "none"))
         file = None if landmark_model is None else Path(landmark_model)
-        provider: Provider | None = None if faces == "none" else Finders(faces, file)
+        provider = None if faces == "none" else Finders(faces, file)
     else:
         provider = faces
-    classes = scheme_classes(recipe.data.scheme)
-    by_points = faces == "mediapipe" and action_units is None
     units: UnitSource | None = PointUnits() if faces == "mediapipe" else None
     if neutral is not None:
+        by_points = faces == "mediapipe" and action_units is None
         units = units_from_neutral(neutral, provider if by_points else None)
     if action_units is not None:
-        from mien.audet.photos import open_reader
-
-        opened = open_reader(Path(action_units))
-        reader = opened._replace(net=opened.net.to(place), device=place)
-        units = NetUnits(reader, recipe.cue.codebook, classes)
+        units = net_units(Path(action_units), found.device, found.recipe.cue.codebook, found.classes)
     if least_face is None:
         least_face = LEAST_FACE.get(faces, float("-inf")) if isinstance(faces, str) else float("-inf")
-    framing = framing_of_run(facts, recipe)
-    calibrated = read_calibration(folder, classes, calibration).apply(net.to(place))
-    name = BUNDLED if run is None else folder.resolve().name
-    fusion = read_fusion(folder, classes) if calibrated.head == "votes" else None
-    guided = net.blank_guide(torch.zeros(1, 3, 8, 8)) is not None
-    answers = as_answers(net, runtime, recipe.model.size, place, PRECISIONS[precision] is not None, guided)
-    return FaceModel(
-        name, net, recipe, facts, framing, provider, least_face, place, calibrated, units, precision, any_quality, views, fusion,
-        answers,
+    tell_photos(found.name, found.wrapped, provider is not None)
+    model = FaceModel(
+        found.name, found.net, found.classes, found.recipe, found.facts, found.framing, provider, least_face, found.device,
+        Calibration(), units, precision, any_quality, views, wrapped=found.wrapped,
     )  # fmt: skip
+    if found.folder is None:
+        return model
+    calibrated = read_calibration(found.folder, found.classes, calibration).apply(found.net)
+    fusion = read_fusion(found.folder, found.classes) if calibrated.head == "votes" else None
+    guided = found.net.blank_guide(torch.zeros(1, 3, 8, 8)) is not None
+    half = PRECISIONS[precision] is not None
+    answers = as_answers(found.net, runtime, found.recipe.model.size, found.device, half, guided)
+    return replace(model, calibration=calibrated, fusion=fusion, answers=answers)

@@ -42,12 +42,12 @@ class Explanation:
     """The most probable other one."""
     map: FloatArray
     """(h, w) raw evidence for the expression at the resolution of the layer."""
-    attention: FloatArray
-    """(h, w) channel mean of the last layer, of no expression in particular."""
+    attention: FloatArray | None
+    """(h, w) channel mean of the last layer, of no expression in particular; None for a model without a layer."""
     cue: FloatArray | None
     """(S, S) in [0, 1]: where the expression's action units show; None without one (Neutral, no landmarks)."""
     contrast: FloatArray | None
-    """(h, w) evidence for the expression less that for the runner-up; None where the model has no class maps."""
+    """(h, w) evidence for the expression less that for the runner-up; None where no gradient reaches a layer."""
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Map name -> score name -> value against the cue, as in `mien evaluate`; empty without a cue."""
     units: Mapping[str, float] = field(default_factory=dict)

@@ -36,8 +36,9 @@ class Opening(NamedTuple):
     calibration: str | None
     any_quality: bool
     neutral: Path | None
-    views: int
+    views: int | None
     runtime: str
+    classes: str | None
 
     def open(self) -> FaceModel:
         """The model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from mien.faces.provider import Face
 from mien.schema import ACTION_UNITS, FloatArray
 
 if TYPE_CHECKING:
+    import torch
+
     from mien.audet.photos import UnitReader
 
 
@@ -117,6 +120,14 @@ class NetUnits:
             text = reading_of(self.reader, row, self.codebook, self.expressions).text or None
             found.append(FaceUnits(named, present, self.names, text))
         return found
+
+
+def net_units(run: Path, device: torch.device, codebook: str, expressions: Collection[str]) -> NetUnits:
+    """Action units by a run of `mien audet train`, on a device."""
+    from mien.audet.photos import open_reader
+
+    reader = open_reader(run)
+    return NetUnits(reader._replace(net=reader.net.to(device), device=device), codebook, expressions)
 
 
 def spread(units: Sequence[FaceUnits]) -> FloatArray:

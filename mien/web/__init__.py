@@ -20,6 +20,7 @@ def serve(
     landmark_model: Path | None = None,
     device: str = "auto",
     calibration: str | None = None,
+    classes: str | None = None,
     max_mb: float = 10.0,
     rate: int = 600,
     origin: str = "",
@@ -29,7 +30,8 @@ def serve(
     Without a model that finds faces, photos are refused, and the page says how to get one; synthetic faces work.
 
     Args:
-        run: run folder of mien train; by default the bundled model.
+        run: run folder of mien train; by default the bundled model. Also an ONNX file, or FILE.py:FUNCTION whose call returns a
+            wrapped model (docs/compare.md).
         action_units: run folder of mien audet train; adds what it reads off the face.
         host: address to listen at; only this computer can reach the default.
         port: port to listen at.
@@ -37,6 +39,7 @@ def serve(
         landmark_model: model file of the face provider; found by itself where the provider is installed.
         device: auto, cpu, cuda or cuda:1.
         calibration: file of mien calibrate, or the name of one in the run folder; by default the run's calibration.json.
+        classes: names of the classes of an ONNX file that does not bring them, separated by commas, in the order of the answers.
         max_mb: largest photo in megabytes.
         rate: requests a minute that one address may send.
         origin: https://NAME under which a proxy offers the page; other names than its own address are refused.
@@ -51,7 +54,7 @@ def serve(
     from mien.web.page import open_model, run_page
 
     run_page(
-        open_model(run, action_units, faces, landmark_model, device, calibration),
+        open_model(run, action_units, faces, landmark_model, device, calibration, classes),
         host, port, max_bytes=int(max_mb * 1e6), rate=rate, origin=origin, warn=lambda: warn_of(host),
     )  # fmt: skip
 

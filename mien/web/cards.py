@@ -43,7 +43,8 @@ def card(face: FacePrediction, method: str, title: str = "") -> str:
     pictures = [figure(face.display, "face")]
     if told is not None:
         pictures.append(cue_figure(face.display, told.cue, target, face.landmarks is None))
-        pictures.append(figure(draw.overlay(face.display, unit_range(told.attention)), "attention"))
+        if told.attention is not None:
+            pictures.append(figure(draw.overlay(face.display, unit_range(told.attention)), "attention"))
         pictures.append(figure(draw.overlay(face.display, unit_range(told.map.clip(0))), f"{method}: {target}"))
     lines = [face.reading or "", told.words if told is not None else ""]
     words = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)

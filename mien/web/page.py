@@ -17,11 +17,12 @@ from mien import draw
 from mien import explain as explainers
 from mien.errors import DataError, MienError, PictureError, UsageError, unknown_name
 from mien.faces.pictures import load_picture
-from mien.predict.bundled import bundled_run
+from mien.predict.bundled import BUNDLED, bundled_run
 from mien.predict.calibration import FILE, calibrations_of, read_calibration
 from mien.predict.finders import Finders
 from mien.predict.fusion import read_fusion
 from mien.predict.model import LEAST_FACE, FaceModel, load
+from mien.predict.opening import tell_photos
 from mien.predict.results import PicturePrediction
 from mien.predict.rows import Layout
 from mien.predict.units import PointUnits
@@ -86,26 +87,26 @@ class Looked(NamedTuple):
 
 
 def open_model(
-    run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
-    calibration: str | None = None,
+    run: Path | str | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
+    calibration: str | None = None, classes: str | None = None,
 ) -> Served:  # fmt: skip
     """Load the model with every calibration of its run, and a finder of faces; with `auto` photos are refused where there is none.
+
+    `run` and `classes` as `mien.load` takes them.
 
     Raises:
         UsageError: unknown provider or device. DataError: no run, or a named provider that cannot be opened.
 
     """
-    run = None if run is None else fetched(run)
-    served = open_one(run, action_units, faces, landmark_model, device, calibration)
+    run = fetched(run) if run is not None and str(run).startswith("hf:") else run
+    model = load(run, action_units=action_units, device=device, faces="none", calibration=calibration, classes=classes)
+    served = with_finder(model, faces, landmark_model)
+    tell_photos(model.name, model.wrapped, served.model.provider is not None)
     return replace(served, models=models_for(served.model, run, calibration))
 
 
-def open_one(
-    run: Path | None, action_units: Path | None, faces: str, landmark_model: Path | None, device: str,
-    calibration: str | None,
-) -> Served:  # fmt: skip
-    """The model with one calibration, and a finder of faces."""
-    model = load(run, action_units=action_units, device=device, faces="none", calibration=calibration)
+def with_finder(model: FaceModel, faces: str, landmark_model: Path | None) -> Served:
+    """The model with a finder of faces."""
     methods = methods_of(model)
     if faces == "none":
         return Served(model, "whole pictures are taken as faces (--faces none)", methods)
@@ -122,9 +123,11 @@ def open_one(
     return Served(model, f"found by {name}", methods)
 
 
-def models_for(model: FaceModel, run: Path | None, chosen: str | None) -> dict[str, FaceModel]:
+def models_for(model: FaceModel, run: Path | str | None, chosen: str | None) -> dict[str, FaceModel]:
     """The model with the calibrations that a visitor may choose among, its own first; none where that is alone."""
-    folder = bundled_run() if run is None else run
+    if model.wrapped is not None:
+        return {}
+    folder = bundled_run() if run is None or str(run) == BUNDLED else Path(run)
     own, fusion = Path(chosen or FILE).stem, read_fusion(folder, model.classes)
     found = {own: model}
     for name in calibrations_of(folder):
@@ -136,11 +139,14 @@ def models_for(model: FaceModel, run: Path | None, chosen: str | None) -> dict[s
 
 
 def methods_of(model: FaceModel) -> tuple[str, ...]:
-    """Explainers that fit the model and need no changed pictures, which would take too long for a page."""
+    """Explainers that fit the model and need no changed pictures, which would take too long for a page; of a model without a
+    layer those that its answers alone allow.
+    """
     size = model.recipe.model.size
     image = torch.zeros(1, 3, size, size, device=model.device)
     names = [name for name, row in explainers.EXPLAINERS.items() if row.kind != "perturbation" and name not in LEFT_OUT]
-    return tuple(explainers.fitting(model.net, image, names, model.net.blank_guide(image)))
+    guide = model.net.blank_guide(image)
+    return tuple(explainers.fitting(model.net, image, names, guide)) or explainers.LAYERLESS
 
 
 def settings(served: Served, max_bytes: int) -> dict[str, Any]:

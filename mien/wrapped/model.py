@@ -24,7 +24,7 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WrappedModel:
-    """An expression model as scores, explanations and audits see it. Made by `mien.wrap` and `face_model`."""
+    """An expression model as scores, explanations and audits see it. Made by `mien.wrap` and `mien.audit.sources`."""
 
     name: str
     classes: tuple[str, ...]
@@ -43,7 +43,7 @@ class WrappedModel:
     preprocessing: str = "imagenet"
     """Key of schema.PREPROCESSING that `module` takes; what the net itself wants is made of it inside."""
     framing: Framing | None = None
-    """How its training faces lie in their pictures, where it is a run."""
+    """How its training faces lie in their pictures, where it is known."""
     temperature: float = 1.0
     """Of its calibration, where it has one."""
     batch: int = BATCH
@@ -63,7 +63,7 @@ class WrappedModel:
         return self.layer is not None
 
     def view(self, store: Store) -> Store:
-        """The faces of a store as this model wants them: those of a run aligned with its training faces, else as they are."""
+        """The faces of a store as this model wants them: aligned with its training faces where it is known how these lie."""
         return store if self.framing is None else framed_as(store, self.framing)
 
     def prepare(self, faces: ByteArray) -> Tensor:

@@ -6,22 +6,29 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mien.audit.boxes import from_function, from_onnx
-from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
-from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of
-from mien.audit.model import WrappedModel, tell
+from mien.data.framing import Framing, framing_of, kept_framing, read_framing
+from mien.data.store import open_store
 from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.explain import left_as_found
 from mien.models.adapt import Adapted, are_shares, choice_note, first_line, fitting_answers
 from mien.models.taps import last_layer
 from mien.schema import ByteArray, FloatArray
+from mien.wrapped.boxes import from_function, from_onnx
+from mien.wrapped.classes import expressions_of, kept_names, kept_of, read_classes
+from mien.wrapped.inputs import PROBE, SIZES, Classes, Steps, inputs_of
+from mien.wrapped.model import WrappedModel, tell
+
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".h5", ".pkl", ".tflite")
+"""Suffixes of what is no graph by itself."""
 
 
 def wrap(
@@ -32,8 +39,9 @@ def wrap(
     preprocess: Steps = None,
     size: int | None = None,
     name: str | None = None,
+    framing: Framing | Path | str | None = None,
 ) -> WrappedModel:
-    """Any expression model, for `mien.evaluate_model`, `mien.compare`, the audit and the explainers.
+    """Any expression model, for `mien.load`, `mien.evaluate_model`, `mien.compare`, the audit and the explainers.
 
     The net is called in evaluation mode and left as it was found: device, precision, mode. What was chosen for it, and what it
     cannot give, is printed on stderr, a line each, and kept in `notes`.
@@ -50,11 +58,16 @@ def wrap(
             else imagenet. A function gets faces of its own `size` already.
         size: side of the faces in pixels; by default what the net says, else the first of a few usual ones that it takes.
         name: in tables; that of the class or file unless given.
+        framing: how its training faces lie in their pictures: a prepared store or run folder whose faces lie so, or a `Framing`.
+            Faces of photos and stores are then aligned with them; else those of a store are taken as they are, and of a photo the
+            square around the box of a face.
 
     """
+    known = framing_named(framing)
     if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
         raise UsageError(f"size is {size!r}; give the side of the square faces in pixels, a whole number above 0.")
     if isinstance(net, str | Path):
+        refuse_other_files(Path(net))
         model = from_onnx(Path(net), classes, preprocess, size, name)
     elif isinstance(net, nn.Module):
         model = _from_module(net, classes, layer, preprocess, size, name)
@@ -68,8 +81,44 @@ def wrap(
         model = from_function(net, classes, size, name)
     else:
         raise UsageError(f"{type(net).__name__} is no model: give a torch module, an ONNX file or a function.")
+    model = replace(model, framing=known)
     tell(model)
     return model
+
+
+def refuse_other_files(file: Path) -> None:
+    """UsageError for code without its function, and for weights without their net."""
+    kind = file.suffix.lower()
+    if kind == ".py":
+        raise UsageError(f"{file} is code: name the function of it that returns a wrapped model, {file}:FUNCTION.")
+    if kind in WEIGHTS and file.is_file():
+        raise UsageError(
+            f"{file} holds weights without their net: load them in a function that returns mien.wrap(net, ...), and give "
+            "FILE.py:FUNCTION."
+        )
+
+
+def framing_named(framing: Framing | Path | str | None) -> Framing | None:
+    """The framing that is meant; DataError where a store or run folder has none, UsageError for anything else."""
+    if framing is None:
+        return None
+    if isinstance(framing, Framing):
+        try:
+            return read_framing({"framing": framing._asdict()}, "framing")
+        except DataError:
+            raise UsageError(
+                f"{framing} cannot be: a size from 8 on, channels 1 or 3, points None or five (x, y) in pixels."
+            ) from None
+    if not isinstance(framing, str | Path):
+        raise UsageError(f"framing is a {type(framing).__name__}; give a prepared store, a run folder or a Framing.")
+    place = Path(framing)
+    if (place / "environment.json").is_file():
+        return kept_framing(place / "environment.json")
+    store = open_store(place)
+    found = framing_of(store, np.arange(len(store)))
+    if found.points is None:
+        raise DataError(f"{place} has no landmarks, so nothing can be aligned with its faces; leave framing out.")
+    return found
 
 
 def _from_module(

@@ -11,9 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien.audit.classes import expressions_of, kept_names, kept_of, read_classes
-from mien.audit.inputs import PROBE, SIZES, Classes, Steps, inputs_of
-from mien.audit.model import WrappedModel
 from mien.errors import DataError, UsageError
 from mien.files import file_sha256
 from mien.models.adapt import (
@@ -28,6 +25,9 @@ from mien.models.adapt import (
     pictures_of,
 )
 from mien.schema import ByteArray, FloatArray, Preprocessing
+from mien.wrapped.classes import expressions_of, kept_names, kept_of, read_classes
+from mien.wrapped.inputs import PROBE, SIZES, Classes, Steps, inputs_of
+from mien.wrapped.model import WrappedModel
 
 KINDS = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 """Of what a graph takes, where it is not float32."""

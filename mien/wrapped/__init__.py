@@ -1,0 +1,1 @@
+"""Models of others as models of Mien: torch nets, ONNX graphs, functions."""
