@@ -226,14 +226,24 @@ def plate(
 
     The plate is moved so that it lies in the picture as far as it fits.
     """
-    height, width = image.shape[:2]
-    pad = max(2, size // 4)
-    wide, tall = min(_width(text, size) + 2 * pad, width), min(size + 2 * pad, height)
+    left, top, right, bottom = plate_box((image.shape[0], image.shape[1]), text, place, size)
+    sheet = Image.new("RGB", (right - left, bottom - top), paper)
+    ImageDraw.Draw(sheet).text((_pad(size), (bottom - top) // 2), text, fill=ink, font=_font(size), anchor="lm")
+    image[top:bottom, left:right] = np.asarray(sheet)
+
+
+def plate_box(shape: tuple[int, int], text: str, place: tuple[int, int], size: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the plate that `plate` would write into a picture of (height, width)."""
+    height, width = shape
+    wide, tall = min(_width(text, size) + 2 * _pad(size), width), min(size + 2 * _pad(size), height)
     left = min(max(place[0], 0), width - wide)
     top = min(max(place[1] - tall, 0), height - tall)
-    sheet = Image.new("RGB", (wide, tall), paper)
-    ImageDraw.Draw(sheet).text((pad, tall // 2), text, fill=ink, font=_font(size), anchor="lm")
-    image[top : top + tall, left : left + wide] = np.asarray(sheet)
+    return left, top, left + wide, top + tall
+
+
+def _pad(size: int) -> int:
+    """Pixels around the text of a plate."""
+    return max(2, size // 4)
 
 
 def _checked_grid(

@@ -113,6 +113,10 @@ def test_first_screen(tab):
     assert tab.locator("#drawn .mien-pictures img").count() == 4 or tab.locator(".mien-none").count() == 1
     assert fits(tab)
     assert tab.locator("#AU12 input[type=range]").is_visible()
+    tops = tab.evaluate(
+        "[...document.querySelectorAll('[role=tab]:not([hidden])')].map((e) => e.getBoundingClientRect().top)"
+    )
+    assert len(set(tops)) == 1, "the tabs stand in one row"
 
 
 def luminance(colour: str) -> float:

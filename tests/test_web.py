@@ -34,6 +34,26 @@ def served(tmp_path_factory):
     return page.Served(model, "found by a test", page.methods_of(model))
 
 
+def luminance(colour: str) -> float:
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    return sum(
+        weight * ((part + 0.055) / 1.055) ** 2.4 for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+    )
+
+
+def test_lines_are_told_from_the_paper_and_commands_are_marked():
+    folder = Path(page.__file__).parent
+    inks = re.search(
+        r"INKS = \{ light: (\[.*?\]).*?dark: (\[.*?\])", (folder / "page.js").read_text(encoding="utf-8"), re.DOTALL
+    )
+    papers = re.findall(r"--paper: (#\w{6})", (folder / "page.css").read_text(encoding="utf-8"))
+    for paper, found in zip(papers, inks.groups(), strict=True):
+        for ink in re.findall(r"#\w{6}", found):
+            low, high = sorted((luminance(ink), luminance(paper)))
+            assert (high + 0.05) / (low + 0.05) >= 3, (ink, paper)
+    assert "<code>mien predict</code> lists &lt;all&gt;" in cards.message("`mien predict` lists <all>")
+
+
 def encoded(image: np.ndarray, kind: str = "PNG", **options) -> bytearray:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, **options)

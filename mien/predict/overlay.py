@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture
 from mien.schema import ByteArray, FloatArray
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom, pixels."""
 SHORTEST = 480
 """A picture with a smaller longer side is enlarged by a whole number, so that its labels can be read."""
 BOX = (255, 196, 0)
@@ -41,17 +44,72 @@ def annotated(image: ByteArray, prediction: PicturePrediction) -> ByteArray:
     for face in prediction.faces:
         if face.explanation is not None:
             canvas = with_map(canvas, face, scale)
+    boxes: list[Box] = []
     for face in prediction.faces:
         box = np.array(face.box or (0, 0, width - 1, height - 1))
         x0, y0, x1, y1 = (int(v) for v in np.rint((box + 0.5) * scale - 0.5))
-        ink = UNSURE if face.abstained else BOX
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), ink, max(1, size // 8), cv2.LINE_AA)
-        draw.plate(canvas, label(face, len(prediction.faces)), (x0, y0), size, draw.INK, ink)
+        boxes.append((x0, y0, x1, y1))
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), ink_of(face), max(1, size // 8), cv2.LINE_AA)
+    for face, (text, place) in zip(
+        prediction.faces, labels(prediction.faces, boxes, canvas.shape[:2], size), strict=True
+    ):
+        draw.plate(canvas, text, place, size, draw.INK, ink_of(face))
     small = max(12, size * 3 // 4)
     draw.plate(canvas, legend(prediction), (0, canvas.shape[0]), small)
     if any(face.explanation is not None for face in prediction.faces):
         bar(canvas, small)
     return canvas
+
+
+def ink_of(face: FacePrediction) -> draw.Colour:
+    """Colour of a face's box."""
+    return UNSURE if face.abstained else BOX
+
+
+def labels(
+    faces: Sequence[FacePrediction], boxes: Sequence[Box], shape: tuple[int, int], size: int
+) -> list[tuple[str, tuple[int, int]]]:
+    """What is written at each face, and the lower left corner of its plate in a picture of (height, width).
+
+    Over the box or under it, where it hides no other face and no label. Where not all find such a place all are shortened, to a word
+    and at last to the number; only then labels may overlap.
+    """
+    told: list[tuple[str, tuple[int, int]]] = []
+    for short in (label, shortened, lambda face, several: str(face.track or face.face)):
+        taken: list[Box] = []
+        told, fits = [], True
+        for number, (face, box) in enumerate(zip(faces, boxes, strict=True)):
+            text = short(face, len(faces))
+            plate = draw.plate_box(shape, text, (0, shape[0]), size)
+            others = [*taken, *boxes[:number], *boxes[number + 1 :]]
+            places = [at for at in beside(box, plate) if free(draw.plate_box(shape, text, at, size), others)]
+            fits = fits and bool(places)
+            told.append((text, places[0] if places else box[:2]))
+            taken.append(draw.plate_box(shape, *told[-1], size))
+        if fits:
+            break
+    return told
+
+
+def beside(box: Box, plate: Box) -> list[tuple[int, int]]:
+    """Lower left corners for a plate over a box and under it, in line with its left and its right side."""
+    wide, tall = plate[2] - plate[0], plate[3] - plate[1]
+    return [(x, y) for y in (box[1], box[3] + tall) for x in (box[0], box[2] - wide)]
+
+
+def free(plate: Box, others: Sequence[Box]) -> bool:
+    """Whether a plate overlaps none of the others."""
+    return not any(plate[0] < x1 and x0 < plate[2] and plate[1] < y1 and y0 < plate[3] for x0, y0, x1, y1 in others)
+
+
+def shortened(face: FacePrediction, several: int) -> str:
+    """The label in a word: the expression, or "unsure", or "outside"."""
+    return numbered(face, several) + (face.doubt.split(":")[0] or face.expression)
+
+
+def numbered(face: FacePrediction, several: int) -> str:
+    """The number of a face's track, or its own where a picture has several; else empty."""
+    return f"#{face.track} " if face.track is not None else f"{face.face}: " if several > 1 else ""
 
 
 def label(face: FacePrediction, several: int = 1) -> str:
@@ -61,8 +119,7 @@ def label(face: FacePrediction, several: int = 1) -> str:
     """
     name = f"{face.expression} {face.confidence:.0%}"
     name = f"{face.doubt} ({name})" if face.doubt else name
-    number = f"#{face.track} " if face.track is not None else f"{face.face}: " if several > 1 else ""
-    return number + name
+    return numbered(face, several) + name
 
 
 def legend(prediction: PicturePrediction) -> str:

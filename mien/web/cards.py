@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -91,8 +92,9 @@ def scores(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def message(text: str) -> str:
-    """One line in place of a result."""
-    return f'<div class="mien-message" role="status">{html.escape(text)}</div>'
+    """One line in place of a result; what stands between backquotes is a command."""
+    told = re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return f'<div class="mien-message" role="status">{told}</div>'
 
 
 def jpeg_uri(picture: ByteArray, quality: int = 88) -> str:

@@ -2,7 +2,10 @@
 // The page of `mien serve`. It asks only the server that it came from, keeps photos in this tab, and builds downloads here.
 
 const $ = (id) => document.getElementById(id);
-const INKS = ['#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#888888', '#e08214'];
+// of each expression on light and on dark paper, at least 3 : 1
+const INKS = { light: ['#4477aa', '#d9485a', '#228833', '#8f7e14', '#1b87aa', '#aa3377', '#6b6b6b', '#b86200'],
+  dark: ['#77aadd', '#ee8866', '#44bb99', '#eedd88', '#99ddff', '#ffaabb', '#bbbbbb', '#ffa94d'] };
+const inkOf = (k) => { const inks = INKS[matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light']; return inks[k % inks.length]; };
 const TABS = ['drawn', 'photo', 'video', 'swap', 'camera'];
 let known, rows = '', pictures = [];
 
@@ -32,8 +35,9 @@ async function ask(path, body, kind) {
 const askDrawn = (path, face) => ask(`${path}?${fields()}`, JSON.stringify(face), 'application/json');
 const askPhoto = (path, file, extra = {}) => ask(`${path}?${fields({ name: file.name || 'photo', ...extra })}`, file, 'application/octet-stream');
 
-function message(text) {
-  return element('div', { className: 'mien-message', textContent: text, role: 'status' });
+function message(text) { // what stands between backquotes is a command
+  const parts = text.split('`').map((part, k) => (k % 2 ? element('code', { textContent: part }) : part));
+  return element('div', { className: 'mien-message', role: 'status' }, ...parts);
 }
 
 function download(content, name, kind) {
@@ -203,19 +207,30 @@ function photos() {
 // frames of a video or camera: drawn here, sent as JPEG, answered without maps
 
 function paint(canvas, faces) {
-  const pen = canvas.getContext('2d');
-  const size = Math.max(14, canvas.width / 40);
+  const pen = canvas.getContext('2d'), size = Math.max(14, canvas.width / 40), tall = size * 1.3;
+  const boxes = faces.map((face) => face.box.map((share, k) => share * (k % 2 ? canvas.height : canvas.width)));
+  const ink = (face) => (face.doubt ? '#c8c8c8' : '#ffc400');
   faces.forEach((face, number) => {
-    const [x0, y0, x1, y1] = face.box.map((share, k) => share * (k % 2 ? canvas.height : canvas.width));
-    pen.strokeStyle = pen.fillStyle = face.doubt ? '#c8c8c8' : '#ffc400';
+    const [x0, y0, x1, y1] = boxes[number];
+    pen.strokeStyle = ink(face);
     pen.lineWidth = size / 8;
     pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
-    pen.font = `${size}px sans-serif`;
+  });
+  pen.font = `${size}px sans-serif`;
+  const taken = [...boxes];
+  faces.forEach((face, number) => { // over the box or under it, where no other face and no label is hidden
+    const [x0, y0, x1, y1] = boxes[number];
     const text = `${faces.length > 1 ? `${number + 1} ` : ''}${face.doubt ? `${face.doubt}: ` : ''}${face.expression} ${Math.round(100 * face.confidence)}%`;
-    const top = Math.max(y0 - size * 1.3, 0);
-    pen.fillRect(x0, top, pen.measureText(text).width + size / 2, size * 1.3);
+    const wide = pen.measureText(text).width + size / 2;
+    const places = [[x0, y0 - tall], [x1 - wide, y0 - tall], [x0, y1], [x1 - wide, y1]].map(([x, y]) =>
+      [Math.max(0, Math.min(x, canvas.width - wide)), Math.max(0, Math.min(y, canvas.height - tall))]);
+    const free = ([x, y]) => taken.every(([left, top, right, bottom], k) => k === number || x >= right || x + wide <= left || y >= bottom || y + tall <= top);
+    const [x, y] = places.find(free) || places[0];
+    taken.push([x, y, x + wide, y + tall]);
+    pen.fillStyle = ink(face);
+    pen.fillRect(x, y, wide, tall);
     pen.fillStyle = '#14181d';
-    pen.fillText(text, x0 + size / 4, top + size);
+    pen.fillText(text, x + size / 4, y + size);
   });
 }
 
@@ -234,16 +249,28 @@ async function lookAt(source, width, height, canvas, extra) {
 function line(canvas, times, values, end) {
   canvas.hidden = false;
   canvas.width = canvas.clientWidth || 600;
-  canvas.height = 160;
-  const pen = canvas.getContext('2d');
+  canvas.height = 180;
+  const pen = canvas.getContext('2d'), left = 44, wide = canvas.width - left - 8, high = 150;
+  const style = getComputedStyle(document.documentElement);
+  pen.font = '12px sans-serif';
+  pen.fillStyle = style.getPropertyValue('--soft');
+  pen.strokeStyle = style.getPropertyValue('--line');
+  for (const share of [0, 0.5, 1]) {
+    pen.fillText(`${100 * share}%`, 4, 12 + high * (1 - share));
+    pen.strokeRect(left, 8 + high * (1 - share), wide, 0);
+  }
+  for (const share of [0, 0.5, 1]) {
+    const text = `${(end * share).toFixed(1)} s`;
+    pen.fillText(text, left + (wide - pen.measureText(text).width) * share, 174);
+  }
   known.classes.forEach((name, k) => {
-    pen.strokeStyle = INKS[k % INKS.length];
+    pen.strokeStyle = inkOf(k);
     pen.lineWidth = 2;
     pen.beginPath();
     let pen_up = true;
     values.forEach((face, i) => {
       if (!face) { pen_up = true; return; }
-      const x = (times[i] / end) * canvas.width, y = 155 - 150 * face[name];
+      const x = left + (times[i] / end) * wide, y = 8 + high * (1 - face[name]);
       if (pen_up) pen.moveTo(x, y); else pen.lineTo(x, y);
       pen_up = false;
     });
@@ -251,7 +278,7 @@ function line(canvas, times, values, end) {
   });
   $('video-key').replaceChildren(...known.classes.map((name, k) => {
     const made = element('span', { textContent: name });
-    made.style.setProperty('--ink-of', INKS[k % INKS.length]);
+    made.style.setProperty('--ink-of', inkOf(k));
     return made;
   }));
 }
