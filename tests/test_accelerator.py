@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_audet
+import tiny_twins
 import torch
 
 pretend = pytest.importorskip("pretend", reason="this torch has no backends written in Python")
@@ -167,6 +168,35 @@ def test_a_step_of_audetnet_neither_waits_nor_mixes_devices(
         audet_train.train_epoch(ready, 1, rows)  # constants reach the device once
         pretend.EVENTS.clear()
         audet_train.train_epoch(ready, 2, rows)
+        events = [event for event in pretend.EVENTS if "all_reduce" not in event[2]]
+        pretend.EVENTS.clear()
+    assert_quiet(events, MOST_COPIES * 2)
+
+
+TWINS = {
+    "masked": [],
+    "open": ["--data.affine", "0.1", "--data.flip", "0.5", "--data.colour", "0.3"],
+    "pairs": ["--loss.twin_targets", "0"],
+}
+"""Where the eyes are known, with random changes that twins share, and decoded from a random pairing instead of twins."""
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_a_step_on_twins_neither_waits_nor_mixes_devices(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of two blocks, with every term of swaps."""
+    faces, reader = tiny_twins.store(tmp_path / "store").path, tmp_path / "reader"
+    audet_train.fit(tiny_audet.cfg("--training.max_epochs", "1"), faces, reader)
+    monkeypatch.setattr(audet_session, "open_fabric", lambda *settings: OneDevice())
+    cfg = tiny_twins.cfg("--loss.reader", str(reader), "--loss.reader_loss_lambda", "0.1", *TWINS[kind])
+    with pretend.pretended():
+        ready, _ = audet_session.prepare_session(cfg, faces, tmp_path / "run")
+        if ready.reader is not None:
+            pretend.move(ready.reader.net)
+        audet_train.train_epoch(ready, 1, audet_train.epoch_rows(ready, 1)[:16])
+        pretend.EVENTS.clear()
+        audet_train.train_epoch(ready, 2, audet_train.epoch_rows(ready, 2)[:16])
         events = [event for event in pretend.EVENTS if "all_reduce" not in event[2]]
         pretend.EVENTS.clear()
     assert_quiet(events, MOST_COPIES * 2)

@@ -9,119 +9,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny_audet
+import tiny_twins
 import torch
 from PIL import Image
+from tiny_twins import TEXT, cfg
 
 from mien.audet import audet
 from mien.audet.cfg import CfgError
-from mien.audet.check import cfg_of, read_cfg
+from mien.audet.check import read_cfg
 from mien.audet.nets import AudetNet
 from mien.audet.regions import BOXES, CORNERS, corners_of, inactive
 from mien.audet.run import load_audet
 from mien.audet.swap import bytes_of, swap_audet
-from mien.audet.swap_terms import partners, regression_share, weighted_l1, within_share
+from mien.audet.swap_terms import group_means, partners, regression_share, weighted_l1, within_share
 from mien.audet.train import fit
-from mien.data.store import open_store, write_store
+from mien.data.store import open_store
 from mien.errors import DataError, UsageError
-
-TEXT = """
-{General}
-[training]
-batch_size=8
-max_epochs=1
-[data]
-image_size=16
-valid_fraction=0.2
-twins=2
-[loss]
-discriminator_loss_lambda=0
-twin_targets=0.9
-region_weight=3
-swap_consistency_lambda=0.1
-latent_regression_lambda=0.1
-twin_loss_lambda=0.1
-action_loss_lambda=0.1
-
-{Encoder}
-[net]
-channels=4
-[select_subset]
-origin_layer=input
-start_index=0
-end_index=3
-[convolutional]
-filters=4
-kernel_size=16
-stride=16
-[upsample]
-scale_factor=4
-[select_subset]
-origin_layer=input
-start_index=3
-end_index=4
-[combine_multiply]
-combine_layers=0, 3
-[convolutional]
-batch_normalise=1
-filters=5
-kernel_size=4
-stride=4
-[combine_concat]
-combine_layers=2, 5
-
-{AUPredictor}
-[net]
-channels=4
-[avgpool]
-pool_size=4
-[connected]
-output_features=12
-
-{Decoder}
-[net]
-channels=9
-[convolutional]
-filters=6
-kernel_size=3
-pad=1
-[film]
-condition=4
-activation=relu
-[skip]
-encoder_layer=5
-[upsample]
-scale_factor=4
-mode=bilinear
-[skip]
-encoder_layer=4
-[convolutional]
-filters=3
-kernel_size=3
-pad=1
-activation=tanh
-"""
-
-
-def cfg(*overrides, text=TEXT):
-    return cfg_of(text, "swap.cfg", ["--run.accelerator", "cpu", *overrides])
 
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory):
-    """Eight blocks of two people with two sets of actions each."""
-    made = []
-    for n, record in enumerate(tiny_audet.records(faces=32)):
-        block, person, actions = n // 4, n // 2 % 2, n % 2
-        points = np.full((68, 2), 8, np.float32)
-        points[list(CORNERS)] = [[4, 6], [6, 6], [9, 6], [11, 6]]
-        who = f"b{block}p{person}"
-        split = "train" if block < 6 else "valid" if block < 7 else "test"
-        made.append(
-            record._replace(
-                landmarks=points, subject=who, split=split, same_person=who, same_actions=f"b{block}a{actions}"
-            )
-        )
-    return write_store(made, tmp_path_factory.mktemp("twins") / "store", dataset="toy", size=16).path
+    return tiny_twins.store(tmp_path_factory.mktemp("twins") / "store").path
 
 
 def test_partners_are_of_the_group_and_another_face():
@@ -158,9 +66,10 @@ def test_terms_are_what_their_words_say():
             mine = [float(z[j, d]) for j in kept if groups[j] == groups[k]]
             inside += (float(z[k, d]) - sum(mine) / len(mine)) ** 2
             outside += (float(z[k, d]) - mean) ** 2
-    assert float(within_share(z, torch.tensor(groups))) == pytest.approx(inside / outside, rel=1e-5)
-    assert float(within_share(10 * z, torch.tensor(groups))) == pytest.approx(inside / outside, rel=1e-5)
-    assert float(within_share(z, torch.full((7,), -1))) == 0
+    assert float(within_share(z, group_means(torch.tensor(groups)))) == pytest.approx(inside / outside, rel=1e-5)
+    assert float(within_share(10 * z, group_means(torch.tensor(groups)))) == pytest.approx(inside / outside, rel=1e-5)
+    for alone in (torch.full((7,), -1), torch.tensor([3, 3, 3, 0, 1, 2, -1])):
+        assert float(within_share(z, group_means(alone))) == 0
     wanted = z + torch.randn(7, 3, generator=generator)
     error = sum(float(z[k, d] - wanted[k, d]) ** 2 for k in range(7) for d in range(3))
     spread = sum(float(wanted[k, d] - wanted[:, d].mean()) ** 2 for k in range(7) for d in range(3))

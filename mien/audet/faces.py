@@ -11,28 +11,30 @@ from mien.maps import numbers
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
-def drawn(kinds: int, count: int, alike: Tensor | None, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Random numbers (kinds, count) in [0, 1), the same for rows of a batch that are equal in alike (count,)."""
+def first_alike(alike: Tensor) -> Tensor:
+    """(B,) for each row of a batch the first that is equal to it in alike (B,)."""
+    return (alike[:, None] == alike).int().argmax(1)
+
+
+def drawn(kinds: int, count: int, first: Tensor | None, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Random numbers (kinds, count) in [0, 1); a row has those of the row that first (count,) names, on the same device."""
     draws = torch.rand(kinds, count, generator=generator, device=generator.device).to(device)
-    if alike is None:
-        return draws
-    first = (alike[:, None] == alike).to(device).int().argmax(1)  # the first row that is like this one
-    return draws[:, first]
+    return draws if first is None else draws[:, first]
 
 
 def changed(
-    images: Tensor, flip: float, colour: float, generator: torch.Generator, alike: Tensor | None = None
+    images: Tensor, flip: float, colour: float, generator: torch.Generator, first: Tensor | None = None
 ) -> Tensor:
     """Faces (B, 3, H, W) in [0, 1], each flipped with probability `flip`, each recoloured with probability `colour`.
 
-    Channels behind the third are flipped with the others and not recoloured. Rows that are equal in alike (B,) are recoloured
-    alike, and then the whole batch is flipped or none of it, so that twins stay twins.
+    Channels behind the third are flipped with the others and not recoloured. Where first (B,) is given (`first_alike`), rows that
+    share one are recoloured alike, and the whole batch is flipped or none of it, so that twins stay twins.
 
     Recoloured: brightness, contrast (around the mean grey of the face), then saturation, times U(0.5, 1.5), U(0.5, 1.5),
     U(0, 1.5), clamped to [0, 1] after each. The ranges are AUDetNet's, whose order is random.
     """
-    draws = drawn(5, len(images), alike, generator, images.device)[..., None, None, None]
-    turns = draws[0] if alike is None else draws[0, :1]
+    draws = drawn(5, len(images), first, generator, images.device)[..., None, None, None]
+    turns = draws[0] if first is None else draws[0, :1]
     images = torch.where(turns < flip, images.flip(3), images)
     if not colour:
         return images
@@ -45,14 +47,14 @@ def changed(
     return torch.cat([torch.where(draws[4] < colour, recoloured, images), maps], 1)
 
 
-def moved(images: Tensor, reach: float, generator: torch.Generator, alike: Tensor | None = None) -> Tensor:
+def moved(images: Tensor, reach: float, generator: torch.Generator, first: Tensor | None = None) -> Tensor:
     """Faces (B, C, H, W), each turned by up to `reach` radians, scaled by 1 - reach to 1 + reach and shifted by up to that share
-    of the side both ways, all evenly drawn, rows equal in alike (B,) alike; bilinear, borders repeated. What a face finder that
+    of the side both ways, all evenly drawn, rows that share one in first (B,) alike; bilinear, borders repeated. What a finder that
     places faces differently does.
     """
     if not reach:
         return images
-    draws = drawn(4, len(images), alike, generator, images.device)
+    draws = drawn(4, len(images), first, generator, images.device)
     turn, scale, across, down = reach * (2 * draws - 1)
     cos, sin = (1 + scale) * torch.cos(turn), (1 + scale) * torch.sin(turn)
     matrix = torch.stack([cos, -sin, 2 * across, sin, cos, 2 * down], 1).view(-1, 2, 3)

@@ -23,14 +23,15 @@ class FrozenReader:
         self.net = net.to(device).requires_grad_(False).eval()
         units = store.action_units[:, [ACTION_UNITS.index(name) for name in net.action_units]]
         self.targets = au_targets(torch.from_numpy(units), net.regresses, net.threshold)
+        """(N, A) of every face of the store, on the CPU."""
 
-    def loss(self, pictures: Tensor, rows: Tensor) -> Tensor:
-        """Its AU loss on pictures (B, 3, H, W) in [-1, 1] that should show the action units of rows (B,) of the store."""
+    def loss(self, pictures: Tensor, targets: Tensor) -> Tensor:
+        """Its AU loss on pictures (B, 3, H, W) in [-1, 1] that should show these of its `targets` (B, A)."""
         size = [self.net.size, self.net.size]
         if list(pictures.shape[2:]) != size:
             pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True)
         logits = self.net(self.net.standardise(pictures * 0.5 + 0.5), decode=False).logits
-        return au_loss(logits, self.targets[rows].to(logits.device), self.net.cross_entropy)
+        return au_loss(logits, targets, self.net.cross_entropy)
 
 
 def open_frozen(cfg: Cfg, store: Store, device: torch.device) -> FrozenReader | None:

@@ -34,23 +34,28 @@ def weighted_l1(pictures: Tensor, others: Tensor, weights: Tensor) -> Tensor:
     return (error * weights).sum() / weights.sum()
 
 
-def within_share(z: Tensor, groups: Tensor) -> Tensor:
-    """Share of the variance of z (B, D) that lies inside groups (B,), 0 to 1; 0 for rows equal in each group.
+def group_means(groups: Tensor) -> Tensor:
+    """(B, B) weights that turn rows of a batch into the means of their groups (B,); a row of zeros for one that does not count.
 
-    A share, so that a small embedding is no way out of it. Rows of group -1, and groups of one row, do not count; 0 where fewer
-    than two groups are left.
+    Rows of group -1, and groups of one row, do not count; all are zeros where fewer than two groups are left. On the CPU, so
+    that a device need not be waited for.
     """
-    z, (inverse, counts) = (
-        z[groups >= 0],
-        torch.unique(groups[groups >= 0], return_inverse=True, return_counts=True)[1:],
-    )
-    several = counts[inverse] > 1
-    z, (inverse, counts) = z[several], torch.unique(inverse[several], return_inverse=True, return_counts=True)[1:]
-    if len(counts) < 2:
-        return z.sum() * 0
-    means = z.new_zeros(len(counts), z.shape[1]).index_add(0, inverse, z) / counts[:, None]
-    inside = (z - means[inverse]).square().sum()
-    return inside / (z - z.mean(0)).square().sum().clamp_min(1e-8)
+    alike = (groups[:, None] == groups) & (groups[:, None] >= 0)
+    sizes = alike.sum(1)
+    alike &= (sizes > 1)[:, None]
+    means = alike / sizes.clamp_min(1)[:, None]
+    return means if float(means.diagonal().sum()) > 1.5 else torch.zeros_like(means)
+
+
+def within_share(z: Tensor, means: Tensor) -> Tensor:
+    """Share of the variance of z (B, D) that lies inside the groups of `group_means` (B, B), 0 to 1; 0 for rows equal in each.
+
+    A share, so that a small embedding is no way out of it. 0 where no group counts.
+    """
+    counts = means.sum(1, keepdim=True)
+    middle = (z * counts).sum(0) / counts.sum().clamp_min(1)
+    inside = ((z - means @ z).square() * counts).sum()
+    return inside / ((z - middle).square() * counts).sum().clamp_min(1e-8)
 
 
 def regression_share(found: Tensor, wanted: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mien.audet.output import AudetOutput
 from mien.audet.players import Seen
 from mien.audet.session import Session
 from mien.audet.spec import Cfg
-from mien.audet.swap_terms import regression_share, weighted_l1, within_share
+from mien.audet.swap_terms import group_means, regression_share, weighted_l1, within_share
 
 
 class Faces(NamedTuple):
@@ -34,11 +34,39 @@ class Faces(NamedTuple):
     """Rows (B,) whose z1 and whose z2 each picture is decoded from; None for its own."""
 
 
+class Told(NamedTuple):
+    """What the store tells of a batch, on the device."""
+
+    targets: Tensor
+    """(B, A) of the net's own AU loss."""
+    read: Tensor
+    """(B, A') what the frozen reader should read; A' is 0 without one."""
+    person: Tensor
+    """(B, B) weights of `group_means` over faces of one person; (B, 0) where no term asks for them."""
+    actions: Tensor
+    """The same over faces with the same actions."""
+
+
+def told_of(session: Session, rows: Tensor, device: torch.device) -> Told:
+    """What the store tells of its rows (B,), in one copy to the device."""
+    targets = session.labels.targets[rows]
+    none = targets[:, :0]
+    read = none if session.reader is None else session.reader.targets[rows]
+    groups = [none, none]
+    if session.cfg.loss.twin_loss_lambda:
+        groups = [group_means(column) for column in session.groups(rows)]
+    parts = (targets, read, *groups)
+    return Told(*torch.cat(parts, 1).to(device).split([part.shape[1] for part in parts], 1))
+
+
 def main_terms(session: Session, found: Seen, faces: Faces, order: Tensor) -> dict[str, Tensor]:
     """Unweighted terms of the main net's loss; the critics are those after their step of this batch, and do not learn here."""
     cfg, output, rows = session.cfg, found.output, faces.rows
-    targets = session.labels.targets[rows].to(faces.pictures.device)
-    terms = {"au": au_loss(output.logits, targets, cfg.cross_entropy), "z1_variance": embedding_variance(output.z1)}
+    told = told_of(session, rows, faces.pictures.device)
+    terms = {
+        "au": au_loss(output.logits, told.targets, cfg.cross_entropy),
+        "z1_variance": embedding_variance(output.z1),
+    }
     if output.reconstruction is not None:
         terms["reconstruction"] = reconstruction_error(output.reconstruction, faces, cfg.loss.region_weight)
     terms |= critic_terms(session, output, order)
@@ -46,12 +74,11 @@ def main_terms(session: Session, found: Seen, faces: Faces, order: Tensor) -> di
         subjects = session.labels.subjects[rows].to(faces.pictures.device)
         terms["identity"] = F.cross_entropy(found.identities, subjects)
     if found.actions is not None:
-        terms["actions"] = au_loss(found.actions, targets, cfg.cross_entropy)
+        terms["actions"] = au_loss(found.actions, told.targets, cfg.cross_entropy)
     if cfg.loss.twin_loss_lambda:
-        person, actions = (column.to(output.z1.device) for column in session.groups(rows))
-        parts = ((output.z1, actions), (output.z2, person))
-        terms["twins"] = torch.stack([within_share(z.float().flatten(1), groups) for z, groups in parts]).sum()
-    return terms | swapped_terms(session, output, faces, order, targets)
+        parts = ((output.z1, told.actions), (output.z2, told.person))
+        terms["twins"] = torch.stack([within_share(z.float().flatten(1), means) for z, means in parts]).sum()
+    return terms | swapped_terms(session, output, faces, order, told)
 
 
 def reconstruction_error(pictures: Tensor, faces: Faces, region_weight: float) -> Tensor:
@@ -61,9 +88,7 @@ def reconstruction_error(pictures: Tensor, faces: Faces, region_weight: float) -
     return weighted_l1(pictures, faces.pictures, region_weight + (1 - region_weight) * faces.quiet)
 
 
-def swapped_terms(
-    session: Session, output: AudetOutput, faces: Faces, order: Tensor, targets: Tensor
-) -> dict[str, Tensor]:
+def swapped_terms(session: Session, output: AudetOutput, faces: Faces, order: Tensor, told: Told) -> dict[str, Tensor]:
     """What others, and the net itself, read in faces of one's z1 and another's z2: those decoded from twins, or where the cfg has
     none those of a random pairing, whose truth nobody knows but whose action units are those of z1's face.
     """
@@ -71,19 +96,19 @@ def swapped_terms(
     again = cfg.loss.swap_consistency_lambda or cfg.loss.latent_regression_lambda
     if output.reconstruction is None or not (again or session.reader):
         return {}
-    pictures, (of_z1, of_z2) = output.reconstruction, faces.takes or (torch.arange(len(order)), order)
+    pictures, (of_z1, of_z2) = output.reconstruction, faces.takes or (slice(None), order)
     terms = {}
     with session.fabric.autocast():
         if faces.takes is None:
             pictures = net.decode(output.z1, output.z2[order], tuple(skip[order] for skip in output.skips))
         if session.reader:
-            terms["reader"] = session.reader.loss(pictures, faces.rows)
+            terms["reader"] = session.reader.loss(pictures, told.read)
         if again:
             mask = None if faces.quiet is None else faces.quiet[of_z2]
             with still_statistics(net):
                 back = net(net.standardise(pictures * 0.5 + 0.5, mask=mask), decode=False)
     if cfg.loss.swap_consistency_lambda:
-        terms["consistency"] = au_loss(back.logits, targets, cfg.cross_entropy)
+        terms["consistency"] = au_loss(back.logits, told.targets, cfg.cross_entropy)
     if cfg.loss.latent_regression_lambda:
         pairs = ((back.z1, output.z1[of_z1]), (back.z2, output.z2[of_z2]))
         shares = [regression_share(one.float().flatten(1), other.float().flatten(1)) for one, other in pairs]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mien.audet.dependency import critic_estimate, shuffled_order
-from mien.audet.faces import au_loss, changed, moved, noisy
+from mien.audet.faces import au_loss, changed, first_alike, moved, noisy
 from mien.audet.growth import tell_growth
 from mien.audet.output import AudetOutput
 from mien.audet.players import Player, learning_rate_factor, take_step
@@ -153,22 +153,31 @@ def faces_of(session: Session, batch: Batch, rows: Tensor, here: torch.Generator
     """A batch as the nets take it: changed at random by `here` (twins alike), noisy for the encoder, with the partners of swaps."""
     cfg, net = session.cfg, session.net
     pictures = batch.images * 0.5 + 0.5
-    person, actions = session.groups(rows)
-    alike = None
-    if cfg.data.twins:
-        alike = torch.where(person < 0, -1 - torch.arange(len(rows)), person)
+    first, takes = rows_that_share(session, rows, cpu)
     if cfg.uses_regions:
         mask = inactive(net.known_corners(corners_of(batch.landmarks, cfg.data.image_size)), cfg.data.image_size)
         pictures = torch.cat([pictures, mask], 1)
-    pictures = changed(moved(pictures, cfg.data.affine, here, alike), cfg.data.flip, cfg.data.colour, here, alike)
+    pictures = changed(moved(pictures, cfg.data.affine, here, first), cfg.data.flip, cfg.data.colour, here, first)
     clean, quiet = pictures[:, :3], pictures[:, 3:] if cfg.uses_regions else None
     seen = net.standardise(noisy(clean, cfg.data.noise, here), mask=quiet)
     whole = (clean * 2 - 1).contiguous(memory_format=torch.channels_last)
-    takes = None
-    if cfg.loss.twin_targets:
-        share = cfg.loss.twin_targets
-        takes = (partners(actions, person, share, cpu), partners(person, actions, share, cpu))
     return Faces(seen, whole, rows, quiet, takes)
+
+
+def rows_that_share(
+    session: Session, rows: Tensor, generator: torch.Generator
+) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+    """For each row of a batch, as (B,) on the device in one copy: that whose random changes it shares, and where faces are decoded
+    from their twins those whose z1 and whose z2 it takes.
+    """
+    if not session.cfg.data.twins:
+        return None, None
+    (person, actions), share = session.groups(rows), session.cfg.loss.twin_targets
+    found = [first_alike(torch.where(person < 0, -1 - torch.arange(len(rows)), person))]
+    if share:
+        found += [partners(actions, person, share, generator), partners(person, actions, share, generator)]
+    first, *takes = torch.stack(found).to(session.fabric.device).unbind()
+    return first, (takes[0], takes[1]) if takes else None
 
 
 def train_step(session: Session, faces: Faces, turn: bool, generator: torch.Generator) -> dict[str, Tensor]:
@@ -186,7 +195,9 @@ def train_step(session: Session, faces: Faces, turn: bool, generator: torch.Gene
     takes = faces.takes or (None, None)
     with torch.set_grad_enabled(turn):
         found = session.players["main"].wrapped(seen, decode, *takes)
-    order = shuffled_order(cfg.loss.pairing, len(seen), generator, session.labels.subjects[faces.rows]).to(seen.device)
+    order = shuffled_order(cfg.loss.pairing, len(seen), generator, session.labels.subjects[faces.rows])
+    if cfg.splits or faces.takes is None:  # else nobody pairs by it
+        order = order.to(seen.device)
     terms = critic_steps(session, found.output, faces.pictures, order, generator)
     if turn:
         terms |= main_terms(session, found, faces, order)
@@ -200,7 +211,9 @@ def critic_steps(
 ) -> dict[str, Tensor]:
     """One step of each critic that there is, on what the main net gave; their estimates, for the log."""
     loss, terms = session.cfg.loss, {}
-    share = torch.rand(2, len(order), generator=generator).to(pictures.device)
+    share = torch.rand(2, len(order), generator=generator)
+    if len(session.players) > 1:
+        share = share.to(pictures.device)
     if "image_critic" in session.players and output.reconstruction is not None:
         player, fake = session.players["image_critic"], output.reconstruction.detach()
         between = mixed(pictures, fake, share[0])
