@@ -232,7 +232,7 @@ def test_bad_arrays_and_missing_files(tmp_path):
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "a.npz", landmarks=np.zeros((2, 68, 2)))
     for name, message in (
-        ("a.npy", "shape"),
+        ("a.npy", "5 points a face"),
         ("o.npy", "plain numbers"),
         ("a.npz", "needs 'landmarks'"),
         ("q.npy", "not found"),

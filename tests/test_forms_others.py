@@ -117,9 +117,9 @@ def test_polarity_words_are_polarity(tmp_path, capsys):
 
 
 def test_several_columns_of_numbers_without_a_header_are_refused(tmp_path, capsys):
-    """ExpW: face number, box, confidence and label behind the name."""
+    """Face number, box, confidence and label behind the name."""
     rows = [[k % 2, 2, 2, 30, 30, 60.5 + k, forms.FER[name]] for k, name in enumerate(LABELS)]
-    words = [*table(tmp_path, None, rows, "label/label.lst", sep=" "), "--labels", "fer2013"]
+    words = [*table(tmp_path, None, rows, "label/faces.lst", sep=" "), "--labels", "fer2013"]
     code, _, said = prepare(words, tmp_path, capsys)
     assert code == 2
     assert "--columns image=1,expression=8" in said

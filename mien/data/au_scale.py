@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from mien.errors import UsageError, unknown_name
 from mien.schema import ACTION_UNITS
 
-Scale = Literal["intensity", "occurrence", "letters", "probability", "percent"]
+Scale = Literal["intensity", "occurrence", "letters", "probability", "percent", "signed"]
 SCALES: tuple[str, ...] = get_args(Scale)
 
 PRESENT = 5.0
@@ -52,6 +52,8 @@ NAME = re.compile(
     r"(?:^|.*[^a-z])(?:f?au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})[ _.(-]*"
     r"(r|c|i|int|intensity|occ|occurrence|presence|present|p|prob|probability|score)?[)]?$"
 )
+NUMBER_AND_WORDS = re.compile(r"(?:f?au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})[ _.:(-]+([a-z][a-z _-]*)\)?$")
+"""Both, as FaceReader writes them: Action Unit 12 - Lip Corner Puller."""
 KINDS = {None: 1, "c": 2, "occ": 2, "occurrence": 2, "presence": 2, "present": 2}
 """What follows the number -> rank: intensities first, then plain names, occurrences, probabilities."""
 
@@ -61,6 +63,10 @@ def unit_of(name: str) -> tuple[str, int] | None:
     0 an intensity, 1 not said, 2 an occurrence, 3 a probability; None for other names and units without a place in Mien.
     """
     plain = name.strip().strip("'\"` ").lower()
+    if (both := NUMBER_AND_WORDS.match(plain)) and FACS_WORDS.get(
+        re.sub(r"[\W_]+", " ", both[2]).strip()
+    ) == f"AU{int(both[1])}":
+        return f"AU{int(both[1])}", 1
     if (word := re.sub(r"[\W_]+", " ", plain).strip()) in FACS_WORDS:
         return FACS_WORDS[word], 1
     found = NAME.match(plain)
@@ -125,9 +131,9 @@ def count_values(cells: Iterable[Hashable], into: Counter[float | str]) -> None:
 def decide(counts: Mapping[str, Counter[float | str]], asked: Mapping[str, Scale], where: str) -> dict[str, Scale]:
     """Scale of every unit from the counts of its known values; `asked` (`read_scale`) goes before.
 
-    Letters A to E mean letters. No value above 1: occurrence if all are 0 and 1, probability otherwise. Up to 5: intensity, but
-    occurrence for a unit with at least eight 1 and nothing higher or between, as some units of BP4D are coded. Above 20 and up
-    to 100: percent. A percent of values beyond are slips.
+    Letters A to E mean letters. Only 1 and -1: signed (there, absent). No value above 1: occurrence if all are 0 and 1, probability
+    otherwise. Up to 5: intensity, but occurrence for a unit with at least eight 1 and nothing higher or between, as some units of
+    BP4D are coded. Above 20 and up to 100: percent. A percent of values beyond are slips.
 
     Raises:
         UsageError: values that fit none of these, with the option that settles it.
@@ -147,6 +153,8 @@ def decide(counts: Mapping[str, Counter[float | str]], asked: Mapping[str, Scale
     between = beyond(1) - beyond(5)  # a lone 7 among 0 and 1 is a slip, and no strength
     if letters:
         kind = "letters"
+    elif set(numbers) - (NEGATIVE - {-1.0}) - HIGH == {1.0, -1.0}:
+        kind = "signed"
     elif beyond(1) <= (STRAY * above if between else max(1, STRAY * above)):
         whole = all(value in (0.0, 1.0) for value in sure if 0 <= value <= 1)
         kind = "occurrence" if whole else "probability"
@@ -195,14 +203,16 @@ def read_scale(text: str | None) -> dict[str, Scale]:
 def intensity(cell: Hashable, scale: Scale) -> float | None:
     """A cell as an intensity from 0 to 5, NaN where it is unknown, None where it is none of the scale.
 
-    Occurrences, and probabilities from 0.5 or percents from 50 on, are 5, below 0.
+    Occurrences, and probabilities from 0.5 or percents from 50 on, are 5, below 0; signed are 1 there, -1 absent, 0 unknown.
     """
     value = value_of(cell)
+    if scale == "signed" and value in (-1.0, 0.0, 1.0):
+        return PRESENT * float(value) if value == 1.0 else 0.0 if value else math.nan
     if value is None or value in NEGATIVE or (value in HIGH and not (scale == "percent" and float(value) <= 100)):
         return math.nan
     if isinstance(value, str):
         return LETTERS.get(value) if scale == "letters" else None
-    most = {"occurrence": 1, "probability": 1, "percent": 100}.get(scale, 5)
+    most = {"occurrence": 1, "probability": 1, "percent": 100, "signed": 0}.get(scale, 5)
     if not 0 <= value <= most or (scale == "occurrence" and value not in (0.0, 1.0)):
         return None
     return value if most == 5 else PRESENT * (value >= most / 2)
@@ -231,6 +241,7 @@ def told(scales: Mapping[str, Scale], counts: Mapping[str, Counter[float | str]]
     words = {
         "intensity": "intensity 0 to 5", "occurrence": "occurrence 0 and 1", "letters": "letters A to E",
         "probability": "probability, present from 0.5 on", "percent": "percent, present from 50 on",
+        "signed": "signed, 1 is there and -1 absent",
     }  # fmt: skip
     groups: dict[str, list[str]] = {}
     for unit, scale in scales.items():
@@ -239,6 +250,8 @@ def told(scales: Mapping[str, Scale], counts: Mapping[str, Counter[float | str]]
     low = [unit for unit, scale in scales.items() if scale == "intensity" and 0 < max_known(counts[unit]) <= 1]
     if low and not asked:
         line += f"; never above 1: {', '.join(low)} (--au-scale {low[0]}=occurrence if that is meant)"
+    if not asked and "occurrence" in scales.values() and any(values[-1.0] for values in counts.values()):
+        line += "; -1 is unknown (--au-scale signed if it means absent, and 0 unknown)"
     return line if asked or low else f"{line} (--au-scale says otherwise)"
 
 

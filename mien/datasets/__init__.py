@@ -4,7 +4,19 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from mien.data.arrow import Skipped
-from mien.datasets import affectnet, aligned, audetnet, bp4d, disfa, fer2013, folder, rafdb, synthetic_store, table
+from mien.datasets import (
+    affectnet,
+    affwild2,
+    aligned,
+    audetnet,
+    bp4d,
+    disfa,
+    fer2013,
+    folder,
+    rafdb,
+    synthetic_store,
+    table,
+)
 from mien.errors import DataError, MienError, unknown_name
 from mien.plugins import added, tell_refused
 from mien.plugins import names as names_with_plugins  # `names` is a module here
@@ -32,6 +44,7 @@ DATASETS: dict[str, Reader] = {
     "fer2013": Reader(fer2013.records, size=fer2013.SIZE, channels=1, notes=fer2013.notes),
     "rafdb": Reader(rafdb.records, notes=rafdb.notes),
     "affectnet": Reader(affectnet.records, notes=affectnet.notes),
+    "affwild2": Reader(affwild2.records, notes=affwild2.notes, videos=True),
     "disfa": Reader(disfa.records, notes=disfa.notes, videos=True),
     "bp4d": Reader(bp4d.records, notes=bp4d.notes, videos=True),
     "audetnet": Reader(audetnet.records, notes=audetnet.notes, videos=True),

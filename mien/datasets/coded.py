@@ -9,7 +9,7 @@ import numpy as np
 from mien.data.arrow import Skipped
 from mien.schema import FloatArray, Record
 
-RECORDINGS = ("task", "trial")
+RECORDINGS = ("task", "trial", "video")
 """Attributes that tell the videos of a person apart."""
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mien.data.arrow import Skipped
-from mien.datasets import boxes, voc
+from mien.datasets import boxes, ckplus, voc
+from mien.datasets.table_cells import POLARITY
 from mien.datasets.tables import unread
 from mien.datasets.words import (
     Labels,
@@ -16,6 +17,7 @@ from mien.datasets.words import (
     label_remedy,
     named,
     read_labels,
+    skip_pairs,
     split_in_name,
     splits_of,
     unknown_expression,
@@ -24,8 +26,8 @@ from mien.errors import DataError, UsageError
 from mien.files import IMAGE_SUFFIXES, listing, walk
 from mien.schema import Record
 
-CK_CODES = ("Neutral", "Anger", "Contempt", "Disgust", "Fear", "Happiness", "Sadness", "Surprise")
-"""The numbers in the emotion files of CK+."""
+OTHERS_ARE = "the other folders are expressions:"
+"""In the message on a folder that is none among others that are."""
 
 
 def records(
@@ -33,10 +35,11 @@ def records(
 ) -> Iterator[Record | Skipped]:
     """Every picture below ``root[/split]/class/`` or ``root/class/split/``, sorted by path; id = path relative to `root`.
 
-    Without split folders everything is "train". `labels` are ``folder=expression`` pairs for numbers and foreign words, or the
-    name of a numbering (`words.NUMBERINGS`); ``folder=skip`` leaves a class out. With an `expression_pattern` (see `names`)
-    every picture below `root` is taken, whatever its folder; "ckplus" takes those that have an emotion file. Pictures with
-    boxes as YOLO or Pascal VOC want them are read too (`boxes`, `voc`).
+    Without split folders everything is "train". Folders called positive, negative and neutral give the attribute `polarity`. `labels`
+    are ``folder=expression`` pairs for numbers and foreign words, or the name of a numbering (`words.NUMBERINGS`); ``folder=skip``
+    leaves a class out. With an `expression_pattern` (see `names`) every picture below `root` is taken, whatever its folder; "ckplus"
+    takes those that have an emotion or FACS file (`ckplus`). Pictures with boxes as YOLO or Pascal VOC want them are read too
+    (`boxes`, `voc`).
 
     UsageError for a class folder whose name is no expression. What is left behind (pictures outside of class folders, folders
     beside the splits, files that are no pictures, links that lead nowhere) is skipped and listed.
@@ -45,9 +48,9 @@ def records(
     if not root.is_dir():
         hint = ": a table is read by `mien prepare table`" if root.is_file() and not unread(root) else ""
         raise DataError(f"folder '{root}' does not exist{' (it is a file)' if root.is_file() else ''}{hint}.")
-    emotions = _emotion_files(root) if expression_pattern == "ckplus" else {}
-    if emotions:
-        yield from _with_emotion_files(root, emotions)
+    beside = ckplus.find_files(root) if expression_pattern == "ckplus" else {}
+    if any(beside.get(end) for end in ckplus.ENDS[:2]):
+        yield from ckplus.records(root, beside)
     elif expression_pattern is not None and expression_pattern != "ckplus":
         yield from _flat(root)
     elif boxes.is_yolo(root):
@@ -60,17 +63,42 @@ def records(
 
 def _in_class_folders(root: Path, words: Labels) -> Iterator[Record | Skipped]:
     folders, left = _class_folders(root, words)
+    polar = {name for _, name, _ in folders} - {"Neutral"} in ({"Positive"}, {"Negative"}, {"Positive", "Negative"})
     for split, name, folder in folders:
         for path in walk(folder):
-            yield _picture(path, root, split, name)
+            item = _picture(path, root, split, None if polar else name)
+            if polar and isinstance(item, Record):
+                item = item._replace(attributes={"polarity": name})
+            yield item
     yield from left
 
 
 def _picture(path: Path, root: Path, split: str, name: str | None) -> Record | Skipped:
     key = path.relative_to(root).as_posix()
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return Skipped(key, f"not a picture file ('{path.suffix}')")
+        return Skipped(key, f"not a picture file ('{path.suffix}'){_hidden(path)}")
     return Record(key, path, split=split, expression=name)
+
+
+def _hidden(path: Path) -> str:
+    """What to do with a file that is a picture and is not named so (Yale's subject01.happy); empty for others."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return ""
+    kind = next((suffix for mark, suffix in FIRST_BYTES.items() if head.startswith(mark)), None)
+    return "" if kind is None else f", but a picture: rename it, e.g. '{path.name}{kind}'"
+
+
+FIRST_BYTES = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
 
 
 def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path]], list[Skipped]]:
@@ -86,9 +114,14 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
         pairs = [pair for folder in folders for pair in _of_class(folder, root, left)]
     left += _loose(root, root, pictures_only=True)
     found, unknown = [], []
-    for split, folder in pairs:
-        word = folder.parent.name if find_split(folder.name) and not splits else folder.name
-        name = named(word, words)
+    named_by = [
+        (split, folder, folder.parent.name if find_split(folder.name) and not splits else folder.name)
+        for split, folder in pairs
+    ]
+    polar = {word.lower() for *_, word in named_by} - {"neutral", "neu"}
+    polar = polar if polar <= {*POLARITY} else set()
+    for split, folder, word in named_by:
+        name = POLARITY[word.lower()] if polar else named(word, words)
         if name is None:
             unknown.append((folder.relative_to(root), word))
         elif not name:
@@ -99,6 +132,10 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
         path, word = unknown[0]
         some = {word for _, word in unknown}
         remedy = f"; {label_remedy(some)}" if found or len(some) > 1 or word.isdigit() else ""
+        if len({name for _, name, _ in found}) > len(some):
+            remedy = (
+                f"; {OTHERS_ARE} leave it out with --labels {skip_pairs(some)}, or say what it means in place of skip"
+            )
         raise UsageError(f"class folder '{path}' of '{root}': {unknown_expression(word)}{remedy}.")
     if not found:
         loose = f"{len(left)} pictures lie loose{_in_names(left)}" if left else ""
@@ -112,12 +149,17 @@ def _is_class(name: str) -> bool:
     return name.isdigit() or find_expression(name) is not None
 
 
+def said_in_names(names: list[str]) -> list[str]:
+    """The words of expressions in most names of pictures, the longest first; none where there are no two of them."""
+    stems = [Path(name).stem for name in names]
+    said = [next((w for w in re.findall(r"[A-Za-z]{3,}", stem) if find_expression(w)), None) for stem in stems]
+    words = sorted({word for word in said if word}, key=lambda word: (-len(word), word))
+    return words if 2 * sum(map(bool, said)) > len(stems) and len(words) > 1 else []
+
+
 def _in_names(left: list[Skipped]) -> str:
     """How the class is found in the names of pictures: the option that would, where a word of most names is an expression."""
-    stems = [Path(item.id).stem for item in left]
-    said = [next((w for w in re.findall(r"[A-Za-z]{3,}", stem) if find_expression(w)), None) for stem in stems]
-    words = sorted({word for word in said if word})
-    if 2 * sum(map(bool, said)) > len(stems) and len(words) > 1:
+    if words := said_in_names([item.id for item in left]):
         return f": add --expression-pattern '({'|'.join(words)})', which their names hold"
     return "; --expression-pattern finds the class in their names"
 
@@ -134,9 +176,9 @@ def _split_folders(folders: list[Path]) -> dict[Path, str]:
 
 
 def _inner(folder: Path) -> Path:
-    """A split's folder, or the one of the same split that is all it holds (``train/train``, as archives unpack)."""
+    """A split's folder, or the one of the same split that is all it holds (``train/train``, ``Train/Train_Aligned_Faces``)."""
     children = _folders(folder)
-    same = len(children) == 1 and find_split(children[0].name) == (find_split(folder.name) or "")
+    same = len(children) == 1 and split_in_name(children[0].name) == (find_split(folder.name) or "")
     return children[0] if same else folder
 
 
@@ -173,26 +215,6 @@ def _flat(root: Path) -> Iterator[Record | Skipped]:
     for path in walk(root):
         first = path.relative_to(root).parts[0]
         yield _picture(path, root, find_split(first) or "train", None)
-
-
-def _emotion_files(root: Path) -> dict[str, str]:
-    """Stem of a picture -> expression, of the files ``S005_001_00000011_emotion.txt`` of CK+."""
-    found = {}
-    for path in walk(root):
-        if path.name.endswith("_emotion.txt"):
-            text = path.read_text(encoding="utf-8", errors="replace").strip()
-            code = re.fullmatch(r"(\d)(?:\.0*)?(?:e\+0+)?", text)
-            if code and int(code[1]) < len(CK_CODES):
-                found[path.name.removesuffix("_emotion.txt")] = CK_CODES[int(code[1])]
-    return found
-
-
-def _with_emotion_files(root: Path, emotions: dict[str, str]) -> Iterator[Record | Skipped]:
-    for path in walk(root):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            key = path.relative_to(root).as_posix()
-            name = emotions.get(path.stem)
-            yield Record(key, path, expression=name) if name else Skipped(key, "no emotion file of this frame")
 
 
 def looks_like_class_folders(root: Path) -> bool:

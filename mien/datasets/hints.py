@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mien.data.arrow import Skipped
-from mien.datasets.folder import looks_like_class_folders
-from mien.datasets.names import preset_of, with_names
+from mien.datasets.ckplus import find_files
+from mien.datasets.folder import OTHERS_ARE, looks_like_class_folders, said_in_names
+from mien.datasets.names import people_preset, preset_of, with_names
 from mien.datasets.tables import unread
 from mien.datasets.words import expression_in, find_expression, find_split, letters, split_in_name
 from mien.errors import MienError
@@ -25,9 +26,17 @@ Read = Callable[..., Iterator[Record | Skipped]]
 
 DEPTH, FOLDERS, PARENTS = 4, 200, 4
 """How far a folder that would work is looked for."""
-SETTLED = ("--au-scale", "--pictures ROOT", "--first-frame", "--fold none", "box_xywh", "say what the numbers mean")
+SETTLED = (
+    "--au-scale",
+    "--pictures ROOT",
+    "--first-frame",
+    "--fold none",
+    "box_xywh",
+    "say what the numbers mean",
+    OTHERS_ARE,
+)
 """Words of an error that says already what to add to the command."""
-TRIED = ("folder", "table", "rafdb", "affectnet", "fer2013", "disfa", "bp4d", "audetnet")
+TRIED = ("folder", "table", "rafdb", "affectnet", "affwild2", "fer2013", "disfa", "bp4d", "audetnet")
 """Readers that are tried on a folder which the asked one cannot read."""
 
 
@@ -45,7 +54,7 @@ def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, An
         command = command or _other_root(dataset, _above(dataset, root), own, read)
     command = command or _other_reader(dataset, root, own, readers)
     if command is None:
-        return packed
+        return packed or unread(root)
     return f" Try: {' '.join(['mien prepare', *command, '--out', shlex.quote(str(out))])}"
 
 
@@ -64,18 +73,36 @@ def _pattern(dataset: str, root: Path, own: Mapping[str, Any]) -> list[str] | No
     """A preset, or the class folders' place in the path, where file names or folders further down say the expression."""
     if dataset not in ("folder", "fer2013") or not root.is_dir() or "expression_pattern" in own:
         return None
-    pictures = islice((path for path in walk(root) if path.suffix.lower() in IMAGE_SUFFIXES), 200)
-    names = [path.relative_to(root).as_posix() for path in pictures]
+    names = _names(root)
     preset = preset_of(names)
-    if preset is not None and not (preset == "ckplus" and not any(root.rglob("*_emotion.txt"))):
+    if preset is not None and not (preset == "ckplus" and not any(find_files(root).values())):
         return ["folder", *_words(root, {**own, "expression_pattern": preset})]
     people = [path for path in listing(root) if path.is_dir()]
     if any(split_in_name(path.name) for path in people):  # x_train and x_test are no two people
         return _deep_pattern(names, root, own)
-    if people and all(looks_like_class_folders(folder) for folder in people[:20]):
+    if len(people) > 1 and all(looks_like_class_folders(folder) for folder in people[:20]):
         found = {**own, "expression_pattern": "^[^/]+/([^/]+)/", "subject_pattern": "^([^/]+)/"}
-        return ["folder", *_words(root, found)]
-    return _deep_pattern(names, root, own)
+        return ["folder", *_words(root, _people_only(found, {folder.name for folder in people}))]
+    return _deep_pattern(names, root, own) or _flat_pattern(names, root, own)
+
+
+NO_PEOPLE = ("fold", "part", "batch", "set", "split", "session", "k", "chunk", "shard", "images", "train", "test")
+"""Words of numbered folders that are no people."""
+
+
+def _people_only(found: dict[str, Any], folders: set[str]) -> dict[str, Any]:
+    """The options, without a pattern for the subject where the folders are parts of a set (fold_1, fold_2)."""
+    if all(set(letters(name)) & {*NO_PEOPLE} for name in folders):
+        found = {key: value for key, value in found.items() if key != "subject_pattern"}
+    return found
+
+
+def _flat_pattern(names: list[str], root: Path, own: Mapping[str, Any]) -> list[str] | None:
+    """The words in the names of pictures that lie in one folder, where nearly all names have one."""
+    if not names or any("/" in name for name in names):
+        return None
+    words = said_in_names(names)
+    return None if not words else ["folder", *_words(root, {**own, "expression_pattern": f"({'|'.join(words)})"})]
 
 
 def _deep_pattern(names: list[str], root: Path, own: Mapping[str, Any]) -> list[str] | None:
@@ -85,11 +112,12 @@ def _deep_pattern(names: list[str], root: Path, own: Mapping[str, Any]) -> list[
     for up in range(1, depth):  # the innermost folder first; of the outermost class folders are read as they are
         folders = {path[-up] for path in paths}
         said = {folder: expression_in(folder) for folder in folders}
-        around = {path[-up - 1] for path in paths}
         if len(set(said.values())) < 2 or None in said.values():
             continue
+        who = next((k for k in range(up + 1, depth + 1) if len({path[-k] for path in paths}) > 1), None)
+        around = set() if who is None else {path[-who] for path in paths}
         if (
-            len(around) < 2
+            who is None
             or any(find_split(part) for path in paths for part in path[1:])
             or any(map(split_in_name, around))
         ):
@@ -98,14 +126,23 @@ def _deep_pattern(names: list[str], root: Path, own: Mapping[str, Any]) -> list[
         words = "|".join(sorted({word for folder in folders for word in letters(folder) if find_expression(word)}))
         whole = all(find_expression(folder) for folder in folders)
         found = {**own, "expression_pattern": f"([^/]+){below}" if whole else f"(?i)({words})[^/]*{below}"}
-        found["subject_pattern"] = f"([^/]+)/[^/]+{below}"
-        return ["folder", *_words(root, found)]
+        found["subject_pattern"] = f"([^/]+){'/[^/]+' * (who - up)}{below}"
+        return ["folder", *_words(root, _people_only(found, around))]
     return None
 
 
 def _other_root(dataset: str, places: Iterable[Path], own: Mapping[str, Any], read: Read) -> list[str] | None:
     found = next((place for place in places if works(read, place, own)), None)
-    return None if found is None else [dataset, *_words(found, own)]
+    if found is None:
+        return None
+    who = people_preset(_names(found)) if dataset == "folder" and "subject_pattern" not in own else None
+    return [dataset, *_words(found, own if who is None else {**own, "subject_pattern": who})]
+
+
+def _names(root: Path) -> list[str]:
+    """Relative paths of the first pictures below a folder."""
+    pictures = islice((path for path in walk(root) if path.suffix.lower() in IMAGE_SUFFIXES), 200)
+    return [path.relative_to(root).as_posix() for path in pictures]
 
 
 def _other_reader(dataset: str, root: Path, own: Mapping[str, Any], readers: Mapping[str, Read]) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mien.data.arrow import Skipped
@@ -47,6 +47,15 @@ PRESETS: dict[str, Preset] = {
     "faces": Preset(
         r"(?:^|/)\d{1,3}_[ymo]_[mf]_([nadfhs])_[ab]",
         _codes("n Neutral,a Anger,d Disgust,f Fear,h Happiness,s Sadness"), r"(?:^|/)(\d{1,3})_[ymo]_[mf]_",
+    ),
+    "ravdess": Preset(
+        r"(?:^|/)\d\d-\d\d-(\d\d)(?:-\d\d){4}", _codes(
+            "1 Neutral,2 Neutral,3 Happiness,4 Sadness,5 Anger,6 Fear,7 Disgust,8 Surprise"
+        ), r"(?:^|/)(?:\d\d-){6}(\d\d)",
+    ),
+    "cremad": Preset(
+        r"(?:^|/)\d{4}_[A-Z]{3}_([A-Z]{3})_[A-Z]{2}",
+        _codes("neu Neutral,hap Happiness,sad Sadness,ang Anger,fea Fear,dis Disgust"), r"(?:^|/)(\d{4})_[A-Z]{3}_[A-Z]{3}_",
     ),
     "bu3dfe": Preset(r"(?:^|/)[FM]\d{4}_([A-Z]{2})\d\d", _codes(_TWO), r"(?:^|/)([FM]\d{4})_[A-Z]{2}\d\d"),
 }  # fmt: skip
@@ -131,6 +140,26 @@ def _compiled(pattern: str | None, kind: str) -> re.Pattern[str] | None:
             f"{kind} pattern '{pattern}' must have exactly one group, e.g. '(S\\d+)_'; presets: {', '.join(PRESETS)}."
         )
     return compiled
+
+
+def people_line(items: Iterable[Record | Skipped]) -> str:
+    """One line where no face has a subject although the names say whom they show, with the option; empty otherwise."""
+    faces = [item for item in items if isinstance(item, Record)]
+    if any(face.subject for face in faces) or (name := people_preset([face.id for face in faces])) is None:
+        return ""
+    return (
+        f"subjects: none is known, but names such as '{faces[0].id}' say whom they show: --subject-pattern {name} keeps each person "
+        "in one part."
+    )
+
+
+def people_preset(names: Sequence[str]) -> str | None:
+    """The preset whose people nine tenths of these relative paths, ten at least, name; None without one."""
+    for name, preset in PRESETS.items():
+        found = [match[1] for path in names if (match := re.search(preset.subject, path)) is not None]
+        if len(names) >= 10 and len(found) >= SURE * len(names) and len(set(found)) > 1:
+            return name
+    return None
 
 
 def preset_of(names: Iterable[str]) -> str | None:

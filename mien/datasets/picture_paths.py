@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -54,7 +55,7 @@ class Pictures:
     def find(self, cell: str) -> Path:
         """The file: as written, with letters in another case, or with another picture suffix; else as written."""
         if self.by_name is not None:
-            word = _parts(clean(cell))[-1].lower()
+            word = _plain(_parts(clean(cell))[-1])
             return self.by_name.get(word) or self.by_name.get(Path(word).stem) or self.base / clean(cell)
         path = self.base / self.name(cell)
         if path.is_file():
@@ -72,14 +73,19 @@ def _parts(text: str) -> list[str]:
     return [part for part in text.split("/") if part]
 
 
+def _plain(name: str) -> str:
+    """A name in lower case, its accents in one form: Macs write letters and accents apart."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 @lru_cache(maxsize=256)
 def _names(folder: Path) -> dict[str, list[str]]:
-    """Lower-case name, and stem, -> pictures of a folder."""
+    """Name as `_plain`, and stem, -> pictures of a folder."""
     found: dict[str, list[str]] = {}
     for path in listing(folder) if folder.is_dir() else ():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             number = [str(int(path.stem))] if path.stem.isdecimal() else []  # 17 for 00017.jpg
-            for key in {path.name.lower(), path.stem.lower(), *number}:
+            for key in {_plain(path.name), _plain(path.stem), *number}:
                 found.setdefault(key, []).append(path.name)
     return found
 
@@ -87,8 +93,8 @@ def _names(folder: Path) -> dict[str, list[str]]:
 def other_spelling(path: Path) -> Path | None:
     """The only file of the folder with this name in another case, or with this stem and a picture's suffix."""
     names = _names(path.parent)
-    word = path.name.lower()
-    stem = path.stem.lower() if path.suffix.lower() in IMAGE_SUFFIXES else word
+    word = _plain(path.name)
+    stem = _plain(path.stem) if path.suffix.lower() in IMAGE_SUFFIXES else word
     found = names.get(word) or names.get(stem) or names.get(f"{stem}_aligned") or []
     return path.with_name(found[0]) if len(set(found)) == 1 else None
 
@@ -128,7 +134,7 @@ def _by_names(sample: Sequence[str], root: Path) -> Pictures | None:
     counts: dict[str, list[Path]] = {}
     for path in walk(root):
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            for word in {path.name.lower(), path.stem.lower()}:
+            for word in {_plain(path.name), _plain(path.stem)}:
                 counts.setdefault(word, []).append(path)
     names = {word: paths[0] for word, paths in counts.items() if len(paths) == 1}
     found = Pictures(root, 0, names)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ from mien.data.store import Face, Skipped, Store, finished_ids, write_store
 from mien.datasets import DATASETS, Reader, checked, reader_named
 from mien.datasets.coded import with_twins
 from mien.datasets.hints import remedy
-from mien.datasets.names import with_names, with_text
+from mien.datasets.names import people_line, with_names, with_text
 from mien.datasets.points import as_shares, check_frame, laid_over, read_frame
 from mien.datasets.replace import new_place, put_in_place
 from mien.datasets.screen import check_limit, limit_landmarks
@@ -25,6 +26,8 @@ from mien.datasets.summary import summary
 from mien.errors import DataError, MienError, UsageError, unknown_name
 from mien.schema import ByteArray, FloatArray, Record
 
+NAMED = 200
+"""Faces whose names are looked at for people."""
 CHUNK = 16
 """Pictures per task of a worker process."""
 
@@ -68,8 +71,8 @@ def prepare(
     """Read a dataset into a prepared store; the same command continues an interrupted run.
 
     Args:
-        dataset: Kind of dataset: fer2013, rafdb, affectnet, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder (class
-            folders), table (CSV or Parquet), synthetic (of mien synthesize), aligned (a prepared store, its aligned faces).
+        dataset: Kind of dataset: fer2013, rafdb, affectnet, affwild2, disfa, bp4d, audetnet (dataset folder of AUDetNet), folder
+            (class folders), table (CSV or Parquet), synthetic (of mien synthesize), aligned (a prepared store, its aligned faces).
         root: Where the dataset lies: its folder, or the CSV or Parquet file; for synthetic and aligned the store to read.
         out: Folder of the store; new, empty, or one that this command began.
         size: Side of the stored square pictures in pixels; 48 for fer2013, 112 for synthetic, as it is for aligned,
@@ -97,11 +100,12 @@ def prepare(
         labels: folder, table: value=expression pairs for numbers and foreign words, e.g. 0=Anger,1=Disgust,8=skip; or whose
             numbers they are: fer2013, rafdb, affectnet, ferplus.
         expression_pattern: Regular expression with one group that finds the expression in an id (relative path), or a preset, which
-            finds the subject too: jaffe, kdef, rafd, ckplus, nimstim, faces, bu3dfe.
+            finds the subject too: jaffe, kdef, rafd, ckplus, nimstim, faces, ravdess, cremad, bu3dfe.
         subject_pattern: Regular expression with one group that finds the subject in an id (relative path), or a preset.
         units: audetnet only: names of the action units in the order of pickled vectors, e.g. AU1,AU2,AU4.
-        au_scale: table, audetnet: what numbers of action units are: intensity (0-5), occurrence (0 and 1), letters (A-E), probability
-            or percent, or pairs such as AU1=occurrence,AU12=intensity; decided from all of them by default.
+        au_scale: table, audetnet: what numbers of action units are: intensity (0-5), occurrence (0 and 1), letters (A-E), probability,
+            percent or signed (1 and -1), or pairs such as AU1=occurrence,AU12=intensity; decided from all of them by default. bp4d:
+            occurrence (all units), or intensity (five units).
         fold: disfa, bp4d, audetnet only: which subjects are test, literature-1 (used for disfa and bp4d), literature-2, ...,
             bp4d also published-1; none puts all into train (BP4D+ and other people outside the lists); audetnet also a number, for
             train_ids_1.csv and test_ids_1.csv.
@@ -238,12 +242,14 @@ def _bind(dataset: str, reader: Reader, root: Path, given: dict[str, Any]) -> Ca
 def _first(
     read: Callable[[], Iterator[Record | Skipped]], dataset: str, root: Path, out: Path, own: dict[str, Any]
 ) -> Record:
-    """The first face; where there is none the error says which command would find some."""
+    """The first face; a line tells where names say whom they show. Without a face the error says which command would find some."""
     readers = {name: reader.records for name, reader in DATASETS.items()}
     skipped: list[Skipped] = []
     try:
         for item in read():
             if isinstance(item, Record):
+                line = "" if "subject_pattern" in own else people_line(islice(read(), NAMED))
+                print(line, end="\n" if line else "", file=sys.stderr)
                 return item
             skipped.append(item)
     except MienError as error:

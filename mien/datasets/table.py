@@ -18,7 +18,16 @@ from mien.datasets.columns import POINTS, Columns
 from mien.datasets.picture_paths import Pictures
 from mien.datasets.spread import Row
 from mien.datasets.table_boxes import four
-from mien.datasets.table_plan import Plan, holds_picture, in_base64, is_empty, is_pixels, label_word, plan_of
+from mien.datasets.table_plan import (
+    Plan,
+    holds_picture,
+    in_base64,
+    is_empty,
+    is_pixels,
+    is_unlabelled,
+    label_word,
+    plan_of,
+)
 from mien.datasets.tables import Table
 from mien.datasets.words import named, unknown_expression
 from mien.errors import PictureError
@@ -233,6 +242,8 @@ def _label(value: Any, classes: tuple[str, ...] | None, labels: Mapping[str, str
     if value is None:
         return None
     text = label_word(value, classes)
+    if is_unlabelled(text, labels):
+        return None
     name = named(text, labels)
     if name is None:
         hint = (
@@ -266,6 +277,8 @@ def first_choice(votes: FloatArray) -> str | None:
 
 def _number(value: Any, target: str) -> float:
     found = number(value) if isinstance(value, str) else value
+    if found is None and str(value).strip().lower() in scales.WORDS:  # True and False of one-hot columns
+        found = scales.WORDS[str(value).strip().lower()]
     if not isinstance(found, int | float):
         raise _BadCellError(f"{target} '{value}' is no number")
     return float(found)
@@ -280,7 +293,7 @@ def _units(cells: Row, scale: Mapping[str, scales.Scale]) -> FloatArray | None:
             cell = cells[unit]
             if isinstance(scales.value_of(cell), str):
                 raise _BadCellError(f"{unit} '{cell}' is no number")
-            most = {"occurrence": 1, "probability": 1, "percent": 100}.get(kind, 5)
+            most = {"occurrence": 1, "probability": 1, "percent": 100, "signed": 1}.get(kind, 5)
             raise _BadCellError(f"{unit} {cell} is outside 0..{most}")
         values[ACTION_UNITS.index(unit)] = value
     return values if np.isfinite(values).any() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -34,12 +35,21 @@ LEAST_TURNED = 0.02
 
 def target_of(name: str) -> str | None:
     """box_xyxy or box_xywh where a bare column name says the order, box where it does not; None for other names."""
+    if name == "regionshapeattributes":  # VGG Image Annotator
+        return "box_xywh"
     found = ONE.fullmatch(name)
     return None if found is None else KINDS.get(found[1] or "", "box")
 
 
 def four(cell: Any) -> list[float] | None:
-    """The numbers of a cell such as "[50, 10, 82, 42]", "50 10 82 42" or a list; None where they are not four."""
+    """The numbers of a cell such as "[50, 10, 82, 42]", "50 10 82 42", a list, or JSON with x, y, width and height, as VIA writes it;
+    None where they are not four.
+    """
+    if isinstance(cell, str) and cell.lstrip().startswith("{"):
+        try:
+            cell = [json.loads(cell)[name] for name in ("x", "y", "width", "height")]
+        except (ValueError, KeyError, TypeError):
+            return None
     words = cell if isinstance(cell, list | tuple) else re.split(r"[\s,;]+", str(cell).strip("[](){} \t'\""))
     values = [number(word) if isinstance(word, str) else word for word in words]
     return [float(v) for v in values if v is not None] if len(values) == 4 and None not in values else None

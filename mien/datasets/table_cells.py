@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from mien.datasets.columns import RATERS, UNIT_TARGETS, Columns, named_targets
 from mien.datasets.spread import VOTE_WORDS, Row, Spread, are_shares, numbers_of, spread, spreads_of, unit_spread
 from mien.datasets.table_boxes import target_of
 from mien.datasets.tables import Table
 from mien.datasets.words import NUMBERINGS, Labels, find_expression, label_key, splits_of
 from mien.errors import UsageError
-from mien.faces.text_table import is_picture_name
+from mien.faces.text_table import is_picture_name, number
 
 SAMPLE = 200
 """Rows of a table that are looked at."""
@@ -111,7 +113,10 @@ def guessed(table: Table, rows: Sequence[Row], said: Mapping[str, str]) -> tuple
         table, column = _split_column(table, free)
         found |= {"split": column} if column is not None else {}
     free = {name: some for name, some in free.items() if name not in found.values()}
-    if "expression" not in known:
+    if not table.header and not {"left", "box_xyxy", "box_xywh"} & {*known}:
+        found |= _box_of_list(table, free, {**known, **found})
+        free = {name: some for name, some in free.items() if name not in found.values()}
+    if "expression" not in {**known, **found}:
         words = [
             name
             for name, some in free.items()
@@ -167,6 +172,34 @@ def _label_of_list(table: Table, free: Cells, known: Mapping[str, str]) -> dict[
             f"numbers, e.g. --columns {shown},expression={varied[-1]}{units}."
         )
     return {"expression": varied[0]} if varied else {}
+
+
+EXPW = {"left": "4", "top": "3", "right": "5", "bottom": "6", "expression": "8"}
+"""Columns of ExpW's label.lst: picture, number of the face, top, left, right, bottom, confidence, label."""
+
+
+def is_expw(table: Table) -> bool:
+    """Whether a table is the list of ExpW."""
+    return not table.header and table.path.name.lower() == "label.lst" and len(table.names) == 8
+
+
+def _box_of_list(table: Table, free: Cells, known: Mapping[str, str]) -> dict[str, str]:
+    """left, top, right, bottom -> the four columns in a row that hold a face's box, of a table without header; empty without such.
+
+    Numbers of pixels, the third above the first and the fourth above the second, or sides; a label before or behind is left out.
+    """
+    if is_expw(table):
+        return {target: column for target, column in EXPW.items() if target not in known}
+    numbers = {name: [number(str(cell)) for cell in cells] for name, cells in free.items() if name.isdigit()}
+    run = sorted((name for name, cells in numbers.items() if None not in cells), key=int)
+    if len(run) == 5:
+        labels = [name for name in (run[-1], run[0]) if _few(free[name])]
+        run = [name for name in run if name != labels[0]] if labels else []
+    if len(run) != 4 or int(run[3]) - int(run[0]) != 3 or len({len(numbers[name]) for name in run}) != 1:
+        return {}
+    rows = np.array([numbers[name] for name in run], dtype=np.float64).T
+    sized = (rows >= -50).all() and rows.max(axis=1).min() > 5 and (rows[:, 2:] > 0).all()
+    return dict(zip(("left", "top", "right", "bottom"), run, strict=True)) if sized else {}
 
 
 def _few(cells: Sequence[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,17 @@ from mien.datasets import table_boxes
 from mien.datasets.columns import BOX_TARGETS, POINTS, Columns, resolve
 from mien.datasets.picture_paths import Pictures, find_base
 from mien.datasets.spread import Row
-from mien.datasets.table_cells import few_shares, first_rows, guessed, named_shares, numbered_shares, taken_apart
+from mien.datasets.table_cells import (
+    few_shares,
+    first_rows,
+    guessed,
+    is_expw,
+    named_shares,
+    numbered_shares,
+    taken_apart,
+)
 from mien.datasets.tables import Table, find_tables, without_header
-from mien.datasets.words import find_expression, find_split, label_remedy, named, read_labels, splits_of
+from mien.datasets.words import find_expression, find_split, label_key, label_remedy, named, read_labels, splits_of
 from mien.errors import PictureError, UsageError
 from mien.faces.pictures import upright_size
 from mien.schema import ACTION_UNITS
@@ -91,14 +100,42 @@ def _plan(
         for look, table in zip(looks, tables, strict=True)
     ]
     splits = splits_of(word for look in looks for word in look.splits)
-    boxes = [_boxes(*parts) for parts in zip(tables, meanings, places, strict=True)]
+    said = any(pair.split("=")[0] in BOX_TARGETS for pair in _pairs(columns))
+    boxes = [_boxes(*parts, said) for parts in zip(tables, meanings, places, strict=True)]
     meanings = [meaning for meaning, _ in boxes]
+    _refuse_units_alone(tables[0], meanings[0])
     _tell(tables, meanings[0], found, counts, scale is not None, boxes[0][1])
     shares = tuple(of_picture for _, of_picture in boxes)
     return Plan(tuple(tables), tuple(meanings), words, splits, found, tuple(places), shares)
 
 
-def _boxes(table: Table, meaning: Columns, place: Pictures | None) -> tuple[Columns, bool]:
+SIDES = ("left", "top", "right", "bottom")
+
+
+def _numbered_box(table: Table, meaning: Columns, place: Pictures | None) -> Columns:
+    """The meaning of a table without header whose four columns in a row are a box: corners or sides, by the pictures' sizes."""
+    columns, image = [meaning.targets[side] for side in SIDES], meaning.targets["image"]
+    rows = [row for _, row in islice(table.rows([*columns, image]), SIZED) if isinstance(row, dict)]
+    cells = [(row.get(image), table_boxes.four([row.get(column) for column in columns])) for row in rows]
+    known = [(picture, box) for picture, box in cells if box is not None]
+    kind = table_boxes.order([box for _, box in known], [_size(picture, place) for picture, _ in known])
+    if kind is None:
+        shown = [
+            f"--columns {','.join(f'{t}={c}' for t, c in zip(form, columns, strict=True))}" for form in (SIDES, SIZES)
+        ]
+        raise UsageError(
+            f"'{table.path}': the columns {', '.join(columns)} may be corners or sides of a box: say which, {' or '.join(shown)}, "
+            f"with image={image} and the label's column."
+        )
+    targets = {target: column for target, column in meaning.targets.items() if target not in SIDES}
+    names = SIDES if kind == "box_xyxy" else SIZES
+    return meaning._replace(targets=targets | dict(zip(names, columns, strict=True)))
+
+
+SIZES = ("left", "top", "width", "height")
+
+
+def _boxes(table: Table, meaning: Columns, place: Pictures | None, said: bool) -> tuple[Columns, bool]:
     """The meaning with a box in one cell as corners or sides, and whether boxes are shares of the picture; both by the first rows.
 
     UsageError where four numbers may be either.
@@ -106,6 +143,9 @@ def _boxes(table: Table, meaning: Columns, place: Pictures | None) -> tuple[Colu
     columns = {target: meaning.targets[target] for target in (*BOX_TARGETS, "box") if target in meaning.targets}
     if not columns:
         return meaning, False
+    if not (table.header or said) and {*SIDES} <= {*columns} and not is_expw(table):
+        meaning = _numbered_box(table, meaning, place)
+        columns = {target: column for target, column in meaning.targets.items() if target in BOX_TARGETS}
     image = meaning.targets["image"]
     rows = [row for _, row in islice(table.rows([*columns.values(), image]), FIRST_ROWS) if isinstance(row, dict)]
     cells = [(row.get(image), table_boxes.four(row.get(columns["box"]))) for row in rows] if "box" in columns else []
@@ -214,10 +254,27 @@ def _first_images(table: Table, column: str) -> list[str]:
 
 def _check_labels(found: Counter[str], words: Mapping[str, str], path: Path) -> None:
     """UsageError where no label of a table means an expression, or most do not: those that do may be words of another language."""
+    found = Counter({word: count for word, count in found.items() if not is_unlabelled(word, words)})
     unknown = {word: count for word, count in found.items() if named(word, words) is None}
     if unknown and (len(unknown) == len(found) or 2 * sum(unknown.values()) > sum(found.values())):
         most = "no label is an expression" if len(unknown) == len(found) else "most labels are no expressions"
         raise UsageError(f"'{path}': {most} ({', '.join(sorted(unknown)[:12])}); {label_remedy(unknown)}.")
+
+
+def _refuse_units_alone(table: Table, meaning: Columns) -> None:
+    """UsageError where a table says nothing but action units, none of which is taken: coded apart for both sides, or by several."""
+    known = {"expression", "attr.polarity", *ACTION_UNITS} & {*meaning.targets}
+    if known or meaning.shares or meaning.raters or not meaning.units_left:
+        return
+    pairs: dict[str, str] = {}
+    for name in meaning.units_left:
+        if (found := re.search(r"\d+", name)) and f"AU{int(found[0])}" in ACTION_UNITS:
+            pairs.setdefault(f"AU{int(found[0])}", name)
+    if pairs:
+        raise UsageError(
+            f"'{table.path}': {len(meaning.units_left)} columns look like action units, and none is taken, because each has several "
+            f"({', '.join(meaning.units_left[:4])}): name one each, --columns {','.join(f'{u}={c}' for u, c in pairs.items())}."
+        )
 
 
 def _without_foreign_split(meaning: Columns, look: Found, columns: str | None) -> Columns:
@@ -315,6 +372,15 @@ def is_empty(value: Any) -> bool:
         or (isinstance(value, str) and not value.strip())
         or (isinstance(value, float) and math.isnan(value))
     )
+
+
+UNLABELLED = ("na", "nan", "n/a", "<na>", "none", "null", "?", "-", "-1", "unlabeled", "unlabelled", "unknown")
+"""Words that say of a face that nobody knows its expression."""
+
+
+def is_unlabelled(word: str, labels: Mapping[str, str]) -> bool:
+    """Whether a label says that there is none, unless the user's `labels` give it a meaning."""
+    return label_key(word) in UNLABELLED and label_key(word) not in labels
 
 
 def label_word(value: Any, classes: tuple[str, ...] | None) -> str:

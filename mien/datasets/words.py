@@ -239,10 +239,19 @@ def label_remedy(words: Iterable[str]) -> str:
     return f"say what they mean: --labels {_open_pairs(keys)} (an expression each, or skip)"
 
 
+def skip_pairs(words: Iterable[str]) -> str:
+    """Pairs for the shell that leave these words out."""
+    return _quoted(",".join(f"{key}=skip" for key in sorted({word.strip() for word in words})[:12]))
+
+
+def _quoted(pairs: str) -> str:
+    return shlex.quote(pairs) if re.search(r"[\s()'\"&;|<>*?$`!#]", pairs) else pairs
+
+
 def _open_pairs(keys: list[str]) -> str:
     """Pairs for the shell; what a word of a name says already is filled in."""
     pairs = ",".join(f"{key}={expression_in(key) or '...'}" for key in keys[:12])
-    return shlex.quote(pairs) if re.search(r"[\s()'\"&;|<>*?$`!#]", pairs) else pairs
+    return _quoted(pairs)
 
 
 def expression_in(word: str) -> str | None:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.faces.landmark_layouts import LAYOUTS, SCHEMES, as_68
-from mien.faces.landmark_tables import Found, flat_rows, known_points, main_faces, read_landmark_table
+from mien.faces.landmark_layouts import CURE, LAYOUTS, SCHEMES, as_68, refused
+from mien.faces.landmark_tables import Found, flat_rows, known_points, main_face, main_faces, read_landmark_table
 from mien.faces.landmarks import mirrored
 from mien.faces.text_table import open_table
 from mien.files import read_arrays, walk
@@ -30,49 +30,16 @@ Order = Literal["row-col", "x-y"]
 
 FOLDER_SUFFIXES = (".npy", ".pts", ".txt", ".csv", ".json", ".mat")
 POINTS = (
-    "landmarks",
-    "ibug68",
-    "landmark",
-    "points",
-    "keypoints",
-    "lmks",
-    "pts",
-    "landmarks_68",
-    "landmarks68",
-    "lmk",
-    "kpts",
-    "kps",
-    "shape",
-)
+    "landmarks", "ibug68", "landmark", "points", "keypoints", "lmks", "pts", "landmarks_68", "landmarks68", "lmk", "kpts",
+    "kps", "shape", "face_landmarks", "faceLandmarks", "multi_face_landmarks",
+)  # fmt: skip
 MATLAB = ("pts", "pt2d", "pts_2d", "pts2d", "landmarks", "points", "pt3d_68", "lms")
 """Names of points in MATLAB's files; those of 300W-LP are pt2d."""
 IDS = (
-    "id",
-    "path",
-    "row",
-    "ids",
-    "paths",
-    "rows",
-    "name",
-    "names",
-    "file",
-    "files",
-    "filename",
-    "filenames",
-    "image",
-    "images",
-    "imagePath",
-    "image_name",
-    "image_names",
-    "image_path",
-    "image_paths",
-    "img_name",
-    "img_names",
-    "img_path",
-    "img_paths",
-    "key",
-    "keys",
-)
+    "id", "path", "row", "ids", "paths", "rows", "name", "names", "file", "files", "filename", "filenames", "image",
+    "images", "imagePath", "image_name", "image_names", "image_path", "image_paths", "img_name", "img_names", "img_path",
+    "img_paths", "key", "keys",
+)  # fmt: skip
 """Names of arrays, or of entries in JSON."""
 
 
@@ -172,12 +139,26 @@ def _read_folder(folder: Path, order: Order) -> dict[str, FloatArray]:
         table.update({name: found[file.stem]} if list(found) == [file.stem] else found)
     if len(broken) == len(files):
         raise DataError(broken[0])
+    table = _without_end(table)
     if broken:
         print(
             f"landmarks: {len(broken)} of {len(files)} files count as 'no face', the first: {broken[0]}",
             file=sys.stderr,
         )
     return table
+
+
+ENDS = re.compile(r"[_.-](?:landmarks?(?:68)?|lm[ks]?|points|pts(?:68)?|lnd|68)$", re.IGNORECASE)
+
+
+def _without_end(table: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """The table, without what all names have behind the picture's (S005_001_00000011_landmarks)."""
+    ends = {found[0] if (found := ENDS.search(name)) else "" for name in table}
+    return (
+        {name[: -len(end)]: points for name, points in table.items()}
+        if len(ends) == 1 and (end := ends.pop())
+        else table
+    )
 
 
 def _read_file(path: Path, order: Order) -> dict[str, FloatArray]:
@@ -190,7 +171,8 @@ def _read_file(path: Path, order: Order) -> dict[str, FloatArray]:
     }  # fmt: skip
     if suffix != ".txt" and suffix not in readers:
         raise DataError(
-            f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted([*readers, '.txt']))} or a folder."
+            f"{path}: unknown landmark format '{suffix}'; give one of {', '.join(sorted([*readers, '.txt']))} or a folder; in Python, "
+            "numpy.savez('landmarks.npz', landmarks=points, id=names) with points (N, 68, 2)."
         )
     try:
         return _read_text(path, order) if suffix == ".txt" else readers[suffix](path)
@@ -214,6 +196,8 @@ def _numbers(cells: Iterable[str], place: str) -> npt.NDArray[np.float64]:
 def _points(array: npt.NDArray[np.float64], place: str) -> FloatArray:
     points = as_68(array)
     if points is None:
+        if array.ndim >= 2 and array.shape[-1] in (2, 3):
+            raise DataError(f"{place}: {refused(array.shape[-2])}.")
         raise DataError(
             f"{place}: shape {array.shape} found, (68, 2) or (N, 68, 2) expected; what is read are {SCHEMES}."
         )
@@ -225,7 +209,7 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
     pairs = [re.split(r"[,;\s]+", line.strip()) for _, line in lines]
     if pairs and all(len(pair) == 2 for pair in pairs):
         if len(pairs) not in LAYOUTS:
-            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, 68 expected ({SCHEMES}).")
+            raise DataError(f"{path}: {len(pairs)} lines of two numbers found, 68 expected: {refused(len(pairs))}.")
         rows = np.stack([_numbers(pair, f"{path}, line {n}") for (n, _), pair in zip(lines, pairs, strict=True)])
         return {path.stem: _points(rows[:, ::-1] if order == "row-col" else rows, str(path))}
     result: dict[str, FloatArray] = {}
@@ -233,23 +217,19 @@ def _read_text(path: Path, order: Order) -> dict[str, FloatArray]:
         # The id is split off from the right, so that an id with commas survives.
         name, *cells = line.rsplit(",", 2 * LANDMARKS)
         if len(cells) != 2 * LANDMARKS:
-            if not result and (faces := _flat(path)):
-                return faces
+            try:
+                if not result:
+                    return flat_rows(open_table(path))
+                more = "."
+            except DataError as error:
+                more = f"; {str(error).split('; ', 1)[-1]}"  # which points they may be, and the remedy
             raise DataError(
                 f"{path}, line {n}: {len(cells)} numbers after a comma found; "
-                "'id,x1..x68,y1..y68' (136) or 68 lines of two numbers expected."
+                f"'id,x1..x68,y1..y68' (136) or 68 lines of two numbers expected{more}"
             )
         values = _numbers(cells, f"{path}, line {n}")
         result[name] = _points(values.reshape(2, LANDMARKS).T, f"{path}, line {n}")
     return result
-
-
-def _flat(path: Path) -> dict[str, FloatArray]:
-    """Rows of a name and bare numbers; empty where they are none."""
-    try:
-        return flat_rows(open_table(path))
-    except DataError:
-        return {}
 
 
 def _read_npz(path: Path) -> dict[str, FloatArray]:
@@ -313,10 +293,16 @@ def _of_list(value: Any, place: str) -> FloatArray:
     try:
         if isinstance(value, list) and all(isinstance(point, dict) for point in value):
             value = [[point["x"], point["y"]] for point in value]
+        elif isinstance(value, list) and value and all(_is_face(face) for face in value):  # MediaPipe: a list of faces
+            return main_face([Found(_of_list(face, place)) for face in value])
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, KeyError):
-        raise DataError(f"{place}: no list of points [[x, y], ...].") from None
+        raise DataError(f"{place}: no list of points [[x, y], ...]; what is read are {SCHEMES}; {CURE}.") from None
     return _points(array, place)
+
+
+def _is_face(face: Any) -> bool:
+    return isinstance(face, list) and bool(face) and all(isinstance(point, dict) and "x" in point for point in face)
 
 
 def _number_of(shape: Any) -> int:
@@ -355,7 +341,9 @@ def _read_pts(path: Path) -> dict[str, FloatArray]:
     body = text[text.find("{") + 1 : text.rfind("}")] if "{" in text and "}" in text else ""
     values = _numbers(body.split(), str(path))
     if len(values) // 2 not in LAYOUTS or len(values) % 2:
-        raise DataError(f"{path}: {len(values)} numbers between braces, 68 lines 'x y' expected.")
+        raise DataError(
+            f"{path}: {len(values)} numbers between braces, 68 lines 'x y' expected; {refused(len(values) // 2)}."
+        )
     return {path.stem: _points(values.reshape(-1, 2) - 1.0, str(path))}
 
 

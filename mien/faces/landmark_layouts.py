@@ -24,6 +24,19 @@ LAYOUTS: dict[int, Sequence[int]] = {
 }  # fmt: skip
 """Number of points of a scheme -> those at the 68; MediaPipe's mesh comes with and without the irises."""
 SCHEMES = "68 points (iBUG), 98 (WFLW), or 468 or 478 (MediaPipe)"
+CURE = "from other points the 68 do not follow: let Mien find them, with --faces mediapipe in place of --faces given and --landmarks"
+OTHERS = {
+    5: "eyes, nose and mouth corners, as MTCNN, RetinaFace and CelebA have them", 21: "AFLW's", 29: "COFW's",
+    49: "iBUG's without the jaw and inner mouth corners", 51: "iBUG's without the jaw", 66: "iBUG's without inner mouth corners",
+    106: "JD's or InsightFace's", 194: "HELEN's",
+}  # fmt: skip
+"""Number of points of schemes that are not read -> whose they are."""
+
+
+def refused(count: int) -> str:
+    """What is told of a file with `count` points a face, and the remedy."""
+    whose = f" ({OTHERS[count]})" if count in OTHERS else ""
+    return f"{count} points a face{whose}; what is read are {SCHEMES}; {CURE}"
 
 
 def as_68(points: Numbers) -> Numbers | None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.faces.landmark_layouts import LAYOUTS, SCHEMES, as_68, in_pairs, paired
+from mien.faces.landmark_layouts import CURE, LAYOUTS, OTHERS, SCHEMES, as_68, in_pairs, paired, refused
 from mien.faces.text_table import TextTable, number, open_table
 from mien.schema import LANDMARKS, FloatArray
 
@@ -75,7 +75,7 @@ def read_landmark_table(path: Path) -> dict[str, FloatArray]:
     header = [name.lower() for name in table.header or ()]
     columns = point_columns(header)
     if not columns:
-        return flat_rows(open_table(path))
+        return long_rows(table) or flat_rows(open_table(path))
     where = [header.index(columns[f"{axis}{k}"]) for axis in "xy" for k in range(LANDMARKS)]
     bare = [re.sub(r"[\W_]+", "", name) for name in header]
     key = next((bare.index(name) for name in ID_NAMES if name in bare), 0)
@@ -157,13 +157,60 @@ def main_face(found: Sequence[Found]) -> FloatArray:
     ).points
 
 
+POINT_NUMBERS = (
+    "landmark",
+    "landmarkid",
+    "landmarkindex",
+    "index",
+    "idx",
+    "point",
+    "pointid",
+    "pointindex",
+    "number",
+    "part",
+    "keypoint",
+    "id",
+)
+"""Columns with the number of a point in tables of a row a point, in lower case without blanks and signs."""
+
+
+def long_rows(table: TextTable) -> dict[str, FloatArray]:
+    """Picture -> (68, 2) of a table with a row a point: a picture's name, the point's number, x and y; empty for any other.
+
+    A picture whose points are not complete counts as one without a face.
+    """
+    bare = [re.sub(r"[\W_]+", "", name.lower()) for name in table.header or ()]
+    key = next((bare.index(name) for name in ID_NAMES if name in bare), None)
+    at = next((k for name in POINT_NUMBERS for k, word in enumerate(bare) if word == name and k != key), None)
+    if key is None or at is None or not {"x", "y"} <= {*bare}:
+        return {}
+    faces: dict[str, dict[int, tuple[float, float]]] = {}
+    for line, row in table.body():
+        cells = [number(row[k]) if k < len(row) else None for k in (at, bare.index("x"), bare.index("y"))]
+        if None in cells:
+            raise DataError(f"{table.path}, line {line}: the number of a point, x and y expected.")
+        faces.setdefault(row[key], {})[int(cells[0] or 0)] = (float(cells[1] or 0), float(cells[2] or 0))
+    counts = [len(points) for points in faces.values()]
+    most = max(set(counts), key=counts.count, default=0)
+    if most not in LAYOUTS:
+        raise DataError(f"{table.path}: {refused(most)}.")
+    missing = np.full((LANDMARKS, 2), np.nan, dtype=np.float32)
+    first = min(min(points) for points in faces.values())
+    found = {}
+    for name, points in faces.items():
+        whole = sorted(points) == list(range(first, first + most))
+        pairs = as_68(np.array([points[k] for k in sorted(points)])) if whole else None
+        found[name] = missing if pairs is None else known_points(pairs)
+    return found
+
+
 def flat_rows(table: TextTable) -> dict[str, FloatArray]:
     """Picture -> (68, 2) of rows that hold a picture's name and bare numbers, in cells of their own or in one.
 
     The name is the cell that is no number, or else the first; WFLW writes it last. Behind the numbers of the points may stand a box
     and six marks, as in WFLW. DataError where most rows are no such.
     """
-    names, rows = [], []
+    names, rows, numbers = [], [], []
     for _, cells in table.body():
         words = [word for cell in cells for word in re.split(r"[,;\s\[\]()]+", cell) if word]
         texts = [
@@ -175,11 +222,15 @@ def flat_rows(table: TextTable) -> dict[str, FloatArray]:
         values = [value for word in words if (value := number(word)) is not None]
         count = next((2 * n for n in LAYOUTS if len(values) - 2 * n in (0, 4, 10)), None)
         names.append(name)
+        numbers.append(values)
         rows.append(values[:count] if count is not None else [])
     counts = {len(row) for row in rows if row}
     if len(counts) != 1 or 2 * sum(map(bool, rows)) < len(rows):
+        counted = [len(row) // 2 for row in numbers if len(row) > 3]
+        most = max(set(counted), key=counted.count, default=0)
+        what = f"; there are {refused(most)}" if most in OTHERS else f"; {CURE}"
         raise DataError(
-            f"{table.path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67), nor rows of a name and the numbers of {SCHEMES}."
+            f"{table.path}: no columns x1..x68,y1..y68 (or x_0..x_67,y_0..y_67), nor rows of a name and numbers of {SCHEMES}{what}."
         )
     known = np.array([row for row in rows if row])
     pairs = in_pairs(known)

@@ -107,9 +107,9 @@ def upright_size(image: Path | bytes) -> tuple[int, int]:
 def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture, most_pixels: int = MAX_PIXELS) -> ByteArray:
     """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
 
-    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (as it is where no value is above 255), first frame of
-    an animation. Pictures above `most_pixels` are refused by their header, so that a small malicious file cannot fill the
-    memory. PictureError for what cannot be used.
+    Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (from 8, 10 or 12 bits where no value is above
+    255, 1,023 or 4,095), first frame of an animation. Pictures above `most_pixels` are refused by their header, so
+    that a small malicious file cannot fill the memory. PictureError for what cannot be used.
     """
     if isinstance(image, np.ndarray):
         if (
@@ -160,8 +160,9 @@ def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS
         deep = np.asarray(picture)
         if deep.min() < 0 or deep.max() > 65535:
             raise PictureError("pixels outside 0 to 65535; save it with 8 or 16 bits")
-        # No value above 255: 8 bits in a wider file, which would be black otherwise.
-        return (deep >> 8 if deep.max() > 255 else deep).astype(np.uint8)
+        # Cameras with 10 or 12 bits, and pictures of 8, are kept in wider files and would be black otherwise.
+        bits = next(bits for bits in (8, 10, 12, 16) if deep.max() < 1 << bits)
+        return (deep >> (bits - 8)).astype(np.uint8)
     # `convert` copies a picture that is RGB already.
     return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
 

@@ -96,6 +96,9 @@ def _above(lines: list[str]) -> tuple[int, str | None]:
     """
     if said := re.match(r'^"?sep=(.)"?\s*$', lines[0], re.IGNORECASE):
         return (1, said[1]) if len(lines) > 1 else (0, None)
+    titles = _titles(lines)
+    if titles:
+        return titles, None
     comments = sum(1 for _ in takewhile(lambda line: line.lstrip().startswith("#"), lines))
     if not comments or comments == len(lines):
         return 0, None
@@ -103,6 +106,18 @@ def _above(lines: list[str]) -> tuple[int, str | None]:
     last, first = lines[comments - 1].lstrip("# "), lines[comments]
     header = last.count(best) == first.count(best) if best in first else len(last.split()) == len(first.split()) > 1
     return comments - header, None
+
+
+def _titles(lines: list[str]) -> int:
+    """Lines of a title above a table: at most three without any separator, above lines that all have as many of one separator."""
+    for count in range(1, min(4, len(lines) - 2)):
+        above, below = lines[:count], lines[count:]
+        best = max(SEPARATORS, key=below[0].count)
+        if any(sign in line for line in above for sign in SEPARATORS):
+            return 0
+        if below[0].count(best) and all(line.count(best) == below[0].count(best) for line in below[:SAMPLE]):
+            return count
+    return 0
 
 
 def _word_first(lines: list[str]) -> bool:
