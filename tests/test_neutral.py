@@ -8,8 +8,10 @@ from mien.errors import DataError, UsageError
 from mien.faces import units as u
 from mien.faces.blendshapes import BLENDSHAPES
 from mien.faces.provider import Face
+from mien.files import name_of
 from mien.predict.model import load
-from mien.predict.neutral import RESTLESS, neutral_of, quietest
+from mien.predict.neutral import RESTLESS, neutral_of, quietest, told
+from mien.predict.sources import Picture
 
 SMILE = [BLENDSHAPES.index(f"mouthSmile{side}") for side in ("Left", "Right")]
 
@@ -61,6 +63,29 @@ def test_a_video_gives_its_calm_part(tmp_path):
     calm, smile = (u.unit_intensities(shapes(v / 255)[None])[0] for v in (60, 200))
     at = u.unit_columns().index("AU12_L")
     assert abs(found[at] - calm[at]) < 0.2 * abs(smile[at] - calm[at])
+
+
+def test_a_poor_neutral_face_is_told(tmp_path, capsys):
+    told("calm.jpg", u.unit_weights().rest, 1)
+    assert capsys.readouterr().err == ""
+    neutral_of(np.full((40, 40, 3), 255, np.uint8), lambda image: [finder(image)[0], parts.face_at(30, 30)])
+    lines = capsys.readouterr().err
+    assert "up to 2 faces; the main one counts as neutral" in lines
+    assert "this face shows AU12 both sides" in lines
+    video = parts.write_video(tmp_path / "two.avi", [np.full((48, 64, 3), 30, np.uint8)] * 5)
+    neutral_of(video, lambda image: finder(image) * 2)
+    assert f"mien: {name_of(video)}: up to 2 faces" in capsys.readouterr().err
+
+
+def test_what_a_video_lacks_is_told(tmp_path, monkeypatch):
+    (tmp_path / "sound.mp4").write_bytes(b"")
+    monkeypatch.setattr("mien.predict.neutral.is_video", lambda _: True)
+    monkeypatch.setattr(
+        "mien.predict.neutral.frames",
+        lambda path: iter([Picture(str(path), None, reason="only sound, without pictures")]),
+    )
+    with pytest.raises(DataError, match=r"sound\.mp4: only sound, without pictures; name another, or a photo"):
+        neutral_of(tmp_path / "sound.mp4", finder)
 
 
 def test_what_is_refused(tmp_path):

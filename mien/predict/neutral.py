@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mien.draw import rgb
 from mien.errors import DataError, PictureError, UsageError
 from mien.faces.pictures import load_picture
 from mien.faces.provider import Face
-from mien.faces.units import FULL, read_units, unit_columns
+from mien.faces.units import FULL, in_words, present_units, read_units, unit_columns
 from mien.files import name_of
 from mien.predict.sources import frames, is_video
 from mien.predict.units import PointUnits, raw_intensities
@@ -30,14 +31,18 @@ STEP = 0.2
 def neutral_of(image: Path | ByteArray, provider: Callable[[ByteArray], list[Face]]) -> FloatArray:
     """(C,) intensities of the main face of a photo, or of the quietest seconds of a video, not clipped.
 
+    What makes it a poor neutral face is told on standard error: several faces, proven units that are present.
     DataError where there is no face with blendshapes.
     """
     name = "the neutral picture" if isinstance(image, np.ndarray) else name_of(image)
     if isinstance(image, Path) and image.is_file() and is_video(image):
-        times, found = faces_of(image, provider)
+        times, rows, several, reason = faces_of(image, provider)
         if not len(times):
-            raise DataError(f"{name}: no frame of this video shows a face with blendshapes; name another, or a photo.")
-        return quietest(times, found)
+            reason = reason or "no frame of this video shows a face with blendshapes"
+            raise DataError(f"{name}: {reason}; name another, or a photo.")
+        if reason:
+            print(f"mien: {name}: {reason}.", file=sys.stderr)
+        return told(name, quietest(times, rows), several)
     try:
         faces = provider(rgb(load_picture(image)))
     except PictureError as error:
@@ -46,7 +51,17 @@ def neutral_of(image: Path | ByteArray, provider: Callable[[ByteArray], list[Fac
         raise DataError(f"{name}: no face found; name a photo of the person's neutral face.")
     if faces[0].blendshapes is None:
         raise DataError(f"{name}: its face has no blendshapes; a neutral face needs the face provider mediapipe.")
-    return np.asarray(raw_intensities(faces[:1])[0])
+    return told(name, np.asarray(raw_intensities(faces[:1])[0]), len(faces))
+
+
+def told(name: str, intensities: FloatArray, several: int) -> FloatArray:
+    """The (C,) intensities; what of them and of the number of faces a person should know is printed."""
+    if several > 1:
+        print(f"mien: {name}: up to {several} faces; the main one counts as neutral, for all people.", file=sys.stderr)
+    shown = {unit: sides for unit, sides in present_units(intensities).items() if unit not in RESTLESS}
+    if shown:
+        print(f"mien: {name}: this face shows {in_words(shown)}, which is subtracted, too.", file=sys.stderr)
+    return intensities
 
 
 def units_from_neutral(image: Path | str | ByteArray, provider: Callable[[ByteArray], list[Face]] | None) -> PointUnits:
@@ -58,19 +73,28 @@ def units_from_neutral(image: Path | str | ByteArray, provider: Callable[[ByteAr
     return PointUnits(neutral_of(Path(image) if isinstance(image, str) else image, provider))
 
 
-def faces_of(video: Path, provider: Callable[[ByteArray], list[Face]]) -> tuple[FloatArray, FloatArray]:
-    """Times (N,) and intensities (N, C) of the main face of a video's frames, STEP seconds apart; none without blendshapes."""
-    times, rows = list[float](), list[FloatArray]()
+def faces_of(
+    video: Path, provider: Callable[[ByteArray], list[Face]]
+) -> tuple[FloatArray, FloatArray, int, str | None]:
+    """Times (N,) and intensities (N, C) of the main face of a video's frames, STEP seconds apart; none without blendshapes.
+
+    Behind them the most faces of a frame, and what the video itself lacks.
+    """
+    times, rows, several, reason = list[float](), list[FloatArray](), 0, None
     after = -np.inf
     for picture in frames(video):
+        reason = picture.reason or reason
         if picture.image is None or picture.time is None or picture.time < after:
             continue
         after = picture.time + STEP - 1e-6
-        found = raw_intensities(provider(picture.image)[:1])
+        faces = provider(picture.image)
+        several = max(several, len(faces))
+        found = raw_intensities(faces[:1])
         if len(found):
             times.append(picture.time)
             rows.append(found[0])
-    return np.array(times, np.float32), np.array(rows, np.float32).reshape(len(rows), len(unit_columns()))
+    kept = np.array(rows, np.float32).reshape(len(rows), len(unit_columns()))
+    return np.array(times, np.float32), kept, several, reason
 
 
 def quietest(times: FloatArray, intensities: FloatArray, seconds: float = WINDOW) -> FloatArray:
