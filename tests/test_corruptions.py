@@ -8,7 +8,7 @@ import torch
 from tiny import points
 
 from mien.audit.corruptions import CORRUPTIONS, MOVE, NEED_LANDMARKS, affine, corrupt, faces_of, moved
-from mien.audit.robustness import broken, corruption_error, errors, robustness
+from mien.audit.robustness import Broken, broken, corruption_error, errors, robustness
 from mien.audit.sample import Sample
 from mien.errors import UsageError
 
@@ -150,3 +150,18 @@ def test_no_time_is_said():
     assert found.names == ("noise",)
     assert "time was over" in " ".join(robustness(sample, found).cannot)
     assert robustness(sample, found._replace(names=())).cannot
+
+
+def test_the_verdict_does_not_say_more_than_the_numbers():
+    """A model that nothing changes breaks under nothing, and one that is never too sure is not called over-confident."""
+    sample, _ = toy()
+    names = tuple(CORRUPTIONS)
+    for sure, right in ((0.6, True), (0.9, False)):
+        clean = np.full((24, 2), 1 - sure, np.float32)
+        clean[np.arange(24), sample.labels if right else 1 - sample.labels] = sure
+        same = np.broadcast_to(clean, (len(names), 5, 24, 2))
+        told = " ".join(robustness(sample, Broken(names, clean, same, np.full((len(names), 5, 24), np.nan))).verdict)
+        assert "No corruption costs it accuracy on these 24 faces" in told
+        assert ("Under no corruption is it over-confident" in told) == right
+        assert ("40 points below accuracy" if right else "90 points above accuracy") in told
+        assert "-" not in told.replace("over-confident", "")

@@ -14,7 +14,9 @@ from mien.audit.sure import sure
 from mien.metrics.confidence import (
     adaptive_error,
     brier,
+    calibrated_error,
     class_wise_error,
+    equal_mass,
     equal_mass_error,
     mean_log_loss,
     risk_coverage,
@@ -87,6 +89,16 @@ def test_the_interval_is_its_loop(name):
     assert (found.clusters, found.grouped) == (30, True)
 
 
+def test_the_bias_of_an_ece_is_its_loop_and_shrinks_with_the_faces():
+    shares, _, _ = answers(n=40)
+    rng, errors = np.random.default_rng(0), []
+    for hits in rng.random((200, 40)) < shares.max(1):
+        errors.append(equal_mass(shares.max(1), hits).error)
+    assert calibrated_error(shares) == pytest.approx(np.mean(errors))
+    assert calibrated_error(answers(n=4000)[0]) < 0.3 * calibrated_error(shares)
+    assert calibrated_error(np.eye(3)) == 0
+
+
 def test_means_have_the_interval_that_the_other_parts_give_them():
     shares, labels, people = answers()
     found = calibration_intervals(shares, labels, people)
@@ -141,6 +153,7 @@ def test_every_score_has_its_interval_in_page_json_and_csv(which):
             assert row.low >= 0 or row.name in ("mean confidence minus accuracy", "· within bins")
     rows = {row.name: row for row in tables[0].rows}
     error, facts = rows["ECE, bins of equal mass"], facts_of()
+    assert "a perfectly calibrated model has" in error.note
     kept = json.loads(text_json([part], facts))["parts"][0]["tables"][0]["rows"][0]
     assert (kept["low"], kept["high"]) == (error.low, error.high)
     written = next(csv.DictReader(io.StringIO(text_csv([part]))))

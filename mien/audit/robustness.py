@@ -264,12 +264,16 @@ def sentences(tables: list[Table], sample: Sample, found: Broken) -> tuple[str, 
     worst = tables[0].rows[0]
     over = next(table for table in tables if table.key == "confidence").rows[0]
     clean = (found.clean.argmax(1) == sample.labels).mean()
-    first = f"It breaks first under {worst.name}: {percent(worst.value)} right on average over five strengths, "
-    first += f"{percent(clean)} on the clean faces."
-    return (
-        first,
-        f"Under {over.name} it is most over-confident: confidence lies {100 * (over.value or 0):.0f} points above accuracy.",
-    )
+    right = f"{percent(worst.value)} right on average over five strengths, {percent(clean)} on the clean faces"
+    first = f"It breaks first under {worst.name}: {right}."
+    if (worst.value or 0) >= clean:
+        first = f"No corruption costs it accuracy on these {sample.faces} faces: under {worst.name}, where it is right least, {right}."
+    points = round(100 * (over.value or 0))
+    second = f"Under {over.name} it is most over-confident: confidence lies {points} points above accuracy."
+    if points <= 0:
+        second = f"Under no corruption is it over-confident: under {over.name} confidence lies {-points} points below accuracy, less "
+        second += "than under any other."
+    return first, second
 
 
 def _cannot(sample: Sample, found: Broken) -> list[str]:

@@ -41,13 +41,32 @@ def equal_mass(confidence: npt.ArrayLike, right: npt.ArrayLike, bins: int = CALI
     top, hit = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
     if top.ndim != 1 or top.shape != hit.shape or not len(top):
         raise DataError(f"confidences {top.shape} and answers {hit.shape} must both be a non-empty (N,).")
-    order = np.argsort(top, kind="stable")
-    values, first = np.unique(top[order], return_index=True)
-    place = np.empty(len(top), dtype=np.int64)
-    place[order] = (first[np.searchsorted(values, top[order])] * bins) // len(top)
-    _, place = np.unique(place, return_inverse=True)
+    place = _places(top, bins)
     count = np.bincount(place)
     return Bins(np.bincount(place, top) / count, np.bincount(place, hit) / count, count)
+
+
+def _places(confidence: Floats, bins: int) -> Labels:
+    """(N,) bin of equal mass of each sample, from 0 on without a gap."""
+    order = np.argsort(confidence, kind="stable")
+    values, first = np.unique(confidence[order], return_index=True)
+    place = np.empty(len(confidence), dtype=np.int64)
+    place[order] = (first[np.searchsorted(values, confidence[order])] * bins) // len(confidence)
+    return np.asarray(np.unique(place, return_inverse=True)[1], dtype=np.int64)
+
+
+def calibrated_error(
+    probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS, *, seed: int = 0, draws: int = 200
+) -> float:
+    """What `equal_mass_error` comes to on so many samples for a model whose confidences are exactly right: its bias.
+
+    The mean over draws in which every sample is right with the probability that its confidence says.
+    """
+    top = np.asarray(probabilities, dtype=np.float64).max(1)
+    place, rng = _places(top, bins), np.random.default_rng(seed)
+    flat = place + (place.max() + 1) * np.arange(draws)[:, None]
+    gaps = top - (rng.random((draws, len(top))) < top)
+    return float(np.abs(np.bincount(flat.ravel(), gaps.ravel())).sum() / (draws * len(top)))
 
 
 def equal_mass_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = CALIBRATION_BINS) -> float:
