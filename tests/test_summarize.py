@@ -109,6 +109,33 @@ def test_every_kind_of_table_gives_the_same_summary(rows):
     assert np.isnan(photos.seconds)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_frame_late_in_a_long_video_has_its_own_time(tmp_path, ending):
+    found = []
+    for name, start in (("early", 0.0), ("late", 36_000.0)):
+        path = tmp_path / f"{name}{ending}"
+        with open_writer(path, Layout(("Anger", "Fear"), ("AU12", "AU45"), False)) as writer:
+            for k in range(90):
+                shown = face("Fear", 1, 0.9 if 30 <= k < 36 else 0.1)
+                writer.write(PicturePrediction("a.mp4", 10, 10, (shown,), None, k, start + k / 30))
+        found.append(summary_of(read_rows(path))[0])
+    early, late = found
+    assert late.seconds == pytest.approx(early.seconds, abs=0.01) == pytest.approx(3, abs=0.01)
+    assert len(late.episodes) == len(early.episodes) == 1
+    assert late.blinks == pytest.approx(early.blinks, rel=0.01)
+    assert early.blinks > 0
+    summarize(tmp_path / f"late{ending}", out=tmp_path / "summary.csv")
+    with open(tmp_path / "summary.csv", newline="", encoding="utf-8") as file:
+        assert float(next(csv.DictReader(file))["end"]) == pytest.approx(36_003, abs=0.002)
+
+
+def test_a_gap_of_just_three_steps_is_bridged():
+    times = np.append(np.arange(16) / 10, 1.5 + 0.3 * np.arange(1, 15))
+    weights = weights_of(np.array([float(f"{time:.6g}") for time in times]))
+    assert weights.sum() == pytest.approx(times[-1] + 0.1)
+    assert len(episodes_of(times, ["Fear"] * len(times), weights)) == 1
+
+
 def test_tables_and_timelines_are_written(rows, tmp_path, capsys):
     out = tmp_path / "s.csv"
     for ending in ("svg", "png", "pdf"):

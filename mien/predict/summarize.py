@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from mien.errors import DataError, UsageError
 from mien.files import write_atomic
+from mien.predict.writers import short_float
 
 UNIT = re.compile(r"AU\d+(_[LR])?(_r)?")
 """Name of a column with a unit's strength."""
 UNSURE = "unsure"
 GAP = 3.0
 """Steps without a face from which an episode has ended; a shorter gap is bridged."""
+ROUNDED = 1e-3
+"""Seconds by which the times of a table may be off."""
 LONGEST_BLINK = 0.5
 """Seconds. Lids that stay closed for longer do not blink (Stern et al. 1984: 0.1 to 0.4 s)."""
 CLOSED = 0.5
@@ -207,7 +210,7 @@ def weights_of(times: Floats) -> Floats:
         return np.zeros(len(times))
     steps = np.diff(times)
     usual = float(np.median(steps))
-    return np.append(np.where(steps > GAP * usual, usual, steps), usual)
+    return np.append(np.where(steps > GAP * usual + ROUNDED, usual, steps), usual)
 
 
 def shares_of(labels: Sequence[str], weights: Floats) -> dict[str, float]:
@@ -222,7 +225,7 @@ def shares_of(labels: Sequence[str], weights: Floats) -> dict[str, float]:
 def episodes_of(times: Floats, labels: Sequence[str], weights: Floats) -> tuple[Episode, ...]:
     """Runs of one label; a gap of more than GAP usual steps ends one."""
     found: list[Episode] = []
-    limit = GAP * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    limit = GAP * float(np.median(np.diff(times))) + ROUNDED if len(times) > 1 else 0.0
     for k, (time, label, weight) in enumerate(zip(times, labels, weights, strict=True)):
         goes_on = k > 0 and label == labels[k - 1] and time - times[k - 1] <= limit
         if goes_on:
@@ -276,12 +279,14 @@ def episode_lines(people: Sequence[Person]) -> str:
 
 
 def csv_of(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    """CSV with floats of six digits; None and NaN are empty."""
+    """CSV with floats as in the rows (`short_float`); None and NaN are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     for line in lines:
-        writer.writerow(["" if v is None or v != v else f"{v:.6g}" if isinstance(v, float) else v for v in line])
+        writer.writerow(
+            ["" if v is None or v != v else f"{short_float(v):.12g}" if isinstance(v, float) else v for v in line]
+        )
     return text.getvalue()
 
 

@@ -73,7 +73,7 @@ class Writer:
 
 
 class CsvWriter(Writer):
-    """UTF-8, comma, a header; an unknown value is an empty cell, a float has six digits."""
+    """UTF-8, comma, a header; an unknown value is an empty cell, a float has six digits and three decimals at least."""
 
     def open(self) -> None:
         """Begin with the header."""
@@ -87,7 +87,7 @@ class CsvWriter(Writer):
 
 
 class JsonLinesWriter(Writer):
-    """One JSON object a line; an unknown value is null, a float has six digits."""
+    """One JSON object a line; an unknown value is null, a float has six digits and three decimals at least."""
 
     def add(self, row: dict[str, Any]) -> None:
         """Write one row."""
@@ -172,10 +172,15 @@ def cells(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def short_float(value: float) -> float:
+    """A number at six digits, but no coarser than a thousandth: the seconds of a long video stay apart."""
+    return float(f"{value:.6g}") if abs(value) < 1000 else round(value, 3)
+
+
 def _short(value: Any) -> Any:
-    """A float at six digits; NaN and infinity are unknown."""
+    """A float as in `short_float`; NaN and infinity are unknown."""
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return short_float(value) if math.isfinite(value) else None
     return value
 
 
