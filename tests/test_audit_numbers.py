@@ -6,9 +6,11 @@ import pytest
 from mien.audit.groups import groups, ordered
 from mien.audit.page import minus
 from mien.audit.right import right
+from mien.audit.run import rows_of
 from mien.audit.sample import Sample, groups_of, names_labels, thirds
 from mien.audit.sure import sure
-from mien.audit.table import as_json, from_json, p_words, row, within
+from mien.audit.table import Part, as_json, from_json, p_words, row, within
+from mien.audit.verdict import verdict
 from mien.data.store import write_store
 from mien.errors import DataError
 from mien.metrics.confidence import (
@@ -201,6 +203,7 @@ def test_what_cannot_be_said_is_said():
     few = bare.part(np.arange(12))
     assert "temperature" in sure(few, shares[:12]).cannot[0]
     one = bare._replace(labels=np.zeros_like(labels))
+    assert len(right(one, shares).verdict) == 1, "nothing of classes where there is one"
     assert "No faces of Happiness, Anger" in " ".join(right(one, shares).cannot)
 
 
@@ -271,3 +274,34 @@ def test_groups_of_numbers_stand_from_low_to_high():
     assert ordered(["high (over 2)", "low (to 1)", "middle"]) == ["low (to 1)", "middle", "high (over 2)"]
     assert ordered(["15–30°", "over 30°", "under 15°"]) == ["under 15°", "15–30°", "over 30°"]
     assert ordered(["no", "dark", "yes"]) == ["no", "dark", "yes"]
+
+
+def test_sentences_have_no_signed_zeros_and_no_gap_is_no_gap():
+    part = Part("right", "t", verdict=("It is -0.00 (a mean -0.02, none -0) of x-0 and 1-0.5.",))
+    assert verdict([part]) == ["It is 0.00 (a mean -0.02, none 0) of x-0 and 1-0.5."]
+    labels = np.zeros(200, int)
+    shares = np.tile([0.6, 0.3, 0.1], (200, 1))
+    side = {"side": np.where(np.arange(200) % 2 == 0, "a", "b")}
+    told = groups(sample()._replace(labels=labels, groups=side), shares).verdict
+    assert told == ("No group differs in accuracy: all of them have 100 %.",)
+
+
+def test_a_remedy_is_one_that_was_not_tried(tmp_path):
+    from tiny import store
+
+    made = store(tmp_path / "s", each=2)
+    labels = np.where(np.arange(len(made)) < 3, 0, -1)
+    for split, words in (("all", "Use another --store"), ("test", "Use --split all, or another --store")):
+        with pytest.raises(DataError, match=words):
+            rows_of(made, labels, split, 100, 0)
+
+
+def test_equalised_odds_of_a_class_need_faces_of_it_in_each_group():
+    """Of Anger group b has 11 faces, all wrong: as few say nothing."""
+    labels = np.repeat([0, 0, 2, 2], [60, 60, 60, 11])
+    side = np.repeat(["a", "b", "a", "b"], [60, 60, 60, 11])
+    said = np.where(labels == 0, 0, np.where(side == "a", 2, 1))
+    blank = np.full((191, 68, 2), np.nan, np.float32)
+    made = Sample(CLASSES, labels, blank, np.full((191, 3), np.nan, np.float32), None, {"side": side}, np.arange(191))
+    (found,) = next(table for table in groups(made, np.eye(3)[said]).tables if table.key == "odds").rows
+    assert (found.value, found.note[:7]) == (0, "Neutral")

@@ -9,7 +9,7 @@ from tiny import NAMES, SIZE, store
 
 from mien.audit import run
 from mien.audit.faithful import faithful
-from mien.audit.follow import Response, follow, monotony, neutral, with_unit
+from mien.audit.follow import Response, factors, follow, monotony, neutral, with_unit
 from mien.audit.page import text_csv
 from mien.audit.probe import OCCLUSION, probe_of
 from mien.audit.sample import sample_of
@@ -176,3 +176,10 @@ def test_verdict_has_ten_lines_at_most():
     parts = [Part(key, key, verdict=tuple(f"{key} {k}." for k in range(4))) for key in run.ORDER]
     assert len(verdict(parts)) == LINES
     assert verdict(parts[:1]) == ["right 0.", "right 1.", "right 2.", "right 3."]
+
+
+def test_each_person_wears_heads_of_their_own():
+    """Were they the same six for everybody, eight people would be one, and the interval over them too narrow."""
+    change = next(one[-1] for one in factors() if one[0] == "identity")
+    heads = [change(neutral(person), step).identity for person in range(4) for step in range(6)]
+    assert len({head.tobytes() for head in heads}) == 24

@@ -104,7 +104,12 @@ def factors() -> Iterator[
         pitch,
         lambda face, s: replace(face, pose=(0.0, pitch[s], 0.0)),
     )
-    yield "identity", "nuisance", scenes, _count(scenes), lambda face, s: replace(face, identity=_stranger(s))
+    yield "identity", "nuisance", scenes, _count(scenes), _identity_step
+
+
+def _identity_step(face: FaceParameters, step: int) -> FaceParameters:
+    """The face with another head: six of its own for each person, or all people would have one and the same answer."""
+    return replace(face, identity=_stranger(6 * face.scene.seed + step))
 
 
 def _unit_step(unit: str, face: FaceParameters, step: int) -> FaceParameters:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.audit.sample import Sample
-from mien.audit.table import Drawing, Line, Part, Table, p_words, row, within
+from mien.audit.table import Drawing, Line, Part, Table, p_words, percent, row, within
 from mien.metrics.intervals import bootstrap_class_mean
 from mien.metrics.parity import (
     LEAST_FACES,
@@ -37,8 +37,8 @@ PEOPLE = (
     "wrong by chance alone (mean of 500 draws)."
 )
 ODDS = (
-    "Largest difference between groups of a class's recall or false alarms; the largest over classes. "
-    "Biased upwards where groups are small."
+    "Largest difference between groups of a class's recall or false alarms; the largest over the classes of which each group has "
+    "at least 12 faces. Biased upwards where groups are small."
 )
 NO_GROUPS = "The faces carry no attribute with two values (gender, age, pose, light, ...): groups are never guessed from pictures."
 
@@ -174,7 +174,9 @@ def equalised(sample: Sample, probabilities: FloatArray) -> Table:
         kept = np.where(np.isin(values, fit), values, "")
         if len(fit) < 2:
             continue
-        found = {name: odds(predicted, sample.labels, kept, k) for k, name in enumerate(sample.classes)}
+        shown = np.array([np.bincount(sample.labels[kept == name], minlength=len(sample.classes)) for name in fit])
+        found = {name: odds(predicted, sample.labels, kept, k) for k, name in enumerate(sample.classes)
+                 if shown[:, k].min() >= LEAST_FACES}  # fmt: skip
         known = {name: one for name, one in found.items() if np.isfinite(one.equalised)}
         if known:
             worst = max(known, key=lambda name: known[name].equalised)
@@ -200,6 +202,8 @@ def sentences(tables: list[Table], hit: npt.NDArray[np.float64]) -> tuple[str, .
     if not found:
         need = smallest_group(float(hit.mean()))
         return (f"No attribute has two groups that are large enough to compare (about {need} faces each).",)
+    if not any(one.value for one in found):
+        return (f"No group differs in accuracy: all of them have {percent(float(hit.mean()))}.",)
     clear = [one for one in found if float(one.note.split()[2]) < 0.05]
     top = (clear or found)[0]
     word = "clear" if clear else "not clear of chance"

@@ -12,7 +12,7 @@ from typing import Any
 
 from mien import __version__
 from mien.audit.draw import draw
-from mien.audit.table import Part, Row, as_json
+from mien.audit.table import Part, Row, as_json, unsigned_zero
 from mien.audit.verdict import verdict
 from mien.report import plots
 
@@ -39,7 +39,7 @@ def html(parts: Sequence[Part], facts: dict[str, Any]) -> str:
         }
         for part in parts
     ]  # fmt: skip
-    content = {**facts, "mien": __version__, "parts": shown, "verdict": verdict(parts)}
+    content = {**facts, "mien": __version__, "parts": shown, "verdict": [minus(one) for one in verdict(parts)]}
     return environment.get_template("page.html").render(content)
 
 
@@ -58,8 +58,7 @@ def _cells(one: Row) -> dict[str, Any]:
 
 def minus(text: str) -> str:
     """Numbers of a text with a minus sign in place of a hyphen, and none in front of a zero."""
-    plain = re.sub(r"(?<![\w.)])-(?=0(?:\.0+)?(?![\d.]))", "", text)
-    return re.sub(r"(?<![\w.)])-(?=\d)", "−", plain)
+    return re.sub(r"(?<![\w.)])-(?=\d)", "−", unsigned_zero(text))
 
 
 def text_json(parts: Sequence[Part], facts: dict[str, Any]) -> str:

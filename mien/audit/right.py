@@ -147,6 +147,8 @@ def sentences(tables: list[Table], sample: Sample) -> tuple[str, ...]:
     points = rows.get("landmarks alone, balanced accuracy")
     second = f"Averaged over classes it is right on {percent(balanced.value)}"
     second += f", landmarks without the picture on {percent(points.value)}." if points else "."
+    if len(tables[1].rows) < 2:  # then the mean over classes is the accuracy, and no class is found least often
+        return (first,)
     worst = min(tables[1].rows, key=lambda one: one.value if one.value is not None else 2.0)
     return first, second, f"It finds {worst.name} least often: {percent(worst.value)} of {worst.n} faces."
 

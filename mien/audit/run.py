@@ -168,7 +168,7 @@ def rows_of(store: Store, labels: IntArray, split: str, most: int, seed: int) ->
         others = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataError(
             f"{store.path} has {len(rows)} faces with a label of this model in split '{split}' ({others}); an audit needs {LEAST}. "
-            "Use --split all, or another --store."
+            f"{'Use' if split == 'all' else 'Use --split all, or'} another --store."
         )
     chosen = np.random.default_rng(seed).permutation(len(rows))[:most]
     return np.asarray(rows[np.sort(chosen)], dtype=np.int64)

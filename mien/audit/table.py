@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -131,6 +132,11 @@ def from_json(kept: Mapping[str, Any]) -> Part:
     )  # fmt: skip
     plain = {key: tuple(kept[key]) for key in ("verdict", "cannot")}
     return Part(**{**kept, "tables": tables, "drawings": drawings, **plain})
+
+
+def unsigned_zero(text: str) -> str:
+    """The text without the sign of its zeros: `0.00` for `-0.00`."""
+    return re.sub(r"(?<![\w.)])-(?=0(?:\.0+)?(?![\d.]))", "", text)
 
 
 def percent(value: float | None, digits: int = 0) -> str:

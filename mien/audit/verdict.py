@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mien.audit.table import Part
+from mien.audit.table import Part, unsigned_zero
 
 LINES = 10
 FIRST = {"right": 2, "sure": 1, "groups": 1, "corruptions": 2, "explanation": 2, "follow": 2}
@@ -19,4 +19,4 @@ def verdict(parts: Sequence[Part]) -> list[str]:
         more = min(left, len(part.verdict) - room[part.key])
         room[part.key] += max(0, more)
         left -= max(0, more)
-    return [sentence for part in parts for sentence in part.verdict[: room[part.key]]]
+    return [unsigned_zero(sentence) for part in parts for sentence in part.verdict[: room[part.key]]]
