@@ -1,5 +1,7 @@
 """Faces beyond the measured limits: said in a column, and not read by default."""
 
+from dataclasses import replace
+
 import numpy as np
 import predict_parts as parts
 import pytest
@@ -10,6 +12,7 @@ from mien.predict import limits
 from mien.predict.limits import Limit, outside, read_limits
 from mien.predict.model import load
 from mien.predict.rows import QUALITY, Layout, columns
+from mien.predict.units import FaceUnits
 from mien.training.loop import fit
 
 GOOD = Quality(yaw=0, pitch=0, roll=0, size=60, sharpness=0.6, light=0.5, contrast=0.7, cut=0, occlusion=0.02)
@@ -56,6 +59,27 @@ def test_such_a_face_abstains_unless_asked_for(run, monkeypatch):
     asked = load(run, faces=parts.find, any_quality=True).predict(picture).faces[0]
     assert (asked.outside, asked.abstained, asked.doubt) == ("", False, "")
     assert asked.probabilities == pytest.approx(face.probabilities)
+
+
+class Smile:
+    """A source of units that sees AU12 in every face."""
+
+    names, framing = ("AU12",), None
+
+    def read(self, faces, framed):
+        return [FaceUnits({"AU12": 0.8}, {"AU12": ("AU12",)}, ("AU12",), "AU12")] * len(faces)
+
+
+def test_units_of_such_a_face_have_strengths_and_no_words(run, monkeypatch):
+    monkeypatch.setattr(limits, "read_limits", lambda: {"size": Limit(1000, None)})
+    picture = parts.picture((20, 20))
+    for any_quality, named in ((False, None), (True, "AU12")):
+        model = replace(load(run, faces=parts.find, any_quality=any_quality), units=Smile())
+        face = model.predict(picture, explain="cam").faces[0]
+        assert face.action_units == {"AU12": 0.8}
+        assert face.reading == named
+        assert bool(face.present_units) is any_quality
+        assert "measured" not in face.explanation.words or any_quality
 
 
 def test_columns_of_quality_are_always_there(run):

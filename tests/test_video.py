@@ -70,6 +70,9 @@ def test_a_part_of_a_video(tmp_path):
     assert [p.frame for p in frames(path, 1, 0.5, 1.0)] == [10, 11, 12, 13, 14]
     assert [p.frame for p in frames(path, 7, 0.0, 1.0)] == [14, 21, 28]
     assert [p.reason for p in frames(path, 1, 0.0, 9.0)] == ["the video ends before --start 9"]
+    for every, seconds, start in ((100, 0.0, 1.0), (1, 0.01, 1.02)):  # between two frames that are taken
+        reasons = [p.reason for p in frames(path, every, seconds, start)]
+        assert reasons == ["no frame of this video lies in the part that --start, --seconds and --every take"]
 
 
 @pytest.mark.parametrize(("position", "number", "rate", "before", "wanted"), [

@@ -138,7 +138,7 @@ def check_options(
     finite = all(0 <= value < 1e9 for value in (smooth, start, seconds))
     if not (finite and every >= 1 and batch >= 1 and (camera or 0) >= 0):
         raise UsageError(
-            "--smooth, --start, --seconds and --camera must be at least 0, --every and --batch at least 1."
+            "--smooth, --start and --seconds must be at least 0 and under 1e9, --camera at least 0, --every and --batch at least 1."
         )
 
 

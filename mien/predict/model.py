@@ -31,7 +31,7 @@ from mien.predict.predictions import Predictions
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.runtimes import Answers, as_answers
 from mien.predict.sources import Picture, pictures_of
-from mien.predict.units import NOT_KNOWN, PointUnits, UnitSource, net_units, spread
+from mien.predict.units import NOT_KNOWN, PointUnits, UnitSource, net_units, spread, unnamed
 from mien.predict.videos import predict_video
 from mien.predict.views import check_views
 from mien.progress import default_workers
@@ -260,11 +260,12 @@ class FaceModel:
         faces = [face for found in held for face in found.faces]
         framed = [face for found in held for face in found.framed]
         for_units = [face for found in held for face in found.for_units]
+        beyond = [self._outside(quality) for found in held for quality in found.qualities]
         seen: list[Seen] = []
         for start in range(0, len(framed), batch):
             part = slice(start, start + batch)
             with self.autocast():
-                seen += self._see(faces[part], framed[part], for_units[part], method, expression, masking)
+                seen += self._see(faces[part], framed[part], for_units[part], beyond[part], method, expression, masking)
         rest = iter(seen)
         for found in held:
             picture, (width, height) = found.picture, found.picture.size
@@ -282,10 +283,11 @@ class FaceModel:
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
     def _see(
-        self, faces: Sequence[Face | None], framed: Sequence[FramedFace], for_units: Sequence[FramedFace], method: str | None,
-        expression: str | None, masking: bool,
+        self, faces: Sequence[Face | None], framed: Sequence[FramedFace], for_units: Sequence[FramedFace], beyond: Sequence[str],
+        method: str | None, expression: str | None, masking: bool,
     ) -> list[Seen]:  # fmt: skip
         units = [NOT_KNOWN] * len(framed) if self.units is None else self.units.read(faces, for_units)
+        units = [unnamed(one) if words else one for one, words in zip(units, beyond, strict=True)]
         batch = batch_of(self.recipe, self.classes, framed, spread(units), self.device, added_by(self.fusion, faces))
         temperature, views = self.calibration.temperature, self.views
         found: list[Explanation] | list[None] = [None] * len(framed)
@@ -297,11 +299,14 @@ class FaceModel:
             )
         return [Seen(*rows) for rows in zip(probabilities.cpu().tolist(), units, found, strict=True)]
 
+    def _outside(self, quality: Quality) -> str:
+        return "" if self.any_quality or self.wrapped is not None else outside(quality)
+
     def _face(self, number: int, face: Face | None, cut: FramedFace, quality: Quality, seen: Seen) -> FacePrediction:
         named = dict(zip(self.classes, seen.probabilities, strict=True))
         expression = max(named, key=lambda name: named[name])
         box = None if face is None else tuple(float(value) for value in face.box)
-        beyond = "" if self.any_quality or self.wrapped is not None else outside(quality)
+        beyond = self._outside(quality)
         return FacePrediction(
             face=number, box=box, landmarks=None if face is None else face.landmarks,  # type: ignore[arg-type]
             landmark_confidence=None if face is None else float(face.score), probabilities=named, expression=expression,

@@ -241,8 +241,11 @@ def frames(video: Path | str | int, every: int = 1, seconds: float = 0.0, start:
 
 
 def unreadable(video: Path, start: float) -> str:
-    """Why a video file gave no frame."""
-    if start and any(isinstance(shot, Shot) for shot in (animated_shots if is_animated(video) else shots)(video)):
+    """Why a video file gave no frame from a second on."""
+    read = animated_shots if is_animated(video) else shots
+    if start and any(isinstance(shot, Shot) for shot in read(video, start=start)):
+        return "no frame of this video lies in the part that --start, --seconds and --every take"
+    if start and any(isinstance(shot, Shot) for shot in read(video)):
         return f"the video ends before --start {start:g}"
     words = what_it_is(video)
     if words not in (A_VIDEO, UNKNOWN):

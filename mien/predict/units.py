@@ -37,6 +37,11 @@ class FaceUnits(NamedTuple):
 NOT_KNOWN = FaceUnits({}, {}, (), None)
 
 
+def unnamed(units: FaceUnits) -> FaceUnits:
+    """Strengths alone: units of a face beyond the limits of quality are not named, in words or as present."""
+    return FaceUnits(units.strengths, {}, (), None)
+
+
 class UnitSource(Protocol):
     """Reads the action units of a batch of faces."""
 
