@@ -275,6 +275,27 @@ def listing(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(os.listdir(folder)) if not is_junk(name)]
 
 
+def folders(folder: Path) -> list[Path]:
+    """Folders in a folder, and links to some, by name, without junk; its files cost no look."""
+    with os.scandir(folder) as found:
+        names = [
+            e.name
+            for e in found
+            if not is_junk(e.name) and ((folder / e.name).is_dir() if e.is_symlink() else e.is_dir())
+        ]
+    return [folder / name for name in sorted(names)]
+
+
+def first_with(folder: Path, suffix: str) -> Path | None:
+    """The first file below a folder, in the order of names, whose name ends so in any case; folders before files."""
+    for path, inner, names in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not is_junk(name))
+        found = min((name for name in names if name.lower().endswith(suffix) and not is_junk(name)), default=None)
+        if found is not None:
+            return Path(path) / found
+    return None
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Files below a folder in the order of their paths, without junk; links to folders are followed, once round at most."""
     yield from _walk(folder, (os.path.realpath(folder),))
@@ -287,9 +308,10 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         if is_junk(entry.name):
             continue
         path = folder / entry.name
-        if not path.is_dir():  # not entry.is_dir(), which raises on a link that leads to itself
+        link = entry.is_symlink()
+        if not (path.is_dir() if link else entry.is_dir()):  # entry.is_dir() raises on a link that leads to itself
             yield path
-        elif not entry.is_symlink():
+        elif not link:
             yield from _walk(path, above)
         elif (real := os.path.realpath(path)) not in above and not any(up.startswith(real + os.sep) for up in above):
             yield from _walk(path, (*above, real))

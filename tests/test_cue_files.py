@@ -97,6 +97,20 @@ def test_an_interrupted_folder_goes_on(faces, tmp_path, capsys, monkeypatch):
     assert "another" in capsys.readouterr().err
 
 
+def test_what_a_killed_command_wrote_is_kept(faces, tmp_path, capsys):
+    """It leaves no index behind: only maps that are missing are written."""
+    assert run(faces, tmp_path / "f") == 0
+    (tmp_path / "f/index.csv").rename(tmp_path / "whole.csv")
+    some = sorted((tmp_path / "f").glob("*.npy"))
+    some[0].unlink()
+    kept = {path: path.stat().st_mtime_ns for path in some[1:]}
+    capsys.readouterr()
+    assert run(faces, tmp_path / "f") == 0
+    assert ", 1 written now" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (tmp_path / "f/index.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
 def test_memory_does_not_grow(faces, tmp_path, monkeypatch):
     """The largest piece of memory is a chunk of maps, not all of them."""
     monkeypatch.setattr(cue_folder, "CHUNK", 2)

@@ -205,6 +205,16 @@ def test_names_of_folders_and_pictures_name_the_command(pattern, subjects, tmp_p
     assert len(set(store.subject) - {None}) == subjects
 
 
+def test_splits_in_class_folders_of_which_one_lacks_a_part(tmp_path, capsys):
+    """PublicTest is the validation part where some class has a PrivateTest, also in a class that has none."""
+    splits = ["Training", "PublicTest", "PrivateTest"]
+    for k, word in enumerate(WORDS):
+        forms.picture(tmp_path / f"d/{word}/{splits[k // 6]}/{k}.png", k)
+    forms.picture(tmp_path / "d/sad/PrivateTest/99.png", 99)
+    _, store, _ = prepare(["prepare", "folder", "--root", str(tmp_path / "d")], tmp_path, capsys)
+    assert [(store.split == name).sum() for name in ("train", "valid", "test")] == [6, 6, 1]
+
+
 def test_people_in_names_are_told(tmp_path, capsys):
     for k, word in enumerate(WORDS):
         forms.picture(tmp_path / f"d/{word}/S00{k % 3}_001_{k:08d}.png", k)
@@ -343,6 +353,34 @@ def test_aff_wild2(tmp_path, capsys):
     assert len(store.skipped) == 2
 
 
+def test_tables_of_videos_with_names_of_one_kind(tmp_path, capsys):
+    """001A.csv and 002A.csv are two videos, no parts of one table."""
+    for video in ("001A", "002A"):
+        forms.table(
+            tmp_path / f"d/labels/{video}.csv", ["frame_number", "AU1", "AU12"], [[k, k % 2, 1] for k in range(1, 5)]
+        )
+        for k in range(1, 5):
+            forms.picture(tmp_path / f"d/frames/{video}/{k:06d}.png", k)
+    code, store, said = prepare(["prepare", "table", "--root", str(tmp_path / "d")], tmp_path, capsys)
+    assert code == 0, said
+    assert len(store) == 8
+    assert set(store.subject) == {"001A", "002A"}
+
+
+def test_annotations_of_affectnet_in_another_form_are_refused(tmp_path, capsys):
+    """Pictures without any label would be a store of nothing."""
+    forms.picture(tmp_path / "d/train_set/images/0.jpg", 0)
+    forms.text(tmp_path / "d/train_set/annotations/0.json", "{}")
+    code, _, said = prepare(["prepare", "affectnet", "--root", str(tmp_path / "d")], tmp_path, capsys)
+    assert code == 1
+    assert "0.json" in said
+    forms.table(
+        tmp_path / "a/lists/automatically_annotated.csv", ["subDirectory_filePath", "expression"], [["1/a.jpg", 1]]
+    )
+    code, _, said = prepare(["prepare", "affectnet", "--root", str(tmp_path / "a")], tmp_path, capsys)
+    assert "mien prepare table --root" in said
+
+
 # --- landmarks --------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +407,28 @@ def test_landmarks_of_a_row_a_point_and_of_lists_of_faces(kind, tmp_path):
         forms.text(tmp_path / "d/a.json", json.dumps({"face_landmarks": faces}))
         found = read_landmarks(tmp_path / "d")["a"]
     assert np.allclose(found, points, atol=1e-3)
+
+
+def test_points_from_minus_1_to_1_are_refused(tmp_path, capsys):
+    """They would be read as shares, twice as wide."""
+    names = [f"{WORDS[k]}/{k}.png" for k in range(forms.COUNT)]
+    for k, name in enumerate(names):
+        forms.picture(tmp_path / "d" / name, k)
+    for low, code in ((-1, 1), (0, 0)):
+        points = np.stack([low + tiny.points() / 96 * (1 - low)] * forms.COUNT)
+        np.savez(tmp_path / "l.npz", landmarks=points, id=names)
+        words = [
+            "prepare",
+            "folder",
+            "--root",
+            str(tmp_path / "d"),
+            "--faces",
+            "given",
+            "--landmarks",
+            str(tmp_path / "l.npz"),
+        ]
+        found, _, said = prepare(words, tmp_path, capsys)
+        assert found == code, said
 
 
 @pytest.mark.parametrize("count", [5, 49, 51, 106])

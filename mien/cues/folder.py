@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SCHEME = "basic-8"
 CHUNK = 64
 """Faces at a time; also what random controls are drawn for, so that an interrupted folder goes on as it would have."""
+SAVE_AFTER = 10.0
+"""Seconds between two writings of the index, which tells faces without a cue."""
 INDEX, SETTINGS = "index.csv", "cues.json"
 
 
@@ -61,21 +64,25 @@ def write_maps(
     valid = read_valid(out / INDEX)
     mean = _mean(store, config, names, size) if config.control == "mean" else None
     starts = range(0, len(store), CHUNK)
-    written = 0
+    written, saved = 0, time.monotonic()
     for start in track(starts, "cues", len(starts)):
         rows = np.arange(start, min(start + CHUNK, len(store)))
-        if all(_done(out, stems[row], str(store.ids[row]), valid, per_class, files, crops) for row in rows):
+        done = [_done(out, stems[row], str(store.ids[row]), valid, per_class, files, crops) for row in rows]
+        if all(done):
             continue
         maps, good = _draw(store, rows, config, [names[row] for row in rows], size, seed + start, mean, per_class)
-        for row, map_, known in zip(rows.tolist(), maps, good.tolist(), strict=True):
+        for row, map_, known, there in zip(rows.tolist(), maps, good.tolist(), done, strict=True):
+            if there:
+                continue
             valid[str(store.ids[row])] = known
             written += known
             if known:
                 _write(out, stems[row], map_, per_class, files)
             if crops:
                 _write_crop(out / "pictures" / f"{stems[row]}.png", store.image(row))
-        if (start // CHUNK) % 64 == 63:
+        if time.monotonic() - saved > SAVE_AFTER:
             _write_index(out / INDEX, store, stems, names, valid, per_class, files)
+            saved = time.monotonic()
     _write_index(out / INDEX, store, stems, names, valid, per_class, files)
     known = sum(valid.values())
     return f"{out}: maps of {known} of {len(store)} faces, {written} written now ({config.kind}, {size} px, {files}); see {INDEX}"
@@ -100,11 +107,15 @@ def read_valid(index: Path) -> dict[str, bool]:
 
 
 def _done(out: Path, stem: str, name: str, valid: dict[str, bool], per_class: bool, files: str, crops: bool) -> bool:
+    """Whether a face needs nothing; one whose files are there is entered in `valid`, as the index of a killed command lacks it."""
     if crops and not (out / "pictures" / f"{stem}.png").is_file():
         return False
     if valid.get(name) is False:
         return True
-    return name in valid and all((out / file).is_file() for file in files_of(stem, per_class, files))
+    there = all((out / file).is_file() for file in files_of(stem, per_class, files))
+    if there:
+        valid[name] = True
+    return there
 
 
 def _labels(names: list[str | None]) -> Tensor:

@@ -165,7 +165,7 @@ def decide(counts: Mapping[str, Counter[float | str]], asked: Mapping[str, Scale
     else:
         raise UsageError(
             f"{where}: action units go up to {max(sure):g}, which is neither 0 and 1, 0 to 5, A to E nor percent: "
-            f"say what they are, --au-scale {'|'.join(SCALES)}, or --au-scale AU1=occurrence,AU12=intensity."
+            f"say what they are, --au-scale {'|'.join(SCALES)}, or --au-scale AU1=occurrence,AU12=intensity, or scale them to 0 to 5."
         )
     return {unit: asked.get(unit) or _own(kind, counts[unit]) for unit in counts}
 

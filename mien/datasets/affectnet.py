@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mien.datasets import folder
 from mien.datasets.published_folds import with_folds
 from mien.datasets.words import find_split, splits_of
 from mien.errors import DataError, UsageError
-from mien.files import listing, read_arrays
+from mien.files import listing, read_arrays, walk
 from mien.schema import LANDMARKS, FloatArray, Record
 
 CODES = ("Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger", "Contempt")
@@ -36,6 +37,8 @@ VALENCE_LIMIT = 0.2
 LEFT_OUT = "103/29a31ebf1567693f4644c8ba3476ca9a72ee07fe67a5860d98707a0a.jpg"
 """The one picture that the published polarity set leaves out."""
 
+KEYS = ("exp", "val", "aro", "lnd")
+"""Ends of the names of annotations."""
 FOLDERS = {"train_set": "train", "val_set": "test"}
 LISTS = {"training.csv": "train", "validation.csv": "test"}
 COLUMNS = (
@@ -75,6 +78,13 @@ def records(root: Path, *, folds: Path | None = None, polarity: float | None = N
         if polarity is not None:
             raise UsageError(f"'{numbered}' holds class folders without valences, which polarity needs.")
         return _folded(_from_folders(numbered), folds)
+    automatic = next((path for path in walk(root) if path.name.lower() == "automatically_annotated.csv"), None)
+    if automatic is not None:
+        pairs = ",".join([*(f"{k}={name}" for k, name in enumerate(CODES)), *(f"{k}=skip" for k in range(8, 12))])
+        raise DataError(
+            f"'{root}' has the automatically annotated part alone, whose labels a net gave; read it with mien prepare table --root "
+            f"{shlex.quote(str(automatic))} --labels {pairs} --out STORE"
+        )
     raise DataError(
         f"'{root}' is not AffectNet: neither train_set/images nor training.csv (of Manually_Annotated_file_lists) in it."
     )
@@ -128,8 +138,14 @@ def _from_arrays(base: Path, limit: float | None) -> Iterator[Record | Skipped]:
             continue
         if not labels.is_dir():
             raise DataError(f"'{labels}' does not exist: the labels of AffectNet's pictures are in this folder.")
+        if not any(next(labels.glob(f"*_{key}.npy"), None) for key in KEYS):
+            some = next((path.name for path in listing(labels)), "nothing")
+            raise DataError(
+                f"'{labels}' holds no 0_exp.npy, 0_val.npy, 0_aro.npy or 0_lnd.npy (but {some}): other annotations are not read; "
+                "write a table of pictures and labels for `mien prepare table`."
+            )
         pictures = {path.stem: path.name for path in images.iterdir() if not path.name.startswith(".")}
-        keys = ("exp", "val", "aro", "lnd") if any(labels.glob("*_exp.npy")) else ("val", "aro", "lnd")
+        keys = KEYS if any(labels.glob("*_exp.npy")) else KEYS[1:]
         stems = {path.name.removesuffix("_exp.npy") for path in labels.glob("*_exp.npy")} | set(pictures)
         for stem in sorted(stems, key=lambda stem: (len(stem), stem)):  # 9 before 10
             picture = images / pictures.get(stem, f"{stem}.jpg")

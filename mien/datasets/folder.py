@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mien.data.arrow import Skipped
@@ -23,7 +23,7 @@ from mien.datasets.words import (
     unknown_expression,
 )
 from mien.errors import DataError, UsageError
-from mien.files import IMAGE_SUFFIXES, listing, walk
+from mien.files import IMAGE_SUFFIXES, folders, listing, walk
 from mien.schema import Record
 
 OTHERS_ARE = "the other folders are expressions:"
@@ -62,9 +62,9 @@ def records(
 
 
 def _in_class_folders(root: Path, words: Labels) -> Iterator[Record | Skipped]:
-    folders, left = _class_folders(root, words)
-    polar = {name for _, name, _ in folders} - {"Neutral"} in ({"Positive"}, {"Negative"}, {"Positive", "Negative"})
-    for split, name, folder in folders:
+    found, left = _class_folders(root, words)
+    polar = {name for _, name, _ in found} - {"Neutral"} in ({"Positive"}, {"Negative"}, {"Positive", "Negative"})
+    for split, name, folder in found:
         for path in walk(folder):
             item = _picture(path, root, split, None if polar else name)
             if polar and isinstance(item, Record):
@@ -104,14 +104,15 @@ FIRST_BYTES = {
 def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path]], list[Skipped]]:
     """(split, expression, folder) of every class folder, and what lies beside them; all names are checked first."""
     left: list[Skipped] = []
-    folders = _folders(root)
-    splits = _split_folders(folders)
-    pairs = [(splits[folder], child) for folder in splits for child in _folders(_inner(folder))]
+    inside = folders(root)
+    splits = _split_folders(inside)
+    pairs = [(splits[folder], child) for folder in splits for child in folders(_inner(folder))]
     if splits:
-        left += [_beside(folder, root, "beside the split folders") for folder in folders if folder not in splits]
+        left += [_beside(folder, root, "beside the split folders") for folder in inside if folder not in splits]
         left += [entry for folder in splits for entry in _loose(_inner(folder), root)]
     else:
-        pairs = [pair for folder in folders for pair in _of_class(folder, root, left)]
+        words_of_splits = splits_of(child.name for folder in inside for child in folders(folder))
+        pairs = [pair for folder in inside for pair in _of_class(folder, root, words_of_splits, left)]
     left += _loose(root, root, pictures_only=True)
     found, unknown = [], []
     named_by = [
@@ -164,28 +165,31 @@ def _in_names(left: list[Skipped]) -> str:
     return "; --expression-pattern finds the class in their names"
 
 
-def _split_folders(folders: list[Path]) -> dict[Path, str]:
+def _split_folders(inside: list[Path]) -> dict[Path, str]:
     """Folder -> split, of those that are named so; else of all, where the name of each says one (x_train, x_test)."""
-    known = splits_of(folder.name for folder in folders)
-    found = {folder: known[folder.name] for folder in folders if folder.name in known}
-    if found or any(find_expression(folder.name) for folder in folders):
+    known = splits_of(folder.name for folder in inside)
+    found = {folder: known[folder.name] for folder in inside if folder.name in known}
+    if found or any(find_expression(folder.name) for folder in inside):
         return found
-    parts = [folder for folder in folders if any(_is_class(child.name) for child in _folders(folder))]
+    parts = [folder for folder in inside if any(_is_class(child.name) for child in folders(folder))]
     said = {folder: split for folder in parts if (split := split_in_name(folder.name)) is not None}
     return said if len(said) == len(parts) > 1 else {}
 
 
 def _inner(folder: Path) -> Path:
     """A split's folder, or the one of the same split that is all it holds (``train/train``, ``Train/Train_Aligned_Faces``)."""
-    children = _folders(folder)
+    children = folders(folder)
     same = len(children) == 1 and split_in_name(children[0].name) == (find_split(folder.name) or "")
     return children[0] if same else folder
 
 
-def _of_class(folder: Path, root: Path, left: list[Skipped]) -> list[tuple[str, Path]]:
-    """(split, folder) of a class folder: itself, or the split folders in it; what lies beside those goes to `left`."""
-    children = _folders(folder)
-    splits = splits_of(child.name for child in children)
+def _of_class(folder: Path, root: Path, words: Mapping[str, str], left: list[Skipped]) -> list[tuple[str, Path]]:
+    """(split, folder) of a class folder: itself, or the split folders in it; what lies beside those goes to `left`.
+
+    `words` are the splits that the words of all class folders stand for: one class may lack a part.
+    """
+    children = folders(folder)
+    splits = {child.name: words[child.name] for child in children if child.name in words}
     if not splits:
         return [("train", folder)]
     left += [_beside(child, root, "beside the split folders") for child in children if child.name not in splits]
@@ -206,10 +210,6 @@ def _loose(folder: Path, root: Path, pictures_only: bool = False) -> list[Skippe
     return [Skipped(path.relative_to(root).as_posix(), "lies in no class folder") for path in kept]
 
 
-def _folders(root: Path) -> list[Path]:
-    return [path for path in listing(root) if path.is_dir()]
-
-
 def _flat(root: Path) -> Iterator[Record | Skipped]:
     """Every picture, its class not known yet; the first folder may be a split."""
     for path in walk(root):
@@ -219,5 +219,5 @@ def _flat(root: Path) -> Iterator[Record | Skipped]:
 
 def looks_like_class_folders(root: Path) -> bool:
     """Whether all folders of a folder are named after expressions, at least two."""
-    names = [folder.name for folder in _folders(root)]
+    names = [folder.name for folder in folders(root)]
     return len(names) > 1 and all(find_expression(name) for name in names)

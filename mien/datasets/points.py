@@ -69,7 +69,13 @@ def check_frame(items: Iterator[Record | Skipped]) -> None:
     first = (item for item in islice(items, 5 * SAMPLE) if isinstance(item, Record))
     pairs = [(item.landmarks, item) for item in first if item.landmarks is not None]
     known = [(face, item) for face, item in pairs if np.isfinite(face).all()][:SAMPLE]
-    if any(as_shares(face) for face, _ in known):
+    shares = [face for face, _ in known if as_shares(face)]
+    if shares and 2 * sum(bool((face < -0.02).any(axis=1).mean() > 0.3) for face in shares) > len(shares):
+        raise DataError(
+            "landmarks: points from -1 to 1, neither pixels nor shares of the picture: write (p + 1) / 2, which are shares from "
+            "0 to 1, or pixels."
+        )
+    if shares:
         print("landmarks: shares of the picture, from 0 to 1, are scaled to it.", file=sys.stderr)
     pixels = [(face, picture_size(item)) for face, item in known if not as_shares(face)]
     sized = [(face, size) for face, size in pixels if size is not None]

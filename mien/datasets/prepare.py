@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -246,9 +246,10 @@ def _first(
     readers = {name: reader.records for name, reader in DATASETS.items()}
     skipped: list[Skipped] = []
     try:
-        for item in read():
+        items = read()
+        for item in items:
             if isinstance(item, Record):
-                line = "" if "subject_pattern" in own else people_line(islice(read(), NAMED))
+                line = "" if "subject_pattern" in own else people_line(chain([item], islice(items, NAMED)))
                 print(line, end="\n" if line else "", file=sys.stderr)
                 return item
             skipped.append(item)

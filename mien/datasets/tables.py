@@ -25,6 +25,8 @@ OTHERS = (
 """Files that are no tables."""
 MOST_LISTS = 50
 """More text files than this are labels of single pictures."""
+MOST_TABLES = 2000
+"""More tables than this are no tables of videos."""
 BATCH = 256
 
 
@@ -93,10 +95,11 @@ def find_tables(root: Path) -> list[Table]:
         )
     splits = {path: split_of_name(path) or _split_of_folder(path, root) for path in files}
     families = {_family(path) for path in files}
-    if len(families) == 1 and (all(splits.values()) or not any(splits.values())):
-        return [read_table(path, splits[path]) for path in files]
-    if found := _of_videos([read_table(path, splits[path]) for path in files], root):
+    tables = [read_table(path, splits[path]) for path in files] if len(files) <= MOST_TABLES else []
+    if found := _of_videos(tables, root):
         return found
+    if len(families) == 1 and (all(splits.values()) or not any(splits.values())):
+        return tables or [read_table(path, splits[path]) for path in files]
     shown = ", ".join(f"--root '{path}'" for path in files[:4])
     raise UsageError(f"'{root}' holds {len(files)} tables: name the one to read, e.g. {shown}.")
 

@@ -11,7 +11,7 @@ import numpy as np
 from mien.data.arrow import Skipped
 from mien.datasets.words import Labels, find_split, label_remedy, named
 from mien.errors import UsageError
-from mien.files import IMAGE_SUFFIXES, walk
+from mien.files import IMAGE_SUFFIXES, first_with, walk
 from mien.schema import Record
 
 BESIDE = {"annotations": ("JPEGImages", "images", "Images", "imgs"), "xmls": ("images",)}
@@ -19,7 +19,7 @@ BESIDE = {"annotations": ("JPEGImages", "images", "Images", "imgs"), "xmls": ("i
 
 def is_voc(root: Path) -> bool:
     """Whether the XML files of a folder are annotations of pictures."""
-    first = next((path for path in walk(root) if path.suffix.lower() == ".xml"), None)
+    first = first_with(root, ".xml")
     try:
         return first is not None and b"<annotation" in first.read_bytes()[:400] and bool(_objects(first))
     except OSError:
