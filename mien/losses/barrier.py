@@ -24,7 +24,9 @@ def log_barrier(z: Tensor, t: float = 1.0) -> Tensor:
 
     """
     border = -1 / t**2
-    inside = -torch.log(-z.clamp(max=border)) / t
+    # not clamp, whose slope at the border differs between versions of torch
+    within = torch.where(z <= border, z, border)
+    inside = -torch.log(-within) / t
     outside = t * z + 2 * math.log(t) / t + 1 / t
     return torch.where(z <= border, inside, outside)
 
