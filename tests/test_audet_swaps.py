@@ -22,7 +22,7 @@ from mien.audet.regions import BOXES, CORNERS, corners_of, inactive
 from mien.audet.run import load_audet
 from mien.audet.swap import bytes_of, swap_audet
 from mien.audet.swap_terms import group_means, partners, regression_share, weighted_l1, within_share
-from mien.audet.train import fit
+from mien.audet.train import fit, train_audet
 from mien.data.store import open_store
 from mien.errors import DataError, UsageError
 
@@ -140,6 +140,13 @@ def test_training_on_twins_has_every_term(run):
     assert all(line["valid_swap"] > 0 for line in lines)
     net = load_audet(run, "last")
     torch.testing.assert_close(net.corners[0], torch.tensor([4.5, 6.5]) / 16)
+
+
+def test_the_last_line_says_what_chose_the_epoch(run, blocks, capsys):
+    words = ["--loss.reader", str(run.parent / "reader"), "--loss.reader_loss_lambda", "0.1"]
+    train_audet(cfg(*words, "--training.max_epochs", "2"), blocks, run)
+    best = min(json.loads(line)["valid_swap"] for line in (run / "log.jsonl").read_text().splitlines())
+    assert f"error of swapped validation faces {best:.4f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

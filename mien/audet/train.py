@@ -30,6 +30,7 @@ from mien.files import alone
 from mien.losses.adversarial import gradient_penalty, mixed
 from mien.progress import track
 from mien.schema import Batch, IntArray
+from mien.training.checkpoint import read_log
 from mien.training.devices import together
 
 __all__ = ["Session", "embedding_variance", "fit", "refuse_idle", "train_audet", "train_step"]
@@ -38,7 +39,9 @@ __all__ = ["Session", "embedding_variance", "fit", "refuse_idle", "train_audet",
 def train_audet(cfg: Cfg, store: Path, out: Path) -> None:
     """Train a cfg on a prepared store into a run folder; the same command resumes. Behind `mien audet train`."""
     best = fit(cfg, store, out)
-    print(f"{out}: best epoch {best['epoch']}, validation AU loss {best['loss']:.4f}. Next: mien audet evaluate {out}")
+    swaps = "valid_swap" in read_log(out / "log.jsonl")[-1]
+    what = "error of swapped validation faces" if swaps else "validation AU loss"
+    print(f"{out}: best epoch {best['epoch']}, {what} {best['loss']:.4f}. Next: mien audet evaluate {out}")
 
 
 def fit(cfg: Cfg, store: Path, out: Path) -> dict[str, Any]:
