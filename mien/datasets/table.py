@@ -255,6 +255,8 @@ def _label(value: Any, classes: tuple[str, ...] | None, labels: Mapping[str, str
 
 def _votes(row: Row, meaning: Columns, table: Table, labels: Mapping[str, str]) -> FloatArray | None:
     """(8,) shares over EXPRESSIONS of a row's votes; None without any."""
+    if not meaning.shares and not meaning.raters:
+        return None
     votes = np.zeros(len(EXPRESSIONS))
     for expression, column in meaning.shares.items():
         if not is_empty(row.get(column)):
@@ -284,9 +286,12 @@ def _number(value: Any, target: str) -> float:
     return float(found)
 
 
+PLACE = {unit: k for k, unit in enumerate(ACTION_UNITS)}
+
+
 def _units(cells: Row, scale: Mapping[str, scales.Scale]) -> FloatArray | None:
     """(A,) intensities, NaN where a cell is empty or says unknown; None when all are."""
-    values = np.full(len(ACTION_UNITS), np.nan, dtype=np.float32)
+    values = [math.nan] * len(ACTION_UNITS)
     for unit, kind in scale.items():
         value = scales.intensity(cells.get(unit), kind)
         if value is None:
@@ -295,13 +300,13 @@ def _units(cells: Row, scale: Mapping[str, scales.Scale]) -> FloatArray | None:
                 raise _BadCellError(f"{unit} '{cell}' is no number")
             most = {"occurrence": 1, "probability": 1, "percent": 100, "signed": 1}.get(kind, 5)
             raise _BadCellError(f"{unit} {cell} is outside 0..{most}")
-        values[ACTION_UNITS.index(unit)] = value
-    return values if np.isfinite(values).any() else None
+        values[PLACE[unit]] = value
+    return None if all(map(math.isnan, values)) else np.array(values, dtype=np.float32)
 
 
 def _vector(known: Row, targets: tuple[str, ...]) -> FloatArray | None:
     """Values of the targets, NaN where a cell is empty; None when all are."""
-    if not any(target in known for target in targets):
+    if known.keys().isdisjoint(targets):
         return None
     values = [_number(known[target], target) if target in known else math.nan for target in targets]
     return np.array(values, dtype=np.float32)

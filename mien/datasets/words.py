@@ -7,6 +7,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from mien.errors import UsageError
 from mien.schema import EXPRESSIONS
@@ -164,6 +165,7 @@ NOISE = (
 """What may stand beside an expression in a name: "angry faces", emotion_sad."""
 
 
+@lru_cache(maxsize=4096)
 def find_expression(word: str) -> str | None:
     """The expression that a word stands for ("happy", "Fearful", "03_sad", "angry faces", sad_4), None for anything else."""
     found = _BY_WORD.get(re.sub(r"^[\d\W_]+(?=[A-Za-z])", "", word.strip()).lower())
@@ -182,6 +184,7 @@ def unknown_expression(word: str) -> str:
     return f"'{word}' is no expression{hint} (names: {', '.join(EXPRESSIONS)})"
 
 
+@lru_cache(maxsize=4096)
 def label_key(word: str) -> str:
     """A label as `--labels` compares it: whole numbers without zeros in front (03, 3.0 -> 3), letters in one form and case."""
     text = unicodedata.normalize("NFC", word.strip()).casefold()
