@@ -253,10 +253,11 @@ def units_run(tmp_path_factory):
     return data.parent / "run"
 
 
-def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_path, capsys):
+def test_action_units_stand_beside_the_expression(run, units_run, provider, tmp_path, capsys, monkeypatch):
     from mien.audet.photos import open_reader, unit_strengths
     from mien.cues.reading import read_units
 
+    monkeypatch.setattr("mien.predict.limits.read_limits", dict)  # noise is no face that may be read
     picture = photo(tmp_path / "a.png")
     manifest = explain_verb(picture, run=run, out=tmp_path, methods="cam", action_units=units_run)
     (entry,) = manifest["faces"]
@@ -323,7 +324,14 @@ def test_units_are_those_of_mien_predict(run, tmp_path, capsys, monkeypatch):
     entry, told = manifest["faces"][0], capsys.readouterr().out
     monkeypatch.setattr("mien.predict.finders.open_provider", lambda name, model=None: lambda image: [face])
     wanted = mien.load(run).predict(picture).faces[0]
+    assert (entry["outside"], entry["present"], "reading" in entry) == (wanted.outside, [], False)  # no real face
+    assert wanted.outside in told
+    monkeypatch.setattr("mien.predict.limits.read_limits", dict)
+    manifest = explain_verb(picture, run=run, faces="mediapipe", out=tmp_path / "out")
+    entry, told = manifest["faces"][0], capsys.readouterr().out
+    wanted = mien.load(run).predict(picture).faces[0]
     assert wanted.reading
+    assert entry["outside"] is None
     assert entry["reading"]["text"] == wanted.reading
     assert entry["present"] == [column for columns in wanted.present_units.values() for column in columns]
     assert entry["action_units"] == {name: round(value, 3) for name, value in wanted.action_units.items()}

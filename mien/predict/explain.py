@@ -299,6 +299,7 @@ def write_face(
     classes, valid = model.classes, bool(seen.valid[k])
     stem = f"{own_name(face.file)}-face{face.number}"
     scores = {name: {kind: float(v[k]) for kind, v in kinds.items()} for name, kinds in seen.scores.items()}
+    beyond = "" if model.wrapped is not None else face.outside
     entry: dict[str, Any] = {
         "file": name_of(face.file),
         "sha256": face.sha256,
@@ -309,7 +310,8 @@ def write_face(
         "expression": classes[int(seen.probabilities[k].argmax())],
         "probabilities": {name: float(p) for name, p in zip(classes, seen.probabilities[k], strict=True)},
         "explained_expression": classes[int(seen.target[k])],
-        **units.entries[k],
+        "outside": beyond or None,
+        **(unnamed(units.entries[k]) if beyond else units.entries[k]),
         "cue": model.recipe.cue.kind if valid else None,
         "scores": scores if valid else None,
         "strip": f"{stem}.png",
@@ -320,6 +322,11 @@ def write_face(
     pixels = {"pixels": seen.pictures[k], "landmarks": seen.landmarks[k], "cue": seen.cue[k]}
     write_npz(folder / f"{stem}.npz", {**pixels, **raw})
     return entry
+
+
+def unnamed(entry: dict[str, Any]) -> dict[str, Any]:
+    """Units of a face beyond the limits: their strengths alone."""
+    return {name: [] if name == "present" else value for name, value in entry.items() if name != "reading"}
 
 
 def draw_strip(
@@ -344,6 +351,7 @@ def draw_strip(
     other = entry["explained_expression"]
     title += f"   explained: {other} ({entry['probabilities'][other]:.0%})" if other != entry["expression"] else ""
     title += f"   {entry['reading']['text']}" if "reading" in entry else ""
+    title += f"   outside: {entry['outside']}" if entry["outside"] else ""
     draw.write_png(path, draw.strip(list(cells.values()), list(cells), cell=size, title=title))
 
 
@@ -356,6 +364,7 @@ def print_table(manifest: dict[str, Any], folder: Path) -> None:
         score = f"{entry['scores'][name]['cosine']:.2f}" if entry["scores"] else "-"
         shown, share = entry["expression"], entry["probabilities"][entry["expression"]]
         reading = f"   {entry['reading']['text']}" if "reading" in entry else ""
+        reading += f"   outside: {entry['outside']}" if entry["outside"] else ""
         print(f"{Path(entry['file']).name:<{width}}  {entry['face']:>4}  {shown:<10}  {share:>6.2f}   {score}{reading}")
     for entry in manifest["skipped"]:
         print(f"skipped {entry['file']}: {entry['reason']}")

@@ -34,6 +34,8 @@ class PhotoFace(NamedTuple):
     framed: FramedFace
     framed_for_units: FramedFace | None
     """Cut for the net of action units, where there is one."""
+    outside: str
+    """What of its quality lies beyond the limits (`mien.predict.limits`); empty for nothing."""
 
 
 class Photos(NamedTuple):
@@ -111,6 +113,8 @@ def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
     from mien.draw import rgb
     from mien.errors import PictureError
     from mien.faces.pictures import load_picture
+    from mien.faces.quality import quality_of
+    from mien.predict.limits import outside
 
     for file in track(files, "photos", len(files)):
         try:
@@ -129,4 +133,5 @@ def find_faces(files: Sequence[Path], photos: Photos) -> Iterator[PhotoFace]:
                 for framing in (photos.framing, photos.unit_framing)
             )
             assert framed is not None
-            yield PhotoFace(file, digest, number, face, framed, for_units)
+            beyond = "" if face is None else outside(quality_of(image, face))
+            yield PhotoFace(file, digest, number, face, framed, for_units, beyond)
