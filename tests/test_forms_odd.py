@@ -82,10 +82,16 @@ def test_units_coded_twice_name_the_columns(ends, tmp_path, capsys):
 
 
 def test_numbers_and_words_of_a_unit_in_one_name(tmp_path, capsys):
-    header = ["image", "Action Unit 01 - Inner Brow Raiser", "AU12 (Lip Corner Puller)", "Action Unit 04 - Jaw Drop"]
-    _, store, said = prepare(table(tmp_path, header, [[0.1, 0.9, 0.2]] * forms.COUNT), tmp_path, capsys)
+    header = [
+        "image",
+        "Action Unit 01 - Inner Brow Raiser",
+        "AU12 (Lip Corner Puller)",
+        "Action Unit 04 - Jaw Drop",
+        "AU25.0",
+    ]
+    _, store, said = prepare(table(tmp_path, header, [[0.1, 0.9, 0.2, 0.3]] * forms.COUNT), tmp_path, capsys)
     known = np.isfinite(store.action_units).any(axis=0)
-    assert [name for k, name in enumerate(ACTION_UNITS) if known[k]] == ["AU1", "AU12"]
+    assert [name for k, name in enumerate(ACTION_UNITS) if known[k]] == ["AU1", "AU12", "AU25"]
     assert "Action Unit 04 - Jaw Drop" in said  # the number and the words differ
 
 
@@ -141,6 +147,14 @@ def test_boxes_without_names_are_cut_out(kind, tmp_path, capsys):
     assert code == 0, said
     assert store.expression.tolist() == LABELS
     assert bright(store)
+
+
+def test_a_text_file_that_is_no_list_is_named(tmp_path, capsys):
+    forms.pictures(tmp_path / "d")
+    forms.text(tmp_path / "d/list/paths.txt", "pics/000.png\npics/001.png\n")
+    code, _, said = prepare(["prepare", "table", "--root", str(tmp_path / "d")], tmp_path, capsys)
+    assert code == 2
+    assert "'list/paths.txt'" in said
 
 
 def test_a_title_above_a_table(tmp_path):

@@ -49,7 +49,7 @@ FACS_WORDS = {
 """Names of FACS, and those of commercial programs, in lower case."""
 
 NAME = re.compile(
-    r"(?:^|.*[^a-z])(?:f?au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})[ _.(-]*"
+    r"(?:^|.*[^a-z])(?:f?au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})(?:\.0)?[ _.(-]*"
     r"(r|c|i|int|intensity|occ|occurrence|presence|present|p|prob|probability|score)?[)]?$"
 )
 NUMBER_AND_WORDS = re.compile(r"(?:f?au|action[ _.-]?unit)[ _.-]*0*(\d{1,2})[ _.:(-]+([a-z][a-z _-]*)\)?$")

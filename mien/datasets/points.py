@@ -45,7 +45,8 @@ def with_points(read: Read, look_up: Callable[..., list[Face] | None], landmarks
     if (first := next(records, None)) is not None and all(laid(item) is None for item in chain([first], records)):
         raise DataError(
             f"'{landmarks}' lists no picture of this dataset, whose first is '{first.id}': its faces need these ids or the ends of "
-            "them, in a column 'image', in 'id' of .npz, or as names of files."
+            "them, in a column 'image', in 'id' of .npz, or as names of files "
+            "(OpenFace's FeatureExtraction numbers its rows, FaceLandmarkImg writes a file a picture)."
         )
     for item in read():
         yield (laid(item) or item._replace(landmarks=None)) if isinstance(item, Record) else item

@@ -91,7 +91,8 @@ def find_tables(root: Path) -> list[Table]:
         return _of_videos([table], root) or [table]
     if not files:
         raise UsageError(
-            f"'{root}' holds 0 tables (.csv, .tsv, .parquet, .jsonl, lists of pictures): name the one to read.{unread(root)}"
+            f"'{root}' holds 0 tables (.csv, .tsv, .parquet, .jsonl, lists of pictures): name the one to read."
+            f"{_texts(root)}{unread(root)}"
         )
     splits = {path: split_of_name(path) or _split_of_folder(path, root) for path in files}
     families = {_family(path) for path in files}
@@ -116,6 +117,13 @@ def _of_videos(tables: list[Table], root: Path) -> list[Table]:
         )
         for table, found in zip(tables, frames, strict=True)
     ]  # fmt: skip
+
+
+def _texts(root: Path) -> str:
+    """A sentence on text files that do not look like lists of pictures and labels; empty without."""
+    files = [path for path in walk(root) if path.suffix.lower() in LISTS][:3]
+    names = ", ".join(f"'{path.relative_to(root).as_posix()}'" for path in files)
+    return f" Not taken: {names}; a list has a picture's path and its label a line, as a.jpg,happy." if files else ""
 
 
 def unread(root: Path) -> str:
