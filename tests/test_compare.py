@@ -17,6 +17,7 @@ from mien.cli import main
 from mien.errors import DataError, UsageError
 from mien.metrics.intervals import mcnemar, paired_bootstrap
 from mien.metrics.resampling import people
+from mien.report.numbers import possible
 from mien.report.runs import group_runs, load_run
 from mien.report.tables import p_value
 
@@ -164,3 +165,13 @@ def test_mistakes_are_one_line(faces, tmp_path, capsys):
     capsys.readouterr()
     assert main(["compare", one, "--store", str(faces)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_difference_of_shares_stays_in_its_range():
+    hits = np.array([[1.0, 0, 1, 0, 1, 1], [0, 0, 0, 0, 0, 1]])
+    test = paired_bootstrap(hits[0], hits[1], np.array([0, 0, 0, 0, 1, 1]))
+    assert test.low < -1, "two people: the t goes far"
+    assert possible(test, hits)[:4] == (test.difference, -1.0, test.high, test.p)
+    assert possible(test, 2 * hits) == test
+    unknown = test._replace(low=float("nan"), high=float("nan"))
+    assert np.isnan(possible(unknown, hits).low)

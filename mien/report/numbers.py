@@ -223,13 +223,21 @@ class Sides(NamedTuple):
         both = self.shared.stack(self.runs, score)[:, use]
         sides = both[:count], both[count:]
         truth, who = labels[use] if classes else None, persons[use] if persons is not None else None
-        faces = paired_bootstrap(sides[0].mean(0), sides[1].mean(0), who, truth, seed=self.seed)
+        faces = possible(paired_bootstrap(sides[0].mean(0), sides[1].mean(0), who, truth, seed=self.seed), both)
         if count == 1 or not self.same_seed:
             return Difference(title, faces)
         classes_of = labels[use] if classes else np.zeros(int(use.sum()), dtype=np.int64)
         first, second = ([bootstrap_class_mean(row, classes_of, draws=1).value for row in side] for side in sides)
         together = paired_people_and_seeds(*sides, groups=who, labels=truth, seed=self.seed)
-        return Difference(title, faces, paired_seeds(first, second), together)
+        return Difference(title, faces, possible(paired_seeds(first, second), both), possible(together, both))
+
+
+def possible(test: Comparison, scores: np.ndarray) -> Comparison:
+    """The ends of a difference of scores from 0 to 1 cut to [-1, 1], beyond which a t of few people goes; others as they are."""
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
+        return test
+    low, high = np.clip((test.low, test.high), -1.0, 1.0).tolist()
+    return test._replace(low=low, high=high)
 
 
 def sides_of(base: Group, other: Group, seed: int) -> Sides:
