@@ -137,7 +137,7 @@ def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:
         "visible": visible,
         "pose": _floats(record, "pose", (3,)),
         "attributes": json.dumps(dict(record.attributes), sort_keys=True),
-        "digest": hashlib.sha1(image.tobytes(), usedforsecurity=False).hexdigest(),
+        "digest": hashlib.sha1(image.data, usedforsecurity=False).hexdigest(),
         "dhash": difference_hash(image),
         **{name: getattr(record, name) for name in TWINS},
     }
@@ -160,7 +160,7 @@ def _square(record: Record, size: int, channels: int) -> ByteArray:
     if channels == 1:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     elif image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(image)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mien.config import DataConfig, ModelConfig, Recipe
 from mien.data.framing import Framing
-from mien.errors import UsageError
+from mien.errors import DataError, UsageError
 from mien.faces.pictures import BOX_MARGIN
 from mien.predict.bundled import BUNDLED, bundled_run
 from mien.predict.device import device_named
@@ -74,6 +74,8 @@ def opened(source: Any, *, classes: Any = None, device: str = "auto") -> Opened:
     if Path(source).is_file() or (Path(source).suffix.lower() in FILES and not Path(source).is_dir()):
         return _of_wrapped(wrap(source, classes))
     folder = fetched(source)
+    if not folder.exists():
+        raise DataError(f"no model at '{source}': give a run folder, an ONNX file or FILE.py:FUNCTION.")
     return _of_run(folder, folder.resolve().name, device)
 
 
