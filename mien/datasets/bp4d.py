@@ -79,8 +79,7 @@ def _occurrences(root: Path) -> Iterator[tuple[str, Iterator[tuple[int, FloatArr
     codes = _folder(root, CODES)
     if codes is None:
         raise DataError(f"'{root}' is not BP4D: no AUCoding/AU_OCC/F001_T1.csv or the like in it.")
-    for path in (path for path in listing(codes) if path.match("*_T*.csv")):
-        yield path.stem, read_codes(path)
+    return ((path.stem, read_codes(path)) for path in listing(codes) if path.match("*_T*.csv"))
 
 
 def _strength_files(root: Path) -> dict[str, dict[str, Path]]:
