@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mien import files
@@ -105,14 +108,30 @@ def table_schema(twins: bool = False) -> Any:
     )
 
 
+@cache
+def _unknown(width: int) -> FloatArray:
+    """NaN (width,), one for all faces of which nothing is known."""
+    found = np.full(width, np.nan, dtype=np.float32)
+    found.flags.writeable = False
+    return found
+
+
 def _floats(record: Record, name: str, shape: tuple[int, ...]) -> FloatArray:
     value = getattr(record, name)
     if value is None:
-        return np.full(int(np.prod(shape)), np.nan, dtype=np.float32)
+        return _unknown(math.prod(shape))
     array = np.asarray(value, dtype=np.float32)
     if array.shape != shape:
         raise DataError(f"record '{record.id}': {name} has shape {array.shape}, expected {shape}.")
     return np.where(np.isfinite(array), array, np.float32(np.nan)).reshape(-1)
+
+
+def _visible(record: Record, landmarks: FloatArray) -> npt.NDArray[np.bool_]:
+    """(LANDMARKS,) which points are known and not said to be hidden."""
+    if record.landmarks is None:
+        return np.zeros(LANDMARKS, dtype=bool)
+    known = np.asarray(np.isfinite(landmarks.reshape(-1, 2)).all(axis=1))
+    return known if record.visible is None else known & np.asarray(record.visible, dtype=bool)
 
 
 def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +142,7 @@ def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"record '{record.id}': expression '{record.expression}' is none of {', '.join(EXPRESSIONS)}.")
     image = _square(record, settings["size"], settings["channels"])
     landmarks = _floats(record, "landmarks", (LANDMARKS, 2))
-    known = np.isfinite(landmarks.reshape(-1, 2)).all(axis=1)
-    visible = known if record.visible is None else known & np.asarray(record.visible, dtype=bool)
+    visible = _visible(record, landmarks)
     return {
         "id": record.id,
         "image": encode(image, settings["encoding"]),
