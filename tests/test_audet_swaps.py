@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import tiny_audet
@@ -162,6 +163,15 @@ def test_the_recipe_takes_a_step(name, precision, blocks, tmp_path):
     assert z.shape == (1, net.z1_channels + net.z2_channels, 4, 4)
 
 
+def read_film(path):
+    """Number of frames and (width, height) of the first."""
+    film = cv2.VideoCapture(str(path))
+    frames = []
+    while (found := film.read())[0]:
+        frames.append(found[1])
+    return len(frames), frames[0].shape[1::-1]
+
+
 def test_two_photos_swap(run, blocks, tmp_path):
     store, files = open_store(blocks), [tmp_path / "a.png", tmp_path / "b.png"]
     for file, row in zip(files, (0, 6), strict=True):
@@ -171,6 +181,7 @@ def test_two_photos_swap(run, blocks, tmp_path):
     assert [len(strip) for strip in made["units"]] == [3, 3]
     with Image.open(tmp_path / "out" / "swap.gif") as film:
         assert film.n_frames == 4  # there and back
+    assert read_film(tmp_path / "out" / "swap.mp4") == (3 * 4, (576, 288))
     net = load_audet(run).eval()
     pixels = torch.from_numpy(np.stack([store.image(row) for row in (0, 6)])).permute(0, 3, 1, 2)
     seen = net(net.from_pixels(pixels))

@@ -20,10 +20,10 @@ from PIL import Image
 
 from mien.cli import main
 from mien.errors import DataError
+from mien.faces.films import writable
 from mien.faces.units import strength_names
 from mien.predict import predict
 from mien.predict.calibration import FILE
-from mien.predict.films import writable
 from mien.predict.overlay import Album, annotated, label, legend
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.rows import Layout, columns
@@ -304,7 +304,7 @@ def test_annotated_video(run, video, tmp_path):
 
 
 def test_the_video_of_a_camera_lasts_as_long_as_it_took(tmp_path, monkeypatch):
-    monkeypatch.setattr("mien.predict.films.has_av", lambda: False)
+    monkeypatch.setattr("mien.faces.films.has_av", lambda: False)
     with Album(tmp_path) as album:
         for number, time in enumerate((0.0, 0.12, 0.5, 0.52)):
             shown = Picture("camera 0", parts.frame(), frame=number, time=time, size=(160, 96), rate=10.0)
@@ -327,8 +327,8 @@ def test_a_video_that_cannot_be_written_is_left_out(run, video, tmp_path, monkey
     other = video.with_name("run.avi")
     shutil.copy(video, other)
     rates = iter([10.0, 0.0, 10.0])
-    monkeypatch.setattr("mien.predict.films.has_av", lambda: False)
-    monkeypatch.setattr("mien.predict.films.writable", lambda _: next(rates))
+    monkeypatch.setattr("mien.faces.films.has_av", lambda: False)
+    monkeypatch.setattr("mien.faces.films.writable", lambda _: next(rates))
     out = tmp_path / "over"
     predict(video, other, other, run=run, overlay=out, out=tmp_path / "r.csv", explain="none")
     assert sorted(path.name.split("-")[0] for path in out.iterdir()) == ["run", "walk"]

@@ -13,11 +13,10 @@ import predict_parts as parts
 import pytest
 
 from mien.errors import DataError, UsageError
-from mien.faces import live, video
+from mien.faces import films, live, video
 from mien.faces.containers import cut_off, only_sound, tracks_of, trimmed
 from mien.faces.live import address_of, live_shots, shown
 from mien.faces.video import End, Shot, moment_of, shots
-from mien.predict import films
 from mien.predict.overlay import Album
 from mien.predict.results import PicturePrediction
 from mien.predict.sources import files_of, frames, pictures_in
@@ -331,7 +330,7 @@ import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import predict_parts as parts
-from mien.predict import films
+from mien.faces import films
 from mien.predict.overlay import Album
 from mien.predict.sources import frames
 from mien.predict.results import PicturePrediction

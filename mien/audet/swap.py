@@ -1,9 +1,10 @@
-"""`mien audet swap`: the expression of one face on another, as a grid, a strip and a moving picture."""
+"""`mien audet swap`: the expression of one face on another, as a grid, a strip, a GIF and a film."""
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from mien.audet.regions import corners_of
 from mien.data.framing import FramedFace, frame_face
 from mien.errors import DataError, PictureError, UsageError
 from mien.faces.detect import open_provider
+from mien.faces.films import open_film
 from mien.faces.pictures import load_picture
 from mien.faces.provider import Provider
 from mien.files import write_atomic
@@ -31,6 +33,8 @@ SMALL = 128
 """Longer side in pixels up to which a picture without a face that can be found counts as a face itself."""
 CELL, PAUSE = 144, 120
 """Side of a shown picture in pixels, and time of a frame in milliseconds."""
+ROUNDS = 3
+"""How often a film goes there and back, which a GIF does without end."""
 
 
 class Swapped(NamedTuple):
@@ -45,7 +49,7 @@ class Swapped(NamedTuple):
 
 
 def swap_audet(run: Path, first: Path, second: Path, out: Path, faces: str = "auto", steps: int = STEPS) -> Swapped:
-    """Put the expression of each of two photos on the other and write swap.png (grid), strip.png, swap.gif and swap.json.
+    """Put the expression of each of two photos on the other: swap.png (grid), strip.png, swap.gif, swap.mp4 and swap.json.
 
     Args:
         run: run folder of `mien audet train` whose net has z2 and a decoder.
@@ -69,7 +73,9 @@ def swap_audet(run: Path, first: Path, second: Path, out: Path, faces: str = "au
     out.mkdir(parents=True, exist_ok=True)
     draw.write_png(out / "swap.png", grid_of(found, names))
     draw.write_png(out / "strip.png", strips_of(found, names))
-    write_atomic(out / "swap.gif", moving(found))
+    frames = frames_of(found)
+    write_atomic(out / "swap.gif", moving(frames))
+    filmed = film(frames, out / "swap.mp4")
     report = {
         "run": str(run),
         "faces": [str(first), str(second)],
@@ -77,7 +83,7 @@ def swap_audet(run: Path, first: Path, second: Path, out: Path, faces: str = "au
         "units": found.units,
     }
     write_atomic(out / "swap.json", json.dumps(report, indent=1, allow_nan=False))
-    print(f"{out}: swap.png, strip.png, swap.gif, swap.json")
+    print(f"{out}: swap.png, strip.png, swap.gif, {'swap.mp4, ' if filmed else ''}swap.json")
     return found
 
 
@@ -174,13 +180,33 @@ def strips_of(found: Swapped, names: Sequence[str]) -> ByteArray:
     return draw.grid(found.strips, rows=names, columns=columns, cell=CELL, title="share of the other's z1")
 
 
-def moving(found: Swapped) -> bytes:
-    """A GIF of both faces side by side, to the other's expression and back."""
+def frames_of(found: Swapped) -> list[ByteArray]:
+    """Both faces side by side, to the other's expression and back: (288, 576, 3) uint8 each."""
     pairs = [
         np.concatenate([draw.fit(frame, (2 * CELL, 2 * CELL)) for frame in pair], 1)
         for pair in zip(*found.strips, strict=True)
     ]
-    frames = [Image.fromarray(pair) for pair in (*pairs, *pairs[-2:0:-1])]
+    return [*pairs, *pairs[-2:0:-1]]
+
+
+def moving(frames: Sequence[ByteArray]) -> bytes:
+    """A GIF of the frames, without end."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
     target = io.BytesIO()
-    frames[0].save(target, "GIF", save_all=True, append_images=frames[1:], duration=PAUSE, loop=0)
+    first.save(target, "GIF", save_all=True, append_images=rest, duration=PAUSE, loop=0)
     return target.getvalue()
+
+
+def film(frames: Sequence[ByteArray], path: Path) -> bool:
+    """Write the frames, ROUNDS times, as an MP4; False, and one line, where this OpenCV cannot."""
+    height, width = frames[0].shape[:2]
+    temporary = path.with_name(f"{path.stem}.part.mp4")
+    made = open_film(temporary, "", 1000 / PAUSE, (width, height))
+    if made is None:
+        print(f"mien: {path.name}: OpenCV cannot write this video; it is left out.", file=sys.stderr)
+        return False
+    for k, frame in enumerate(list(frames) * ROUNDS):
+        made.add(frame, k * PAUSE / 1000)
+    made.close()
+    temporary.replace(path)
+    return True

@@ -15,8 +15,8 @@ import numpy as np
 from mien import draw
 from mien.errors import DataError
 from mien.faces.align import invert
+from mien.faces.films import Film, open_film
 from mien.files import name_of, own_name, writing
-from mien.predict.films import Film, open_film
 from mien.predict.results import NOTICE, FacePrediction, PicturePrediction
 from mien.predict.sources import Picture
 from mien.schema import ByteArray, FloatArray
