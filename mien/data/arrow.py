@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mien import files
+from mien.data.part_columns import column
 from mien.errors import DataError, UsageError
-from mien.files import file_sha256, replacing
+from mien.files import replacing
 from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, SPLITS, ByteArray, FloatArray, Record
 from mien.values import short
 
@@ -77,6 +78,9 @@ def difference_hash(image: ByteArray) -> int:
     small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
+
+ATTRIBUTES = json.JSONEncoder(sort_keys=True)
+"""How a row keeps its attributes; one for all rows, where `json.dumps` makes one for each."""
 
 TWINS = ("same_person", "same_actions")
 """Columns of a part that has a face with such a group; other parts are without."""
@@ -154,7 +158,7 @@ def row(record: Record, settings: dict[str, Any]) -> dict[str, Any]:
         "landmarks": landmarks,
         "visible": visible,
         "pose": _floats(record, "pose", (3,)),
-        "attributes": json.dumps(dict(record.attributes), sort_keys=True),
+        "attributes": ATTRIBUTES.encode(dict(record.attributes)),
         "digest": hashlib.sha1(image.data, usedforsecurity=False).hexdigest(),
         "dhash": difference_hash(image),
         **{name: getattr(record, name) for name in TWINS},
@@ -220,23 +224,15 @@ def decode(data: Any, info: StoreInfo, shrink: int = 1) -> ByteArray:
 def write_part(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Write rows as one record batch under a temporary name, sync, rename. Returns its entry in `parts`."""
     schema = table_schema(any(row[name] is not None for row in rows for name in TWINS))
-    columns = []
-    for field in schema:
-        values = [row[field.name] for row in rows]
-        if pa.types.is_fixed_size_list(field.type):
-            flat = np.concatenate([*values, np.empty(0, dtype=field.type.value_type.to_pandas_dtype())])
-            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat, field.type.value_type), type=field.type))
-        else:
-            columns.append(pa.array(values, field.type))
+    columns = [column([row[field.name] for row in rows], field.type) for field in schema]
     with replacing(path) as temporary, open(temporary, "wb") as file:
         with pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
         file.flush()
         os.fsync(file.fileno())
-    pixels = pixel_bytes(path)
+    pixels, whole, frame = _digests(path)
     return {
-        "file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "sha256": file_sha256(path),
-        "pixels": list(pixels), "frame": frame_sha256(path, pixels),
+        "file": path.name, "rows": len(rows), "bytes": path.stat().st_size, "sha256": whole, "pixels": list(pixels), "frame": frame,
     }  # fmt: skip
 
 
@@ -256,15 +252,18 @@ REMEDY = "delete the folder and run `mien prepare` again."
 """For a damaged store."""
 
 
-def pixel_bytes(path: Path) -> tuple[int, int]:
-    """Start and stop of the pictures in the file of a part; what lies outside is labels, landmarks and Arrow's own."""
+def _digests(path: Path) -> tuple[tuple[int, int], str, str]:
+    """Of the file of a part: start and stop of the pictures in it, its digest, and that of what lies outside the pictures."""
     mapped = pa.memory_map(str(path))
     whole = mapped.read_buffer(mapped.size())
     pictures = pa.ipc.open_file(pa.BufferReader(whole)).get_batch(0).column("image").buffers()[2]
-    if pictures is None or not pictures.size:  # a part of skipped faces alone
-        return 0, 0
-    start = pictures.address - whole.address
-    return start, start + pictures.size
+    start = stop = 0
+    if pictures is not None and pictures.size:  # not a part of skipped faces alone
+        start = pictures.address - whole.address
+        stop = start + pictures.size
+    frame = hashlib.sha256(whole.slice(0, start))
+    frame.update(whole.slice(stop))
+    return (start, stop), hashlib.sha256(whole).hexdigest(), frame.hexdigest()
 
 
 def frame_sha256(path: Path, pixels: tuple[int, int]) -> str:

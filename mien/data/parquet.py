@@ -15,6 +15,7 @@ import numpy as np
 from mien.data.arrow import TWINS, StoreInfo, decode, encode, map_part
 from mien.data.cluster import ordered_map
 from mien.data.fingerprint import twin_column
+from mien.data.part_columns import numbers
 from mien.data.store import Store, open_store
 from mien.errors import UsageError
 from mien.files import alone, replacing, writing
@@ -119,7 +120,7 @@ def plain_part(path: Path, info: StoreInfo, twins: bool, number: int) -> Any:
         batch = _with(batch, "image", pa.array(pictures, pa.large_binary()))
     for name, unknown in DROPPED.items():
         kind = batch.schema.field(name).type
-        values = batch.column(name).flatten().to_numpy(zero_copy_only=False).reshape(len(batch), kind.list_size).copy()
+        values = numbers(batch.column(name)).reshape(len(batch), kind.list_size).copy()
         values[list(_dropped(info, number))] = unknown
         kept = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
         batch = _with(batch, name, pa.FixedSizeListArray.from_arrays(kept, type=kind))

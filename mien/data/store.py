@@ -34,6 +34,7 @@ from mien.data.arrow import (
     same_settings,
 )
 from mien.data.fingerprint import twin_column
+from mien.data.part_columns import numbers, texts
 from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
 from mien.data.verify import refuse_odd_parts, refuse_other_skipped, verify_once
 from mien.data.writer import Writer, begin_adding
@@ -53,6 +54,13 @@ __all__ = [
 
 Encoding = Literal["raw", "png", "jpeg"]
 ObjectArray = npt.NDArray[np.object_]
+
+
+def _objects(values: Sequence[str | None]) -> ObjectArray:
+    """(N,) an array of objects, whatever they are."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 class Store:
@@ -91,11 +99,11 @@ class Store:
         return [self._batch(part).column(name) for part in range(len(self.info.parts))]
 
     def _objects(self, name: str) -> ObjectArray:
-        parts = [np.asarray(column.to_numpy(zero_copy_only=False), dtype=object) for column in self._column(name)]
+        parts = [_objects(texts(column)) for column in self._column(name)]
         return np.concatenate([*parts, np.empty(0, dtype=object)])
 
     def _matrix(self, name: str, width: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        parts = [column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for column in self._column(name)]
+        parts = [numbers(column).reshape(-1, width) for column in self._column(name)]
         return np.concatenate([*parts, np.empty((0, width), dtype=dtype)]).astype(dtype, copy=False)
 
     @cached_property
@@ -175,8 +183,7 @@ class Store:
 
     def _twins(self, name: str) -> ObjectArray:
         parts = (twin_column(self._batch(part), name) for part in range(len(self.info.parts)))
-        names = [name for part in parts for name in part]
-        return np.array([*names, None], dtype=object)[:-1]  # None keeps it an array of objects
+        return _objects([name for part in parts for name in part])
 
     @cached_property
     def digest(self) -> npt.NDArray[np.bytes_]:
@@ -186,7 +193,7 @@ class Store:
     @cached_property
     def dhash(self) -> npt.NDArray[np.uint64]:
         """(N,) difference hash (see `difference_hash`); few differing bits = pictures that look alike."""
-        parts = [column.to_numpy() for column in self._column("dhash")]
+        parts = [numbers(column) for column in self._column("dhash")]
         return np.concatenate([*parts, np.empty(0, dtype=np.uint64)])
 
     @cached_property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import mmap
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,15 @@ def notes(root: Path) -> dict[str, str]:
 
 def split_map(table: Path) -> dict[str, str]:
     """Usage -> split for this file: PublicTest serves as test where PrivateTest is kept back."""
+    state = table.stat()
+    return usage_splits(_has_private(table, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=4)
+def _has_private(table: Path, size: int, changed: int) -> bool:
+    """Whether PrivateTest stands somewhere in this file, which is read to its end; once for a file of this state."""
     with open(table, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        private = content.find(b"PrivateTest") >= 0
-    return usage_splits(private)
+        return content.find(b"PrivateTest") >= 0
 
 
 def _find_csv(root: Path) -> Path | None:
@@ -164,13 +171,18 @@ def _record(
 
 def _pixels(text: str) -> ByteArray | str:
     """48 x 48 pixels, or what is wrong with them."""
-    words = text.split()
-    if len(words) != SIZE * SIZE:
-        return f"{len(words)} pixels, expected {SIZE * SIZE}"
-    try:
-        values = np.array(words, dtype=np.int64)
-    except (ValueError, OverflowError):
-        return "pixels that are no integers"
+    if text.isascii() and text.replace(" ", "").isdigit():  # ten times faster than one text a number
+        values = np.fromstring(text, dtype=np.int64, sep=" ")
+        if len(values) != SIZE * SIZE:
+            return f"{len(values)} pixels, expected {SIZE * SIZE}"
+    else:
+        words = text.split()
+        if len(words) != SIZE * SIZE:
+            return f"{len(words)} pixels, expected {SIZE * SIZE}"
+        try:
+            values = np.array(words, dtype=np.int64)
+        except (ValueError, OverflowError):
+            return "pixels that are no integers"
     if values.min() < 0 or values.max() > 255:
         return "pixels outside 0..255"
     return values.astype(np.uint8).reshape(SIZE, SIZE)

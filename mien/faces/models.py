@@ -6,8 +6,6 @@ import hashlib
 import importlib.metadata
 import os
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -141,6 +139,9 @@ def in_use(name: str) -> str:
 
 def fetch(url: str, target: Path, sha256: str) -> None:
     """Download `url` to `target` through a temporary name; DataError when out of reach or the hash differs."""
+    import urllib.error
+    import urllib.request
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.{os.getpid()}.part")

@@ -34,6 +34,10 @@ MAX_SIDE = 32_766
 """OpenCV does not turn longer pictures."""
 
 
+USUAL = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM")
+"""Of RASTER, those that Pillow knows from the start: looking for all loads thirty more of its modules, a fifth of a second."""
+
+
 @cache
 def formats() -> tuple[str, ...]:
     """Those of RASTER that this Pillow knows; HEIC too where the extra `heic` is installed."""
@@ -49,6 +53,19 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in RASTER if name in Image.OPEN)
 
 
+def _opened(source: Path | io.BytesIO) -> PilPicture:
+    """A picture in one of RASTER, the usual ones tried first; UnidentifiedImageError where it is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.preinit()
+    try:
+        return Image.open(source, formats=USUAL)
+    except UnidentifiedImageError:
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        return Image.open(source, formats=formats())
+
+
 @contextmanager
 def opened(image: Path | bytes) -> Iterator[PilPicture]:
     """A file or its bytes as a PIL picture, of which only the header is read yet. The one place where Mien opens a picture.
@@ -57,7 +74,7 @@ def opened(image: Path | bytes) -> Iterator[PilPicture]:
         PictureError: missing, no picture in RASTER, or damaged, whatever the library raises, here and inside the block.
 
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     if isinstance(image, Path) and not image.is_file():
         raise PictureError(
@@ -67,7 +84,7 @@ def opened(image: Path | bytes) -> Iterator[PilPicture]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # doubtful EXIF blocks; too many pixels are checked by pixels_of
             source = io.BytesIO(image) if isinstance(image, bytes) else image
-            with Image.open(source, formats=formats()) as picture:
+            with _opened(source) as picture:
                 yield picture
     except PictureError:
         raise
