@@ -74,7 +74,7 @@ def test_every_step_and_again(place, monkeypatch, capsys):
     assert {path.name for path in out.iterdir()} == made
     assert sorted(path.name for path in (place / "work" / "blendshapes").iterdir()) == ["000000.npz", "000040.npz"]
     card = (out / "model-card.md").read_text()
-    assert all(words in card for words in ("Calibration `labels`", "Fusion with blendshapes", "4 people"))
+    assert all(words in card for words in ("Calibration `labels`", "Fusion with blendshapes", "4 people", "Hard cases"))
     facts = json.loads((out / "fusion.json").read_text())
     assert set(facts["photos"]["net alone"]) == {"Neutral", "Happiness"}
     model = load(out, device="cpu")

@@ -9,9 +9,11 @@ import tiny
 from PIL import Image
 
 from mien.box import box, pack
+from mien.box.hard import banded, hard_faces
 from mien.box.score import majority, score
 from mien.cli import main
 from mien.errors import DataError, UsageError
+from mien.faces.quality import UNKNOWN, Quality
 from mien.predict.model import load
 from mien.schema import EXPRESSIONS, Record, scheme_classes
 from mien.training.loop import fit
@@ -67,10 +69,34 @@ def test_scores_against_loops(run, table, tmp_path, capsys):
     order = sorted(range(28), key=lambda k: -faces[k].confidence)
     most = [right[k] for k in order[: round(0.4 * 28)]]
     assert result["labels"]["accuracy_of_most_confident"]["0.4"] == pytest.approx(sum(most) / len(most))
+    assert result["labels"]["hard"] == {"none of these": [28, *result["labels"]["accuracy"]]}
     for value in "ab":
         own = [ok for ok, row in zip(right, rows, strict=True) if row["kind"] == value]
         assert result["by kind"][value][:2] == [14, pytest.approx(sum(own) / 14)]
     assert "accuracy of the most confident share" in capsys.readouterr().out
+
+
+def test_hard_faces_are_rows_of_their_own():
+    fine = Quality(0, 0, 0, 40, 0.6, 0.5, 0.8, 0, 0)
+    faces = [
+        fine, fine._replace(yaw=-40), fine._replace(yaw=30, light=0.2), fine._replace(size=12, sharpness=0.2),
+        fine._replace(pitch=21, roll=-20), fine._replace(contrast=0.4, cut=0.05, occlusion=0.1), UNKNOWN,
+    ]  # fmt: skip
+    rows = hard_faces(faces, [*["fitted"] * 6, "whole"])
+    assert {name.split(",")[0]: list(np.flatnonzero(own)) for name, own in rows.items()} == {
+        "turned": [1, 2], "raised or lowered": [4], "tilted": [4], "cut by the border": [5], "covered": [5], "small": [3],
+        "blurred": [3], "dark": [2], "low contrast": [5], "not found": [6], "none of these": [0],
+    }  # fmt: skip
+    assert list(hard_faces([UNKNOWN] * 2, ["whole"] * 2)) == ["none of these"]  # no finder was asked
+
+
+def test_ages_are_grouped_by_tens():
+    for kind in (str, float):
+        groups = [{"age": kind(age)} for age in range(18, 41, 2)] + [{"age": "NA"}, {}]
+        assert banded(groups, "age")[:2] + banded(groups, "age")[-3:] == ["10-19", "20-29", "40-49", None, None]
+    assert banded([{"side": 1.0}, {"side": "2"}], "side") == ["1", "2"]
+    words = [{"place": str(k)} for k in range(20)] + [{"place": "elsewhere"}]
+    assert banded(words, "place") == [word["place"] for word in words]
 
 
 def test_majority_of_votes():

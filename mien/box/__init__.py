@@ -36,8 +36,9 @@ def box(
     """Build the bundled expression model from FER-2013, or score a model end to end: finder, net, fusion and calibration.
 
     build prepares, aligns, trains, packs, calibrates, fits the fusion, scores and writes the card; what is there already is
-    not done again. score finds the faces of labelled pictures and tells accuracy, recall, calibration error and the accuracy of
-    the most confident answers; a picture without a face that is found counts as wrong.
+    not done again. score finds the faces of labelled pictures and tells accuracy, recall, calibration error, the accuracy of
+    the most confident answers and that of hard faces (turned, small, dark and others). A picture without a face that is found
+    counts as wrong.
 
     Args:
         action: build or score.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mien.box import fuse, pack
+from mien.box.score import score
 from mien.calibrate import calibrate
 from mien.calibrate.photos import labelled_photos
 from mien.config import Recipe, load_recipe
@@ -49,7 +50,7 @@ def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, 
     calibrate(packed, store=aligned.path, accuracy=SURE)
     calibrate(packed, store=aligned.path, head="labels")
     facts = fuse_run(packed, settings, whole, aligned, work / "blendshapes", photos, columns)
-    pack.describe(packed, aligned.path, facts)
+    pack.describe(packed, aligned.path, facts, score("fer2013", root, run=packed))
     pack.sum_up(out)
 
 

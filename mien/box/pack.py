@@ -42,8 +42,16 @@ def pack_run(run: Path, out: Path) -> None:
     write_atomic(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
-def describe(folder: Path, store: Path, fusion: dict[str, Any]) -> None:
-    """Score the packed weights on the test faces of their store in a copy, and bring its model card back."""
+def describe(folder: Path, store: Path, fusion: dict[str, Any], scored: dict[str, Any]) -> None:
+    """Score the packed weights on the test faces of their store in a copy, and bring its model card back.
+
+    Args:
+        folder: packed run.
+        store: aligned faces.
+        fusion: what `build.fuse_run` found.
+        scored: what `score.score` found on the test faces, end to end.
+
+    """
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / folder.name
         shutil.copytree(folder, copy)
@@ -52,7 +60,7 @@ def describe(folder: Path, store: Path, fusion: dict[str, Any]) -> None:
         card = (copy / "model-card.md").read_text(encoding="utf-8")
         for name in ("calibration", "labels"):
             card += calibrated(name, json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
-        write_atomic(folder / "model-card.md", card + fused(fusion))
+        write_atomic(folder / "model-card.md", card + fused(fusion) + hard_cases(scored))
 
 
 def calibrated(name: str, kept: dict[str, Any]) -> str:
@@ -89,6 +97,20 @@ def fused(facts: dict[str, Any]) -> str:
         f"{text}\nThe shipped fusion is fitted on the validation faces and on {photos['pictures']} posed portraits of "
         f"{photos['people']} people. Recall on these portraits, each person by a fusion of the other people:\n\n"
         "| | net alone | fused |\n| --- | ---: | ---: |\n" + "\n".join(rows) + "\n"
+    )
+
+
+def hard_cases(scored: dict[str, Any]) -> str:
+    """Section of the card on faces that are hard to read."""
+    truth = "majority of the annotators" if "majority of the annotators" in scored else "labels"
+    rows = "".join(
+        f"| {row} | {count} | {mean:.3f} [{low:.3f}, {high:.3f}] |\n"
+        for row, (count, mean, low, high) in scored[truth]["hard"].items()
+    )
+    return (
+        f"\n## Hard cases\n\nTest faces end to end, {scored['views']} views, by the {truth}; 95 % intervals. A face may stand in "
+        "several rows. Children and old people were not measured: no labelled photos of them were at hand.\n\n"
+        f"| faces | number | accuracy |\n| --- | ---: | ---: |\n{rows}"
     )
 
 

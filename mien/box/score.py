@@ -6,14 +6,17 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mien.box.hard import banded, hard_faces
 from mien.data.arrow import Skipped
 from mien.datasets import DATASETS
 from mien.errors import DataError, UsageError
+from mien.faces.quality import UNKNOWN, Quality
 from mien.files import name_of, write_atomic
 from mien.metrics.classification import calibration_error
 from mien.metrics.intervals import bootstrap_mean
@@ -37,8 +40,10 @@ class Answers(NamedTuple):
     majority: IntArray
     """(N,) class with most annotators' votes, -1 for a tie and without votes."""
     people: list[str]
-    groups: list[dict[str, str]]
-    """Words of each picture that group it (attributes)."""
+    groups: list[dict[str, str | float]]
+    """What groups each picture (its attributes)."""
+    qualities: list[Quality]
+    """Of each face, NaN without one."""
 
 
 def score(
@@ -87,21 +92,24 @@ def score(
 
 def answer(model: FaceModel, records: Iterable[Record | Skipped]) -> Answers:
     """The main face of every picture, and what is known of it; pictures without a label the model knows are left out."""
-    index, kept = model.index, []
+    index, kept, left_out = model.index, [], Counter[str]()
 
     def pictures() -> Iterator[Picture]:
         for record in records:
             if isinstance(record, Skipped):
-                print(f"mien: {record.id}: {record.reason}; left out.", file=sys.stderr)
+                left_out[record.reason] += 1
             elif record.expression in index:
                 kept.append(record._replace(image=b""))
                 yield decoded(record.image, name_of(record.image) if isinstance(record.image, Path) else record.id)
 
-    rows, crops = [], []
+    rows, crops, qualities = [], [], []
     for _, found in model.stream(pictures(), display=8):
         face = found.faces[0] if found.faces else None
         rows.append([0.0 if face is None else face.probabilities[name] for name in model.classes])
         crops.append("" if face is None else face.crop)
+        qualities.append(UNKNOWN if face is None else face.quality)
+    for reason, count in left_out.most_common():
+        print(f"mien: {count} of all pictures left out: {reason}.", file=sys.stderr)
     if not rows:
         raise DataError("no picture with an expression that the model knows.")
     return Answers(
@@ -109,7 +117,8 @@ def answer(model: FaceModel, records: Iterable[Record | Skipped]) -> Answers:
         np.array([index[str(record.expression)] for record in kept], dtype=np.int64),
         np.array([majority(record, index) for record in kept], dtype=np.int64),
         [record.id if record.subject is None else record.subject for record in kept],
-        [{k: v for k, v in record.attributes.items() if isinstance(v, str) and k not in ("usage", "ferplus")} for record in kept],
+        [{k: v for k, v in record.attributes.items() if k not in ("usage", "ferplus")} for record in kept],
+        qualities,
     )  # fmt: skip
 
 
@@ -124,10 +133,11 @@ def majority(record: Record, index: dict[str, int]) -> int:
 
 
 def scores(answers: Answers, truth: IntArray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy, balanced accuracy and recall with intervals over people, calibration error, risk and coverage."""
+    """Accuracy, balanced accuracy, recall and hard faces with intervals over people, calibration error, risk and coverage."""
     known = truth >= 0
     p, labels = answers.probabilities[known], truth[known]
-    people = [who for who, one in zip(answers.people, known, strict=True) if one]
+    people = list(compress(answers.people, known))
+    hard = hard_faces(list(compress(answers.qualities, known)), list(compress(answers.crops, known)))
     found = p.max(1) > 0
     right = (p.argmax(1) == labels) & found
     recall = {}
@@ -144,6 +154,9 @@ def scores(answers: Answers, truth: IntArray, classes: tuple[str, ...]) -> dict[
         "accuracy_of_most_confident": {
             f"{share:g}": float(right[order[: round(share * len(order))]].mean()) for share in COVERAGES
         },
+        "hard": {
+            row: [int(own.sum()), *interval(right[own], list(compress(people, own)))] for row, own in hard.items()
+        },
     }
 
 
@@ -154,11 +167,11 @@ def interval(right: np.ndarray, people: list[str]) -> list[float]:
 
 
 def by_group(answers: Answers, key: str) -> dict[str, Any]:
-    """Accuracy by the labels for each value of an attribute: pictures, mean and interval over people."""
+    """Accuracy by the labels for each value of an attribute, ages by tens: pictures, mean and interval over people."""
     named: dict[str, list[int]] = {}
-    for i, group in enumerate(answers.groups):
-        if key in group:
-            named.setdefault(group[key], []).append(i)
+    for i, word in enumerate(banded(answers.groups, key)):
+        if word is not None:
+            named.setdefault(word, []).append(i)
     right = (answers.probabilities.argmax(1) == answers.labels) & (answers.probabilities.max(1) > 0)
     return {
         value: [len(rows), *interval(right[rows], [answers.people[i] for i in rows])]
@@ -183,6 +196,8 @@ def print_scores(result: dict[str, Any]) -> None:
             print(f"  {label:<10}{count:>6}  recall {share:.3f} [{bottom:.3f}, {top:.3f}]")
         curve = ", ".join(f"{share}: {value:.3f}" for share, value in part["accuracy_of_most_confident"].items())
         print(f"  accuracy of the most confident share {curve}")
+        for row, (count, share, bottom, top) in part["hard"].items():
+            print(f"  {row:<42}{count:>6}  accuracy {share:.3f} [{bottom:.3f}, {top:.3f}]")
     for name in (name for name in result if name.startswith("by ")):
         for value, (count, share, bottom, top) in result[name].items():
             print(f"  {name[3:]} {value:<20}{count:>6}  accuracy {share:.3f} [{bottom:.3f}, {top:.3f}]")
