@@ -1,4 +1,4 @@
-"""What the numbers of action units mean: occurrence, intensity, letters, probability or percent; decided from all known values.
+"""What the numbers of action units mean: occurrence, intensity, letters, probability, percent or marks; decided from all values.
 
 The store keeps intensities from 0 to 5. A unit that is only known to be there or not stands as 5 or 0, so that "active" means
 2 and more everywhere (`metrics.action_units.ACTIVE`).
@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from mien.errors import UsageError, unknown_name
 from mien.schema import ACTION_UNITS
 
-Scale = Literal["intensity", "occurrence", "letters", "probability", "percent", "signed"]
+Scale = Literal["intensity", "occurrence", "letters", "probability", "percent", "signed", "marks"]
 SCALES: tuple[str, ...] = get_args(Scale)
 
 PRESENT = 5.0
@@ -27,6 +27,10 @@ HIGH = {9.0, 88.0, 99.0, 777.0, 888.0, 999.0, 9999.0}
 LETTERS = dict(zip("abcde", (1.0, 2.0, 3.0, 4.0, 5.0), strict=True))
 """FACS: A trace, B slight, C marked, D severe, E maximum."""
 WORDS = {"true": 1.0, "yes": 1.0, "y": 1.0, "present": 1.0, "false": 0.0, "no": 0.0, "n": 0.0, "absent": 0.0}
+SIGNS = {"x", "\u2713", "\u2714", "\u2611", "\u25cf", "*"}
+"""What a coder marks a cell with: a cross, a tick, a dot."""
+MARKS = {"x", "yes"}
+"""How signs, and words for "there", are counted before the scale is known."""
 UNKNOWN_WORDS = {
     "", "nan", "na", "n/a", "<na>", "none", "null", "-nan(ind)", "nan(ind)", "-nan", "?", ".", "-", "--", "missing", "unknown",
     "uncoded", "not coded", "n.c.", "nc",
@@ -63,6 +67,8 @@ def unit_of(name: str) -> tuple[str, int] | None:
     0 an intensity, 1 not said, 2 an occurrence, 3 a probability; None for other names and units without a place in Mien.
     """
     plain = name.strip().strip("'\"` ").lower()
+    if re.search(r"\d\W+f?au[ _.-]*\d", plain):  # AU1,AU2,AU4: the name of a vector
+        return None
     if (both := NUMBER_AND_WORDS.match(plain)) and FACS_WORDS.get(
         re.sub(r"[\W_]+", " ", both[2]).strip()
     ) == f"AU{int(both[1])}":
@@ -121,24 +127,31 @@ def value_of(cell: Hashable) -> float | str | None:
 
 
 def count_values(cells: Iterable[Hashable], into: Counter[float | str]) -> None:
-    """Add the known values of cells to a count, numbers rounded to two places."""
+    """Add the known values of cells to a count, numbers rounded to two places, marks as one of MARKS."""
     for cell in cells:
         value = value_of(cell)
-        if value is not None:
-            into[round(value, 2) if isinstance(value, float) else value] += 1
+        if isinstance(value, float):
+            into["yes" if value == 1 and isinstance(cell, str) and cell.strip()[:1].isalpha() else round(value, 2)] += 1
+        elif value is not None:
+            into["x" if value in SIGNS else value] += 1
 
 
 def decide(counts: Mapping[str, Counter[float | str]], asked: Mapping[str, Scale], where: str) -> dict[str, Scale]:
     """Scale of every unit from the counts of its known values; `asked` (`read_scale`) goes before.
 
-    Letters A to E mean letters. Only 1 and -1: signed (there, absent). No value above 1: occurrence if all are 0 and 1, probability
-    otherwise. Up to 5: intensity, but occurrence for a unit with at least eight 1 and nothing higher or between, as some units of
-    BP4D are coded. Above 20 and up to 100: percent. A percent of values beyond are slips.
+    Nothing but marks, also beside 0, means marks. Letters A to E mean letters. Only 1 and -1: signed (there, absent). No value
+    above 1: occurrence if all are 0 and 1, probability otherwise. Up to 5: intensity, but occurrence for a unit with at least eight
+    1 and nothing higher or between, as some units of BP4D are coded. Above 20 and up to 100: percent. A percent of values beyond
+    are slips.
 
     Raises:
         UsageError: values that fit none of these, with the option that settles it.
 
     """
+    every = {value for values in counts.values() for value in values}
+    if every & MARKS and every <= MARKS | ({0.0} if "x" in every else set()):
+        return {unit: asked.get(unit, "marks") for unit in counts}
+    counts = {unit: _as_ones(values) for unit, values in counts.items()}
     numbers: Counter[float] = Counter()
     for unit in counts:
         numbers.update({value: n for value, n in counts[unit].items() if isinstance(value, float)})
@@ -170,12 +183,21 @@ def decide(counts: Mapping[str, Counter[float | str]], asked: Mapping[str, Scale
     return {unit: asked.get(unit) or _own(kind, counts[unit]) for unit in counts}
 
 
+def _as_ones(values: Counter[float | str]) -> Counter[float | str]:
+    """The count with words for "there" as 1."""
+    found = Counter({value: n for value, n in values.items() if value != "yes"})
+    if values["yes"]:
+        found[1.0] += values["yes"]
+    return found
+
+
 def named_scales(columns: Mapping[str, str], counts: Mapping[str, Counter[float | str]]) -> dict[str, Scale]:
     """Scales that names of columns tell (AU01_r, AU01_c, AU01_prob), where no value contradicts; `columns` is unit -> column."""
     kinds: dict[int, Scale] = {0: "intensity", 2: "occurrence", 3: "probability"}
     ranks = {unit: found[1] for unit, name in columns.items() if (found := unit_of(name)) is not None}
     hints = {unit: kinds[rank] for unit, rank in ranks.items() if rank in kinds}
-    return {unit: kind for unit, kind in hints.items() if all(intensity(v, kind) is not None for v in counts[unit])}
+    plain = {unit: kind for unit, kind in hints.items() if not counts[unit] or set(counts[unit]) - MARKS}
+    return {unit: kind for unit, kind in plain.items() if all(intensity(v, kind) is not None for v in counts[unit])}
 
 
 def _own(kind: Scale, values: Counter[float | str]) -> Scale:
@@ -203,9 +225,12 @@ def read_scale(text: str | None) -> dict[str, Scale]:
 def intensity(cell: Hashable, scale: Scale) -> float | None:
     """A cell as an intensity from 0 to 5, NaN where it is unknown, None where it is none of the scale.
 
-    Occurrences, and probabilities from 0.5 or percents from 50 on, are 5, below 0; signed are 1 there, -1 absent, 0 unknown.
+    Occurrences, and probabilities from 0.5 or percents from 50 on, are 5, below 0; signed are 1 there, -1 absent, 0 unknown. Of marks
+    an empty cell is NaN, too; `beside_marks` says which are absent.
     """
     value = value_of(cell)
+    if scale == "marks":
+        return math.nan if value is None else {0.0: 0.0}.get(value, PRESENT if value in SIGNS | {1.0} else None)  # type: ignore[arg-type]
     if scale == "signed" and value in (-1.0, 0.0, 1.0):
         return PRESENT * float(value) if value == 1.0 else 0.0 if value else math.nan
     if value is None or value in NEGATIVE or (value in HIGH and not (scale == "percent" and float(value) <= 100)):
@@ -216,6 +241,13 @@ def intensity(cell: Hashable, scale: Scale) -> float | None:
     if not 0 <= value <= most or (scale == "occurrence" and value not in (0.0, 1.0)):
         return None
     return value if most == 5 else PRESENT * (value >= most / 2)
+
+
+def beside_marks(values: list[float], kinds: Iterable[Scale]) -> list[float]:
+    """Intensities of a face's units; a cell without a mark is absent, 0, unless no unit of the face is known."""
+    if all(map(math.isnan, values)):
+        return values
+    return [0.0 if kind == "marks" and math.isnan(value) else value for value, kind in zip(values, kinds, strict=True)]
 
 
 def note(scales: Mapping[str, Scale]) -> str:
@@ -242,6 +274,7 @@ def told(scales: Mapping[str, Scale], counts: Mapping[str, Counter[float | str]]
         "intensity": "intensity 0 to 5", "occurrence": "occurrence 0 and 1", "letters": "letters A to E",
         "probability": "probability, present from 0.5 on", "percent": "percent, present from 50 on",
         "signed": "signed, 1 is there and -1 absent",
+        "marks": "marks, a cell without one is absent, and unknown where its row has none",
     }  # fmt: skip
     groups: dict[str, list[str]] = {}
     for unit, scale in scales.items():

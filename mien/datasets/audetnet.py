@@ -135,7 +135,8 @@ def _row(cells: Sequence[Any], kinds: dict[str, scales.Scale], names: tuple[str,
     for value, cell, name in zip(values, cells, names, strict=True):
         if value is None:
             return f"{name} is {cell}, a label outside its scale ({kinds[name]})"
-    return spread_units(names, np.array([values], dtype=np.float32))[0]
+    known = scales.beside_marks([float(value) for value in values if value is not None], map(kinds.get, names))  # type: ignore[arg-type]
+    return spread_units(names, np.array([known], dtype=np.float32))[0]
 
 
 def _names(path: Path, vectors: Mapping[str, Sequence[Any]], units: str | None) -> tuple[str, ...]:

@@ -224,6 +224,12 @@ def unit_lines(units: dict[str, dict[str, int]], scale: str | None) -> list[str]
     never = [name for name, unit in units.items() if not unit["active"]]
     if never:
         lines.append(f"  WARNING: never active: {', '.join(never)}; such a unit trains to nothing, see --au-scale")
+    always = [name for name, unit in units.items() if unit["active"] == unit["labelled"]]
+    if always:
+        lines.append(
+            f"  WARNING: never absent: {', '.join(always)}; an empty cell is unknown: write 0 where a unit is not there, "
+            "or say --au-scale marks"
+        )
     return lines
 
 

@@ -102,7 +102,7 @@ def prepare(
         expression_pattern: Regular expression with one group that finds the expression in an id (relative path), or a preset, which
             finds the subject too: jaffe, kdef, rafd, ckplus, nimstim, faces, ravdess, cremad, bu3dfe.
         subject_pattern: Regular expression with one group that finds the subject in an id (relative path), or a preset.
-        units: audetnet only: names of the action units in the order of pickled vectors, e.g. AU1,AU2,AU4.
+        units: audetnet, table: names of the action units in the order of vectors that have no names, e.g. AU1,AU2,AU4.
         au_scale: table, audetnet: what numbers of action units are: intensity (0-5), occurrence (0 and 1), letters (A-E), probability,
             percent or signed (1 and -1), or pairs such as AU1=occurrence,AU12=intensity; decided from all of them by default. bp4d:
             occurrence (all units), or intensity (five units).

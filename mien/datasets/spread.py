@@ -5,6 +5,7 @@ into columns of their own, so that everything else reads one thing a cell.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ UNIT_CELLS = re.compile(
     r"(active|present|detected|codes?|list|labels?|combination)?"
 )
 """Bare name of a column with the units of a face in one cell."""
-UNIT = re.compile(r"(?:f?au|action unit)?\s*([lrtbu]?)0*(\d{1,2})([a-e]?)([lr]?)", re.IGNORECASE)
-"""A unit in such a cell: 12, AU12, 12C, and with a side (R12, 12L; U and B: upper and lower)."""
+UNIT = re.compile(r"(?:f?au|action unit)?\s*([lrtbu]?)0*(\d{1,2})([a-e]?)([lr]?)(\??)", re.IGNORECASE)
+"""A unit in such a cell: 12, AU12, 12C, with a side (R12, 12L; U and B: upper and lower), and 12? where the coder was not sure."""
 VALUES = re.compile(r"(?:f?au)?0*(\d{1,2})['\"]?\s*[:=]\s*(\d+(?:\.\d+)?|[a-e])\b")
 """A unit with its value in such a cell: AU6:2, 'AU12': 3.5, 4=d."""
 NONE_ACTIVE = ("0", "none", "neutral", "[]", "()", "{}", "au0", "no")
@@ -40,6 +41,8 @@ class Spread(NamedTuple):
     names: tuple[str, ...]
     read: Callable[[Any], Sequence[Any] | None]
     """Cell -> cells of the columns `names`; None for an empty or odd cell."""
+    listed: bool = False
+    """Whether cells list the units that are there, so that those which no cell names are unknown."""
 
 
 def spread(row: Row, spreads: Sequence[Spread]) -> Row:
@@ -54,7 +57,7 @@ def units_of(cell: Any) -> dict[str, str] | None:
     """Action unit -> its letter or number, "" without one, of a cell such as 1+2+12, "AU1 AU12", [1, 12], 4+5D, {AU6: 2}; None where a
     part is none.
 
-    A unit of one side counts as the unit; units without a place in Mien are passed over.
+    A unit of one side counts as the unit, "?" is one that the coder was not sure of; units without a place in Mien are passed over.
     """
     if isinstance(cell, list | tuple | np.ndarray):
         cell = " ".join(map(str, cell))
@@ -73,7 +76,7 @@ def units_of(cell: Any) -> dict[str, str] | None:
             return None
         name = f"AU{match[2]}"
         if name in ACTION_UNITS:
-            found[name] = max(match[3], found.get(name, ""))
+            found[name] = max(match[5] or match[3], found.get(name, ""))
     return found
 
 
@@ -95,7 +98,7 @@ def unit_spread(column: str, cells: Sequence[Any]) -> Spread | None:
     if not listed or 50 * (len(found) - sum(units is not None for units in found)) > len(found):
         return None
     names = tuple(name for name in ACTION_UNITS if any(name in units for units in listed))
-    graded = any(units[name] for units in listed for name in units)
+    graded = any(units[name].strip("?") for units in listed for name in units)
     absent, present = "0", "5" if graded else "1"
 
     def read(cell: Any) -> list[str | None] | None:
@@ -104,7 +107,30 @@ def unit_spread(column: str, cells: Sequence[Any]) -> Spread | None:
             return None
         return [absent if name not in units else units[name] or present for name in names]
 
-    return Spread(column, names, read) if names else None
+    return Spread(column, names, read, listed=True) if names else None
+
+
+def unit_vectors(column: str, cells: Sequence[Any], order: Sequence[str]) -> Spread | None:
+    """How to read a column whose cells hold a number for each unit, [0, 0, 1, ...]; None where they list units.
+
+    Rows of one length with a 0 beside other numbers, or a number that occurs again, list no units. `order` names the units, else the
+    column's name does ("AU1,AU2,AU4"), else the places are ``column[0]``, ... (`table_plan` asks which they are).
+    """
+    rows = [numbers_of(cell) for cell in cells if not _is_empty(cell)]
+    found = [row for row in rows if row is not None]
+    count = len(found[0]) if found else 0
+    if count < FEWEST or len(found) < len(rows) or any(len(row) != count for row in found):
+        return None
+    if not any(len(set(row)) < count or 0 in row for row in found):
+        return None
+    own = [f"AU{int(n)}" for n in re.findall(r"au[ _.-]*0*(\d+)", column.lower())]
+    names = next((tuple(each) for each in (order, own) if len(each) == count == len(set(each))), None)
+
+    def read(cell: Any) -> list[float] | None:
+        values = None if _is_empty(cell) else numbers_of(cell)
+        return values if values is not None and len(values) == count else None
+
+    return Spread(column, names or tuple(f"{column}[{k}]" for k in range(count)), read)
 
 
 def numbers_of(cell: Any) -> list[float] | None:
@@ -187,9 +213,19 @@ def point_spread(column: str, cells: Sequence[Any]) -> Spread | None:
     return Spread(column, names, read)
 
 
-def spreads_of(columns: Mapping[str, Sequence[Any]], units: bool, points: bool) -> list[Spread]:
+def _odd_units(cells: Sequence[Any]) -> str:
+    """What keeps a column of units in one cell from being read."""
+    odd = [str(cell)[:40] for cell in cells if not _is_empty(cell) and units_of(cell) is None]
+    return (
+        f"'{odd[0]}' lists no units such as 1+2+12, and so do {len(odd)} of {len(cells)} cells"
+        if odd
+        else "no unit is in it"
+    )
+
+
+def spreads_of(columns: Mapping[str, Sequence[Any]], units: bool, points: bool, order: Sequence[str]) -> list[Spread]:
     """How to read those columns of a table (name -> first cells) whose cells hold several things; `units` and `points` say whether
-    such are still to be found.
+    such are still to be found, `order` names the units of a vector.
     """
     found: list[Spread] = []
     for name, cells in columns.items():
@@ -197,7 +233,10 @@ def spreads_of(columns: Mapping[str, Sequence[Any]], units: bool, points: bool) 
         named = UNIT_CELLS.fullmatch(bare) or (
             bare.isdigit() and sum("+" in str(cell) for cell in cells) > len(cells) / 2
         )
-        one = unit_spread(name, cells) if units and named else None
+        named = named or len(re.findall(r"au[ _.-]*\d", name.lower())) >= FEWEST
+        one = (unit_vectors(name, cells, order) or unit_spread(name, cells)) if units and named else None
+        if named and units and one is None:
+            print(f"column '{name}' is not read as action units: {_odd_units(cells)}.", file=sys.stderr)
         if one is None:
             one = rater_spread(name, cells)
         if one is None and any(isinstance(cell, list) or len(str(cell)) > 4 for cell in cells):

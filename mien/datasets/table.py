@@ -14,20 +14,12 @@ import numpy as np
 
 from mien.data import au_scale as scales
 from mien.data.arrow import Skipped
+from mien.datasets.cell_values import holds_picture, in_base64, is_empty, is_pixels, is_unlabelled, label_word
 from mien.datasets.columns import POINTS, Columns
 from mien.datasets.picture_paths import Pictures
 from mien.datasets.spread import Row
 from mien.datasets.table_boxes import four
-from mien.datasets.table_plan import (
-    Plan,
-    holds_picture,
-    in_base64,
-    is_empty,
-    is_pixels,
-    is_unlabelled,
-    label_word,
-    plan_of,
-)
+from mien.datasets.table_plan import Plan, plan_of
 from mien.datasets.tables import Table
 from mien.datasets.words import named, unknown_expression
 from mien.errors import PictureError
@@ -43,6 +35,7 @@ def records(
     labels: str | None = None,
     pictures: str | None = None,
     au_scale: str | None = None,
+    units: str | None = None,
 ) -> Iterator[Record | Skipped]:
     """Rows in order, of the table `root` or of those that `tables.find_tables` finds in this folder.
 
@@ -53,12 +46,13 @@ def records(
     of the picture), yaw pitch roll (degrees), attr.NAME. Columns named after expressions are shares of votes, several
     numbered ones (``rater1``, ``rater2``) the labels of annotators; the expression is then their first choice. `labels` are
     ``value=expression`` pairs for tables with numbers or foreign words. `pictures` is the folder that paths start in, by
-    default found around the table. `au_scale`: see `au_scale.read_scale`; by default decided from all known values.
+    default found around the table. `au_scale`: see `au_scale.read_scale`; by default decided from all known values. `units` names the
+    action units of cells that hold a number for each, in their order.
 
     A row that cannot be used is skipped with the reason; empty cells and codes such as 9, -1 and 999 of action units mean
     unknown. What was taken for what is told on stderr. UsageError when a column is missing or no label means anything.
     """
-    plan = plan_of(Path(root), columns, labels, pictures, au_scale)
+    plan = plan_of(Path(root), columns, labels, pictures, au_scale, units)
     seen: set[str] = set()
     for table, meaning, place, shares in zip(plan.tables, plan.columns, plan.pictures, plan.shares, strict=True):
         polled = _polled(table, meaning, plan.labels)
@@ -84,9 +78,10 @@ def notes(
     labels: str | None = None,
     pictures: str | None = None,
     au_scale: str | None = None,
+    units: str | None = None,
 ) -> dict[str, str]:
     """What the store should remember: the scale of its action units."""
-    plan = plan_of(Path(root), columns, labels, pictures, au_scale)
+    plan = plan_of(Path(root), columns, labels, pictures, au_scale, units)
     return {"au_scale": scales.note(plan.scales)} if plan.scales else {}
 
 
@@ -279,8 +274,9 @@ def first_choice(votes: FloatArray) -> str | None:
 
 def _number(value: Any, target: str) -> float:
     found = number(value) if isinstance(value, str) else value
-    if found is None and str(value).strip().lower() in scales.WORDS:  # True and False of one-hot columns
-        found = scales.WORDS[str(value).strip().lower()]
+    if found is None:  # True and False, or marks, of one-hot columns
+        word = str(value).strip().lower()
+        found = 1.0 if word in scales.SIGNS else scales.WORDS.get(word)
     if not isinstance(found, int | float):
         raise _BadCellError(f"{target} '{value}' is no number")
     return float(found)
@@ -298,9 +294,13 @@ def _units(cells: Row, scale: Mapping[str, scales.Scale]) -> FloatArray | None:
             cell = cells[unit]
             if isinstance(scales.value_of(cell), str):
                 raise _BadCellError(f"{unit} '{cell}' is no number")
-            most = {"occurrence": 1, "probability": 1, "percent": 100, "signed": 1}.get(kind, 5)
+            most = {"occurrence": 1, "probability": 1, "percent": 100, "signed": 1, "marks": 1}.get(kind, 5)
             raise _BadCellError(f"{unit} {cell} is outside 0..{most}")
         values[PLACE[unit]] = value
+    if "marks" in scale.values():
+        known = scales.beside_marks([values[PLACE[unit]] for unit in scale], scale.values())
+        for unit, value in zip(scale, known, strict=True):
+            values[PLACE[unit]] = value
     return None if all(map(math.isnan, values)) else np.array(values, dtype=np.float32)
 
 

@@ -9,8 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from mien.data.au_folds import BP4D_UNITS, DISFA_PAPER_UNITS, DISFA_UNITS
 from mien.datasets.columns import RATERS, UNIT_TARGETS, Columns, named_targets
-from mien.datasets.spread import VOTE_WORDS, Row, Spread, are_shares, numbers_of, spread, spreads_of, unit_spread
+from mien.datasets.spread import (
+    UNIT_CELLS,
+    VOTE_WORDS,
+    Row,
+    Spread,
+    are_shares,
+    numbers_of,
+    spread,
+    spreads_of,
+    unit_spread,
+)
 from mien.datasets.table_boxes import target_of
 from mien.datasets.tables import Table
 from mien.datasets.words import NUMBERINGS, Labels, find_expression, label_key, splits_of
@@ -55,7 +66,9 @@ def _empty(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip()) or (isinstance(cell, float) and cell != cell)
 
 
-def taken_apart(tables: Sequence[Table], samples: Sequence[list[Row]], said: Mapping[str, str]) -> list[Table]:
+def taken_apart(
+    tables: Sequence[Table], samples: Sequence[list[Row]], said: Mapping[str, str], order: Sequence[str]
+) -> list[Table]:
     """Tables whose cells with several things are columns of their own (`spread`), the same ones in each table."""
     found: dict[str, Spread] = {}
     for table, rows in zip(tables, samples, strict=True):
@@ -67,13 +80,43 @@ def taken_apart(tables: Sequence[Table], samples: Sequence[list[Row]], said: Map
         left = {name: some for name, some in cells.items() if target_of(re.sub(r"[\W_]+", "", name).lower()) is None}
         left = {name: some for name, some in left.items() if name != known.get("image")}
         units = not any(target in known for target in UNIT_TARGETS)
-        for one in spreads_of(left, units=units, points="x0" not in known):
+        for one in spreads_of(left, units=units, points="x0" not in known, order=order):
             found.setdefault(one.column, one)
     for column, one in found.items():
-        if one.names[0].startswith("AU"):  # every unit that any row names
+        if one.listed:  # every unit that any row names
             every = {_hashable(row.get(column)) for table in tables for _, row in table.rows() if isinstance(row, dict)}
             found[column] = unit_spread(column, list(every)) or one
-    return [_with(table, [one for one in found.values() if one.column in table.names]) for table in tables]
+    apart = [_with(table, [one for one in found.values() if one.column in table.names]) for table in tables]
+    refuse_nameless(apart, order)
+    return apart
+
+
+def refuse_nameless(tables: Sequence[Table], order: Sequence[str]) -> None:
+    """UsageError where cells hold a number for each of several units and nothing says which; it shows those of DISFA and BP4D."""
+    for table in tables:
+        for one in table.spreads:
+            count = len(one.names)
+            bare = re.sub(r"[\W_]+", "", one.column).lower()
+            if one.names[0] != f"{one.column}[0]" or not UNIT_CELLS.fullmatch(bare):
+                continue
+            if order:
+                raise UsageError(
+                    f"--units names {len(order)} units, the cells of '{one.column}' of '{table.path}' have {count}."
+                )
+            raise UsageError(
+                f"'{table.path}': the cells of '{one.column}' hold {count} numbers, one for a unit each; say which: "
+                f"{unit_orders(count)}."
+            )
+
+
+def unit_orders(count: int) -> str:
+    """The `--units` that may be meant by so many numbers."""
+    fits = [f"--units {','.join(units)} ({name})" for name, units in ORDERS.items() if len(units) == count]
+    return " or ".join(fits or [f"--units AU1,AU2,... ({count} of them)"])
+
+
+ORDERS = {"DISFA": DISFA_UNITS, "BP4D": BP4D_UNITS, "the papers' eight of DISFA": DISFA_PAPER_UNITS}
+"""Orders of units in which published tables have them."""
 
 
 def _hashable(cell: Any) -> Any:

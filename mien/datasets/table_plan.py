@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import math
 import re
 import sys
 from collections import Counter
@@ -14,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mien.data import au_scale as scales
+from mien.data.au_table import unit_name
 from mien.datasets import table_boxes
+from mien.datasets.cell_values import holds_picture, is_empty, is_unlabelled, label_word
 from mien.datasets.columns import BOX_TARGETS, POINTS, Columns, resolve
 from mien.datasets.picture_paths import Pictures, find_base
 from mien.datasets.spread import Row
@@ -28,7 +28,7 @@ from mien.datasets.table_cells import (
     taken_apart,
 )
 from mien.datasets.tables import Table, find_tables, without_header
-from mien.datasets.words import find_expression, find_split, label_key, label_remedy, named, read_labels, splits_of
+from mien.datasets.words import find_expression, find_split, label_remedy, named, read_labels, splits_of
 from mien.errors import PictureError, UsageError
 from mien.faces.pictures import upright_size
 from mien.schema import ACTION_UNITS
@@ -58,11 +58,13 @@ class Plan(NamedTuple):
     """Of each table: whether its boxes are shares of the picture."""
 
 
-def plan_of(root: Path, columns: str | None, labels: str | None, pictures: str | None, au_scale: str | None) -> Plan:
+def plan_of(
+    root: Path, columns: str | None, labels: str | None, pictures: str | None, au_scale: str | None, units: str | None
+) -> Plan:
     """The plan of a table, made once a file."""
     tables = find_tables(root)
     changed = tuple(table.path.stat().st_mtime_ns for table in tables)
-    return _plan(root, changed, columns, labels, pictures, au_scale)
+    return _plan(root, changed, columns, labels, pictures, au_scale, units)
 
 
 class Found(NamedTuple):
@@ -82,9 +84,11 @@ def _plan(
     labels: str | None,
     pictures: str | None,
     scale: str | None,
+    units: str | None,
 ) -> Plan:
     words, asked = read_labels(labels), scales.read_scale(scale)
-    tables, meanings = _meanings(find_tables(root), _pairs(columns), words)
+    order = tuple(unit_name(word) for word in (units or "").split(",") if word.strip())
+    tables, meanings = _meanings(find_tables(root), _pairs(columns), words, order)
     looks = [_look(table, meaning) for table, meaning in zip(tables, meanings, strict=True)]
     meanings = [_without_foreign_split(*pair, columns) for pair in zip(meanings, looks, strict=True)]
     counts: dict[str, Counter[float | str]] = {}
@@ -183,12 +187,14 @@ def _pairs(text: str | None) -> list[str]:
     return [pair.strip() for pair in (text or "").split(",") if pair.strip()]
 
 
-def _meanings(tables: Sequence[Table], pairs: list[str], words: Mapping[str, str]) -> tuple[list[Table], list[Columns]]:
-    """The tables, with cells of several things taken apart, and what their columns mean."""
+def _meanings(
+    tables: Sequence[Table], pairs: list[str], words: Mapping[str, str], order: Sequence[str]
+) -> tuple[list[Table], list[Columns]]:
+    """The tables, with cells of several things taken apart, and what their columns mean; `order` names the units of vectors."""
     said = {target: column for target, sign, column in (pair.partition("=") for pair in pairs) if sign}
     tables = [_first_row(table, pairs) for table in tables]
     samples = [first_rows(table) for table in tables]
-    tables = taken_apart(tables, samples, said)
+    tables = taken_apart(tables, samples, said, order)
     found = [_meaning(table, rows, pairs, said, words) for table, rows in zip(tables, samples, strict=True)]
     return [table for table, _ in found], [meaning for _, meaning in found]
 
@@ -312,7 +318,7 @@ def _tell(
         lines.append("tables: " + ", ".join(f"{table.path.name} is {table.split or 'train'}" for table in tables[:6]))
     if units:
         lines.append(scales.told(units, counts, asked))
-    if any(one.names[0] in ACTION_UNITS for one in tables[0].spreads):
+    if any(one.listed for one in tables[0].spreads):
         lines.append(
             "action units in one cell: those that no cell names are unknown; an empty cell is unknown, 0 or none is not"
         )
@@ -337,56 +343,3 @@ def _tell(
         lines.append(f"columns that are not taken: {shown} (--columns attr.NAME=COLUMN keeps one as a group or factor)")
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def is_pixels(text: str) -> bool:
-    """Whether a cell holds grey values, as fer2013.csv does."""
-    return len(text) > 100 and text[:20].replace(" ", "").isdigit()
-
-
-BASE64 = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "Qk")
-"""First letters of JPEG, PNG, WebP, GIF and BMP in base64."""
-
-
-def in_base64(text: str) -> bytes | None:
-    """The encoded picture that a long cell holds as text; None for any other cell."""
-    start, comma, _ = text[:40].partition(",")
-    body = text[len(start) + 1 :] if comma and start.startswith("data:image/") else text
-    if len(text) < 100 or not ((comma and start.startswith("data:image/")) or body.startswith(BASE64)):
-        return None
-    try:
-        return base64.b64decode(body, validate=False)
-    except ValueError:
-        return None
-
-
-def holds_picture(text: str) -> bool:
-    """Whether a cell of text is the picture and not its path."""
-    return is_pixels(text) or in_base64(text) is not None
-
-
-def is_empty(value: Any) -> bool:
-    """Whether a cell holds nothing."""
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))
-    )
-
-
-UNLABELLED = ("na", "nan", "n/a", "<na>", "none", "null", "?", "-", "-1", "unlabeled", "unlabelled", "unknown")
-"""Words that say of a face that nobody knows its expression."""
-
-
-def is_unlabelled(word: str, labels: Mapping[str, str]) -> bool:
-    """Whether a label says that there is none, unless the user's `labels` give it a meaning."""
-    return label_key(word) in UNLABELLED and label_key(word) not in labels
-
-
-def label_word(value: Any, classes: tuple[str, ...] | None) -> str:
-    """A label as text; whole numbers in a column with gaps come as floats from Parquet."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if classes is not None and isinstance(value, int) and 0 <= value < len(classes):
-        return classes[value]
-    return str(value).strip()
