@@ -2,20 +2,25 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from mien.box import box, pack
 from mien.box.hard import banded, hard_faces
+from mien.box.join import join_runs
 from mien.box.score import majority, score
 from mien.cli import main
 from mien.errors import DataError, UsageError
 from mien.faces.quality import UNKNOWN, Quality
+from mien.files import read_json, write_json
 from mien.predict.model import load
 from mien.schema import EXPRESSIONS, Record, scheme_classes
+from mien.training.checkpoint import load_model
 from mien.training.loop import fit
 
 CLASSES = scheme_classes("basic-7")
@@ -121,6 +126,54 @@ def test_what_does_not_go_together(tmp_path):
         score("rafdb", tmp_path)
     with pytest.raises(UsageError, match="for a table"):
         score("folder", tmp_path, columns="image=a")
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Runs of two seeds, of a store with validation faces of its own, and of another width."""
+    folder = tmp_path_factory.mktemp("seeds")
+    store = tiny.store(folder / "store", splits=("train", "valid", "test")).path
+    net = {"backbone": "small_resnet", "size": 32, "stem_pool": True, "output_stride": None, "preprocessing": "grey"}
+    for seed, channels in ((0, [4, 6, 6]), (1, [4, 6, 6]), (2, [4, 6, 8])):
+        run = {"seed": seed, "accelerator": "cpu"}
+        changed = {
+            "data": {"targets": "both"},
+            "optim": {"epochs": 1},
+            "model": {**net, "channels": channels},
+            "run": run,
+        }
+        fit(tiny.recipe(store, **changed), folder / str(seed))
+    return folder
+
+
+def test_joined_nets_give_the_mean_of_their_logits(seeds):
+    join_runs([seeds / "0", seeds / "1"], seeds / "joined")
+    assert json.loads((seeds / "joined" / "environment.json").read_text())["joined_seeds"] == [0, 1]
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    one, other, both = (load_model(seeds / name)[0].eval()(images) for name in ("0", "1", "joined"))
+    torch.testing.assert_close(both.logits, (one.logits + other.logits) / 2)
+    torch.testing.assert_close(both.label_logits, (one.label_logits + other.label_logits) / 2)
+    for k, layer in enumerate(both.features):
+        torch.testing.assert_close(layer, torch.cat([one.features[k], other.features[k]], 1))
+    assert not torch.allclose(one.logits, other.logits, atol=1e-3)
+
+
+def test_nets_that_cannot_be_joined_are_told(seeds, run):
+    with pytest.raises(UsageError, match=r"differ in run\.seed alone"):
+        join_runs([seeds / "0", seeds / "2"], seeds / "no")
+    with pytest.raises(UsageError, match=r"same run\.seed"):
+        join_runs([seeds / "0", seeds / "0"], seeds / "no")
+    with pytest.raises(UsageError, match="only nets of"):
+        join_runs([run, run], seeds / "no")
+    facts = read_json(seeds / "1" / "environment.json", "")
+    drawn = {"split": {**facts["split"], "validation": "drawn"}}
+    for change, said in (({"store_fingerprint": "other"}, "same faces"), (drawn, "were training")):
+        for name in ("0", "1"):
+            shutil.copytree(seeds / name, seeds / f"{name}-{said}")
+            if name == "1" or "split" in change:
+                write_json(seeds / f"{name}-{said}" / "environment.json", facts | change)
+        with pytest.raises(DataError, match=said):
+            join_runs([seeds / f"0-{said}", seeds / f"1-{said}"], seeds / "no")
 
 
 def test_a_packed_run_predicts_and_is_summed_up(run, tmp_path, monkeypatch):

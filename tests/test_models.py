@@ -66,6 +66,9 @@ def test_small_resnet_layers_parameters_and_one_grey_channel() -> None:
     assert wide.backbone.sides == [24, 24, 12, 6, 6, 6]
     with pytest.raises(UsageError, match="two or more widths"):
         create_model(ModelConfig(backbone="small_resnet", size=48, channels=[8]), 7)
+    for branches in (0, 1.5, True):
+        with pytest.raises(UsageError, match="branches is a whole number"):
+            create_model(ModelConfig(backbone="small_resnet", size=48, backbone_options={"branches": branches}), 7)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mien.errors import UsageError
 __all__ = ["box"]
 
 TAKES = {
-    "build": {"work", "out", "recipe", "photos", "columns"},
+    "build": {"work", "out", "recipe", "photos", "columns", "seeds"},
     "score": {"dataset", "run", "calibration", "split", "columns", "labels", "views", "faces", "out"},
 }
 """Action -> options that mean something to it, beside root."""
@@ -32,6 +32,7 @@ def box(
     split: str | None = None,
     views: int | None = None,
     faces: str | None = None,
+    seeds: int | None = None,
 ) -> None:
     """Build the bundled expression model from FER-2013, or score a model end to end: finder, net, fusion and calibration.
 
@@ -48,6 +49,7 @@ def box(
         recipe: build: recipe of the net (default recipes/box/expression.yaml).
         photos: build: labelled photos of people on which the fusion is fitted too, CSV or Parquet with image, expression, subject.
         columns: names of the columns of --photos or of a table, e.g. image=file,subject=person.
+        seeds: build: nets that are trained, each with a seed of its own, and joined into one that averages them (default 1).
         labels: score: meaning of the values in the column of expressions, e.g. 0=Anger,1=Disgust.
         dataset: score: fer2013 (used unless said otherwise), table or folder.
         run: score: run folder of mien train; by default the bundled model.
@@ -59,7 +61,7 @@ def box(
     """
     given = {
         "work": work, "out": out, "recipe": recipe, "photos": photos, "columns": columns, "labels": labels, "dataset": dataset,
-        "run": run, "calibration": calibration, "split": split, "views": views, "faces": faces,
+        "run": run, "seeds": seeds, "calibration": calibration, "split": split, "views": views, "faces": faces,
     }  # fmt: skip
     for name, value in given.items():
         if value is not None and name not in TAKES[action]:
@@ -68,7 +70,8 @@ def box(
         from mien.box.build import build
 
         place = work or Path("box")
-        build(root, place, out or place / "weights", recipe or Path("recipes/box/expression.yaml"), photos, columns)
+        net = recipe or Path("recipes/box/expression.yaml")
+        build(root, place, out or place / "weights", net, photos, columns, 1 if seeds is None else seeds)
         return
     from mien.box.score import score
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mien.box import fuse, pack
+from mien.box.join import join_runs
 from mien.box.score import score
 from mien.calibrate import calibrate
 from mien.calibrate.photos import labelled_photos
@@ -17,7 +19,7 @@ from mien.config import Recipe, load_recipe
 from mien.data.loader import targets_of
 from mien.data.store import Store, open_store
 from mien.datasets.prepare import prepare
-from mien.errors import DataError
+from mien.errors import DataError, UsageError
 from mien.faces.provider import Face
 from mien.files import name_of, write_atomic, write_npz
 from mien.metrics.classification import calibration_error
@@ -39,19 +41,34 @@ PORTRAIT_WEIGHT = 30.0
 """What a photo counts beside a validation face in the fit of the fusion, which small faces do not take."""
 
 
-def build(root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, columns: str | None) -> None:
-    """Prepare, train, pack, calibrate, fuse, score and describe; `work` keeps everything in between."""
+def build(
+    root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, columns: str | None, seeds: int = 1
+) -> None:
+    """Prepare, train, join, pack, calibrate, fuse, score and describe; `work` keeps everything in between."""
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least one net is trained.")
     settings = load_recipe(recipe, ["--data.store", str(work / "aligned")])
     whole = prepared(work / "fer2013", "fer2013", root=root, faces="mediapipe")
     aligned = prepared(work / "aligned", "aligned", root=work / "fer2013", whole=WHOLE)
-    fit(settings, work / "expression")
     packed = out / "expression"
-    pack.pack_run(work / "expression", packed)
+    pack.pack_run(trained(settings, work, seeds), packed)
     calibrate(packed, store=aligned.path, accuracy=SURE)
     calibrate(packed, store=aligned.path, head="labels")
     facts = fuse_run(packed, settings, whole, aligned, work / "blendshapes", photos, columns)
     pack.describe(packed, aligned.path, facts, score("fer2013", root, run=packed))
     pack.sum_up(out)
+
+
+def trained(settings: Recipe, work: Path, seeds: int) -> Path:
+    """Run folder of the recipe; of several seeds, counted on from its own, that of their nets side by side."""
+    runs = []
+    for seed in range(settings.run.seed, settings.run.seed + seeds):
+        runs.append(work / ("expression" if seed == settings.run.seed else f"expression-seed{seed}"))
+        fit(replace(settings, run=replace(settings.run, seed=seed)), runs[-1])
+    if seeds == 1:
+        return runs[0]
+    join_runs(runs, work / "joined")
+    return work / "joined"
 
 
 def prepared(path: Path, dataset: str, root: Path, faces: str = "none", whole: float | None = None) -> Store:

@@ -15,18 +15,21 @@ STRIDES = (1, 2, 2)
 
 
 class Residual(nn.Module):
-    """Two convolutions 3x3 with batch norm and a way around them (He et al. 2016, arXiv 1512.03385, basic block)."""
+    """Two convolutions 3x3 with batch norm and a way around them (He et al. 2016, arXiv 1512.03385, basic block).
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    `branches` blocks lie side by side: each sees its own share of the channels alone.
+    """
+
+    def __init__(self, before: int, after: int, stride: int, branches: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False, groups=branches)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False, groups=branches)
         self.norm1, self.norm2 = nn.BatchNorm2d(after), nn.BatchNorm2d(after)
         same = before == after and stride == 1
         self.around = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False, groups=branches), nn.BatchNorm2d(after))
         )
         nn.init.zeros_(self.norm2.weight)  # each block begins as its way around
 
@@ -41,21 +44,26 @@ class SmallResNet(nn.Module):
 
     Args:
         inputs: channels of the picture: 1 reads the first of three equal ones.
-        channels: width of each stage, at least two; the stem has that of the first.
+        channels: width of each stage of a branch, at least two; the stem has that of the first.
+        branches: such nets side by side, which see the same picture and share nothing; `mien box build --seeds` makes one of
+            several that were trained apart. Layers have the channels of all, one branch after the other.
 
     """
 
-    def __init__(self, inputs: int, channels: Sequence[int] = (32, 96, 192)) -> None:
+    def __init__(self, inputs: int, channels: Sequence[int] = (32, 96, 192), branches: int = 1) -> None:
         super().__init__()
         if len(channels) < 2 or min(channels) < 1:
             raise UsageError(f"model.channels {list(channels)}: small_resnet needs two or more widths of at least 1.")
+        if isinstance(branches, bool) or not isinstance(branches, int) or branches < 1:
+            raise UsageError(f"model.backbone_options: branches is a whole number from 1 on, not {branches}.")
         self.inputs = inputs
+        channels = [branches * width for width in channels]
         self.stem = nn.Conv2d(inputs, channels[0], 5, 2, 2, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
         strides = (*STRIDES, *[1] * len(channels))
-        before = (channels[0], *channels[:-1])
+        before = [channels[0], *channels[:-1]]
         self.stages = nn.ModuleList(
-            Residual(a, b, stride) for a, b, stride in zip(before, channels, strides, strict=False)
+            Residual(a, b, stride, branches) for a, b, stride in zip(before, channels, strides, strict=False)
         )
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
