@@ -136,7 +136,7 @@ def test_affectnet_folds_are_dealt_in_the_published_order(tmp_path):
     again = prepare("affectnet", root=root, out=tmp_path / "t", size=16, channels=1, workers=0, folds=out)
     assert [part.tolist() for part in published_folds(again)] == expected
     assert [part.tolist() for part in published_folds(again, seed=7)] == expected  # listed folds need no seed
-    with pytest.raises(UsageError, match="a file of 5 folds, not 10"):
+    with pytest.raises(UsageError, match="with 5 folds, not 10"):
         published_folds(again, k=10)
     with pytest.raises(DataError, match="another limit"):
         prepare("affectnet", root=root, out=tmp_path / "u", size=16, workers=0, folds=out, polarity=0.6)

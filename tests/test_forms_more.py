@@ -6,6 +6,9 @@ import pytest
 from test_forms_odd import WORDS, prepare, table
 
 from mien.data.au_scale import beside_marks, unit_of
+from mien.data.folds import published_folds
+from mien.datasets.words import fold_number
+from mien.errors import UsageError
 from mien.schema import ACTION_UNITS
 
 # --- action units -----------------------------------------------------------------------------------------------------
@@ -108,3 +111,74 @@ def test_cells_that_list_no_units_are_told(tmp_path, capsys):
 def test_the_name_of_a_vector_is_no_unit():
     assert unit_of("AU1,AU2,AU4") is None
     assert unit_of("face.AU12_r") == ("AU12", 0)
+
+
+# --- folds ------------------------------------------------------------------------------------------------------------
+
+
+def fold_of(k):
+    return k % 3 + 1
+
+
+@pytest.mark.parametrize("kind", ["folders", "files", "column", "folders and test"])
+def test_folds_of_a_dataset(kind, tmp_path, capsys):
+    """Folders of folds beside test were left out; a column or files of folds became one train part without a word."""
+    if kind.startswith("folders"):
+        for k, word in enumerate(WORDS):
+            forms.picture(tmp_path / "in" / f"fold_{fold_of(k)}" / word / f"{k}.png", k)
+        if kind == "folders and test":
+            forms.picture(tmp_path / "in/test/happy/t.png", 99)
+        words = ["prepare", "folder", "--root", str(tmp_path / "in")]
+    else:
+        names = forms.pictures(tmp_path / "in")
+        rows = [[name, word, fold_of(k)] for k, (name, word) in enumerate(zip(names, WORDS, strict=True))]
+        if kind == "column":
+            forms.table(tmp_path / "in/all.csv", ["image", "emotion", "fold"], rows)
+        else:
+            for n in (1, 2, 3):
+                forms.table(
+                    tmp_path / f"in/fold{n}.csv", ["image", "emotion"], [row[:2] for row in rows if row[2] == n]
+                )
+        words = ["prepare", "table", "--root", str(tmp_path / "in")]
+    code, store, said = prepare(words, tmp_path, capsys)
+    assert code == 0
+    assert "folds: 1 4, 2 4, 3 4; mien crossval RECIPE --folds 3 --protocol paper" in said
+    assert (store.split == "test").sum() == (kind == "folders and test")
+    tests = published_folds(store, k=3, scheme="basic-8")
+    assert [len(rows) for rows in tests] == [4, 4, 4]
+    for n, rows in enumerate(tests, 1):
+        assert {store.attributes[row]["fold"] for row in rows} == {n}
+    with pytest.raises(UsageError, match="was prepared with 3 folds, not 5"):
+        published_folds(store, k=5, scheme="basic-8")
+
+
+def test_lists_of_several_folds_are_refused(tmp_path, capsys):
+    """Read together they were one train and one test part that share every face."""
+    names = forms.pictures(tmp_path / "in")
+    for n in (1, 2, 3):
+        for split in ("train", "test"):
+            rows = [
+                [a, w]
+                for k, (a, w) in enumerate(zip(names, WORDS, strict=True))
+                if (fold_of(k) == n) == (split == "test")
+            ]
+            forms.table(tmp_path / f"in/fold{n}_{split}.csv", ["image", "emotion"], rows)
+    code, _, said = prepare(["prepare", "table", "--root", str(tmp_path / "in")], tmp_path, capsys)
+    assert code == 2
+    assert "lists of 3 folds" in said
+    assert "fold1_test.csv, fold1_train.csv" in said
+    (tmp_path / "in/one").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / f"in/fold1_{split}.csv").rename(tmp_path / f"in/one/fold1_{split}.csv")
+    words = ["prepare", "table", "--root", str(tmp_path / "in/one"), "--pictures", str(tmp_path / "in")]
+    code, store, _ = prepare(words, tmp_path, capsys)
+    assert code == 0
+    assert (store.split == "test").sum() == 4
+    assert len(store) == forms.COUNT
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("fold_1", 1), ("Fold-02", 2), ("kfold3", 3), ("5fold1", 1), ("folder1", None), ("fold", None)]
+)
+def test_names_of_folds(name, number):
+    assert fold_number(name) == number

@@ -198,7 +198,7 @@ def test_split_folders_that_hold_one_of_a_longer_name(tmp_path, capsys):
     ("pattern", "subjects"),
     [
         ("s{who}/session1/{word}/{k}.png", 3),
-        ("fold_{who}/{word}/{k}.png", 0),
+        ("part_{who}/{word}/{k}.png", 0),
         ("CK+48/{word}/S00{who}_001_{k:08d}.png", 3),
         ("{who}{k}_{word}_a.png", 0),
         ("Actor_0{who}/01-01-{ravdess}-01-01-01-0{who}.png", 3),

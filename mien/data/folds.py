@@ -103,24 +103,30 @@ def published_folds(
 ) -> list[IntArray]:
     """Test rows of each of k plain stratified folds, each sorted: the folds of Luna-Jimenez et al. 2021 as they stand.
 
-    A store that was prepared with a fold file has each row's fold in the attribute `fold`, which is taken as it is,
-    whatever the seed; UsageError where the file has another number of folds. Otherwise the folds are drawn anew, which
-    gives theirs exactly when the store holds all rows of the dataset in its own order: scikit-learn deals by place, so
-    one picture fewer (not a face, unreadable) moves the others. Rows with a polarity from valence are dealt in the
-    published order, Positive, Neutral, Negative. Neither subjects nor duplicates are kept together; see `grouped_folds`.
+    A store that was prepared with a fold file, or of a dataset with folds of its own, has each row's fold in the attribute `fold`,
+    which is taken as it is, whatever the seed; UsageError where there is another number of folds. Otherwise the folds are drawn
+    anew, which gives theirs exactly when the store holds all rows of the dataset in its own order: scikit-learn deals by place, so
+    one picture fewer (not a face, unreadable) moves the others. Rows with a polarity from valence are dealt in the published order,
+    Positive, Neutral, Negative. Neither subjects nor duplicates are kept together; see `grouped_folds`.
     """
     labels = labels_of(store, scheme)
     rows = np.flatnonzero(labels >= 0)
-    listed = np.array([values.get("fold", -1) for values in store.attributes], dtype=np.int64)[rows]
-    if scheme == POLARITY and (listed >= 0).any():
-        if sorted(set(listed[listed >= 0].tolist())) != list(range(k)):
-            count = listed.max() + 1
-            raise UsageError(f"{store.path} was prepared with a file of {count} folds, not {k}; ask for that many.")
-        return [rows[listed == fold] for fold in range(k)]
+    listed = own_folds(store)[rows]
+    if (listed >= 0).any():
+        listed_numbers = sorted(set(listed[listed >= 0].tolist()))
+        if len(listed_numbers) != k:
+            raise UsageError(f"{store.path} was prepared with {len(listed_numbers)} folds, not {k}; ask for that many.")
+        return [rows[listed == fold] for fold in listed_numbers]
     if scheme == POLARITY and own_polarity(store):
         rows = published_order(labels, rows)
     numbers = fold_numbers(labels[rows], k, seed)
     return [np.sort(rows[numbers == fold]) for fold in range(k)]
+
+
+def own_folds(store: Store) -> IntArray:
+    """(N,) the number of the fold that a dataset itself, or a fold file, puts a face in; -1 without one."""
+    found = [values.get("fold") for values in store.attributes]
+    return np.array([int(n) if isinstance(n, int | float) and n >= 0 and n == int(n) else -1 for n in found], np.int64)
 
 
 def grouped_folds(

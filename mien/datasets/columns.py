@@ -64,7 +64,7 @@ FEWEST_SHARES = 4
 
 UNIT_TARGETS = ACTION_UNITS
 
-AFFECT = ("valence", "arousal")
+AFFECT = ("valence", "arousal", "fold")
 """Columns that are kept as attributes of this name."""
 
 

@@ -14,6 +14,7 @@ from mien.datasets.words import (
     Labels,
     find_expression,
     find_split,
+    fold_number,
     label_remedy,
     named,
     read_labels,
@@ -35,11 +36,11 @@ def records(
 ) -> Iterator[Record | Skipped]:
     """Every picture below ``root[/split]/class/`` or ``root/class/split/``, sorted by path; id = path relative to `root`.
 
-    Without split folders everything is "train". Folders called positive, negative and neutral give the attribute `polarity`. `labels`
-    are ``folder=expression`` pairs for numbers and foreign words, or the name of a numbering (`words.NUMBERINGS`); ``folder=skip``
-    leaves a class out. With an `expression_pattern` (see `names`) every picture below `root` is taken, whatever its folder; "ckplus"
-    takes those that have an emotion or FACS file (`ckplus`). Pictures with boxes as YOLO or Pascal VOC want them are read too
-    (`boxes`, `voc`).
+    Without split folders everything is "train". Folders of folds (``fold_1/happy``) are train, too, with the attribute `fold`; those
+    called positive, negative and neutral give the attribute `polarity`. `labels` are ``folder=expression`` pairs for numbers and
+    foreign words, or the name of a numbering (`words.NUMBERINGS`); ``folder=skip`` leaves a class out. With an `expression_pattern`
+    (see `names`) every picture below `root` is taken, whatever its folder; "ckplus" takes those that have an emotion or FACS file
+    (`ckplus`). Pictures with boxes as YOLO or Pascal VOC want them are read too (`boxes`, `voc`).
 
     UsageError for a class folder whose name is no expression. What is left behind (pictures outside of class folders, folders
     beside the splits, files that are no pictures, links that lead nowhere) is skipped and listed.
@@ -67,8 +68,10 @@ def _in_class_folders(root: Path, words: Labels) -> Iterator[Record | Skipped]:
     for split, name, folder in found:
         for path in walk(folder):
             item = _picture(path, root, split, None if polar else name)
-            if polar and isinstance(item, Record):
-                item = item._replace(attributes={"polarity": name})
+            if isinstance(item, Record):
+                number = fold_number(folder.parent.name) if folder.parent.parent == root else None
+                known: dict[str, str | float] = {} if number is None else {"fold": number}
+                item = item._replace(attributes=known | ({"polarity": name} if polar else {}))
             yield item
     yield from left
 
@@ -105,7 +108,7 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
     """(split, expression, folder) of every class folder, and what lies beside them; all names are checked first."""
     left: list[Skipped] = []
     inside = folders(root)
-    splits = _split_folders(inside)
+    splits = _split_folders(inside) | _fold_folders(inside)
     pairs = [(splits[folder], child) for folder in splits for child in folders(_inner(folder))]
     if splits:
         left += [_beside(folder, root, "beside the split folders") for folder in inside if folder not in splits]
@@ -174,6 +177,13 @@ def _split_folders(inside: list[Path]) -> dict[Path, str]:
     parts = [folder for folder in inside if any(_is_class(child.name) for child in folders(folder))]
     said = {folder: split for folder in parts if (split := split_in_name(folder.name)) is not None}
     return said if len(said) == len(parts) > 1 else {}
+
+
+def _fold_folders(inside: list[Path]) -> dict[Path, str]:
+    """Folders of folds with class folders in them, at least two: they are all train."""
+    found = [folder for folder in inside if fold_number(folder.name) is not None]
+    whole = [folder for folder in found if any(_is_class(child.name) for child in folders(folder))]
+    return dict.fromkeys(whole, "train") if len(whole) == len(found) > 1 else {}
 
 
 def _inner(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from mien.data.folds import own_folds
 from mien.data.store import Skipped, Store
 from mien.datasets.inventory import label_table, text_table, unit_counts, unit_lines
 from mien.datasets.screen import face_share, share_line
@@ -22,6 +23,20 @@ def several_faces(store: Store) -> list[str]:
         f"several faces in {len(several)} pictures: the one in the dataset's box, otherwise the main one, is taken (first: {name}, "
         f"{row['faces']:g} faces, taken the one at {row['face_x']:.0%} from the left, {row['face_y']:.0%} from the top; the others' "
         "places are the attributes face_x, face_y)"
+    ]
+
+
+def own_folds_line(store: Store) -> list[str]:
+    """A line on folds that the dataset itself has, with how they are used; none without."""
+    numbers, counts = np.unique(own_folds(store), return_counts=True)
+    sizes = [
+        f"{number} {count}" for number, count in zip(numbers.tolist(), counts.tolist(), strict=True) if number >= 0
+    ]
+    if len(sizes) < 2:
+        return []
+    return [
+        f"folds: {', '.join(sizes)}; mien crossval RECIPE --folds {len(sizes)} --protocol paper takes them as they are, strict deals "
+        "its own"
     ]
 
 
@@ -45,7 +60,7 @@ def summary(store: Store) -> str:
         counts = Counter(str(row[name]) for row in store.attributes if name in row)
         if counts:
             lines.append(f"{name}: " + ", ".join(f"{word} {count}" for word, count in counts.most_common()))
-    lines += several_faces(store)
+    lines += several_faces(store) + own_folds_line(store)
     votes = int(np.isfinite(store.votes).all(axis=1).sum())
     if votes:
         lines.append(f"votes of annotators: {votes} faces")

@@ -21,7 +21,7 @@ from mien.datasets.spread import Row
 from mien.datasets.table_boxes import four
 from mien.datasets.table_plan import Plan, plan_of
 from mien.datasets.tables import Table
-from mien.datasets.words import named, unknown_expression
+from mien.datasets.words import fold_number, named, unknown_expression
 from mien.errors import PictureError
 from mien.faces.pictures import upright_size
 from mien.faces.text_table import number
@@ -56,6 +56,7 @@ def records(
     seen: set[str] = set()
     for table, meaning, place, shares in zip(plan.tables, plan.columns, plan.pictures, plan.shares, strict=True):
         polled = _polled(table, meaning, plan.labels)
+        fold = fold_number(table.path.stem) if len(plan.tables) > 1 else None
         for count, row in table.rows():
             record = _record(plan, table, meaning, place, count, row)
             if polled is not None and isinstance(record, Record) and isinstance(row, dict):
@@ -63,6 +64,8 @@ def records(
                 if votes is None:
                     continue  # a further annotator's row
                 record = record._replace(votes=votes, expression=first_choice(votes))
+            if fold is not None and isinstance(record, Record):
+                record = record._replace(attributes={**record.attributes, "fold": fold})
             if shares and isinstance(record, Record) and record.box is not None:
                 record = _in_pixels(record)
             if record.id in seen:  # several faces in one picture, say

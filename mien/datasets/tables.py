@@ -95,6 +95,7 @@ def find_tables(root: Path) -> list[Table]:
             f"{_texts(root)}{unread(root)}"
         )
     splits = {path: split_of_name(path) or _split_of_folder(path, root) for path in files}
+    _refuse_several_folds(splits, root)
     families = {_family(path) for path in files}
     tables = [read_table(path, splits[path]) for path in files] if len(files) <= MOST_TABLES else []
     if found := _of_videos(tables, root):
@@ -103,6 +104,21 @@ def find_tables(root: Path) -> list[Table]:
         return tables or [read_table(path, splits[path]) for path in files]
     shown = ", ".join(f"--root '{path}'" for path in files[:4])
     raise UsageError(f"'{root}' holds {len(files)} tables: name the one to read, e.g. {shown}.")
+
+
+def _refuse_several_folds(splits: Mapping[Path, str | None], root: Path) -> None:
+    """UsageError for lists of several folds (fold1_train.csv, fold2_test.csv): a face is train in one, test in another."""
+    numbers: dict[str, list[str]] = {}
+    for path, split in splits.items():
+        found = re.search(r"(?i)(?<![a-z])folds?[ _.-]*0*(\d{1,2})(?!\d)", path.relative_to(root).as_posix())
+        if found and split is not None:
+            numbers.setdefault(found[1], []).append(path.relative_to(root).as_posix())
+    if len(numbers) > 1 and len({*splits.values()} - {None}) > 1:
+        one = min(numbers.values())
+        raise UsageError(
+            f"'{root}' holds lists of {len(numbers)} folds, and a face is train in one and test in another: put those of one fold "
+            f"({', '.join(one[:3])}) into a folder of their own and give that, with --pictures '{root}'."
+        )
 
 
 def _of_videos(tables: list[Table], root: Path) -> list[Table]:

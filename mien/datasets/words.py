@@ -40,6 +40,16 @@ SPLIT_WORDS = {
 }
 """Split -> what it is called in the wild, in letters only. Two of them depend on their neighbours, see `splits_of`."""
 
+FOLD = re.compile(r"(?:.*[^a-z])?(?:k|cv)?[ _-]?folds?[ _.-]*0*(\d{1,2})", re.IGNORECASE)
+"""A folder or file of one fold of a dataset: fold_1, Fold-02, 5fold1."""
+
+
+def fold_number(name: str) -> int | None:
+    """Number of the fold that a name says; None without one."""
+    found = FOLD.fullmatch(name.strip())
+    return int(found[1]) if found else None
+
+
 SPLIT_CODES = {"tr": "train", "va": "valid", "te": "test", "训练集": "train", "验证集": "valid", "测试集": "test"}
 """Words that mean a split beside others of splits only."""
 
