@@ -155,16 +155,35 @@ def measure(count: int, side: int, folder: Path, trained: Path, only: list[str])
         "train, to the first batch": ["-c", FIRST_BATCH, recipe, store, started],
         "evaluate": [*mien, "evaluate", str(trained), "--store", store],
         "report": [*mien, "report", str(trained), *page],
-    }
+        "audit": [*mien, "audit", str(trained), "--store", store, "--out", str(folder / "audit"),
+                  "--parts", "right,sure,groups", "--faces", str(count)],
+        "cues": [*mien, "cues", store, "--out", str(folder / "maps")],
+        "predict": [*mien, "predict", str(folder / "photos"), "--run", str(trained), "--faces", "none",
+                    "--out", str(folder / "rows.csv")],
+    }  # fmt: skip
+    if "predict" in only:
+        make_pictures(folder / "photos", count, side)
     for name, command in commands.items():
         if name in only:
+            shutil.rmtree(folder / "maps", ignore_errors=True)
+            shutil.rmtree(folder / "audit", ignore_errors=True)
             found[name] = cost_of(command)
             print(f"{count} {name}: {found[name]}", file=sys.stderr, flush=True)
     return found
 
 
-COMMANDS = ("prepare", "check", "check again", "train, to the first batch", "evaluate", "report")
-NEED_A_RUN = ("evaluate", "report")
+COMMANDS = (
+    "prepare",
+    "check",
+    "check again",
+    "train, to the first batch",
+    "evaluate",
+    "report",
+    "audit",
+    "cues",
+    "predict",
+)
+NEED_A_RUN = ("evaluate", "report", "audit", "predict")
 
 
 def table(costs: dict[int, dict[str, Cost]]) -> str:
@@ -185,7 +204,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[3000, 30_000])
     parser.add_argument("--side", type=int, default=48, help="of the faces, pixels")
     parser.add_argument("--folder", type=Path, help="for the stores, which stay there; a temporary one when not given")
-    parser.add_argument("--only", nargs="+", default=list(COMMANDS), choices=COMMANDS, help="of the commands")
+    parser.add_argument("--only", nargs="+", default=list(COMMANDS[:6]), choices=COMMANDS,
+                        help="of the commands; the last three when named")  # fmt: skip
     parser.add_argument("--make", type=int, metavar="FACES", help="only write one store, faces-FACES")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

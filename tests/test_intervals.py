@@ -66,7 +66,7 @@ def test_class_means_are_computed_again_in_each_draw():
 def test_chunks_and_kept_draws_change_nothing(monkeypatch):
     values = np.arange(50.0)
     whole = iv.bootstrap_mean(values, draws=100)
-    resampling._kept_weights.cache_clear()
+    resampling._kept_counts.cache_clear()
     monkeypatch.setattr(resampling, "_CHUNK", 170)
     cut = iv.bootstrap_mean(values, draws=100)
     monkeypatch.setattr(resampling, "_KEPT", 0)

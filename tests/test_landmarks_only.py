@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import tiny
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mien.evaluation.landmarks_only import landmarks_only, mean_shape, shapes
 from mien.faces.align import move_points, similarity
+from mien.metrics.discriminant import fitted
 
 
 class Faces:
@@ -13,6 +15,12 @@ class Faces:
 
     def __init__(self, points: np.ndarray) -> None:
         self.landmarks = points
+
+    def landmarks_of(self, rows: np.ndarray) -> np.ndarray:
+        return self.landmarks[rows]
+
+    def known_points(self, rows: np.ndarray) -> np.ndarray:
+        return np.isfinite(self.landmarks[rows]).all(2)
 
 
 def moved(count: int, seed: int = 0) -> tuple[Faces, np.ndarray]:
@@ -46,7 +54,7 @@ def test_reads_the_shape_and_not_the_place(kind):
 def test_shapes_are_those_of_a_least_squares_fit():
     """Loop-style twin: each face is laid onto the mean by `similarity`, without its size."""
     faces, _ = moved(20)
-    mean = mean_shape(faces.landmarks)
+    mean = mean_shape(lambda: iter([faces.landmarks[:7], faces.landmarks[7:]]))
     target = np.stack([mean.real, mean.imag], 1)
     for row, found in zip(faces.landmarks, shapes(faces.landmarks, mean), strict=True):
         free = row - row.mean(0)
@@ -54,6 +62,19 @@ def test_shapes_are_those_of_a_least_squares_fit():
         matrix = similarity(free, target)
         turn = matrix[:, :2] / np.hypot(*matrix[0, :2])
         np.testing.assert_allclose(found.reshape(2, 68).T, move_points(free, np.hstack([turn, [[0], [0]]])), atol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "samples", "numbers"), [(7, 900, 40), (2, 60, 90), (3, 400, 5)])
+def test_agrees_with_scikit_learn(classes, samples, numbers):
+    """In blocks as at once, also with more numbers than samples of a class, and with one that is always the same."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, samples)
+    seen = rng.normal(size=(samples, numbers)) @ rng.normal(size=(numbers, numbers))
+    seen += 2 * rng.normal(size=(classes, numbers))[labels]
+    seen[:, 3] = 1.5
+    other = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(seen, labels)
+    own = fitted(lambda: ((seen[k : k + 77], labels[k : k + 77]) for k in range(0, samples, 77)))
+    np.testing.assert_allclose(own.probabilities(seen), other.predict_proba(seen), atol=1e-9)
 
 
 def test_a_face_without_landmarks_gets_the_class_shares():

@@ -318,3 +318,21 @@ def test_a_store_of_before_the_limit_opens(tmp_path):
     store = write(tmp_path / "s", [full(0)])
     assert "landmark_limit" not in json.loads((tmp_path / "s" / "store.json").read_text())
     assert (store.info.landmark_limit, store.info.landmarks_dropped) == (None, ())
+
+
+def test_some_rows_are_read_without_the_others(tmp_path, monkeypatch):
+    """In any order and twice, across parts, with landmarks that were dropped."""
+    monkeypatch.setattr(store_module, "PART_ROWS", 3)
+    write(tmp_path / "s", [full(k)._replace(landmarks=full(k).landmarks + k) if k % 3 else record(k) for k in range(8)])
+    content = json.loads((tmp_path / "s" / "store.json").read_text())
+    write_json(tmp_path / "s" / "store.json", content | {"landmark_limit": 0.2, "landmarks_dropped": [4]})
+    store, rows = open_store(tmp_path / "s"), np.array([7, 0, 4, 5, 7])
+    assert len(store.info.parts) == 3
+    np.testing.assert_array_equal(store.landmarks_of(rows), store.landmarks[rows])
+    np.testing.assert_array_equal(store.known_points(rows), np.isfinite(store.landmarks[rows]).all(2))
+    np.testing.assert_array_equal(store.known_points(), np.isfinite(store.landmarks).all(2))
+    assert store.attributes_of(rows) == [store.attributes[row] for row in rows]
+    assert store.landmarks_of(rows[:0]).shape == (0, 68, 2)
+    assert store.attributes_of(rows[:0]) == []
+    assert list(store.expression[:3]) == [None, "Fear", "Fear"]
+    assert store.expression[1] is store.expression[7]

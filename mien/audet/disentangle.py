@@ -231,7 +231,7 @@ def factors_of(known: Faces) -> dict[str, Factor]:
         "identity": Factor("classes", known.subjects, "images", recordings_of(known)),
         "pose": Factor("values", store.pose[rows], "subjects"),
     }
-    attributes = [store.attributes[row] for row in rows]
+    attributes = store.attributes_of(rows)
     numeric = {name for row in attributes for name, value in row.items() if not isinstance(value, str)}
     light = sorted(name for name in numeric if name.startswith("light"))
     if light:
@@ -249,7 +249,7 @@ def recordings_of(known: Faces) -> np.ndarray | None:
     groups = known.store.same_person[known.rows]
     if all(name is not None for name in groups):
         return np.array([str(name) for name in groups])
-    tasks = [known.store.attributes[row].get("task") for row in known.rows]
+    tasks = [one.get("task") for one in known.store.attributes_of(known.rows)]
     return np.array([str(task) for task in tasks]) if all(task is not None for task in tasks) else None
 
 

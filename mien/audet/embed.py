@@ -54,7 +54,7 @@ def run_net(
 
 def eye_corners(store: Store, rows: IntArray) -> Tensor:
     """(B, 4, 2) corners of the eyes of rows of a store in shares of the side, NaN unknown."""
-    return corners_of(torch.from_numpy(store.landmarks[rows]).float(), store.info.size)
+    return corners_of(torch.from_numpy(store.landmarks_of(rows)), store.info.size)
 
 
 def real_pictures(store: Store, rows: IntArray, size: int) -> Tensor:

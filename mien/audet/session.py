@@ -101,7 +101,7 @@ def prepare_session(cfg: Cfg, path: Path, out: Path) -> tuple[Session, dict[str,
 
 def usual_corners(store: Store, rows: IntArray) -> Tensor:
     """Mean place (4, 2) of the corners of the eyes over faces of a store, in shares of the side; USUAL where none is known."""
-    found = corners_of(torch.from_numpy(store.landmarks[rows].astype("float32")), store.info.size)
+    found = corners_of(torch.from_numpy(store.landmarks_of(rows)), store.info.size)
     known = found[found.flatten(1).isfinite().all(1)]
     return known.mean(0) if len(known) else torch.tensor(USUAL)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mien.audit.corruptions import affine, moved
 from mien.audit.probe import OCCLUSION, Probe
 from mien.audit.robustness import likeness
-from mien.audit.sample import Sample
+from mien.audit.sample import MOST_MEANS, Sample
 from mien.cues import controls, render_cue
 from mien.cues.config import CueConfig
 from mien.cues.regions import unit_maps, unit_names
@@ -53,7 +53,6 @@ STAGES, TWIN_FACES = 5, 48
 RADIUS = 0.02
 SHUFFLED = "trained on random labels"
 CUE = CueConfig()
-MOST_MEANS = 150
 
 
 class Faithful(NamedTuple):

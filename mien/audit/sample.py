@@ -22,6 +22,8 @@ NOTHING = ("", "unknown", "none", "nf", "other")
 """Words of an attribute that name nothing."""
 CHUNK = 256
 """Faces whose pictures are in memory at a time."""
+MOST_MEANS = 150
+"""Training faces a class whose cues are averaged to a baseline."""
 MOST_NAMES = 20
 """An attribute with more different words is no group but a name of its own for nearly every face."""
 
@@ -44,7 +46,7 @@ class Sample(NamedTuple):
     rows: IntArray
     """(N,) rows of the store."""
     train: tuple[FloatArray, IntArray] | None = None
-    """Landmarks and labels of training faces that a baseline may be made of."""
+    """Landmarks and labels of the first MOST_MEANS training faces of each class, which a baseline is made of."""
     labels_like: tuple[str, ...] = ()
     """Attributes that name expressions, so no groups: another opinion on the label."""
     shape_says: IntArray | None = None
@@ -74,12 +76,14 @@ def sample_of(store: Store, rows: IntArray, labels: IntArray, classes: tuple[str
     shares = np.where(total > 0, shares / np.maximum(total, 1e-8), np.nan)
     subjects = [name or "" for name in store.subject[rows]]
     fit = np.setdiff1d(np.flatnonzero((labels >= 0) & (store.split == "train")), rows)
-    others = fit[np.isfinite(store.landmarks[fit]).all((1, 2))]
-    train = (store.landmarks[others], labels[others]) if len(others) else None
+    located = fit[store.known_points(fit).all(axis=1)]
+    chosen = [located[labels[located] == k][:MOST_MEANS] for k in range(len(classes))]
+    others = np.sort(np.concatenate(chosen))
+    train = (store.landmarks_of(others), labels[others]) if len(others) else None
     groups = groups_of(store, rows)
     opinions = tuple(name for name, values in groups.items() if names_labels(values))
     return Sample(
-        classes, labels[rows], store.landmarks[rows].astype(np.float32), shares.astype(np.float32), people(subjects),
+        classes, labels[rows], store.landmarks_of(rows), shares.astype(np.float32), people(subjects),
         {name: values for name, values in groups.items() if name not in opinions}, rows, train, opinions,
         shape_answers(store, fit, rows, labels, len(classes)),
     )  # fmt: skip
@@ -87,7 +91,7 @@ def sample_of(store: Store, rows: IntArray, labels: IntArray, classes: tuple[str
 
 def shape_answers(store: Store, fit: IntArray, rows: IntArray, labels: IntArray, classes: int) -> IntArray | None:
     """Classes by `landmarks_only`, fitted on the training faces; in FOLDS over people of `rows` where those are too few."""
-    known = np.asarray(np.isfinite(store.landmarks[rows]).all((1, 2)))
+    known = np.asarray(store.known_points(rows).all(axis=1))
     said = landmarks_only(store, fit, rows, labels, classes) if len(fit) else None
     if said is not None:
         return np.where(known, said.argmax(1), -1)
@@ -112,7 +116,7 @@ def groups_of(store: Store, rows: IntArray) -> dict[str, npt.NDArray[np.str_]]:
     attribute of a person that the store does not hold is not there. Words with more than 20 different values, and attributes of
     one value, are left out.
     """
-    attributes = [store.attributes[row] for row in rows]
+    attributes = store.attributes_of(rows)
     names = sorted({name for one in attributes for name in one})
     found: dict[str, npt.NDArray[np.str_]] = {}
     for name in names:
@@ -133,7 +137,7 @@ def groups_of(store: Store, rows: IntArray) -> dict[str, npt.NDArray[np.str_]]:
             yaw < near, f"under {near:.0f}°", np.where(yaw < far, f"{near:.0f}–{far:.0f}°", f"over {far:.0f}°")
         )
         found["pose (yaw)"] = np.where(np.isfinite(yaw), words, "")
-    points = store.landmarks[rows]
+    points = store.landmarks_of(rows)
     eyes = np.linalg.norm(points[:, 45] - points[:, 36], axis=1)
     if np.isfinite(eyes).any():
         found["size of the face"] = thirds(eyes)
@@ -147,7 +151,7 @@ def measured(store: Store, rows: IntArray) -> FloatArray:
     found = np.full((len(rows), 3), np.nan, np.float32)
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
-        points, images = store.landmarks[part].astype(np.float32), store.images(part)
+        points, images = store.landmarks_of(part), store.images(part)
         for k in np.flatnonzero(np.isfinite(points).all((1, 2))):
             box = np.concatenate([points[k].min(0), points[k].max(0)])
             seen = quality_of(images[k], Face(box, points[k], 1.0, "given"))

@@ -142,7 +142,7 @@ def _draw(
 
     from mien.cues.render import render_cue
 
-    points, frame = torch.from_numpy(store.landmarks[rows]), (store.info.size, store.info.size)
+    points, frame = torch.from_numpy(store.landmarks_of(rows)), (store.info.size, store.info.size)
     extra = _inputs(store, rows, config)
 
     def draw(labels: Tensor) -> Any:
@@ -170,7 +170,7 @@ def _mean(store: Store, config: CueConfig, names: list[str | None], size: int) -
         for start in range(0, len(store), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(store)))
             extra = _inputs(store, rows, config)
-            points = torch.from_numpy(store.landmarks[rows])
+            points = torch.from_numpy(store.landmarks_of(rows))
             yield points, _labels([names[row] for row in rows]), extra["images"], extra["action_units"]
 
     frame = (store.info.size, store.info.size)

@@ -126,7 +126,7 @@ def draw_guides(
     if kind == "image":
         return grey, np.ones(len(rows), bool)
     frame = (store.info.size, store.info.size)
-    points, unknown = torch.from_numpy(store.landmarks[rows]), torch.full((len(rows),), -1)
+    points, unknown = torch.from_numpy(store.landmarks_of(rows)), torch.full((len(rows),), -1)
     images = as_pictures(pictures) if config.kind == "saliency" else None
     cue = render_cue(config, points, unknown, image_size=frame, size=(size, size), images=images)
     valid = cue.valid.numpy()
@@ -219,7 +219,7 @@ def write_sheet(path: Path, store: Store, options: dict[str, Any], missing: str)
     """Some faces of a store, one of each class and one without landmarks, with every kind of guide at 96 px."""
     from mien import draw
 
-    known = np.asarray(np.isfinite(store.landmarks).all((1, 2)), dtype=bool)
+    known = np.asarray(store.known_points().all(axis=1))
     groups = [np.flatnonzero(known & (store.expression == name)) for name in EXPRESSIONS]
     groups += [np.flatnonzero(known), np.flatnonzero(~known)]
     picked = [int(group[0]) for group in groups if len(group)]

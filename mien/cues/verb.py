@@ -92,7 +92,7 @@ def cues(
         from mien.data.observed import open_faces
 
         store = open_faces(source, action_units)
-        landmarks, names, image_size = store.landmarks, list(store.expression), store.info.size
+        names, image_size = list(store.expression), store.info.size
         pictures, units = store.images, store.action_units
         if sheet is not None:
             _write_sheet(sheet, store, config, expression, size or image_size, seed)
@@ -100,8 +100,9 @@ def cues(
     else:
         landmarks = _read_landmarks(source)
         _check_landmarks_alone(source, cue, expression, sheet, action_units)
+    count = len(landmarks if store is None else store)
     if names is None or expression is not None:
-        names = [expression] * len(landmarks)
+        names = [expression] * count
     if out is None:
         return None
     if as_folder and store is not None:
@@ -109,8 +110,9 @@ def cues(
 
         print(write_maps(store, config, out, names, size or image_size, seed, per_class, files, crops))
         return None
-    _check_bytes(len(landmarks), size or image_size, source)
-    maps, valid = _draw(config, landmarks, names, image_size, size or image_size, seed, pictures, units)
+    _check_bytes(count, size or image_size, source)
+    points = landmarks if store is None else store.landmarks
+    maps, valid = _draw(config, points, names, image_size, size or image_size, seed, pictures, units)
     write_npz(out, {"maps": maps, "valid": valid})
     print(f"{out}: {len(maps)} maps of {maps.shape[1]}x{maps.shape[2]}, {int(valid.sum())} valid ({cue}, {codebook})")
     return maps
@@ -228,7 +230,7 @@ def _draw(
 
 def _sheet_rows(store: Store, expression: str | None) -> list[tuple[str, list[int]]]:
     """Expression -> the first faces that carry it and have landmarks."""
-    located = np.isfinite(store.landmarks).all((1, 2))
+    located = store.known_points().all(axis=1)
     names = np.asarray(store.expression, dtype=object)
     wanted = EXPRESSIONS if expression is None else (expression,)
     rows = [(name, np.flatnonzero(located & (names == name))[:FACES_A_ROW].tolist()) for name in wanted]
@@ -254,13 +256,13 @@ def _write_sheet(sheet: Path, store: Store, config: CueConfig, expression: str |
     names: list[str | None] = [name for name, faces in rows for _ in faces]
     chosen = np.array(picked)
     maps, valid = _draw(
-        config, store.landmarks[picked], names, store.info.size, size, seed, lambda rows: store.images(chosen[rows]),
+        config, store.landmarks_of(chosen), names, store.info.size, size, seed, lambda rows: store.images(chosen[rows]),
         store.action_units[picked],
     )  # fmt: skip
     place = 0
     for line, (name, faces) in zip(axes, rows, strict=True):
         for column, face in enumerate(faces):
-            picture, points = store.image(face), store.landmarks[face]
+            picture, points = store.image(face), store.landmarks_of(np.array([face]))[0]
             plain, dotted, covered = line[3 * column : 3 * column + 3]
             for axis in (plain, dotted, covered):
                 axis.imshow(picture)

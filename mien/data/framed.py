@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mien.data.framing import Framing, grey_repeated
-from mien.data.store import Store
-from mien.faces.align import Matrix, move_points, similarity, warp
+from mien.data.framing import Framing, grey_repeated, known_five
+from mien.data.store import BLOCK, Store
+from mien.faces.align import Matrix, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.faces.pictures import cut_square, whole_square
-from mien.schema import ByteArray, FloatArray
+from mien.schema import ByteArray, FloatArray, IntArray
 
 NEAR = 0.03
 """Median distance of five points from the run's, as a share of the picture: below it faces lie there already."""
@@ -41,19 +41,30 @@ class FramedStore(Store):
         return hashlib.sha256(f"{self.store.fingerprint} {json.dumps(self.framing._asdict())}".encode()).hexdigest()
 
     @cached_property
-    def placements(self) -> list[Matrix | None]:
-        """(2, 3) from the stored picture to the framed one, for each face; None without landmarks."""
-        target = np.array(self.framing.points, dtype=np.float32)
-        return [similarity(points, target) for points in five_points(self.store.landmarks)]
+    def placements(self) -> npt.NDArray[np.float64]:
+        """(N, 2, 3) from the stored picture to the framed one, for each face; NaN without landmarks."""
+        target, found = np.array(self.framing.points, dtype=np.float32), np.full((len(self), 2, 3), np.nan)
+        for start in range(0, len(self), BLOCK):
+            five = five_points(self.store.landmarks_of(np.arange(start, min(start + BLOCK, len(self)))))
+            for row, matrix in enumerate((similarity(points, target) for points in five), start):
+                found[row] = np.nan if matrix is None else matrix
+        return found
+
+    def placed(self) -> int:
+        """How many faces have landmarks to be placed by."""
+        return int(np.isfinite(self.placements[:, 0, 0]).sum())
 
     @cached_property
     def landmarks(self) -> FloatArray:
         """(N, 68, 2) pixels of the framed picture, NaN unknown."""
-        moved = [
-            move_points(points, self._whole if matrix is None else matrix)
-            for points, matrix in zip(self.store.landmarks, self.placements, strict=True)
-        ]
-        return np.stack(moved) if moved else self.store.landmarks
+        return self.landmarks_of(np.arange(len(self)))
+
+    def landmarks_of(self, rows: IntArray) -> FloatArray:
+        """(n, 68, 2) `landmarks` of some rows."""
+        own = self.placements[rows]
+        own = np.where(np.isfinite(own), own, self._whole)
+        moved = self.store.landmarks_of(rows).astype(np.float64) @ own[:, :, :2].transpose(0, 2, 1) + own[:, None, :, 2]
+        return moved.astype(np.float32)
 
     @cached_property
     def _whole(self) -> Matrix:
@@ -67,7 +78,7 @@ class FramedStore(Store):
     def _pixels(self, index: int, shrink: int = 1) -> ByteArray:
         image = self.store.image(index)
         matrix = self.placements[index]
-        if matrix is None:
+        if not np.isfinite(matrix[0, 0]):
             pixels = cut_square(image, whole_square(*image.shape[:2]), self.framing.size)[0]
         else:
             pixels = warp(image, matrix, self.framing.size, replicate=not self.framing.aligned)
@@ -87,10 +98,10 @@ def framed_as(store: Store, framing: Framing) -> Store:
     """The store in a run's framing; itself where the run has none, no face has landmarks, or the faces lie there already."""
     if framing.points is None:
         return store
-    points = five_points(store.landmarks)
-    known = points[np.isfinite(points).all(axis=(1, 2))]
-    if not len(known):
+    target, rows = (np.array(framing.points) + 0.5) / framing.size, np.arange(len(store))
+    blocks = (known_five(store, rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK))
+    apart = [np.linalg.norm((known + 0.5) / store.info.size - target, axis=2) for known in blocks]
+    if not sum(map(len, apart)):
         return store
-    there = (known + 0.5) / store.info.size - (np.array(framing.points) + 0.5) / framing.size
-    near = float(np.median(np.linalg.norm(there, axis=2))) < NEAR
+    near = float(np.median(np.concatenate(apart))) < NEAR
     return store if near and store.info.size == framing.size else FramedStore(store, framing)

@@ -18,7 +18,7 @@ from mien.faces.align import Matrix, move_points, similarity, warp
 from mien.faces.landmarks import five_points
 from mien.faces.pictures import box_square, cut_square, whole_square
 from mien.files import read_json
-from mien.schema import ByteArray, FloatArray
+from mien.schema import ByteArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from mien.data.store import Store
@@ -88,10 +88,20 @@ def read_framing(env: Mapping[str, Any], where: str) -> Framing | None:
     raise DataError(f"{where} is damaged (framing: {reason}); train again, or bring back the file.")
 
 
-def framing_of(store: Store, rows: np.ndarray) -> Framing:
+def known_five(store: Store, rows: IntArray) -> FloatArray:
+    """(n, 5, 2) `five_points` of those of `rows` that have them, in order."""
+    from mien.data.store import BLOCK  # not at the start: a photo needs no store
+
+    blocks = (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    points = np.concatenate(
+        [np.empty((0, 5, 2), np.float32), *(five_points(store.landmarks_of(own)) for own in blocks)]
+    )
+    return points[np.isfinite(points).all(axis=(1, 2))]
+
+
+def framing_of(store: Store, rows: IntArray) -> Framing:
     """Framing of the training faces `rows` of a store."""
-    points = five_points(store.landmarks[rows])
-    known = points[np.isfinite(points).all(axis=(1, 2))]
+    known = known_five(store, rows)
     notes = store.info.notes
     median = np.median(known, axis=0).round(3).tolist() if len(known) else None
     return Framing(
@@ -99,7 +109,7 @@ def framing_of(store: Store, rows: np.ndarray) -> Framing:
     )
 
 
-def mean_shape(store: Store, rows: np.ndarray) -> FloatArray:
+def mean_shape(store: Store, rows: IntArray) -> FloatArray:
     """(68, 2) mean landmarks over `rows`, from -1 to 1 between the edges of the picture; NaN for a point that no face has.
 
     Raises:

@@ -51,7 +51,7 @@ def read_faces(store: Store, rows: Sequence[int] | IntArray, side: int) -> tuple
     """
     shrink = store.shrink_for(side)
     images = torch.from_numpy(store.images(rows, shrink)).permute(0, 3, 1, 2)
-    points = torch.from_numpy(store.landmarks[rows].astype(np.float32))
+    points = torch.from_numpy(store.landmarks_of(np.asarray(rows)))
     return images, points if shrink == 1 else (points + 0.5) / shrink - 0.5
 
 

@@ -3,7 +3,7 @@
 A store is `part-00000.arrow` ... (Arrow IPC files, one record batch each), `store.json` (what it is) and `skipped.csv`
 (what was left out and why). Parts are finished one by one and listed in `progress.json` until the last is done, so a
 killed `mien prepare` continues where it stopped. Labels are read into arrays on first use; pictures stay on disk and
-are mapped, so memory does not grow with the dataset.
+are mapped, and so do landmarks that are read by rows (`Store.landmarks_of`), so memory grows by a few hundred bytes a face.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from mien.data.arrow import (
     read_json,
     same_settings,
 )
+from mien.data.columns import by_part, shared_names
 from mien.data.fingerprint import twin_column
 from mien.data.part_columns import numbers, texts
 from mien.data.shards import PART_BYTES, PART_ROWS, Coded, Part
@@ -40,19 +41,13 @@ from mien.data.verify import refuse_odd_parts, refuse_other_skipped, verify_once
 from mien.data.writer import Writer, begin_adding
 from mien.errors import DataError, UsageError
 from mien.files import alone
-from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, Record
+from mien.schema import ACTION_UNITS, EXPRESSIONS, LANDMARKS, ByteArray, FloatArray, IntArray, Record
 
-__all__ = [
-    "Skipped",
-    "Store",
-    "StoreInfo",
-    "difference_hash",
-    "finished_ids",
-    "open_store",
-    "write_store",
-]
+__all__ = ["Skipped", "Store", "StoreInfo", "difference_hash", "finished_ids", "open_store", "write_store"]
 
 Encoding = Literal["raw", "png", "jpeg"]
+BLOCK = 4096
+"""Rows whose landmarks are looked through at once."""
 ObjectArray = npt.NDArray[np.object_]
 
 
@@ -74,6 +69,7 @@ class Store:
         self.info = info
         self._starts = np.cumsum([0] + [int(part["rows"]) for part in info.parts])
         self._batches: dict[int, Any] = {}
+        self._points: dict[int, FloatArray] = {}
 
     def __len__(self) -> int:
         return self.info.rows
@@ -114,17 +110,17 @@ class Store:
     @cached_property
     def split(self) -> ObjectArray:
         """(N,) one of SPLITS."""
-        return self._objects("split")
+        return shared_names(self._column("split"))
 
     @cached_property
     def subject(self) -> ObjectArray:
         """(N,) str or None."""
-        return self._objects("subject")
+        return shared_names(self._column("subject"))
 
     @cached_property
     def expression(self) -> ObjectArray:
         """(N,) one of EXPRESSIONS or None."""
-        return self._objects("expression")
+        return shared_names(self._column("expression"))
 
     @cached_property
     def votes(self) -> FloatArray:
@@ -148,6 +144,27 @@ class Store:
         """(N, 68, 2) iBUG-68 (x, y) pixels of the stored picture, NaN unknown or dropped (`screen.limit_landmarks`)."""
         return self._kept(self._matrix("landmarks", 2 * LANDMARKS, np.float32), np.nan).reshape(-1, LANDMARKS, 2)
 
+    def landmarks_of(self, rows: IntArray) -> FloatArray:
+        """(n, 68, 2) `landmarks` of some rows, out of the mapped files; nothing of the others is read or kept."""
+        rows = np.asarray(rows, dtype=np.int64)
+        found = np.empty((len(rows), LANDMARKS, 2), dtype=np.float32)
+        for part, own, places in by_part(self._starts, rows):
+            if part not in self._points:
+                column = self._batch(part).column("landmarks")
+                self._points[part] = column.values.to_numpy().reshape(-1, LANDMARKS, 2)  # a view of the file
+            found[places] = self._points[part][own]
+        if self.info.landmarks_dropped:
+            found[np.isin(rows, self.info.landmarks_dropped)] = np.nan
+        return found
+
+    def known_points(self, rows: IntArray | None = None) -> npt.NDArray[np.bool_]:
+        """(n, 68) which points of some rows, or of all, are known; a block of rows at a time."""
+        rows = np.arange(len(self)) if rows is None else rows
+        found = np.empty((len(rows), LANDMARKS), dtype=bool)
+        for start in range(0, len(rows), BLOCK):
+            found[start : start + BLOCK] = np.isfinite(self.landmarks_of(rows[start : start + BLOCK])).all(axis=2)
+        return found
+
     def _kept(self, values: npt.NDArray[Any], unknown: float | bool) -> npt.NDArray[Any]:
         """Values with those of dropped landmarks unknown."""
         rows = list(self.info.landmarks_dropped)
@@ -170,6 +187,14 @@ class Store:
     def attributes(self) -> list[dict[str, str | float]]:
         """One dict a row: strings make groups, numbers are factors."""
         return [json.loads(text) for text in self._objects("attributes")]
+
+    def attributes_of(self, rows: IntArray) -> list[dict[str, str | float]]:
+        """`attributes` of some rows; those of the others are not made."""
+        texts = np.empty(len(rows), dtype=object)
+        for part, own, places in by_part(self._starts, np.asarray(rows, dtype=np.int64)):
+            column = self._batch(part).column("attributes")
+            texts[places] = [column[row].as_py() for row in own.tolist()]
+        return [json.loads(text) for text in texts]
 
     @cached_property
     def same_person(self) -> ObjectArray:

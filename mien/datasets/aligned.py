@@ -85,7 +85,7 @@ def records(
 def _like(store: Store, like: Path) -> Iterator[Record | Skipped]:
     """Faces of a store in the framing of a run; those without landmarks are their whole picture."""
     framed = FramedStore(store, kept_framing(Path(like) / "environment.json"))
-    if not any(matrix is not None for matrix in framed.placements):
+    if not framed.placed():
         raise DataError(f"'{store.path}' has no landmarks to align its faces by; prepare it with --faces mediapipe.")
     for i in range(len(framed)):
         yield record_of(framed, i)

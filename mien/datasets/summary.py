@@ -42,7 +42,7 @@ def own_folds_line(store: Store) -> list[str]:
 
 def summary(store: Store) -> str:
     """Counts per class and split, landmark coverage, what was skipped and why, and whether faces are small."""
-    known = np.isfinite(store.landmarks).all(axis=(1, 2))
+    known = store.known_points().all(axis=1)
     megabytes = sum(part["bytes"] for part in store.info.parts) / 2**20
     lines = [
         f"{store.path}: {len(store)} faces, {store.info.size} px, {store.info.channels} channel(s), "

@@ -155,7 +155,7 @@ def in_framing(faces: Store, env: dict[str, Any]) -> Store:
         return faces
     framed = framed_as(faces, framing)
     if isinstance(framed, FramedStore):
-        known = sum(matrix is not None for matrix in framed.placements)
+        known = framed.placed()
         print(
             f"mien: {known} of {len(faces)} faces of {faces.path} are aligned with the run's training faces, as mien predict does; "
             f"{len(faces) - known} without landmarks are their whole picture.",

@@ -143,7 +143,7 @@ class Others(NamedTuple):
 
 def others_of(recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, seed: int) -> Others:
     """A random partner for each of `rows` among them, and another class; `labels` (N,) of every row of the store."""
-    located = np.asarray(np.isfinite(store.landmarks[rows]).any(axis=(1, 2)))
+    located = np.asarray(store.known_points(rows).any(axis=1))
     if recipe.cue.kind == "saliency":  # drawn from the picture alone
         located = np.ones(len(rows), dtype=bool)
     face = np.full(len(store), -1, dtype=np.int64)

@@ -32,13 +32,14 @@ def face_facts(store: Store, rows: IntArray) -> dict[str, np.ndarray]:
         "id": store.ids[rows].astype(str),
         "subject": np.array([name or "" for name in store.subject[rows]], dtype=str),
         "expression": np.array([name or "" for name in store.expression[rows]], dtype=str),
-        "landmarks": np.asarray(np.isfinite(store.landmarks[rows]).any(axis=(1, 2))),
+        "landmarks": np.asarray(store.known_points(rows).any(axis=1)),
     }
-    found = [store.attributes[row].get("face") for row in rows]
+    attributes = store.attributes_of(rows)
+    found = [one.get("face") for one in attributes]
     if any(word is not None for word in found):
         facts["found"] = np.array([word != "not found" for word in found])
     for name in AFFECT:
-        found = [store.attributes[row].get(name) for row in rows]
+        found = [one.get(name) for one in attributes]
         values = np.array([np.nan if value is None or isinstance(value, str) else value for value in found], np.float32)
         if np.isfinite(values).any():
             facts[name] = values

@@ -60,7 +60,7 @@ class Known(NamedTuple):
     def pixels(self, rows: IntArray) -> Tensor:
         """(B, 3, S, S) uint8 as the graph takes them."""
         images = torch.from_numpy(self.store.images(rows)).permute(0, 3, 1, 2)
-        points = torch.from_numpy(self.store.landmarks[rows].astype(np.float32))
+        points = torch.from_numpy(self.store.landmarks_of(rows))
         return resize_faces(images, points, self.size)[0].contiguous()
 
     def batches(self, rows: IntArray) -> Iterator[tuple[IntArray, Tensor]]:

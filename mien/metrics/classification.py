@@ -21,7 +21,7 @@ from mien.metrics.intervals import (
     score_interval,
     spread_of,
 )
-from mien.metrics.resampling import cluster_totals, clusters_of
+from mien.metrics.resampling import class_totals, clusters_of
 
 HIGHER_IS_BETTER = {
     "accuracy": True,
@@ -134,12 +134,15 @@ def f1_and_ece_spreads(
     shares = np.asarray(probabilities, dtype=np.float64)
     n, classes = shares.shape
     predicted, top = shares.argmax(1), shares.max(1)
-    names, bins = np.eye(classes), np.clip(np.ceil(top * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    bins = np.clip(np.ceil(top * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     clusters, grouped = clusters_of(n, groups)
-    count = np.ones((n, 1))
-    right = (predicted == labels)[:, None] * names[labels]
-    gaps = (top - (predicted == labels))[:, None] * np.eye(CALIBRATION_BINS)[bins]
-    sizes = cluster_totals(count, clusters)[:, 0] / n
+    one, right = np.ones(n), (predicted == labels).astype(np.float64)
+    faces = np.bincount(clusters).astype(np.float64)
+    parts = [
+        class_totals(part, index, classes, clusters)
+        for part, index in ((right, labels), (one, labels), (one, predicted))
+    ]
+    gaps = class_totals(top - right, bins, CALIBRATION_BINS, clusters)
 
     def f1(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         hit, true, said = np.split(sums, 3, axis=1)
@@ -151,10 +154,10 @@ def f1_and_ece_spreads(
 
     found = []
     for columns, statistic in (
-        (np.hstack([right, names[labels], names[predicted]]), f1),
-        (np.hstack([gaps, count]), ece),
+        (np.hstack(parts), f1),
+        (np.hstack([gaps, faces[:, None]]), ece),
     ):
-        found.append(spread_of(cluster_totals(columns, clusters), statistic, sizes, n, grouped, seed=seed, draws=draws))
+        found.append(spread_of(columns, statistic, faces / n, n, grouped, seed=seed, draws=draws))
     return found[0], found[1]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mien.errors import DataError
-from mien.metrics.resampling import cluster_totals, clusters_of, effective_clusters, resampled
+from mien.metrics.resampling import class_totals, cluster_totals, clusters_of, effective_clusters, resampled
 
 Array = npt.NDArray[np.float64]
 DRAWS = 2000
@@ -165,8 +165,7 @@ def _class_mean_spread(
     clusters, grouped = clusters_of(len(data), groups)
     present, index = np.unique(names, return_inverse=True)
     k = len(present)
-    member = np.eye(k)[index]
-    totals = cluster_totals(np.concatenate([member * data[:, None], member], axis=1), clusters)
+    totals = np.hstack([class_totals(part, index, k, clusters) for part in (data, np.ones(len(data)))])
     shares = (totals[:, k:] / totals[:, k:].sum(axis=0)).sum(axis=1) / k
     spread = spread_of(
         totals, lambda sums: class_means(sums[:, :k], sums[:, k:]), shares, len(data), grouped, seed=seed, draws=draws

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ import numpy.typing as npt
 from mien.errors import DataError
 
 Array = npt.NDArray[np.float64]
-_CHUNK = 4_000_000  # drawn clusters held at once
-_KEPT = 16_000_000  # drawn clusters that are kept for the next score of the same faces
+Counts = npt.NDArray[np.unsignedinteger[Any]]
+_CHUNK = 100_000  # drawn clusters held at once
+_KEPT = 16_000_000  # drawn clusters that are kept for the next score of the same faces, a byte each
 MIN_DRAWS = 400
 """Draws of very many clusters: their error is then known to 4 %."""
 
@@ -81,6 +83,13 @@ def cluster_totals(columns: Array, clusters: npt.NDArray[np.int64]) -> Array:
     return np.stack([np.bincount(clusters, weights=column, minlength=count) for column in columns.T], axis=1)
 
 
+def class_totals(values: Array, index: npt.NDArray[np.int64], classes: int, clusters: npt.NDArray[np.int64]) -> Array:
+    """(G, classes) sums of values (N,) over each cluster and class, `index` (N,) from 0 on."""
+    count = int(clusters.max()) + 1
+    sums = np.bincount(clusters * classes + index, weights=values, minlength=count * classes)
+    return sums.astype(np.float64, copy=False).reshape(count, classes)
+
+
 def resampled(totals: Array, statistic: Callable[[Array], Array], draws: int, seed: int) -> Array:
     """(draws,) statistic of the totals (G, C) of G clusters drawn with replacement; it gets sums (d, C) and gives (d,).
 
@@ -102,23 +111,21 @@ def effective_clusters(shares: Array) -> float:
 def drawn_weights(clusters: int, draws: int, seed: int) -> Iterator[Array]:
     """How often each cluster is drawn, (d, G) a time; fewer draws, though at least MIN_DRAWS, where clusters are many."""
     draws = min(draws, max(MIN_DRAWS, _KEPT // clusters))
-    if clusters * draws <= _KEPT:
-        yield _kept_weights(clusters, draws, seed)
-    else:
-        yield from _drawn(clusters, draws, seed)
+    counts = _kept_counts(clusters, draws, seed) if clusters * draws <= _KEPT else _drawn(clusters, draws, seed)
+    for part in counts:
+        yield part.astype(np.float64)
 
 
 @lru_cache(maxsize=2)
-def _kept_weights(clusters: int, draws: int, seed: int) -> Array:
-    whole = np.concatenate(list(_drawn(clusters, draws, seed)))
-    whole.flags.writeable = False
-    return whole
+def _kept_counts(clusters: int, draws: int, seed: int) -> tuple[Counts, ...]:
+    return tuple(_drawn(clusters, draws, seed))
 
 
-def _drawn(clusters: int, draws: int, seed: int) -> Iterator[Array]:
+def _drawn(clusters: int, draws: int, seed: int) -> Iterator[Counts]:
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // clusters)
     for start in range(0, draws, step):
         d = min(step, draws - start)
         rows = rng.integers(clusters, size=(d, clusters)) + clusters * np.arange(d)[:, None]
-        yield np.bincount(rows.ravel(), minlength=d * clusters).reshape(d, clusters).astype(np.float64)
+        counts = np.bincount(rows.ravel(), minlength=d * clusters).reshape(d, clusters)
+        yield counts.astype(np.min_scalar_type(counts.max()))  # a byte: no cluster is drawn 256 times

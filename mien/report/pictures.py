@@ -70,7 +70,7 @@ class Faces:
         rows = self.run.faces["row"][which]
         cue = render_cue(
             config,
-            torch.from_numpy(self.store.landmarks[rows].astype(np.float32)),
+            torch.from_numpy(self.store.landmarks_of(rows)),
             torch.from_numpy(self.run.faces["label"][which]),
             scheme=self.run.recipe.data.scheme, image_size=(side, side), size=(side, side), images=pictures,
             action_units=torch.from_numpy(self.store.action_units[rows]),

@@ -68,7 +68,7 @@ def coverage_of(recipe: Recipe, store: Store, targets: IntArray | FloatArray, ro
 
     """
     labels = (targets.argmax(axis=1) if targets.ndim == 2 else targets).astype(np.int64)
-    known = np.any(np.isfinite(store.landmarks[rows]).all(axis=2), axis=1)
+    known = store.known_points(rows).any(axis=1)
     counted: dict[str, int] = {}
     found = {}
     for part, cue in cue_uses(recipe).items():

@@ -67,7 +67,7 @@ def faces_of(
             images, points = resize_faces(*read_faces(store, part, size), size)
             pictures = denormalised(normalise(images, preprocessing), preprocessing)
         else:
-            points = torch.from_numpy(store.landmarks[part].astype(np.float32))
+            points = torch.from_numpy(store.landmarks_of(part))
             points = (points + 0.5) * (size / store.info.size) - 0.5
         yield points, torch.from_numpy(labels[part]), pictures, torch.from_numpy(store.action_units[part])
 
