@@ -3,12 +3,15 @@
 import forms
 import numpy as np
 import pytest
+import tiny
 from test_forms_odd import WORDS, prepare, table
 
+from mien.data.au_folds import BP4D_UNITS
 from mien.data.au_scale import beside_marks, unit_of
 from mien.data.folds import published_folds
 from mien.datasets.words import fold_number
 from mien.errors import UsageError
+from mien.faces.frame_order import natural
 from mien.schema import ACTION_UNITS
 
 # --- action units -----------------------------------------------------------------------------------------------------
@@ -182,3 +185,143 @@ def test_lists_of_several_folds_are_refused(tmp_path, capsys):
 )
 def test_names_of_folds(name, number):
     assert fold_number(name) == number
+
+
+# --- frames and lists -------------------------------------------------------------------------------------------------
+
+
+def sequence(at, pattern, first=1, count=forms.COUNT, names=None):
+    """OpenFace's table of one video, points that tell the frames apart, and its pictures."""
+    rows = []
+    for k in range(forms.COUNT):
+        points = POINTS + k
+        rows.append([k + 1, 0, k / 30, 0.98, 1, *points[:, 0], *points[:, 1], *forms.intensities()[k]])
+    head = ["frame", " face_id", " timestamp", " confidence", " success", *(f" {name}" for name in forms.HEADER68)]
+    forms.table(at / "processed/clip.csv", [*head, *(f" AU{int(u[2:]):02d}_r" for u in forms.UNITS)], rows)
+    for k in range(count):
+        forms.picture(at / "in" / (names[k] if names else pattern.format(k + first)), k, 96)
+    return at / "processed/clip.csv"
+
+
+POINTS = tiny.points(80)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "names"),
+    [
+        ("happy/img_{:04d}.png", 1, None),
+        ("happy/{}.png", 0, None),
+        ("happy/f{}.png", 1, None),
+        ("happy/{}.png", 100, None),
+        ("", 0, [f"happy/{'abcdefghijkl'[k]}.png" for k in range(forms.COUNT)]),
+    ],
+)
+def test_landmarks_of_one_video(pattern, first, names, tmp_path, capsys):
+    """Pictures 0 to 11 got the points of frames 1 to 11, one face off, and the first none."""
+    file = sequence(tmp_path, pattern, first, names=names)
+    words = [
+        "prepare",
+        "folder",
+        "--root",
+        str(tmp_path / "in"),
+        "--faces",
+        "given",
+        "--landmarks",
+        str(file),
+        "--size",
+        "96",
+    ]
+    code, store, said = prepare(words, tmp_path, capsys)
+    assert code == 0, said
+    order = sorted(range(forms.COUNT), key=lambda row: natural(store.ids[row]))
+    found = store.landmarks[order, 0, 0]
+    np.testing.assert_allclose(found - found[0], np.arange(forms.COUNT) * (32 / 96), atol=1e-3)
+    assert "landmarks: frame 1 of 'clip.csv' is 'happy/" in said
+
+
+@pytest.mark.parametrize("kind", ["fewer", "two folders"])
+def test_frames_that_fit_no_pictures_are_refused(kind, tmp_path, capsys):
+    file = sequence(tmp_path, "happy/{}.png", 1, forms.COUNT - 1)
+    if kind == "two folders":
+        forms.picture(tmp_path / "in/sad/12.png", 11)
+    words = ["prepare", "folder", "--root", str(tmp_path / "in"), "--faces", "given", "--landmarks", str(file)]
+    code, _, said = prepare(words, tmp_path, capsys)
+    assert code == 1
+    assert "column 'image'" in said
+    assert ("12 frames and 11 pictures" if kind == "fewer" else "in 2 folders (happy, sad)") in said
+
+
+@pytest.mark.parametrize("asked", ["pictures", "root"])
+def test_units_of_one_video(asked, tmp_path, capsys):
+    file = sequence(tmp_path, "img_{:04d}.png", 0)
+    words = (
+        ["--root", str(file), "--pictures", str(tmp_path / "in")] if asked == "pictures" else ["--root", str(tmp_path)]
+    )
+    code, store, said = prepare(["prepare", "table", *words], tmp_path, capsys)
+    assert code == 0, said
+    at = [ACTION_UNITS.index(unit) for unit in forms.UNITS]
+    np.testing.assert_array_equal(store.action_units[:, at], forms.intensities())
+    assert [name[-8:] for name in store.ids] == [f"{k:04d}.png" for k in range(forms.COUNT)]
+    assert said.count("frames: 'frame' 1 of") == 1
+
+
+def test_a_column_frame_with_names_is_no_number(tmp_path, capsys):
+    names = forms.pictures(tmp_path, "in/happy/{:03d}.png")
+    rows = [[name.removeprefix("in/"), *POINTS[:, 0], *POINTS[:, 1]] for name in names]
+    forms.table(tmp_path / "points.csv", ["frame", *forms.HEADER68], rows)
+    words = [
+        "prepare",
+        "folder",
+        "--root",
+        str(tmp_path / "in"),
+        "--faces",
+        "given",
+        "--landmarks",
+        str(tmp_path / "points.csv"),
+    ]
+    code, store, _ = prepare([*words, "--landmark-frame", "96"], tmp_path, capsys)
+    assert code == 0
+    assert np.isfinite(store.landmarks).all()
+
+
+def test_lists_in_two_files(tmp_path, capsys):
+    names = forms.pictures(tmp_path / "in")
+    forms.text(tmp_path / "in/images.txt", "\n".join(names))
+    forms.text(tmp_path / "in/labels.txt", "\n".join(WORDS) + "\n")
+    for root in (tmp_path / "in", tmp_path / "in/images.txt"):
+        code, store, said = prepare(["prepare", "table", "--root", str(root), "--replace"], tmp_path, capsys)
+        assert code == 0, said
+        assert store.expression.tolist() == [forms.label(k) for k in range(forms.COUNT)]
+    forms.text(tmp_path / "in/labels.txt", "\n".join(WORDS[1:]))
+    code, _, said = prepare(["prepare", "table", "--root", str(tmp_path / "in"), "--replace"], tmp_path, capsys)
+    assert code == 1
+    assert "12 pictures" in said
+    assert "11 lines" in said
+
+
+@pytest.mark.parametrize("dataset", ["BP4D", "mine"])
+def test_lists_of_jaa_net(dataset, tmp_path, capsys):
+    names = forms.pictures(tmp_path / "in")
+    values = np.random.default_rng(0).integers(0, 2, (forms.COUNT, 12))
+    for split, rows in (("train1", range(8)), ("test1", range(8, 12))):
+        forms.text(tmp_path / f"in/{dataset}_{split}_path.txt", "\n".join(names[k] for k in rows))
+        lines = [" ".join(map(str, values[k])) for k in rows]
+        forms.text(tmp_path / f"in/{dataset}_{split}_AUoccur.txt", "\n".join(lines))
+        forms.text(tmp_path / f"in/{dataset}_{split}_land.txt", "\n".join(" ".join(["1.5"] * 98) for _ in rows))
+    words = ["prepare", "table", "--root", str(tmp_path / "in")]
+    code, store, said = prepare(words, tmp_path, capsys)
+    if dataset == "mine":
+        assert code == 2
+        assert "--units" in said
+        code, store, said = prepare([*words, "--units", ",".join(BP4D_UNITS)], tmp_path, capsys)
+    assert code == 0, said
+    order = sorted(range(len(store)), key=lambda row: store.ids[row][-7:])
+    at = [ACTION_UNITS.index(unit) for unit in BP4D_UNITS]
+    np.testing.assert_array_equal(store.action_units[order][:, at], 5 * values)
+    assert (store.split[order] == "test").tolist() == [False] * 8 + [True] * 4
+    for split in ("train2", "test2"):
+        forms.text(tmp_path / f"in/{dataset}_{split}_path.txt", names[0])
+        forms.text(tmp_path / f"in/{dataset}_{split}_AUoccur.txt", " ".join(map(str, values[0])))
+    code, _, said = prepare([*words, "--replace"], tmp_path, capsys)
+    assert code == 2
+    assert "lists of 2 folds" in said

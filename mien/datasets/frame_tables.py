@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 from mien.datasets.spread import Spread
 from mien.errors import DataError
+from mien.faces.frame_order import FRAMES, SHIFTS, in_order
 from mien.faces.landmark_tables import AXIS_FIRST
 from mien.faces.text_table import is_picture_name, number, open_table
 from mien.files import IMAGE_SUFFIXES, walk
 
-FRAMES = ("frame", "frames", "frameid", "framenumber", "frameno", "framenum", "frameindex", "frameidx", "framenr")
 ASIDE = ("aligned", "frames", "images", "imgs", "faces", "crops")
 """What may stand behind a video's name in that of its folder of pictures."""
-SHIFTS = (0, 1, -1)
 FEWEST = 0.5
 """Share of a table's frames that must have a picture."""
 
@@ -61,10 +60,12 @@ def frames_of(tables: Sequence[tuple[Path, Sequence[str]]], root: Path) -> list[
         assert column is not None
         aligned, pictures = _pictures(path.stem, folders)
         frames = _numbers(path, list(names).index(column))
+        if not pictures and len(tables) == 1 and frames:
+            aligned, pictures = _only_folder(root, frames, path)
         if not pictures or not frames:
             raise DataError(
                 f"'{path}' has frames ('{column}') and no pictures: put those of a video into a folder '{path.stem}', named by their "
-                "numbers, or add a column 'image' with their paths."
+                "numbers, give their folder with --pictures FOLDER, or add a column 'image' with their paths."
             )
         found.append(Frames(column, pictures, aligned))
         numbers.append(frames)
@@ -79,11 +80,16 @@ def frames_of(tables: Sequence[tuple[Path, Sequence[str]]], root: Path) -> list[
         )
     first = numbers[0][0]
     shown = found[0].pictures.get(first + shift, "no picture")
-    print(
-        f"frames: '{found[0].column}' {first} of '{tables[0][0].name}' is '{shown}'; the subject is the table's name.",
-        file=sys.stderr,
+    line = (
+        f"frames: '{found[0].column}' {first} of '{tables[0][0].name}' is '{shown}'; the subject is the table's name."
     )
+    if (tables[0][0], line) not in _TOLD:
+        _TOLD.add((tables[0][0], line))
+        print(line, file=sys.stderr)
     return [each._replace(pictures={n - shift: name for n, name in each.pictures.items()}) for each in found]
+
+
+_TOLD: set[tuple[Path, str]] = set()
 
 
 def with_pictures(frames: Frames, stem: str) -> Spread:
@@ -123,6 +129,15 @@ def _pictures(stem: str, folders: dict[str, dict[int, str]]) -> tuple[bool, dict
         if key in folders:
             return word == "aligned", folders[key]
     return False, {}
+
+
+def _only_folder(root: Path, frames: list[int], table: Path) -> tuple[bool, dict[int, str]]:
+    """As `_pictures`, of the only video: all pictures below a folder, whatever it is called; none where there are no pictures."""
+    names = [path.relative_to(root).as_posix() for path in walk(root) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not names:
+        return False, {}
+    found = in_order(frames, names, f"'{table}'")
+    return (root / names[0]).parent.name.lower().endswith("aligned"), found
 
 
 def _numbers(path: Path, at: int) -> list[int]:

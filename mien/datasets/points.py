@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from mien.data.arrow import Skipped
 from mien.errors import DataError, PictureError, UsageError
-from mien.faces.detect import open_given
+from mien.faces.detect import open_given, points_box
+from mien.faces.frame_order import in_order, is_sequence
+from mien.faces.landmark_files import read_landmarks
 from mien.faces.pictures import upright_size
 from mien.faces.provider import Face
 from mien.schema import FloatArray, Record
@@ -30,8 +32,35 @@ USUAL_FRAMES = (48, 64, 96, 100, 112, 128, 160, 178, 192, 218, 224, 256, 299, 32
 
 
 def laid_over(read: Read, landmarks: Path, order: Literal["row-col", "x-y"]) -> Read:
-    """The records of a dataset with the landmarks of a user's file, which is read once."""
+    """The records of a dataset with the landmarks of a user's file, which is read once.
+
+    Those of a table of frames, without names of pictures, are theirs by number or by order (`frame_order`).
+    """
+    if is_sequence(Path(landmarks)):
+        table = {int(float(frame)): points for frame, points in read_landmarks(landmarks, order).items()}
+        return functools.partial(with_points, read, _by_frame(read, table, landmarks), landmarks)
     return functools.partial(with_points, read, open_given(landmarks, order), landmarks)
+
+
+def _by_frame(read: Read, table: dict[int, FloatArray], landmarks: Path) -> Callable[..., list[Face] | None]:
+    """As `open_given`, for a table with a number a frame."""
+
+    @functools.cache
+    def frames() -> dict[str, int]:
+        names = [item.id for item in read() if isinstance(item, Record)]
+        found = in_order([*table], names, f"'{landmarks}'")
+        first = min(found)
+        print(f"landmarks: frame {first} of '{landmarks.name}' is '{found[first]}', and so on.", file=sys.stderr)
+        return {name: frame for frame, name in found.items()}
+
+    def look_up(image_id: str, picture: Path | None = None) -> list[Face] | None:
+        frame = frames().get(image_id)
+        if frame is None:
+            return None
+        points = table[frame]
+        return [] if np.isnan(points).all() else [Face(points_box(points), points, 1.0, "given")]
+
+    return look_up
 
 
 def with_points(read: Read, look_up: Callable[..., list[Face] | None], landmarks: Path) -> Iterator[Record | Skipped]:

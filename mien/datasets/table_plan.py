@@ -62,7 +62,7 @@ def plan_of(
     root: Path, columns: str | None, labels: str | None, pictures: str | None, au_scale: str | None, units: str | None
 ) -> Plan:
     """The plan of a table, made once a file."""
-    tables = find_tables(root)
+    tables = find_tables(root, None if pictures is None else Path(pictures))
     changed = tuple(table.path.stat().st_mtime_ns for table in tables)
     return _plan(root, changed, columns, labels, pictures, au_scale, units)
 
@@ -88,7 +88,9 @@ def _plan(
 ) -> Plan:
     words, asked = read_labels(labels), scales.read_scale(scale)
     order = tuple(unit_name(word) for word in (units or "").split(",") if word.strip())
-    tables, meanings = _meanings(find_tables(root), _pairs(columns), words, order)
+    tables, meanings = _meanings(
+        find_tables(root, None if pictures is None else Path(pictures)), _pairs(columns), words, order
+    )
     looks = [_look(table, meaning) for table, meaning in zip(tables, meanings, strict=True)]
     meanings = [_without_foreign_split(*pair, columns) for pair in zip(meanings, looks, strict=True)]
     counts: dict[str, Counter[float | str]] = {}

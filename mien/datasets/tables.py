@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from mien.datasets import json_tables
 from mien.datasets.frame_tables import frames_of, kept_names, with_pictures
+from mien.datasets.paired_lists import find_pairs, label_column, paired_rows, partner_of, refuse_several_folds
 from mien.datasets.spread import Row, Spread, spread
-from mien.datasets.words import find_split
+from mien.datasets.words import find_split, split_of_name
 from mien.errors import DataError, UsageError
 from mien.faces.text_table import is_picture_name, open_table, text_encoding
 from mien.files import walk
@@ -45,6 +46,8 @@ class Table(NamedTuple):
     """Columns whose cells are taken apart into further ones."""
     file_names: tuple[str, ...] = ()
     """Of the file's own columns in their order, where `names` are others."""
+    beside: Path | None = None
+    """The file with the labels, where this one has only the paths of the pictures."""
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Row | str]]:
         """(number from 1, column -> cell) of every row, of some columns only if so asked; text where a row has too many cells."""
@@ -55,7 +58,9 @@ class Table(NamedTuple):
             yield n, spread(row, wanted) if wanted and isinstance(row, dict) else row
 
     def _rows(self, columns: Sequence[str] | None) -> Iterator[tuple[int, Row | str]]:
-        if self.path.suffix.lower() in ARROW:
+        if self.beside is not None:
+            yield from enumerate(paired_rows(self.path, self.beside, self.file_names or self.names), 1)
+        elif self.path.suffix.lower() in ARROW:
             yield from _arrow_rows(self, columns)
         elif self.path.suffix.lower() in LINES:
             yield from ((n, row) for n, row in enumerate(_json_rows(self.path), 1))
@@ -69,56 +74,48 @@ class Table(NamedTuple):
                     yield n, dict(zip(names, cells, strict=False))
 
 
-def find_tables(root: Path) -> list[Table]:
+def find_tables(root: Path, pictures: Path | None = None) -> list[Table]:
     """The file `root`, or the table in a folder: one file, or one for each split (``train.csv`` and ``test.csv``,
-    ``train-00000-of-00002.parquet``, ``train/metadata.jsonl``), or numbered parts.
+    ``train-00000-of-00002.parquet``, ``train/metadata.jsonl``), or numbered parts; or pairs of lists (`paired_lists`). Frames of
+    videos lie in `pictures`, or in `root`.
 
     Raises:
         DataError: there is no such file. UsageError: no table, or several that are none of these, with what to give.
 
     """
     if root.is_file():
-        table = read_table(root, split_of_name(root))
-        return _of_videos([table], root.parent) or [table]
+        if (labels := partner_of(root)) is not None:
+            return [_paired(root, labels)]
+        table = read_table(root, split_of_name(root.stem))
+        return _of_videos([table], pictures or root.parent) or [table]
     if not root.exists():
         raise DataError(f"table '{root}' does not exist.")
     files = [path for path in walk(root) if path.suffix.lower() in (*TEXT, *ARROW, ".jsonl")]
+    lists: list[Path] = []
     if not files:
         lists = [path for path in walk(root) if path.suffix.lower() in (*LISTS, ".json")]
         files = [path for path in lists if _lists_pictures(path)] if len(lists) <= MOST_LISTS else []
     if len(files) == 1:
-        table = read_table(files[0], split_of_name(files[0]) or _split_of_folder(files[0], root))
-        return _of_videos([table], root) or [table]
+        table = read_table(files[0], split_of_name(files[0].stem) or _split_of_folder(files[0], root))
+        return _of_videos([table], pictures or root) or [table]
+    if not files and (pairs := find_pairs(lists)):
+        refuse_several_folds([path for path, _ in pairs], root)
+        return _of_one_kind([_paired(*pair) for pair in pairs], root)
     if not files:
         raise UsageError(
             f"'{root}' holds 0 tables (.csv, .tsv, .parquet, .jsonl, lists of pictures): name the one to read."
             f"{_texts(root)}{unread(root)}"
         )
-    splits = {path: split_of_name(path) or _split_of_folder(path, root) for path in files}
-    _refuse_several_folds(splits, root)
+    splits = {path: split_of_name(path.stem) or _split_of_folder(path, root) for path in files}
+    refuse_several_folds(files, root)
     families = {_family(path) for path in files}
     tables = [read_table(path, splits[path]) for path in files] if len(files) <= MOST_TABLES else []
-    if found := _of_videos(tables, root):
+    if found := _of_videos(tables, pictures or root):
         return found
     if len(families) == 1 and (all(splits.values()) or not any(splits.values())):
         return tables or [read_table(path, splits[path]) for path in files]
     shown = ", ".join(f"--root '{path}'" for path in files[:4])
     raise UsageError(f"'{root}' holds {len(files)} tables: name the one to read, e.g. {shown}.")
-
-
-def _refuse_several_folds(splits: Mapping[Path, str | None], root: Path) -> None:
-    """UsageError for lists of several folds (fold1_train.csv, fold2_test.csv): a face is train in one, test in another."""
-    numbers: dict[str, list[str]] = {}
-    for path, split in splits.items():
-        found = re.search(r"(?i)(?<![a-z])folds?[ _.-]*0*(\d{1,2})(?!\d)", path.relative_to(root).as_posix())
-        if found and split is not None:
-            numbers.setdefault(found[1], []).append(path.relative_to(root).as_posix())
-    if len(numbers) > 1 and len({*splits.values()} - {None}) > 1:
-        one = min(numbers.values())
-        raise UsageError(
-            f"'{root}' holds lists of {len(numbers)} folds, and a face is train in one and test in another: put those of one fold "
-            f"({', '.join(one[:3])}) into a folder of their own and give that, with --pictures '{root}'."
-        )
 
 
 def _of_videos(tables: list[Table], root: Path) -> list[Table]:
@@ -133,6 +130,18 @@ def _of_videos(tables: list[Table], root: Path) -> list[Table]:
         )
         for table, found in zip(tables, frames, strict=True)
     ]  # fmt: skip
+
+
+def _paired(path: Path, labels: Path) -> Table:
+    return Table(path, split_of_name(path.stem), ("image", label_column(labels)), beside=labels)
+
+
+def _of_one_kind(tables: list[Table], root: Path) -> list[Table]:
+    """The tables where they are parts of one; UsageError for others, which may have faces in common."""
+    if len({_family(table.path) for table in tables}) == 1 and len({table.split is None for table in tables}) == 1:
+        return tables
+    shown = ", ".join(f"--root '{table.path}'" for table in tables[:4])
+    raise UsageError(f"'{root}' holds {len(tables)} lists: name the one to read, e.g. {shown}.")
 
 
 def _texts(root: Path) -> str:
@@ -156,11 +165,6 @@ def unread(root: Path) -> str:
         else ("write its pictures as files, and a table of their names and labels")
     )
     return f" '{files[0].name}' is not read: {cure}."
-
-
-def split_of_name(path: Path) -> str | None:
-    """Split that a word of a file's name says: test_labels.csv, train-00000-of-00002.parquet."""
-    return next((split for word in re.split(r"[\W_\d]+", path.stem) if (split := find_split(word)) is not None), None)
 
 
 def _split_of_folder(path: Path, root: Path) -> str | None:

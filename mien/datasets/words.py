@@ -40,6 +40,12 @@ SPLIT_WORDS = {
 }
 """Split -> what it is called in the wild, in letters only. Two of them depend on their neighbours, see `splits_of`."""
 
+
+def split_of_name(stem: str) -> str | None:
+    """Split that a word of a file's name, without suffix, says: test_labels, train-00000-of-00002."""
+    return next((split for word in re.split(r"[\W_\d]+", stem) if (split := find_split(word)) is not None), None)
+
+
 FOLD = re.compile(r"(?:.*[^a-z])?(?:k|cv)?[ _-]?folds?[ _.-]*0*(\d{1,2})", re.IGNORECASE)
 """A folder or file of one fold of a dataset: fold_1, Fold-02, 5fold1."""
 
