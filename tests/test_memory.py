@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from mien.data.store import Store, open_store
+from mien.datasets.inventory import audit
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.landmarks_only import landmarks_only
 from mien.metrics import resampling
@@ -46,8 +47,9 @@ def a_face(job: Callable[[Store], object], stores) -> float:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks that both stores fill."""
-    for module in ("data.store", "data.framed", "evaluation.landmarks_only"):
+    for module in ("data.store", "data.framed", "datasets.screen", "evaluation.landmarks_only"):
         monkeypatch.setattr(f"mien.{module}.BLOCK", 256)
+    monkeypatch.setattr("mien.faces.landmarks.MOST_SHAPES", 256)
 
 
 def test_landmarks_alone_are_read_a_block_at_a_time(stores):
@@ -77,6 +79,11 @@ def test_scoring(stores, tmp_path):
         evaluate(next(runs), store=store.path, methods="cam", batch=64)
 
     assert a_face(job, stores) < A_FACE
+
+
+def test_check(stores):
+    """Numbers of the landmarks; the search for near-duplicates has a test of its own (test_near.py)."""
+    assert a_face(lambda store: audit(store, near=False), stores) < 1000
 
 
 def test_kept_draws_are_bytes():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mien.data.duplicates import NEAR_BITS, NEAR_CORRELATION, components, exact_groups, near_pairs
 from mien.data.store import ObjectArray, Store
 from mien.data.twins import Twins, crossed, same_view, twin_groups
-from mien.datasets.screen import LIMIT, face_share, shape_distances
+from mien.datasets.screen import LIMIT, face_share, point_blocks, shape_distances
 from mien.metrics.action_units import ACTIVE, occurrence
 from mien.schema import ACTION_UNITS, EXPRESSIONS, SPLITS, ByteArray, IntArray
 
@@ -170,11 +170,13 @@ def _twins(store: Store) -> dict[str, Any]:
 
 def _landmarks(store: Store) -> dict[str, Any]:
     """Faces with all, some and no known points; points outside the picture; coverage per class."""
-    known = np.asarray(np.isfinite(store.landmarks).all(axis=2))
-    whole, none = np.asarray(known.all(axis=1)), ~np.asarray(known.any(axis=1))
-    with np.errstate(invalid="ignore"):
-        beyond = (store.landmarks < -0.5) | (store.landmarks > store.info.size - 0.5)
-    outside = np.asarray((known & beyond.any(axis=2)).any(axis=1))
+    facts = []
+    for points in point_blocks(store):
+        known = np.asarray(np.isfinite(points).all(axis=2))
+        with np.errstate(invalid="ignore"):
+            beyond = ((points < -0.5) | (points > store.info.size - 0.5)).any(axis=2)
+        facts.append(np.stack([known.all(axis=1), ~known.any(axis=1), (known & beyond).any(axis=1)]))
+    whole, none, outside = np.concatenate(facts, axis=1)
     names = _names(store)
     return {
         "all_68": int(whole.sum()),
@@ -315,7 +317,7 @@ def _tile(store: Store, row: int, tile: int, words: bool = False) -> ByteArray:
 
     image = cv2.resize(store.image(row), (tile, tile), interpolation=cv2.INTER_CUBIC)
     scale = tile / store.info.size
-    for x, y in store.landmarks[row]:
+    for x, y in store.landmarks_of(np.array([row]))[0]:
         if np.isfinite(x + y):
             centre = (round((float(x) + 0.5) * scale - 0.5), round((float(y) + 0.5) * scale - 0.5))
             cv2.circle(image, centre, 1, (0, 230, 120), -1, cv2.LINE_AA)

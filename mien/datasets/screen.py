@@ -5,12 +5,14 @@ Odd landmarks are dropped by a mark in `store.json`; nothing else is written.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from mien.data.arrow import read_json
-from mien.data.store import Store, open_store
+from mien.data.store import BLOCK, Store, open_store
 from mien.errors import UsageError
-from mien.faces.landmarks import median_shape, shape_distance
+from mien.faces.landmarks import median_shape, shape_distance, thinned, usable_shapes
 from mien.files import write_json
 from mien.schema import FloatArray
 
@@ -21,10 +23,18 @@ LEAST_SHARE = 0.6
 """Of the picture's side. Aligned faces span about 0.75, those of FER-2013 0.83; portraits from the waist up 0.3 to 0.4."""
 
 
+def point_blocks(store: Store) -> Iterator[FloatArray]:
+    """Landmarks (b, 68, 2) of all faces in order, a block at a time."""
+    for start in range(0, len(store), BLOCK):
+        yield store.landmarks_of(np.arange(start, min(start + BLOCK, len(store))))
+
+
 def shape_distances(store: Store) -> FloatArray:
     """(N,) `shape_distance` of every face to the median shape of the store, dropped ones too; NaN with unknown points."""
-    points = Store(store.path, store.info._replace(landmarks_dropped=())).landmarks
-    return shape_distance(points, median_shape(points))
+    whole = Store(store.path, store.info._replace(landmarks_dropped=()))
+    usable = np.flatnonzero(np.concatenate([usable_shapes(points) for points in point_blocks(whole)]))
+    median = median_shape(whole.landmarks_of(thinned(usable)))
+    return np.concatenate([shape_distance(points, median) for points in point_blocks(whole)])
 
 
 def check_limit(limit: float | None) -> None:
@@ -58,12 +68,13 @@ def face_share(store: Store) -> float | None:
     None where no face has landmarks, and where faces were laid on a standard position: aligned, fitted or rendered.
     """
     notes = store.info.notes
-    known = np.asarray(np.isfinite(store.landmarks).all(axis=2))
-    points = store.landmarks[known.any(axis=1)]
-    if notes.get("align") != "False" or "source_dataset" in notes or not len(points):
+    if notes.get("align") != "False" or "source_dataset" in notes:
         return None
-    sides = np.nanmax(points, axis=1) - np.nanmin(points, axis=1)
-    return round(float(np.median(sides.max(axis=1))) / store.info.size, 4)
+    sides = []
+    for block in point_blocks(store):
+        points = block[np.asarray(np.isfinite(block).all(axis=2)).any(axis=1)]
+        sides += [(np.nanmax(points, axis=1) - np.nanmin(points, axis=1)).max(axis=1)] if len(points) else []
+    return round(float(np.median(np.concatenate(sides))) / store.info.size, 4) if sides else None
 
 
 def share_line(share: float | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mien.schema import LANDMARKS, OUTER_EYE_CORNERS, FloatArray
+from mien.schema import LANDMARKS, OUTER_EYE_CORNERS, FloatArray, IntArray
 
 JAW = tuple(range(17))
 LEFT_BROW, RIGHT_BROW = tuple(range(17, 22)), tuple(range(22, 27))
@@ -104,11 +104,10 @@ def median_shape(landmarks: FloatArray) -> npt.NDArray[np.float64]:
 
     """
     points = np.asarray(landmarks, dtype=np.float32)
-    usable = np.flatnonzero(np.isfinite(points).all((1, 2)) & (eye_distance(points) > 0))
+    usable = np.flatnonzero(usable_shapes(points))
     if not len(usable):
         return np.full((LANDMARKS, 2), np.nan)
-    usable = usable[:: -(-len(usable) // MOST_SHAPES)]
-    shapes = points[usable].astype(np.float64)
+    shapes = points[thinned(usable)].astype(np.float64)
     shapes -= shapes.mean(1, keepdims=True)
     first, second = OUTER_EYE_CORNERS
     eyes = shapes[:, second] - shapes[:, first]
@@ -117,6 +116,16 @@ def median_shape(landmarks: FloatArray) -> npt.NDArray[np.float64]:
     for _ in range(2):
         median = _median(_onto(shapes, median))
     return median
+
+
+def usable_shapes(landmarks: FloatArray) -> npt.NDArray[np.bool_]:
+    """(N,) of which faces (N, 68, 2) `median_shape` can be made: all points known, eyes apart."""
+    return np.asarray(np.isfinite(landmarks).all((1, 2)) & (eye_distance(landmarks) > 0))
+
+
+def thinned(rows: IntArray) -> IntArray:
+    """At most MOST_SHAPES of `rows`, evenly spaced."""
+    return rows[:: max(1, -(-len(rows) // MOST_SHAPES))]
 
 
 def _median(shapes: npt.NDArray[np.complex128]) -> npt.NDArray[np.float64]:
