@@ -259,6 +259,7 @@ LONGEST_STEM = 200
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".avif", ".heic", ".heif",
+    ".jp2", ".j2k", ".pnm", ".pbm",
 )  # fmt: skip
 """Of pictures in datasets, lower case."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,4 +61,8 @@ def label_word(value: Any, classes: tuple[str, ...] | None) -> str:
         value = int(value)
     if classes is not None and isinstance(value, int) and 0 <= value < len(classes):
         return classes[value]
-    return str(value).strip()
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return label_word(value[0], classes)
+    text = str(value).strip()
+    alone = re.fullmatch(r"[\[({]\s*(['\"]?)([^,\[\](){}'\"]+)\1\s*,?\s*[\])}]", text)  # ['happy'], (3,)
+    return alone[2].strip() if alone else text

@@ -135,7 +135,8 @@ def _class_folders(root: Path, words: Labels) -> tuple[list[tuple[str, str, Path
     if unknown:
         path, word = unknown[0]
         some = {word for _, word in unknown}
-        remedy = f"; {label_remedy(some)}" if found or len(some) > 1 or word.isdigit() else ""
+        elsewhere = "; where names of pictures say it, --expression-pattern finds it; a table of labels is read by mien prepare table"
+        remedy = f"; {label_remedy(some)}" if found or len(some) > 1 or word.isdigit() else elsewhere
         if len({name for _, name, _ in found}) > len(some):
             remedy = (
                 f"; {OTHERS_ARE} leave it out with --labels {skip_pairs(some)}, or say what it means in place of skip"

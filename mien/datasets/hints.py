@@ -54,7 +54,8 @@ def remedy(error: str, dataset: str, root: Path, out: Path, own: Mapping[str, An
         command = command or _other_root(dataset, _above(dataset, root), own, read)
     command = command or _other_reader(dataset, root, own, readers)
     if command is None:
-        return packed or unread(root)
+        told = packed or unread(root)
+        return "" if told in error else told
     return f" Try: {' '.join(['mien prepare', *command, '--out', shlex.quote(str(out))])}"
 
 

@@ -53,7 +53,8 @@ def records(
     unknown. What was taken for what is told on stderr. UsageError when a column is missing or no label means anything.
     """
     plan = plan_of(Path(root), columns, labels, pictures, au_scale, units)
-    seen: set[str] = set()
+    seen: dict[str, tuple[Any, ...]] = {}
+    again: list[str] = []
     for table, meaning, place, shares in zip(plan.tables, plan.columns, plan.pictures, plan.shares, strict=True):
         polled = _polled(table, meaning, plan.labels)
         fold = fold_number(table.path.stem) if len(plan.tables) > 1 else None
@@ -68,10 +69,25 @@ def records(
                 record = record._replace(attributes={**record.attributes, "fold": fold})
             if shares and isinstance(record, Record) and record.box is not None:
                 record = _in_pixels(record)
+            what = _said(record)
             if record.id in seen:  # several faces in one picture, say
+                again += [record.id] if what[0] == seen[record.id][0] and what[1] != seen[record.id][1] else []
                 record = record._replace(id=f"{record.id}#{count}")
-            seen.add(record.id)
+            seen[record.id] = what
             yield record
+    if again and (root, again[0]) not in _TOLD:
+        _TOLD.add((root, again[0]))
+        print(
+            f"{len(again)} rows name a picture again, with another label (first: {again[0]}): both are kept; mien check lists them.",
+            file=sys.stderr,
+        )
+
+
+def _said(record: Record | Skipped) -> tuple[Any, ...]:
+    """Where the face of a row is, and what the row says of it."""
+    if isinstance(record, Skipped):
+        return None, record.reason
+    return None if record.box is None else tuple(record.box.tolist()), record.expression
 
 
 def notes(
@@ -120,8 +136,8 @@ def _polled(table: Table, meaning: Columns, labels: Mapping[str, str]) -> dict[s
                 votes.setdefault(row[image], np.zeros(len(EXPRESSIONS), dtype=np.float32))[EXPRESSIONS.index(name)] += 1
     if rows == len(votes):
         return None
-    if table.path not in _TOLD:
-        _TOLD.add(table.path)
+    if (table.path, "") not in _TOLD:
+        _TOLD.add((table.path, ""))
         print(
             f"votes: {rows} rows of {len(votes)} pictures, one for each annotator of '{who}', become shares.",
             file=sys.stderr,
@@ -129,7 +145,7 @@ def _polled(table: Table, meaning: Columns, labels: Mapping[str, str]) -> dict[s
     return {name: (counts / counts.sum()).astype(np.float32) for name, counts in votes.items()}
 
 
-_TOLD: set[Path] = set()
+_TOLD: set[tuple[Path, str]] = set()
 
 
 class _BadCellError(Exception):

@@ -162,7 +162,7 @@ def unread(root: Path) -> str:
         if kind < OTHERS.index(".xls")
         else "save it as CSV"
         if kind < OTHERS.index(".npz")
-        else ("write its pictures as files, and a table of their names and labels")
+        else ("write a table (CSV) of pictures' names and labels, and pictures that are in it as files")
     )
     return f" '{files[0].name}' is not read: {cure}."
 

@@ -125,8 +125,8 @@ def load_picture(image: Path | bytes | ByteArray | Frame | PilPicture, most_pixe
     """RGB (H, W, 3) or grey (H, W) uint8 pixels of a file, encoded bytes, an array, a PIL picture or a video.
 
     Upright by its EXIF note, alpha dropped, 16-bit grey scaled to 8 (from 8, 10 or 12 bits where no value is above
-    255, 1,023 or 4,095), first frame of an animation. Pictures above `most_pixels` are refused by their header, so
-    that a small malicious file cannot fill the memory. PictureError for what cannot be used.
+    255, 1,023 or 4,095), floating-point grey from 0 to 1 times 255, first frame of an animation. Pictures above `most_pixels`
+    are refused by their header, so that a small malicious file cannot fill the memory. PictureError for what cannot be used.
     """
     if isinstance(image, np.ndarray):
         if (
@@ -172,7 +172,7 @@ def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS
     else:
         picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
-        raise PictureError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+        return _from_shares(np.asarray(picture))
     if picture.mode.startswith("I"):  # Pillow opens 16-bit files as I;16 or, some PGM, as I
         deep = np.asarray(picture)
         if deep.min() < 0 or deep.max() > 65535:
@@ -182,6 +182,17 @@ def pixels_of(picture: PilPicture, in_place: bool, most_pixels: int = MAX_PIXELS
         return (deep >> (bits - 8)).astype(np.uint8)
     # `convert` copies a picture that is RGB already.
     return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+
+
+def _from_shares(values: npt.NDArray[np.float32]) -> ByteArray:
+    """Floating-point grey from 0 to 1 as bytes; PictureError for any other range, which nothing says."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise PictureError(
+            f"floating-point pixels from {low:.4g} to {high:.4g}, whose range is not known; scale them to 0 to 1, or save it with 8 "
+            "or 16 bits"
+        )
+    return np.rint(values * 255).astype(np.uint8)
 
 
 A_VIDEO = "a video, not a picture"

@@ -23,6 +23,8 @@ SEPARATORS = ("\t", ";", "|", ",")
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SAMPLE = 20
 """Lines that separator and header are found out from."""
+LONGEST_CELL = 150
+"""Lines of a quoted cell: numpy prints 68 points as 68."""
 _SUFFIX = f"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
 PICTURE_THEN_REST = re.compile(rf"^\s*(.*?{_SUFFIX})(?:\s*:\s*|\s+)(?=\S)(.*)$", re.IGNORECASE)
 """A line of a list with blanks between its columns; the path may hold blanks itself."""
@@ -130,7 +132,8 @@ def _word_first(lines: list[str]) -> bool:
 
 
 def _separator(first: str, lines: list[str]) -> str | None:
-    plain = re.sub(r'"[^"]*"', "", first)
+    plain = re.sub(r'"[^"]*"', "", first).rstrip()
+    plain = plain.rstrip("".join(SEPARATORS)) or plain  # a.jpg, happy ;
     best = max(SEPARATORS, key=plain.count)
     if plain.count(best):
         return best
@@ -165,7 +168,7 @@ def _closed_quotes(file: Iterator[str], separator: str) -> Iterator[str]:
         if line.count('"') % 2 and next(csv.reader([line], delimiter=separator, skipinitialspace=True))[-1].endswith(
             "\n"
         ):
-            waiting.extend(islice(file, SAMPLE - len(waiting)))
+            waiting.extend(islice(file, LONGEST_CELL - len(waiting)))
             closing = next((k for k, later in enumerate(waiting) if later.count('"') % 2), None)
             if closing is None or any(waiting[k].count(separator) == width > 0 for k in range(closing)):
                 line = line.replace('"', "")
