@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import predict_parts as parts
@@ -27,6 +28,7 @@ from mien.predict.calibration import FILE
 from mien.predict.overlay import Album, annotated, label, legend
 from mien.predict.results import Explanation, FacePrediction, PicturePrediction
 from mien.predict.rows import Layout, columns
+from mien.predict.runtimes import Answers
 from mien.predict.sources import Picture, files_of, frames, is_video
 from mien.predict.writers import open_writer
 from mien.training.loop import fit
@@ -182,6 +184,15 @@ def test_a_doubtful_face_is_no_unreadable_file(run, folder, capsys):
     counts = predict(folder / "a.png", run=run, explain="none", least_face=0.95)
     assert counts == {"pictures": 1, "faces": 0, "without_face": 1, "unreadable": 0}
     assert "a.png: no face found (best confidence 0.90, under 0.95)." in capsys.readouterr().err
+
+
+def test_the_number_of_files_is_told_before_the_first_is_answered(run, folder, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(Answers, "expect", lambda self, files: said.append(files))
+    predict(folder, run=run, explain="none", out=tmp_path / "r.csv")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(str(folder / "a.png").encode())))
+    predict("-", run=run, explain="none", out=tmp_path / "s.csv")
+    assert said == [4, None]
 
 
 def test_pictures_that_were_drawn_are_not_read_again(run, folder, tmp_path):

@@ -123,6 +123,16 @@ def test_auto_measures_when_it_begins_to_pay(zoo: None, net: nn.Module, monkeypa
     assert half.chosen == {False: "torch", True: "torch"}
 
 
+@pytest.mark.parametrize(("files", "first"), [(None, "torch"), (1999, "torch"), (2000, "many")])
+def test_auto_does_not_wait_where_many_files_are_known(
+    files: int | None, first: str, zoo: None, net: nn.Module
+) -> None:
+    answers = runtimes.as_answers(net, runtimes.AUTO, tiny.SIZE, CPU, False, False)
+    answers.expect(files)
+    assert torch.allclose(answers(pictures(10)).logits, net(pictures(10)).logits, atol=1e-4)
+    assert answers.named.split()[-1] == first
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -16,6 +16,7 @@ from mien.errors import DataError, UsageError
 if TYPE_CHECKING:
     from mien.predict.model import FaceModel
     from mien.predict.results import FacePrediction, PicturePrediction
+    from mien.predict.shared import Opening
     from mien.predict.sources import Picture
 
 TOLD = 20
@@ -86,7 +87,7 @@ def predict(
         views: of each face, whose logits are averaged: 1 (as it is), 2 (and mirrored) or 4 (both, also a little closer); by
             default 2, for a camera and for a model that is no run 1.
         runtime: of the net where nothing is explained: torch, channels_last, frozen, compiled, onnxruntime, openvino, fastest (of
-            those at hand, measured at the start), or auto (the same after 256 faces, torch until then).
+            those at hand, measured at the start), or auto (the same at 2,000 files or after 256 faces).
         cluster: Ray cluster whose workers answer, for files alone and without --overlay: HOST:PORT, or auto for that of RAY_ADDRESS
             or one of this machine's cores (docs/scale.md).
         classes: names of the classes of an ONNX file that does not bring them, separated by commas, in the order of the answers.
@@ -111,16 +112,16 @@ def predict(
         run, action_units, device, faces, landmark_model, least_face, precision, calibration, any_quality,
         neutral, views or (1 if camera is not None else None), runtime, classes,
     )  # fmt: skip
-    model = opening.open()
+    model, files, total = begun(opening, photos)
     method = None if explain == "none" else model.method(explain)
     live = camera is not None or any(address_of(str(photo)) for photo in photos)
     if cluster is None:
         stream = model.stream(
-            opened(photos, camera, every, start, seconds), explain=method, masking=not fast, batch=1 if live else batch,
+            opened(files, total, camera, every, start, seconds), explain=method, masking=not fast, batch=1 if live else batch,
             display=224 if overlay else 32, keep_images=overlay is not None,
         )  # fmt: skip
     else:
-        stream = shared_out(opening, Asked(method, not fast, batch, every, seconds, start), *named(photos), cluster)
+        stream = shared_out(opening, Asked(method, not fast, batch, every, seconds, start), files, total, cluster)
     counts: Counter[str] = Counter()
     write_all(model, stream, counts, out, format, overlay, smooth, method is not None, live)
     print_summary(model, counts, out, overlay)
@@ -142,17 +143,36 @@ def check_options(
         )
 
 
+def begun(
+    opening: Opening, photos: tuple[Path, ...]
+) -> tuple[FaceModel, Iterable[tuple[Path | bytes, str | None]], int | None]:
+    """The model, every file in order and how many, which its runtime is chosen by."""
+    model, (files, total) = opening.open(), named(photos)
+    if model.answers is not None:
+        model.answers.expect(total)
+    return model, files, total
+
+
 def named(photos: tuple[Path, ...]) -> tuple[Iterable[tuple[Path | bytes, str | None]], int | None]:
     """Every file in order, and how many; of standard input nobody knows."""
     from mien.predict.sources import files_of
 
+    if not photos:  # a camera
+        return [], None
     if any(str(path) == "-" for path in photos):
         return files_of(photos, io.BytesIO() if sys.stdin is None else sys.stdin.buffer), None
     files = list(files_of(photos))
     return files, len(files)
 
 
-def opened(photos: tuple[Path, ...], camera: int | None, every: int, start: float, seconds: float) -> Iterator[Picture]:
+def opened(
+    named_files: Iterable[tuple[Path | bytes, str | None]],
+    total: int | None,
+    camera: int | None,
+    every: int,
+    start: float,
+    seconds: float,
+) -> Iterator[Picture]:
     """Every picture and frame in order, with a bar on a terminal."""
     from mien.faces.video import frame_count
     from mien.predict.sources import frames, is_video, pictures_in
@@ -161,10 +181,9 @@ def opened(photos: tuple[Path, ...], camera: int | None, every: int, start: floa
     if camera is not None:
         yield from frames(camera, every, seconds, start)
         return
-    every_file, total = named(photos)
-    files = list(every_file) if total is not None else []
+    files = list(named_files) if total is not None else []
     if total is None or total > 1:
-        for file, reason in track(files or every_file, "files", total):
+        for file, reason in track(files or named_files, "files", total):
             yield from pictures_in(file, reason, every, seconds, start)
     elif isinstance(file := files[0][0], Path) and files[0][1] is None and is_video(file):
         yield from track(pictures_in(file, None, every, seconds, start), "frames", frame_count(file) // every or None)
