@@ -1,6 +1,7 @@
 """What a recipe asks of devices: each option has a test, what was found is written down, what cannot be is refused."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,30 +16,36 @@ from mien.config import RunConfig
 from mien.data.transforms import DRAWN, philox, uniform
 from mien.errors import UsageError
 from mien.maps import off_diagonal
-from mien.training import loop, refusals
+from mien.training import devices, loop, refusals
 from mien.training.devices import machine_facts, memory_line
 from mien.training.optim import follow
 from mien.training.session import prepare_session
+from mien.training.shared_norms import SharedBatchNorm
 
 HERE = Path(__file__).parent
+ASKED = "test_devices.py::test_what_a_recipe_asks_is_what_lightning_fabric_is_asked"
+THERE = "test_devices.py::test_loader_processes_pictures_in_memory_shared_norms_and_compiled_code_are_there"
 TESTED = {
-    "seed": "test_train.py::test_seeds_differ_and_repeat",
-    "accelerator": "test_accelerator.py::test_a_step_neither_waits_nor_mixes_devices",
-    "devices": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
-    "strategy": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
-    "num_nodes": "test_processes.py::test_two_processes_of_8_faces_are_one_of_16",
-    "sync_batchnorm": "test_processes.py::test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint",
-    "precision": "test_precision.py::test_auto_on_a_gpu",
-    "workers": "test_train.py::test_results_do_not_depend_on_workers",
-    "compile": "test_devices.py::test_a_compiled_training_is_the_same_training",
-    "in_memory": "test_stn_training.py::test_pictures_in_memory_are_those_of_the_store",
+    "seed": ["test_train.py::test_seeds_differ_and_repeat"],
+    "accelerator": [ASKED, "test_accelerator.py::test_a_step_neither_waits_nor_mixes_devices"],
+    "devices": [ASKED, "test_processes.py::test_two_processes_of_8_faces_are_one_of_16"],
+    "strategy": [ASKED, "test_processes.py::test_two_processes_of_8_faces_are_one_of_16"],
+    "num_nodes": [ASKED, "test_processes.py::test_two_processes_of_8_faces_are_one_of_16"],
+    "sync_batchnorm": [
+        THERE,
+        "test_processes.py::test_shared_batch_norms_make_two_processes_one_also_from_a_checkpoint",
+    ],
+    "precision": [ASKED, "test_precision.py::test_auto_on_a_gpu"],
+    "workers": [THERE, "test_train.py::test_results_do_not_depend_on_workers"],
+    "compile": [THERE, "test_devices.py::test_a_compiled_training_is_the_same_training"],
+    "in_memory": [THERE, "test_stn_training.py::test_pictures_in_memory_are_those_of_the_store"],
 }
-"""Option of the section `run` -> the test that would fail without it."""
+"""Option of the section `run` -> tests: the first would fail where it did nothing, others say what it must not change."""
 
 
 def test_every_option_about_devices_has_a_test() -> None:
     assert set(TESTED) == {field.name for field in dataclasses.fields(RunConfig)}
-    for place in TESTED.values():
+    for place in itertools.chain.from_iterable(TESTED.values()):
         file, name = place.split("::")
         assert f"def {name}(" in (HERE / file).read_text(encoding="utf-8"), place
 
@@ -66,6 +73,54 @@ def test_tf32_is_written_down(kind: str, precision: str, products: bool, monkeyp
     assert facts == {
         "precision": "32-true", "processes": 2, "tf32": {"matrix_products": products, "convolutions": convolutions},
     }  # fmt: skip
+
+
+class Asked(Exception):
+    """In the place of lightning-fabric: what it was asked for."""
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+        raise self
+
+
+@pytest.mark.parametrize(
+    ("run", "options"),
+    [
+        ({"accelerator": "gpu"}, {"accelerator": "gpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}),
+        ({"precision": "bf16-mixed"}, {"accelerator": "cpu", "precision": "bf16-mixed"}),
+        ({"devices": 2, "num_nodes": 3, "strategy": "ddp"}, {"devices": 2, "num_nodes": 3, "strategy": "ddp"}),
+    ],
+)
+def test_what_a_recipe_asks_is_what_lightning_fabric_is_asked(
+    run: dict[str, object], options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "Fabric", Asked)
+    monkeypatch.setattr(devices.os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")  # as whoever starts several machines sets it
+    faces = tiny.store(tmp_path / "store", each=3).path
+    with pytest.raises(Asked) as asked:
+        prepare_session(tiny.recipe(faces, run=run), tmp_path / "run")
+    assert asked.value.options.items() >= options.items()
+
+
+def test_loader_processes_pictures_in_memory_shared_norms_and_compiled_code_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each where it is asked for, and not where it is not; nothing is read or compiled for it."""
+    monkeypatch.setattr(refusals.shutil, "which", lambda name: "g++")
+    faces = tiny.store(tmp_path / "store", each=3).path
+
+    def found(**run: object) -> tuple[object, ...]:
+        session, _ = prepare_session(tiny.recipe(faces, run=run), tmp_path / str(sorted(run)))
+        norms = [part for part in session.model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+        shared = {isinstance(part, SharedBatchNorm) for part in norms}
+        compiled = session.model.backbone._compiled_call_impl is not None
+        kept = None if session.memory is None else tuple(session.memory.images.shape)
+        return session.reader.loader.num_workers, kept, shared, compiled
+
+    assert found() == (0, None, {False}, False)
+    assert found(workers=2, in_memory=True) == (2, (42, 3, tiny.SIZE, tiny.SIZE), {False}, False)
+    assert found(sync_batchnorm=True, compile=True) == (0, None, {True}, True)
 
 
 def test_what_compiled_code_cannot_is_refused_before_a_run_folder(
