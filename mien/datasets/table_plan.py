@@ -327,7 +327,10 @@ def _tell(
     if shares:
         lines.append("boxes: numbers from 0 to 1, shares of the picture's width and height")
     if meaning.shares:
-        lines.append(f"votes: the columns {', '.join(meaning.shares.values())}; the expression is the first choice")
+        columns = ", ".join(meaning.shares.values())
+        lines.append(
+            f"votes: the columns {columns}, in each row scaled to add up to 1; the expression is the first choice"
+        )
     if meaning.raters:
         lines.append(f"votes: the annotators {', '.join(meaning.raters)}; the expression is what most of them chose")
     if (
