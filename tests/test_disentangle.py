@@ -83,13 +83,13 @@ def test_embeddings_do_not_depend_on_the_batch(runs):
     assert small.z2.shape == (10, 8, 1, 1)
 
 
-def test_factors_of_rendered_faces(runs):
+def test_factors_of_rendered_faces(runs, monkeypatch):
     """Attributes of a synthetic store become factors: light numbers, skin classes."""
     store = open_store(runs / "store")
     light = [
         {"light": 0.1 * k, "light_azimuth": float(k % 3), "skin": "I" if k % 2 else "II"} for k in range(len(store))
     ]
-    store.__dict__["attributes"] = light
+    monkeypatch.setattr(store, "attributes_of", lambda rows: [light[row] for row in rows])
     known = flow.Faces(store, np.arange(12), np.zeros((12, 2)), np.arange(12) % 4)
     factors = flow.factors_of(known)
     assert factors["light"].values.shape == (12, 2)
