@@ -20,7 +20,7 @@ MAX_LINES, MAX_FUNCTION = 400, 60
 LAYERS: list[set[str]] = [
     {"errors", "compat", "__init__"},
     {"schema", "files", "values", "maps", "progress", "plugins"},
-    {"cues.config", "losses.options", "training.config"},
+    {"cues.config", "data.config", "losses.options", "training.config"},
     {"losses.config"},
     {"config", "draw"},
     {"faces", "metrics", "explain", "models", "losses"},

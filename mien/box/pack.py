@@ -38,6 +38,7 @@ def pack_run(run: Path, out: Path) -> None:
     write_json(out / "environment.json", facts)
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     settings["data"]["store"] = f"stores/{Path(settings['data']['store']).name}"
+    settings["data"]["teachers"] = [Path(run).name for run in settings["data"].get("teachers", [])]
     settings["model"]["initial"] = None
     write_atomic(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 

@@ -162,7 +162,7 @@ class Loader:
         drop_last: leave out a last batch that is smaller, as training does for batch statistics.
         preprocessing: how pixels become the net's input, `model.preprocessing`.
         memory: where pictures come from in place of the store; then `workers` have nothing to do.
-        labels: (N,) class index for a second head, where `targets` are votes.
+        labels: the same for a second head, where `targets` are votes.
         reader: of the same store and device, whose loader processes are used in place of `workers` new ones.
 
     """
@@ -183,7 +183,7 @@ class Loader:
         drop_last: bool = False,
         preprocessing: str = "imagenet",
         memory: Memory | None = None,
-        labels: IntArray | None = None,
+        labels: IntArray | FloatArray | None = None,
         reader: Reader | None = None,
     ) -> None:
         self.labels = None if labels is None else torch.from_numpy(labels)
@@ -226,16 +226,17 @@ class Loader:
         return pixels.expand(-1, 3, -1, -1), torch.cat([places for _, places in parts])
 
     def _targets(self, index: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Targets, labels of a second head and rows on the device; whole numbers go there side by side."""
-        soft = self.targets.dim() > 1
-        lists = [
-            index,
-            *([] if soft else [self.targets[index]]),
-            *([] if self.labels is None else [self.labels[index]]),
-        ]
-        rows, *found = torch.stack(lists).to(self.device, non_blocking=True).unbind()
-        labels = None if self.labels is None else found.pop()
-        return self.targets[index].to(self.device, non_blocking=True) if soft else found[0], labels, rows
+        """Targets, labels of a second head and rows on the device; whole numbers go there side by side, shares likewise."""
+        wanted = [self.targets] if self.labels is None else [self.targets, self.labels]
+        rows, *whole = (
+            torch.stack([index, *(values[index] for values in wanted if values.dim() == 1)])
+            .to(self.device, non_blocking=True)
+            .unbind()
+        )
+        soft = [values[index] for values in wanted if values.dim() > 1]
+        shares = list(torch.stack(soft).to(self.device, non_blocking=True).unbind()) if soft else []
+        found = [(whole if values.dim() == 1 else shares).pop(0) for values in wanted]
+        return found[0], found[1] if len(found) > 1 else None, rows
 
     def _loaded(self) -> Iterator[Item]:
         if self.memory is None:

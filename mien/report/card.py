@@ -129,9 +129,16 @@ def _data(run: Run) -> str:
         f"Faces: train {sizes.get('train', '?')}, validation {sizes.get('valid', '?')}, test {sizes.get('test', '?')}.",
         _synthetic(run),
         f"Targets `{wanted}`: {TARGETS[wanted]}." if wanted in TARGETS else "",
+        _teachers(run),
         f"Protocol `{run.results['protocol']}`. The licence of the data may limit the use of the weights.",
     ]
     return "\n".join(filter(None, lines))
+
+
+def _teachers(run: Run) -> str:
+    data = run.recipe.data
+    names = ", ".join(f"`{one.name}`" for one in data.teachers)
+    return f"A share of {data.teacher_share:g} of each target is the mean answer of {names}." if names else ""
 
 
 def _coverage(run: Run) -> str:

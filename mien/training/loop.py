@@ -109,7 +109,7 @@ def train_epoch(recipe: Recipe, session: Session, epoch: int, rows: IntArray) ->
         size=training_size(recipe, epoch),
         batch=recipe.optim.batch, device=fabric.device, augment=recipe.augment, seed=run.seed, epoch=epoch,
         workers=run.workers, drop_last=True, preprocessing=recipe.model.preprocessing, memory=session.memory,
-        labels=session.labels if recipe.data.targets == "both" else None, reader=session.reader,
+        labels=session.label_targets, reader=session.reader,
     )  # fmt: skip
     session.wrapped.train()
     guides = active(session.guides, epoch)

@@ -40,6 +40,7 @@ from mien.training.optim import class_weights, make_optimizer
 from mien.training.refusals import refuse_compile, refuse_degenerate, refuse_off_path, refuse_sizes
 from mien.training.shared_norms import share_norms
 from mien.training.steering import kept_guides
+from mien.training.teachers import ask_teachers, taught
 from mien.training.unused import leave_out_unused
 
 ensure_torchvision()
@@ -56,6 +57,8 @@ class Session(NamedTuple):
     """(N,) class index of every row of the store, -1 without."""
     targets: IntArray | FloatArray
     """Labels, or (N, K) soft targets."""
+    label_targets: IntArray | FloatArray | None
+    """The same of a second head."""
     model: Classifier
     wrapped: nn.Module
     """The model as fabric runs it (device, precision, several processes)."""
@@ -95,10 +98,9 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     classes = len(scheme_classes(recipe.data.scheme))
     taught_classes(recipe, 1)
 
-    refuse_leaking_start(recipe, store, split)
+    refuse_leaks(recipe, store, split)
     tell_batch(recipe, len(split.train))
-    wanted = recipe.data.targets
-    targets = labels if wanted == "label" else targets_of(store, recipe.data.scheme, wanted)
+    targets, label_targets = targets_for(recipe, store, labels, split.train, fabric, out)
     coverage = coverage_of(recipe, store, targets, split.train)
     torch.manual_seed(run.seed)
     model = create_model(
@@ -135,9 +137,24 @@ def prepare_session(recipe: Recipe, out: Path) -> tuple[Session, dict[str, Any]]
     if memory is not None:
         memory = memory._replace(guides=kept_guides(recipe, memory, image_mean))
     return Session(
-        fabric, store, split, labels, targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
+        fabric, store, split, labels, targets, label_targets, model, wrapped, optimizer, average, guides, masking, weight, memory, {},
         coverage, Reader(store, fabric.device, run.workers, keep=True), idle,
     ), state  # fmt: skip
+
+
+def targets_for(
+    recipe: Recipe, store: Store, labels: IntArray, rows: IntArray, fabric: Fabric, out: Path
+) -> tuple[IntArray | FloatArray, IntArray | FloatArray | None]:
+    """Targets of the first and of the second head, those of the training faces `rows` mixed with what teachers say."""
+    data = recipe.data
+    first = labels if data.targets == "label" else targets_of(store, data.scheme, data.targets)
+    second = labels if data.targets == "both" else None
+    if not data.teachers:
+        return first, second
+    votes, of_labels = ask_teachers(recipe, store, rows, fabric.device, out, fabric.is_global_zero)
+    said = of_labels if data.targets == "label" else votes
+    mixed = taught(first, rows, said, data.teacher_share)
+    return mixed, None if second is None else taught(second, rows, of_labels, data.teacher_share)
 
 
 def prepared(model: Classifier, recipe: Recipe) -> Classifier:
@@ -239,21 +256,22 @@ def split_rows(store: Store, recipe: Recipe) -> Split:
     return split
 
 
-def refuse_leaking_start(recipe: Recipe, store: Store, split: Split) -> None:
-    """UsageError where the run that training starts from was trained on faces that this one is scored on."""
-    initial = recipe.model.initial
-    if initial is None or not (initial / "environment.json").is_file() or recipe.data.protocol == "complete":
-        return
-    before, facts = checkpoint.read_run(initial)
-    if facts.get("store_fingerprint") != store.fingerprint or (before.data.folds and before.data.fold is None):
-        return
-    learnt = split_rows(store, replace(before, data=replace(before.data, store=recipe.data.store))).train
-    both = np.isin(np.concatenate([split.valid, split.test]), learnt).sum()
-    if both:
-        raise UsageError(
-            f"model.initial {initial} was trained on {both} of the faces that this run is selected or scored on; start from a "
-            "run with the same split (data.protocol, data.fold, run.seed), or of other faces."
-        )
+def refuse_leaks(recipe: Recipe, store: Store, split: Split) -> None:
+    """UsageError where the run that training starts from, or a teacher, was trained on faces that this one is scored on."""
+    named = [("model.initial", recipe.model.initial), *(("data.teachers", run) for run in recipe.data.teachers)]
+    for key, run in named:
+        if run is None or not (run / "environment.json").is_file() or recipe.data.protocol == "complete":
+            continue
+        before, facts = checkpoint.read_run(run)
+        if facts.get("store_fingerprint") != store.fingerprint or (before.data.folds and before.data.fold is None):
+            continue
+        learnt = split_rows(store, replace(before, data=replace(before.data, store=recipe.data.store))).train
+        both = np.isin(np.concatenate([split.valid, split.test]), learnt).sum()
+        if both:
+            raise UsageError(
+                f"{key} {run} was trained on {both} of the faces that this run is selected or scored on; take a run with "
+                "the same split (data.protocol, data.fold, run.seed), or of other faces."
+            )
 
 
 def start_run(out: Path, recipe: Recipe, store: Store, split: Split, device: str, extra: Mapping[str, Any]) -> None:
