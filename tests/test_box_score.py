@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tiny
 import torch
 from PIL import Image
 
-from mien.box import box, pack
+from mien.box import box, build, pack
 from mien.box.hard import banded, hard_faces
 from mien.box.join import join_runs
 from mien.box.score import majority, score
@@ -156,6 +157,17 @@ def test_joined_nets_give_the_mean_of_their_logits(seeds):
     for k, layer in enumerate(both.features):
         torch.testing.assert_close(layer, torch.cat([one.features[k], other.features[k]], 1))
     assert not torch.allclose(one.logits, other.logits, atol=1e-3)
+
+
+def test_a_student_learns_from_the_nets_of_all_seeds(seeds, tmp_path):
+    net = {"backbone": "small_resnet", "size": 32, "stem_pool": True, "output_stride": None, "channels": [4, 6]}
+    recipe = tiny.recipe(seeds / "store", data={"targets": "both"}, optim={"epochs": 1}, model=net)
+    student = replace(recipe, model=replace(recipe.model, size=24, channels=[4, 5]))
+    found = build.trained(recipe, tmp_path, 2, student)
+    _, own, _ = load_model(found)
+    assert own.model.channels == [4, 5]
+    assert own.data.teachers == [tmp_path / "expression", tmp_path / "expression-seed1"]
+    assert (found / "teachers.npz").is_file()
 
 
 def test_nets_that_cannot_be_joined_are_told(seeds, run):

@@ -10,7 +10,7 @@ from mien.errors import UsageError
 __all__ = ["box"]
 
 TAKES = {
-    "build": {"work", "out", "recipe", "photos", "columns", "seeds"},
+    "build": {"work", "out", "recipe", "photos", "columns", "seeds", "student"},
     "score": {"dataset", "run", "calibration", "split", "columns", "labels", "views", "faces", "out"},
 }
 """Action -> options that mean something to it, beside root."""
@@ -33,6 +33,7 @@ def box(
     views: int | None = None,
     faces: str | None = None,
     seeds: int | None = None,
+    student: Path | None = None,
 ) -> None:
     """Build the bundled expression model from FER-2013, or score a model end to end: finder, net, fusion and calibration.
 
@@ -50,6 +51,7 @@ def box(
         photos: build: labelled photos of people on which the fusion is fitted too, CSV or Parquet with image, expression, subject.
         columns: names of the columns of --photos or of a table, e.g. image=file,subject=person.
         seeds: build: nets that are trained, each with a seed of its own, and joined into one that averages them (default 1).
+        student: build: recipe of another net that learns from the nets of --recipe (data.teachers) and is packed in their place.
         labels: score: meaning of the values in the column of expressions, e.g. 0=Anger,1=Disgust.
         dataset: score: fer2013 (used unless said otherwise), table or folder.
         run: score: run folder of mien train; by default the bundled model.
@@ -61,7 +63,7 @@ def box(
     """
     given = {
         "work": work, "out": out, "recipe": recipe, "photos": photos, "columns": columns, "labels": labels, "dataset": dataset,
-        "run": run, "seeds": seeds, "calibration": calibration, "split": split, "views": views, "faces": faces,
+        "run": run, "seeds": seeds, "student": student, "calibration": calibration, "split": split, "views": views, "faces": faces,
     }  # fmt: skip
     for name, value in given.items():
         if value is not None and name not in TAKES[action]:
@@ -71,7 +73,7 @@ def box(
 
         place = work or Path("box")
         net = recipe or Path("recipes/box/expression.yaml")
-        build(root, place, out or place / "weights", net, photos, columns, 1 if seeds is None else seeds)
+        build(root, place, out or place / "weights", net, photos, columns, 1 if seeds is None else seeds, student)
         return
     from mien.box.score import score
 

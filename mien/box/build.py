@@ -42,16 +42,19 @@ PORTRAIT_WEIGHT = 30.0
 
 
 def build(
-    root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, columns: str | None, seeds: int = 1
-) -> None:
-    """Prepare, train, join, pack, calibrate, fuse, score and describe; `work` keeps everything in between."""
+    root: Path, work: Path, out: Path, recipe: Path, photos: Path | None, columns: str | None, seeds: int = 1,
+    student: Path | None = None,
+) -> None:  # fmt: skip
+    """Prepare, train, join or distil, pack, calibrate, fuse, score and describe; `work` keeps everything in between."""
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least one net is trained.")
-    settings = load_recipe(recipe, ["--data.store", str(work / "aligned")])
+    faces = ["--data.store", str(work / "aligned")]
+    settings = load_recipe(recipe, faces)
+    taught = None if student is None else load_recipe(student, faces)
     whole = prepared(work / "fer2013", "fer2013", root=root, faces="mediapipe")
     aligned = prepared(work / "aligned", "aligned", root=work / "fer2013", whole=WHOLE)
     packed = out / "expression"
-    pack.pack_run(trained(settings, work, seeds), packed)
+    pack.pack_run(trained(settings, work, seeds, taught), packed)
     calibrate(packed, store=aligned.path, accuracy=SURE)
     calibrate(packed, store=aligned.path, head="labels")
     facts = fuse_run(packed, settings, whole, aligned, work / "blendshapes", photos, columns)
@@ -59,12 +62,17 @@ def build(
     pack.sum_up(out)
 
 
-def trained(settings: Recipe, work: Path, seeds: int) -> Path:
-    """Run folder of the recipe; of several seeds, counted on from its own, that of their nets side by side."""
+def trained(settings: Recipe, work: Path, seeds: int, student: Recipe | None = None) -> Path:
+    """Run folder of the recipe; of several seeds, counted on from its own, that of their nets side by side; of a student that of
+    the net that learnt from all of them.
+    """
     runs = []
     for seed in range(settings.run.seed, settings.run.seed + seeds):
         runs.append(work / ("expression" if seed == settings.run.seed else f"expression-seed{seed}"))
         fit(replace(settings, run=replace(settings.run, seed=seed)), runs[-1])
+    if student is not None:
+        fit(replace(student, data=replace(student.data, teachers=runs)), work / "student")
+        return work / "student"
     if seeds == 1:
         return runs[0]
     join_runs(runs, work / "joined")
