@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,10 @@ def test_two_steps(path, store, tmp_path):
     small = ["--data.store", str(store), "--model.size", "32", "--optim.epochs", "1", "--optim.batch", "14"]
     recipe = load_recipe(path, [*small, "--run.accelerator", "cpu", "--data.valid_fraction", "0.2"])
     torch.set_num_threads(1)
+    if recipe.data.teachers:
+        alone = replace(recipe, data=replace(recipe.data, teachers=[], teacher_share=0.5))
+        fit(alone, tmp_path / "teacher")
+        recipe = replace(recipe, data=replace(recipe.data, teachers=[tmp_path / "teacher"]))
     best = fit(recipe, tmp_path / "run")
     assert best["epoch"] == 1
     results = evaluate(tmp_path / "run")
@@ -72,8 +77,6 @@ def test_pairs_differ_in_guidance_only():
 
 @pytest.mark.parametrize("name", ["guided", "unguided"])
 def test_synthetic_recipes_are_those_of_the_demo(name):
-    from dataclasses import replace
-
     from mien.demo import demo, demo_recipe
 
     recipe = load_recipe(FOLDER / "synthetic" / f"{name}.yaml", ["--run.accelerator", "cpu"])

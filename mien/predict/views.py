@@ -51,8 +51,6 @@ def logits_of(model: Any, images: Tensor, guide: Tensor | None = None, views: in
         shown.append((images.flip(-1), mirrored_guide(guide, images.shape[-1])))
     if views > 2 and guide is None:
         shown += [(closer(one), None) for one, _ in shown]
-    total = torch.zeros(())
-    for one, steering in shown:
-        output: Output = model(one) if steering is None else model(one, guide=steering)
-        total = total.to(one.device) + output.logits.float() / len(shown)
-    return total
+    outputs: list[Output] = [model(one) if guide is None else model(one, guide=guide) for one, guide in shown]
+    logits = [output.logits.float() for output in outputs]
+    return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
