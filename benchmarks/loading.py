@@ -1,8 +1,9 @@
 """Faces a second: the loader on a prepared store against torchvision's ImageFolder of PNG files and a DataLoader.
 
-    python benchmarks/loading.py [--sizes 112 224] [--encoding raw] [--stored 448] [--workers 2]
+    python benchmarks/loading.py [--sizes 112 224] [--encoding raw] [--stored 448] [--workers 2] [--wall]
 
-By processor time, of loader processes too, which are started before. Stored pictures may be larger than what the net takes.
+By processor time, of loader processes too, which are started before; with `--wall` by wall time. Stored pictures may be
+larger than what the net takes.
 
 Both resize, augment alike and normalise. The peer does so in one torchvision v2 Compose on each image and has no landmarks;
 ours moves 68 landmarks with each face, draws its randomness from (seed, epoch, row), and normalises a batch.
@@ -120,16 +121,19 @@ def spent() -> float:
     return total
 
 
-def whole_rate(batches: Iterable[Any], count: int) -> float:
-    """Faces a second of processor time of a whole pass; what a process begins with is done in the pass before."""
-    began = spent()
+def whole_rate(batches: Iterable[Any], count: int, clock: Callable[[], float]) -> float:
+    """Faces a second of a whole pass by a clock; what a process begins with is done in the pass before."""
+    began = clock()
     for _ in batches:
         pass
-    return count / (spent() - began)
+    return count / (clock() - began)
 
 
-def alone(size: int, stored: int, count: int, repeats: int, encoding: Encoding, workers: int) -> list[Row]:
-    """Training and evaluation at one size, by processor time: other programs matter little."""
+def alone(
+    size: int, stored: int, count: int, repeats: int, encoding: Encoding, workers: int, wall: bool = False
+) -> list[Row]:
+    """Training and evaluation at one size, by processor time, to which other programs matter little, or by wall time."""
+    clock = time.perf_counter if wall else spent
     rows, cpu = [], torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         store, pngs = write_both(Path(folder), count, stored, encoding)
@@ -144,11 +148,12 @@ def alone(size: int, stored: int, count: int, repeats: int, encoding: Encoding, 
             found: dict[str, list[float]] = {"ours": [], "peer": []}
             for turn in range(repeats + 1):
                 for who, batches in (("ours", mine), ("peer", theirs)):
-                    reached = whole_rate(batches, count)
+                    reached = whole_rate(batches, count, clock)
                     if turn:
                         found[who].append(reached)
             ours, peer = (max(values) for values in found.values())
-            what = f"{name}, {size} px of {encoding} of {stored}, {workers} workers, faces a second of processor time"
+            of = "wall" if wall else "processor"
+            what = f"{name}, {size} px of {encoding} of {stored}, {workers} workers, faces a second of {of} time"
             rows.append(Row(what, ours, peer, ours / peer, ">= 2", 0))
             del mine, theirs, reader
     return rows
@@ -162,11 +167,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--faces", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--wall", action="store_true", help="by wall time, for a machine with nothing else to do")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for size in args.sizes:
         stored = args.stored or size
-        print(table(alone(size, stored, args.faces, args.repeats, args.encoding, args.workers)), flush=True)
+        print(table(alone(size, stored, args.faces, args.repeats, args.encoding, args.workers, args.wall)), flush=True)
 
 
 if __name__ == "__main__":
