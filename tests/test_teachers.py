@@ -131,6 +131,15 @@ def test_card_and_packed_weights_name_the_teachers_without_their_place(faces, ru
     assert checkpoint.read_run(tmp_path / "packed")[0].data.teachers == [Path("two"), Path("one")]
 
 
+def test_a_folder_of_other_settings_keeps_what_its_teachers_said(faces, runs, tmp_path):
+    recipe = tiny.recipe(faces, data={"teachers": runs[:1]}, model=NET)
+    prepare_session(recipe, tmp_path / "run")
+    before = (tmp_path / "run" / FILE).read_bytes()
+    with pytest.raises(UsageError, match=r"run with other settings \(data\.teachers"):
+        prepare_session(replace(recipe, data=replace(recipe.data, teachers=runs)), tmp_path / "run")
+    assert (tmp_path / "run" / FILE).read_bytes() == before
+
+
 def test_shares_of_both_heads_reach_the_device_in_one_copy(faces):
     store = open_store(faces)
     votes = targets_of(store, "basic-7", "both")

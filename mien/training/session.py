@@ -151,6 +151,8 @@ def targets_for(
     second = labels if data.targets == "both" else None
     if not data.teachers:
         return first, second
+    if fabric.is_global_zero and (out / "config.yaml").exists():
+        checkpoint.open_run(out, recipe)  # refused before teachers are asked, whose answers lie in that folder
     votes, of_labels = ask_teachers(recipe, store, rows, fabric.device, out, fabric.is_global_zero)
     said = of_labels if data.targets == "label" else votes
     mixed = taught(first, rows, said, data.teacher_share)
