@@ -87,6 +87,18 @@ def test_both_heads_learn_from_the_mean_of_the_teachers_and_their_mirrored_faces
     assert (session.label_targets[judged].max(1) == 1).all(), "nobody is asked about validation faces"
 
 
+@torch.no_grad()
+def test_each_face_is_seen_mirrored_too(faces, runs):
+    model, own, _ = checkpoint.load_model(runs[0])
+    model.head.weight *= 50  # or both views of a net that hardly learnt would be answered alike
+    store, rows = open_store(faces), np.arange(5)
+    votes, _ = teachers.answers(model, own, store, rows, "two")
+    images = normalise(torch.from_numpy(store.images(rows)).permute(0, 3, 1, 2), own.model.preprocessing)
+    one, other = (model(view).logits.softmax(1) for view in (images, images.flip(-1)))
+    assert (one - other).abs().max() > 1e-2
+    torch.testing.assert_close(votes, (one + other) / 2)
+
+
 def test_labels_alone_learn_from_the_labels_head(faces, runs, tmp_path):
     recipe = tiny.recipe(faces, data={"teachers": runs[:1], "teacher_share": 1.0}, model=NET)
     session, _ = prepare_session(recipe, tmp_path / "run")
